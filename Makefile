@@ -1,0 +1,44 @@
+# From a fresh clone: `make demo` or `make test`. Each makes the environment itself.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q
+
+.PHONY: demo test install check format clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/neuroxai demo --out demo
+
+test: $(VENV)/.tested
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+install: $(VENV)/.installed
+	@echo "Installed: $(BIN)/neuroxai"
+
+check: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.tested
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NeuroXAI needs Python 3.11 or newer, got %s; try: make PYTHON=python3.11" % sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamps are written last: an install that breaks off is taken up again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing NeuroXAI into $(VENV) (two to three minutes the first time) ..."
+	@$(PIP) -c constraints.txt -e '.[all]'
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	@echo "Installing the test tools ..."
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""What every method stands on: targets, the probe, the guided rule, explanations."""

@@ -1,0 +1,95 @@
+"""One patient's study: modalities on one grid, their affine, and what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
+"""The field's names, in the order BraTS lists them."""
+
+CLASSES = ("background", "NCR", "ED", "ET", "RC")
+"""Tissue classes by index: necrosis, edema, enhancing tumor, resection cavity."""
+
+REGIONS: Mapping[str, tuple[str, ...]] = {
+    "WT": ("NCR", "ED", "ET"),
+    "TC": ("NCR", "ET"),
+    "ET": ("ET",),
+}
+"""Nested tumor regions as sets of classes: whole tumor, tumor core, enhancing tumor."""
+
+Grade = Literal["HGG", "LGG"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A year's way of naming files and numbering labels.
+
+    The numbers mean different things in different years (4 is enhancing tumor up to 2021 and a
+    resection cavity in 2024), so labels are always read through the layout.
+    """
+
+    name: str
+    labels: Mapping[str, int]
+    """Class name to the number in the file, without the background."""
+    suffixes: Mapping[str, str]
+    """Modality name, and ``truth``, to the file's ending, for example ``T1ce`` to ``t1ce``."""
+    separator: str = "_"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a volume came from; the hash pins the very bytes."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One study on one grid.
+
+    Attributes
+    ----------
+    name
+        The case's name, used in the names of all results.
+    volumes
+        Modality name to a float32 array ``(I, J, K)``; all share shape and ``affine``.
+    affine
+        ``(4, 4)``, voxel index to millimeters in RAS+ world space.
+    layout
+        How the case is named and numbered on disk; results follow it.
+    truth
+        ``(I, J, K)`` uint8, **indices into** :data:`CLASSES` (never the file's numbers), or None.
+    grade
+        ``HGG``, ``LGG`` or None.
+    sources
+        Modality name (and ``truth``) to its file, empty for a case made in memory.
+    warnings
+        What is odd about the case but safe to use, a sentence each, naming the file.
+    """
+
+    name: str
+    volumes: Mapping[str, NDArray[np.float32]]
+    affine: NDArray[np.float64]
+    layout: Layout
+    truth: NDArray[np.uint8] | None = None
+    grade: Grade | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The grid ``(I, J, K)`` that all volumes share."""
+        i, j, k = next(iter(self.volumes.values())).shape
+        return int(i), int(j), int(k)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along I, J, K."""
+        i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(i), float(j), float(k)
