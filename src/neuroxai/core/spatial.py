@@ -1,0 +1,76 @@
+"""The dimension, absorbed: one set of words for ``(B, C, H, W)`` and ``(B, C, D, H, W)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def spatial_shape(x: Tensor) -> tuple[int, ...]:
+    """Return ``S`` of a tensor ``(B, C, *S)``; empty for a classifier's output ``(B, K)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> spatial_shape(torch.zeros(2, 4, 5, 6, 7))
+    (5, 6, 7)
+    """
+    return tuple(x.shape[2:])
+
+
+def spatial_mean(x: Tensor) -> Tensor:
+    """Average over all spatial axes: ``(B, C, *S)`` to ``(B, C)``; ``(B, K)`` stays.
+
+    Examples
+    --------
+    >>> import torch
+    >>> spatial_mean(torch.ones(2, 3, 4, 5)).shape
+    torch.Size([2, 3])
+    """
+    return x.flatten(2).mean(dim=2) if x.dim() > 2 else x
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Average ``(B, *S)`` over a mask of the same shape, per sample: ``(B,)``."""
+    weight = mask.to(x.dtype).flatten(1)
+    return (x.flatten(1) * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape ``(B,)`` or ``(B, C)`` so that it broadcasts over ``like`` of shape ``(B, C, *S)``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> per_sample(torch.ones(2), torch.zeros(2, 3, 4, 5)).shape
+    torch.Size([2, 1, 1, 1])
+    """
+    return values.reshape(*values.shape, *([1] * (like.dim() - values.dim())))
+
+
+def upsample(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Interpolate ``(B, C, *S)`` linearly (bi-, tri-) to the grid ``size``.
+
+    Voxels are areas, not points (``align_corners=False``), so a pooled grid stays centered on the
+    grid it was pooled from.
+
+    Examples
+    --------
+    >>> import torch
+    >>> upsample(torch.ones(1, 1, 2, 3), (4, 6)).shape
+    torch.Size([1, 1, 4, 6])
+    """
+    size = tuple(int(n) for n in size)
+    if spatial_shape(values) == size:
+        return values
+    return functional.interpolate(values, size=size, mode=_LINEAR[len(size)], align_corners=False)
+
+
+def channel_range(x: Tensor) -> Tensor:
+    """Return ``max − min`` of every sample's every channel: ``(B, C)``."""
+    flat = x.flatten(2)
+    return flat.amax(dim=2) - flat.amin(dim=2)

@@ -1,0 +1,412 @@
+"""What is explained: one scalar per sample, made from the model output.
+
+All methods differentiate a target and nothing else. For a segmenter it is the global average of a
+class's output map, which turns the segmenter into a multi-label classifier (Zeineldin et al. 2022,
+doi:10.1007/s11548-022-02619-x); for a classifier it is the class's output.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.errors import TargetError, suggestion
+from neuroxai.core.restriction import Restriction
+from neuroxai.core.spatial import masked_mean, per_sample, spatial_mean, spatial_shape
+
+OutputScale = Literal["logit", "probability"]
+Activation = Literal["softmax", "sigmoid", "none"]
+
+SATURATION_NOTE = (
+    "the target is a probability: near certainty it saturates and the map fades, "
+    "logits do not have this fault"
+)
+ACTIVATED_NOTE = (
+    "the network itself ends in softmax or sigmoid, so the target is a probability and the map "
+    "fades near certainty"
+)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the channels of a model output mean.
+
+    Attributes
+    ----------
+    names
+        Class (or region) name of every output channel, empty if unknown.
+    regions
+        Region name to the names of its classes, for outputs that are exclusive classes.
+    activation
+        What turns the network's output into probabilities; None if unknown.
+    activated
+        The network applies it itself.
+    key
+        Which of several outputs counts: an index for a list or tuple, a key for a dict.
+    """
+
+    names: tuple[str, ...] = ()
+    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    activation: Activation | None = None
+    activated: bool = False
+    key: int | str | None = None
+
+    def select(self, raw: Any) -> Tensor:
+        """Return the one output that counts.
+
+        Raises
+        ------
+        TargetError
+            If the network returned several outputs and :attr:`key` does not name one of them.
+        """
+        if isinstance(raw, Tensor):
+            return raw
+        chosen: Any = None
+        if self.key is not None:
+            try:
+                chosen = raw[self.key]
+            except (KeyError, IndexError, TypeError):
+                chosen = None
+        if isinstance(chosen, Tensor):
+            return chosen
+        raise TargetError(
+            f"the network returned {_describe(raw)}, expected a tensor: name the output that "
+            f"counts with output_key= (got {self.key!r})"
+        )
+
+    def channel(self, which: int | str, channels: int) -> int:
+        """Return the index of a class given by number or name.
+
+        Raises
+        ------
+        TargetError
+            If there is no such class.
+        """
+        if isinstance(which, int) and not isinstance(which, bool):
+            if not 0 <= which < channels:
+                raise TargetError(
+                    f"class {which} does not exist: the output has {channels} channels, "
+                    f"0 to {channels - 1}"
+                )
+            return which
+        folded = [name.lower() for name in self.names]
+        if str(which).lower() in folded:
+            return folded.index(str(which).lower())
+        if not self.names:
+            raise TargetError(
+                f"class {which!r} is unknown because the network's classes have no names: "
+                f"give a number from 0 to {channels - 1}, or names="
+            )
+        raise TargetError(f"class {which!r} is unknown: {suggestion(which, self.names)}")
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return class probabilities of a model output, over axis 1."""
+        if self.activated or self.activation == "none":
+            return output
+        if self.activation == "softmax":
+            return output.softmax(dim=1)
+        if self.activation == "sigmoid":
+            return output.sigmoid()
+        raise TargetError(
+            "probabilities need to know how the network's output becomes one: "
+            "give activation='softmax' or activation='sigmoid'"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class BoundTarget:
+    """A target fixed at the explained point: channels, scale and mask do not move along a path.
+
+    Attributes
+    ----------
+    channels
+        ``(B, n)`` long: the classes that form the target, per sample.
+    mask
+        ``(B, *S)`` bool over the output's grid, or None for the plain mean.
+    """
+
+    outputs: Outputs
+    channels: Tensor
+    scale: OutputScale
+    mask: Tensor | None
+    description: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def score(self, output: Tensor) -> Tensor:
+        r"""Return ``S``, shape ``(N,)``, of an output of ``N = n·B`` samples, stacked by node.
+
+        .. math:: S = \frac{1}{|M|} \sum_{v \in M} \log \sum_{c \in R} e^{z_{c,v}}
+
+        over the mask ``M`` and the classes ``R``; for one class this is the mean of its logit. On
+        the probability scale the inner term is the sum of the classes' probabilities.
+        """
+        copies = output.shape[0] // self.channels.shape[0]
+        if self.scale == "probability":
+            output = self.outputs.probabilities(output)
+        index = self.channels.repeat(copies, 1).to(output.device)
+        chosen = output.gather(
+            1, per_sample(index, output).expand(*index.shape, *spatial_shape(output))
+        )
+        if chosen.shape[1] == 1:
+            joined = chosen
+        elif self.scale == "probability" or self.outputs.activated:
+            joined = chosen.sum(dim=1, keepdim=True)
+        else:
+            joined = chosen.logsumexp(dim=1, keepdim=True)
+        if self.mask is None:
+            return spatial_mean(joined).squeeze(1)
+        repeated = self.mask.to(output.device).repeat(copies, *([1] * (self.mask.dim() - 1)))
+        return masked_mean(joined.squeeze(1), repeated)
+
+
+class Target(ABC):
+    """A scalar question to a network; see :class:`Class`, :class:`Region`, :class:`Predicted`."""
+
+    within: Restriction | None
+    output: OutputScale
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The word that names the target in files, tables and figures."""
+
+    @abstractmethod
+    def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
+        """Return the channels ``(B, n)`` that form the target."""
+
+    def bind(self, outputs: Outputs, output: Tensor) -> BoundTarget:
+        """Fix the target at the explained point.
+
+        Parameters
+        ----------
+        outputs
+            What the channels mean.
+        output
+            The model output at the explained point, ``(B, K)`` or ``(B, K, *S)``.
+
+        Raises
+        ------
+        TargetError
+            If the class or region does not exist, or the restriction is empty.
+        """
+        if output.dim() < 2:
+            raise TargetError(
+                f"the network returned a tensor of shape {tuple(output.shape)}, "
+                "expected (batch, classes) or (batch, classes, *space)"
+            )
+        output = output.detach()
+        channels = self.channels(outputs, output)
+        notes: list[str] = []
+        if self.output == "probability":
+            outputs.probabilities(output[:1, :, ...])
+            notes.append(SATURATION_NOTE)
+        elif outputs.activated:
+            notes.append(ACTIVATED_NOTE)
+        elif outputs.activation is None and _looks_activated(output):
+            notes.append(
+                "the network's output already looks like probabilities: explained as it is"
+            )
+        mask = None
+        if self.within is not None:
+            if output.dim() == 2:
+                raise TargetError(
+                    f"target {self.name}: a classifier's output has no space to restrict to "
+                    f"{self.within.name}; leave within= out"
+                )
+            mask = self.within.mask(_predicted(outputs, channels, output), spatial_shape(output))
+            empty = [i for i, m in enumerate(mask.flatten(1).any(dim=1).tolist()) if not m]
+            if empty:
+                raise TargetError(
+                    f"target {self.name}: the restriction to {self.within.name} is empty "
+                    f"(sample {empty[0]}), there is nothing to explain"
+                )
+        description = {
+            "name": self.name,
+            "kind": type(self).__name__.lower(),
+            "channels": channels.tolist(),
+            "classes": [
+                [outputs.names[c] if outputs.names else c for c in row] for row in channels.tolist()
+            ],
+            "scale": "probability" if outputs.activated else self.output,
+            "within": self.within.name if self.within is not None else None,
+        }
+        return BoundTarget(outputs, channels, self.output, mask, description, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Class(Target):
+    """One class, by number or name.
+
+    Parameters
+    ----------
+    which
+        Output channel, or its name.
+    output
+        ``logit`` (default) or ``probability`` (what the paper differentiates; it saturates).
+    within
+        Restrict a segmenter's mean to a mask: see :mod:`neuroxai.core.restriction`.
+
+    Examples
+    --------
+    >>> output = torch.arange(12.0).reshape(2, 3, 2)
+    >>> Class(1).bind(Outputs(), output).score(output)
+    tensor([2.5000, 8.5000])
+    """
+
+    which: int | str
+    output: OutputScale = "logit"
+    within: Restriction | None = None
+
+    @property
+    def name(self) -> str:
+        """The class's name or number."""
+        return str(self.which)
+
+    def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
+        """Return the same channel for every sample."""
+        channel = outputs.channel(self.which, output.shape[1])
+        return torch.full((output.shape[0], 1), channel, device=output.device)
+
+
+@dataclass(frozen=True)
+class Region(Target):
+    """A set of exclusive classes taken together, by name or as channel numbers.
+
+    Its logit is the log-sum-exp of the classes' logits, so that softmax probability and logit keep
+    their relation and a region of one class is that class.
+
+    Examples
+    --------
+    >>> outputs = Outputs(("background", "NCR", "ED", "ET"), {"TC": ("NCR", "ET")}, "softmax")
+    >>> logits = torch.zeros(1, 4, 2)
+    >>> float(Region("TC", output="probability").bind(outputs, logits).score(logits))
+    0.5
+    """
+
+    which: str | Sequence[int]
+    output: OutputScale = "logit"
+    within: Restriction | None = None
+
+    @property
+    def name(self) -> str:
+        """The region's name, or its channels joined by a plus."""
+        return self.which if isinstance(self.which, str) else "+".join(map(str, self.which))
+
+    def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
+        """Return the region's classes, the same for every sample."""
+        named = isinstance(self.which, str)
+        members = _members_by_name(str(self.which), outputs) if named else self.which
+        if not members:
+            raise TargetError("a region of no classes cannot be explained: give at least one")
+        indices = [outputs.channel(member, output.shape[1]) for member in members]
+        return torch.tensor([indices] * output.shape[0], device=output.device)
+
+
+@dataclass(frozen=True)
+class Predicted(Target):
+    """A classifier's most likely class, chosen per sample at the explained point.
+
+    Examples
+    --------
+    >>> output = torch.tensor([[0.0, 2.0], [3.0, 1.0]])
+    >>> Predicted().bind(Outputs(), output).channels.tolist()
+    [[1], [0]]
+    """
+
+    output: OutputScale = "logit"
+    within: Restriction | None = None
+
+    @property
+    def name(self) -> str:
+        """Always ``predicted``; the provenance names the class."""
+        return "predicted"
+
+    def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
+        """Return the argmax per sample."""
+        if output.dim() != 2:
+            raise TargetError(
+                "the predicted class of a segmenter differs from voxel to voxel: "
+                "name a class or a region"
+            )
+        return output.argmax(dim=1, keepdim=True)
+
+
+def named_target(
+    word: str,
+    outputs: Outputs,
+    *,
+    output: OutputScale = "logit",
+    within: Restriction | None = None,
+) -> Target:
+    """Return the target that a word on the command line means: region, class name or number.
+
+    Examples
+    --------
+    >>> named_target("2", Outputs())
+    Class(which=2, output='logit', within=None)
+    """
+    if word.isdigit():
+        return Class(int(word), output, within)
+    if word.lower() == "predicted":
+        return Predicted(output, within)
+    if word.lower() in [name.lower() for name in outputs.names]:
+        return Class(_spelled(word, outputs.names), output, within)
+    if word.lower() in [name.lower() for name in outputs.regions]:
+        return Region(_spelled(word, outputs.regions), output, within)
+    known = [*outputs.regions, *outputs.names]
+    hint = (
+        suggestion(word, known) if known else "the network's outputs have no names, give a number"
+    )
+    raise TargetError(f"target {word!r} is unknown: {hint}")
+
+
+def _spelled(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    return next(name for name in known if name.lower() == word.lower())
+
+
+def _predicted(outputs: Outputs, channels: Tensor, output: Tensor) -> Tensor:
+    """Return where the target is predicted, ``(B, *S)`` bool."""
+    if outputs.activation == "sigmoid":
+        threshold = 0.5 if outputs.activated else 0.0
+        index = per_sample(channels, output).expand(*channels.shape, *spatial_shape(output))
+        return (output.gather(1, index) > threshold).any(dim=1)
+    winner = output.argmax(dim=1)
+    return torch.stack([torch.isin(w, c) for w, c in zip(winner, channels, strict=True)])
+
+
+def _looks_activated(output: Tensor) -> bool:
+    sums = output.sum(dim=1)
+    return bool(
+        output.shape[1] > 1
+        and (output >= 0).all()
+        and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    )
+
+
+def _describe(raw: Any) -> str:
+    if isinstance(raw, Mapping):
+        return "a dict with the keys " + ", ".join(repr(key) for key in raw)
+    if isinstance(raw, (list, tuple)):
+        shapes = [tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__ for r in raw]
+        return f"a {type(raw).__name__} of {shapes}"
+    return f"a {type(raw).__name__}"
+
+
+def _members_by_name(word: str, outputs: Outputs) -> Sequence[int | str]:
+    for name, classes in outputs.regions.items():
+        if name.lower() == word.lower():
+            return classes
+    if word.lower() in [name.lower() for name in outputs.names]:
+        return [word]
+    known = [*outputs.regions, *outputs.names]
+    if not known:
+        raise TargetError(
+            f"region {word!r} is unknown because the network's outputs have no names: "
+            "give channel numbers, e.g. Region([1, 3]), or regions="
+        )
+    raise TargetError(f"region {word!r} is unknown: {suggestion(word, known)}")

@@ -1,0 +1,58 @@
+"""The network left as found: after success, an exception or a keyboard interrupt."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_registry = threading.Lock()
+
+
+def _lock_of(network: nn.Module) -> threading.RLock:
+    with _registry:
+        return _locks.setdefault(network, threading.RLock())
+
+
+@contextmanager
+def untouched(network: nn.Module) -> Iterator[nn.Module]:
+    """Freeze a network in evaluation mode, and give back everything that was lent.
+
+    Restored bit for bit: training flags, ``requires_grad``, buffers, the hook tables and the
+    global random state of the CPU and of the network's device. Gradients (``.grad``) are never
+    written. A second thread on the same network waits.
+
+    Examples
+    --------
+    >>> layer = nn.BatchNorm1d(3)
+    >>> with untouched(layer):
+    ...     layer.training, layer.weight.requires_grad
+    (False, False)
+    >>> layer.training, layer.weight.requires_grad
+    (True, True)
+    """
+    with _lock_of(network):
+        training = [(module, module.training) for module in network.modules()]
+        frozen = [(p, p.requires_grad) for p in network.parameters()]
+        buffers = [(b, b.clone()) for b in network.buffers()]
+        devices = {p.device for p, _ in frozen if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices=sorted(devices, key=str)):
+            try:
+                network.eval()
+                for parameter, _ in frozen:
+                    parameter.requires_grad_(False)
+                yield network
+            finally:
+                for module, flag in training:
+                    module.training = flag
+                for parameter, flag in frozen:
+                    parameter.requires_grad_(flag)
+                with torch.no_grad():
+                    for buffer, saved in buffers:
+                        if not torch.equal(buffer, saved):
+                            buffer.copy_(saved)
