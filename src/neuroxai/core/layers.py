@@ -1,0 +1,126 @@
+"""The layers of a network: which ran, in which order, with which shape, and one of them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
+
+from neuroxai.core.errors import LayerError, suggestion
+
+AUTO = "auto"
+"""A classifier's last convolution with spatial extent; a segmenter's last one before its output."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of a layer in a forward pass.
+
+    Attributes
+    ----------
+    name
+        The module's dotted name; ``#2`` and so on is appended from a module's second call.
+    kind
+        The module's class.
+    shape
+        ``(C, *S)`` of its output.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+
+def check_names(network: nn.Module, names: Sequence[str]) -> None:
+    """Refuse a layer that the network does not have.
+
+    Raises
+    ------
+    LayerError
+        Naming the nearest layer.
+    """
+    known = {name for name, _ in network.named_modules() if name}
+    for name in names:
+        if name != AUTO and name.partition("#")[0] not in known:
+            convolutions = [n for n, m in network.named_modules() if isinstance(m, _ConvNd)]
+            hint = suggestion(name, known)
+            if hint.startswith("known"):
+                hint = "convolutions: " + ", ".join(convolutions)
+            raise LayerError(f"layer {name!r} does not exist: {hint}")
+
+
+def auto_layer(layers: Sequence[Layer], *, classifier: bool) -> Layer:
+    """Return the layer that Grad-CAM looks at by default.
+
+    Raises
+    ------
+    LayerError
+        If the network has no such convolution.
+    """
+    if classifier:
+        wide = [layer for layer in layers if prod(layer.shape[1:]) > 1]
+        if not wide:
+            raise LayerError("no convolution with spatial extent ran: name a layer with layer=")
+        return wide[-1]
+    if len(layers) < 2:
+        raise LayerError(
+            f"{len(layers)} convolution(s) ran, expected one before the output convolution: "
+            "name a layer with layer="
+        )
+    return layers[-2]
+
+
+Visit = Callable[[Layer, Tensor], Tensor | None]
+
+
+class LayerHooks:
+    """Forward hooks on layers, for one forward pass; removed on exit, after an exception too.
+
+    Parameters
+    ----------
+    network
+        The network to look into.
+    names
+        The layers to hook beside every convolution.
+    visit
+        Called with every hooked layer and its output, in the order the data flows; a tensor it
+        returns goes on through the network instead.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str], visit: Visit) -> None:
+        self._network = network
+        self._modules = {name.partition("#")[0] for name in names} - {AUTO}
+        self._visit = visit
+        self._calls: dict[str, int] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> LayerHooks:
+        for name, module in self._network.named_modules():
+            if name in self._modules or isinstance(module, _ConvNd):
+                self._handles.append(module.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                if name in self._modules:
+                    raise LayerError(
+                        f"layer {name!r} returns a {type(output).__name__}, expected a tensor: "
+                        "name a layer inside it"
+                    )
+                return None
+            call = self._calls[name] = self._calls.get(name, 0) + 1
+            label = name if call == 1 else f"{name}#{call}"
+            layer = Layer(label, type(module).__name__, tuple(output.shape[1:]))
+            return self._visit(layer, output)
+
+        return hook
