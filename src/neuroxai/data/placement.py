@@ -1,0 +1,251 @@
+"""The way between the patient's grid and the network's, and back, voxel for voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import CaseError
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the network's grid lies in the patient's.
+
+    Three exact steps: axes permuted and flipped to RAS+ (X to the patient's right, Y to the
+    front, Z to the head), one axial slice taken for a 2D network, and a crop or pad per axis.
+    Nothing is resampled, so the way back is exact.
+
+    Attributes
+    ----------
+    shape
+        The patient's grid ``(I, J, K)``.
+    affine
+        ``(4, 4)``, the patient's voxel index to mm in RAS+ world space.
+    axes
+        For X, Y, Z the patient's axis it is taken from.
+    flips
+        For X, Y, Z whether it runs against that axis.
+    start
+        Per network axis the RAS index of its first voxel; negative where padding comes first.
+    size
+        The network's grid ``*S``: three numbers, or two for an axial slice.
+    slice_index
+        The axial slice's index along Z, or None in 3D.
+
+    Examples
+    --------
+    >>> lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    >>> placement = Placement.fit((3, 4, 5), lps, start=(-1, 0, 0), size=(4, 4, 4))
+    >>> scan = np.arange(60.0).reshape(3, 4, 5)
+    >>> x = placement.to_network(scan)
+    >>> x.shape, bool(x[1, 0, 0] == scan[2, 3, 0])
+    ((4, 4, 4), True)
+    >>> bool((placement.to_patient(x)[..., :4] == scan[..., :4]).all())
+    True
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    slice_index: int | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        shape: Sequence[int],
+        affine: NDArray[Any],
+        start: Sequence[int] | None = None,
+        size: Sequence[int] | None = None,
+        slice_index: int | None = None,
+    ) -> Placement:
+        """Turn a grid to RAS+ and crop or pad it to ``size`` from ``start`` (default: as it is).
+
+        Raises
+        ------
+        CaseError
+            If the affine is singular or the slice lies outside.
+        """
+        i, j, k = (int(n) for n in shape)
+        axes, flips = _orientation(np.asarray(affine, dtype=np.float64))
+        whole = tuple((i, j, k)[axis] for axis in axes)
+        if slice_index is not None:
+            if not 0 <= slice_index < whole[2]:
+                raise CaseError(
+                    f"axial slice {slice_index} does not exist, expected 0 to {whole[2] - 1} "
+                    "(counted from the feet)"
+                )
+            whole = whole[:2]
+        return cls(
+            shape=(i, j, k),
+            affine=np.array(affine, dtype=np.float64),
+            axes=axes,
+            flips=flips,
+            start=tuple(int(n) for n in start) if start is not None else (0,) * len(whole),
+            size=tuple(int(n) for n in size) if size is not None else whole,
+            slice_index=None if slice_index is None else int(slice_index),
+        )
+
+    @property
+    def ras_shape(self) -> tuple[int, int, int]:
+        """The patient's grid, turned: ``(X, Y, Z)``."""
+        x, y, z = (self.shape[axis] for axis in self.axes)
+        return x, y, z
+
+    @property
+    def ras_affine(self) -> NDArray[np.float64]:
+        """``(4, 4)``, index in the turned volume to mm in the same world space."""
+        turn = np.zeros((4, 4))
+        turn[3, 3] = 1
+        for ras, (axis, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            turn[axis, ras] = -1 if flip else 1
+            turn[axis, 3] = self.shape[axis] - 1 if flip else 0
+        return self.affine @ turn
+
+    @property
+    def network_affine(self) -> NDArray[np.float64]:
+        """``(4, 4)``, index ``(x, y, z)`` on the network's grid to mm; z is 0 in 2D."""
+        shift = np.eye(4)
+        shift[: len(self.start), 3] = self.start
+        if self.slice_index is not None:
+            shift[2, 3] = self.slice_index
+        return self.ras_affine @ shift
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in mm along the network's axes."""
+        columns = np.linalg.norm(self.ras_affine[:3, :3], axis=0)
+        return tuple(float(mm) for mm in columns[: len(self.size)])
+
+    def to_ras(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Turn ``(..., I, J, K)`` to RAS+ ``(..., X, Y, Z)``, C-contiguous.
+
+        Raises
+        ------
+        CaseError
+            If the array does not lie on the patient's grid.
+        """
+        if array.shape[-3:] != self.shape:
+            raise CaseError(f"an array of shape {array.shape} is not on the grid {self.shape}")
+        lead = array.ndim - 3
+        order = (*range(lead), *(lead + axis for axis in self.axes))
+        return np.ascontiguousarray(array.transpose(order)[self._steps()])
+
+    def from_ras(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Turn ``(..., X, Y, Z)`` back to the patient's ``(..., I, J, K)``.
+
+        Raises
+        ------
+        CaseError
+            If the array does not lie on the turned grid.
+        """
+        if array.shape[-3:] != self.ras_shape:
+            raise CaseError(f"an array of shape {array.shape} is not on the grid {self.ras_shape}")
+        lead = array.ndim - 3
+        order = (*range(lead), *(lead + self.axes.index(axis) for axis in range(3)))
+        return np.ascontiguousarray(array[self._steps()].transpose(order))
+
+    def to_network(self, volume: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
+        """Bring ``(..., I, J, K)`` to the network's ``(..., *S)``; ``fill`` goes where it pads.
+
+        Raises
+        ------
+        CaseError
+            If the volume does not lie on the patient's grid.
+        """
+        turned = self.to_ras(volume)
+        if self.slice_index is not None:
+            turned = turned[..., self.slice_index]
+        cut: NDArray[Scalar] = np.full((*volume.shape[:-3], *self.size), fill, dtype=volume.dtype)
+        inside, taken = self._overlap()
+        cut[taken] = turned[inside]
+        return cut
+
+    def to_patient(self, array: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
+        """Lay ``(..., *S)`` on the patient's grid ``(..., I, J, K)``; ``fill`` where it was cut.
+
+        Raises
+        ------
+        CaseError
+            If the array does not lie on the network's grid.
+        """
+        dimension = len(self.size)
+        if array.shape[-dimension:] != self.size:
+            raise CaseError(
+                f"an array of shape {array.shape} is not on the network's grid {self.size}"
+            )
+        whole = np.full((*array.shape[:-dimension], *self.ras_shape), fill, dtype=array.dtype)
+        inside, taken = self._overlap()
+        plane: NDArray[Scalar] = whole if self.slice_index is None else whole[..., self.slice_index]
+        plane[inside] = array[taken]
+        return self.from_ras(whole)
+
+    def describe(self) -> dict[str, Any]:
+        """Return all of it as plain numbers and lists, for a JSON sidecar."""
+        return {
+            "patient_shape": list(self.shape),
+            "patient_affine": self.affine.tolist(),
+            "ras_axes_from": list(self.axes),
+            "ras_axes_flipped": list(self.flips),
+            "network_start": list(self.start),
+            "network_size": list(self.size),
+            "axial_slice": self.slice_index,
+        }
+
+    def _steps(self) -> Any:
+        return (..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))
+
+    def _overlap(self) -> tuple[Any, Any]:
+        """Return what both grids share, as indices into the turned volume and the network's."""
+        inside, taken = [], []
+        for n, first, s in zip(self.ras_shape, self.start, self.size, strict=False):
+            low = min(max(first, 0), n)
+            high = max(min(first + s, n), low)
+            inside.append(slice(low, high))
+            taken.append(slice(low - first, high - first) if high > low else slice(0, 0))
+        return (..., *inside), (..., *taken)
+
+
+def crop_start(length: int, size: int, low: int, high: int) -> int:
+    """Return where ``size`` voxels start on an axis of ``length``, to hold ``[low, high)``.
+
+    Centered on the image, moved as little as needed to keep the interval inside; centered on the
+    interval if that is too long; negative where the axis is padded.
+
+    Examples
+    --------
+    >>> crop_start(240, 192, 60, 180), crop_start(240, 192, 10, 180), crop_start(155, 160, 0, 155)
+    (24, 10, -3)
+    """
+    start = (length - size) // 2
+    if size >= length:
+        return start
+    if high - low > size:
+        return min(max((low + high - size) // 2, 0), length - size)
+    return min(max(start, high - size), low)
+
+
+def _orientation(
+    affine: NDArray[np.float64],
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    import nibabel as nib
+
+    if (
+        affine.shape != (4, 4)
+        or not np.isfinite(affine).all()
+        or np.linalg.matrix_rank(affine[:3, :3]) < 3
+    ):
+        raise CaseError("the affine is singular or not finite, so voxels have no place in the body")
+    ornt = nib.io_orientation(affine)
+    of_axis = [int(world) for world in ornt[:, 0]]
+    x, y, z = (of_axis.index(world) for world in range(3))
+    return (x, y, z), (bool(ornt[x, 1] < 0), bool(ornt[y, 1] < 0), bool(ornt[z, 1] < 0))
