@@ -1,1 +1,19 @@
-"""Room."""
+"""Pictures and pages of explanations; attributions are shown here, never altered."""
+
+from neuroxai.render.colors import Limits, as_picture
+from neuroxai.render.figures import draw_modalities, draw_planes
+from neuroxai.render.page import Figure, Section, Table, write_page
+from neuroxai.render.scan import HeatMap, Scan
+
+__all__ = [
+    "Figure",
+    "HeatMap",
+    "Limits",
+    "Scan",
+    "Section",
+    "Table",
+    "as_picture",
+    "draw_modalities",
+    "draw_planes",
+    "write_page",
+]

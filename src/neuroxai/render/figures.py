@@ -1,0 +1,284 @@
+"""The paper's two comparisons of methods: by modality, and in three planes.
+
+Layout after Figs. 3 and 4 of Zeineldin et al. 2022, doi:10.1007/s11548-022-02619-x, except that
+signs are kept, every column has its color bar, and sides are lettered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import OutputError, suggestion
+from neuroxai.render.colors import (
+    FOCUS,
+    LABELS,
+    PERCENTILE,
+    Limits,
+    as_picture,
+    gray_window,
+    label_layer,
+)
+from neuroxai.render.montage import Column, Montage, Panel, Row
+from neuroxai.render.planes import AXIAL, PLANES, Plane, brain_box, center, crop
+from neuroxai.render.scan import HeatMap, Scan, check, depth
+
+CONVENTION = "Radiological convention: the patient's right is on the image's left."
+
+
+def draw_modalities(
+    scan: Scan,
+    maps: Sequence[HeatMap],
+    target: str,
+    path: Path,
+    *,
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Draw the axial slice through the tumor: a row for each modality, a column for each method.
+
+    The slice is the one with the largest area of the target in the truth, else in the
+    prediction, else the one with most ``|attribution|``; for a 2D network, the slice it saw.
+    Columns: input, the maps, the first CAM over the input, prediction, truth. A map of all
+    zeros, or with a value that is not finite, is drawn as those words.
+
+    Parameters
+    ----------
+    target
+        What is explained, for the title; a word of it that names a region or class (``WT``,
+        ``TC``, ``ET``, ``NCR``, ``ED``, ``RC``) chooses the slice, otherwise any tumor does.
+    path
+        The PNG to write, whole or not at all; equal arguments give equal bytes.
+    facts
+        Said under the title, in order: score or probability, model, completeness gap, ….
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    OutputError
+        If shapes or channel names do not fit, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> flair = np.zeros((6, 8, 5)); flair[1:5, 1:7] = 1.0
+    >>> heat = HeatMap("vanilla_gradient", "Vanilla gradient", flair[None] - 0.5, True, ("FLAIR",))
+    >>> out = Path(tempfile.mkdtemp()) / "modalities.png"
+    >>> draw_modalities(Scan("case", {"FLAIR": flair}), [heat], "ET", out).name
+    'modalities.png'
+    """
+    check(scan, maps)
+    named = {channel for heat in maps for channel in heat.channels if channel}
+    rows = [m for m in scan.modalities if m in named] or list(scan.modalities)
+    index, reason = _axial_slice(scan, maps, target)
+    cuts = [(modality, modality, AXIAL, index) for modality in rows]
+    note = f"Axial slice {index} (of {depth(scan)}, from 0 at the feet): {reason}."
+    return _sheet(scan, maps, cuts, target, facts or {}, note).save(path)
+
+
+def draw_planes(
+    scan: Scan,
+    maps: Sequence[HeatMap],
+    target: str,
+    path: Path,
+    *,
+    modality: str,
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Draw one modality in three planes through the tumor: rows axial, coronal, sagittal.
+
+    The planes meet in the center of the target's largest connected part in the truth, else in
+    the prediction, else where ``|attribution|`` is largest. Columns, parameters, result and
+    errors are those of :func:`draw_modalities`; ``modality`` names the scan that is shown.
+
+    Raises
+    ------
+    OutputError
+        Also if the scan has one slice only, or ``modality`` is not in it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> flair = np.zeros((6, 8, 5)); flair[1:5, 1:7] = 1.0
+    >>> heat = HeatMap("grad_cam", "Grad-CAM", flair[None], False)
+    >>> out = Path(tempfile.mkdtemp()) / "planes.png"
+    >>> draw_planes(Scan("case", {"FLAIR": flair}), [heat], "ET", out, modality="FLAIR").name
+    'planes.png'
+    """
+    check(scan, maps)
+    if modality not in scan.modalities:
+        known = suggestion(modality, scan.modalities)
+        raise OutputError(f"{scan.name}: there is no modality {modality!r}; {known}")
+    if scan.slice_only is not None:
+        raise OutputError(f"{scan.name}: a 2D map has one plane; use the figure by modality")
+    point, reason = _center(scan, maps, target)
+    cuts = [(plane.name, modality, plane, point[plane.through]) for plane in PLANES]
+    note = f"{modality}; planes meet in voxel {point} of the RAS+ grid: {reason}."
+    return _sheet(scan, maps, cuts, f"{target} · {modality}", facts or {}, note).save(path)
+
+
+Cut = tuple[str, str, Plane, int]  # row label, modality, plane, slice
+
+
+def _sheet(
+    scan: Scan,
+    maps: Sequence[HeatMap],
+    cuts: Sequence[Cut],
+    target: str,
+    facts: Mapping[str, str],
+    note: str,
+) -> Montage:
+    """Cut everything the same way and put it into columns."""
+    box = brain_box(scan.modalities.values(), scan.spacing)
+
+    def cut(volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:
+        index = 0 if volume.shape[plane.through] == 1 else index
+        return plane.cut(volume[crop(box, plane)], index)
+
+    grays = []
+    for _, modality, plane, index in cuts:
+        volume = scan.modalities[modality]
+        low, high = gray_window(volume, float(volume[0, 0, 0]))
+        shade = (cut(volume, plane, index).astype(np.float64) - low) / (high - low)
+        grays.append(np.nan_to_num(shade, nan=0.0))
+    rows = [
+        Row(
+            label,
+            (
+                gray.shape[1] * scan.spacing[plane.across],
+                gray.shape[0] * scan.spacing[plane.up],
+            ),
+            plane.letters,
+        )
+        for (label, _, plane, _), gray in zip(cuts, grays, strict=True)
+    ]
+    columns = [Column("Input", [Panel(gray=gray) for gray in grays])]
+    for heat in maps:
+        shown = [cut(heat.volume(modality), plane, index) for _, modality, plane, index in cuts]
+        columns.append(_heat_column(heat, shown))
+    if maps:
+        above = next((number for number, heat in enumerate(maps) if heat.shared), 0)
+        columns.append(_overlay(columns[1 + above], grays))
+    legend: set[int] = set()
+    for title, labels in (("Prediction", scan.prediction), ("Truth", scan.truth)):
+        if labels is None:
+            continue
+        layers = [cut(labels, plane, index) for _, _, plane, index in cuts]
+        legend.update(int(v) for layer in layers for v in np.unique(layer) if v)
+        panels = [
+            Panel(gray=gray, labels=label_layer(layer))
+            for gray, layer in zip(grays, layers, strict=True)
+        ]
+        columns.append(Column(title, panels))
+    title = f"{scan.name}  ·  target {target}"
+    for key in ("score", "probability"):
+        title += f"  ·  {key} {facts[key]}" if key in facts else ""
+    rest = {k: v for k, v in facts.items() if k not in ("score", "probability")}
+    return Montage(title, rows, columns, rest, sorted(legend), _notes(scan, maps, note))
+
+
+def _notes(scan: Scan, maps: Sequence[HeatMap], note: str) -> list[str]:
+    """Say how the picture was made."""
+    x, y, z = scan.spacing
+    notes = [f"{CONVENTION} {note} Voxels {x:g} x {y:g} x {z:g} mm."]
+    if maps:
+        notes.append(
+            f"Colors end at the {PERCENTILE:g}th percentile of |attribution| over a column's shown "
+            "rows; values beyond have the end's color. Only the picture is cut, never the map."
+        )
+    doubled = {c for heat in maps for c in heat.channels if heat.channels.count(c) > 1}
+    if doubled:
+        names = ", ".join(sorted(doubled))
+        notes.append(f"{names} feeds several of the network's channels; their maps are added.")
+    return notes
+
+
+def _heat_column(heat: HeatMap, shown: Sequence[NDArray[Any]]) -> Column:
+    """Color the shown slices together, or say why there is nothing to color."""
+    wrong = int(heat.values.size - np.isfinite(heat.values).sum())
+    if wrong:
+        remark = f"not finite:\n{wrong} of\n{heat.values.size} values"
+        return Column(heat.title, [Panel(remark=remark) for _ in shown])
+    if not heat.values.any():
+        return Column(heat.title, [Panel(remark="all zero") for _ in shown])
+    flat = np.concatenate([picture.ravel() for picture in shown])
+    if not flat.any():
+        return Column(heat.title, [Panel(remark="zero in\nthis slice") for _ in shown])
+    panels = [
+        Panel(heat=picture) if picture.any() else Panel(remark="zero in\nthis slice")
+        for picture in shown
+    ]
+    return Column(heat.title, panels, as_picture(flat, signed=heat.signed))
+
+
+def _overlay(column: Column, grays: Sequence[NDArray[Any]]) -> Column:
+    """Lay a column's heat over the scan, the clearer the smaller its magnitude."""
+    limits: Limits | None = column.limits
+    panels = []
+    for panel, gray in zip(column.panels, grays, strict=True):
+        if panel.heat is None or limits is None:
+            panels.append(Panel(gray=gray))
+        else:
+            opacity = 0.75 * limits.share(panel.heat)
+            panels.append(Panel(gray=gray, heat=panel.heat, opacity=opacity))
+    return Column(f"{column.title} over input", panels, limits)
+
+
+def _focus(scan: Scan, target: str) -> tuple[NDArray[np.bool_], str] | None:
+    """Return the mask that the picture should go through, and what it is."""
+    words = re.split(r"[^A-Za-z0-9]+", target)
+    name = next((word for word in words if word in FOCUS), None)
+    wishes: list[tuple[str, tuple[int, ...]]] = [(name, FOCUS[name])] if name else []
+    wishes.append(("tumor", tuple(range(1, len(LABELS)))))
+    for what, classes in wishes:
+        for where, labels in (("truth", scan.truth), ("prediction", scan.prediction)):
+            if labels is not None:
+                mask = np.isin(labels, classes)
+                if mask.any():
+                    return mask, f"{what} in the {where}"
+    return None
+
+
+def _strength(scan: Scan, maps: Sequence[HeatMap]) -> NDArray[np.float64] | None:
+    """Return ``(X, Y, Z)``: |attribution| of all maps, each with a total of one; None if zero."""
+    shape = next(iter(scan.modalities.values())).shape
+    total = np.zeros(shape)
+    for heat in maps:
+        size = np.abs(heat.values.astype(np.float64)).sum(axis=0)
+        weight = float(size.sum())
+        if np.isfinite(weight) and weight > 0:
+            total += size / weight
+    return total if total.any() else None
+
+
+def _axial_slice(scan: Scan, maps: Sequence[HeatMap], target: str) -> tuple[int, str]:
+    """Choose the slice of the figure by modality."""
+    if scan.slice_only is not None:
+        return scan.slice_only, "the slice that the network saw"
+    if (focus := _focus(scan, target)) is not None:
+        mask, what = focus
+        return int(np.argmax(mask.sum(axis=(0, 1)))), f"largest area of {what}"
+    if (strength := _strength(scan, maps)) is not None:
+        return int(np.argmax(strength.sum(axis=(0, 1)))), "most |attribution|"
+    return int(depth(scan) // 2), "the middle"
+
+
+def _center(scan: Scan, maps: Sequence[HeatMap], target: str) -> tuple[tuple[int, int, int], str]:
+    """Choose the point where the planes of the figure by plane meet."""
+    if (focus := _focus(scan, target)) is not None:
+        mask, what = focus
+        return center(mask), f"center of {what}"
+    strength = _strength(scan, maps)
+    if strength is None:
+        x, y, z = (size // 2 for size in next(iter(scan.modalities.values())).shape)
+        return (x, y, z), "the middle"
+    x, y, z = (int(v) for v in np.unravel_index(int(np.argmax(strength)), strength.shape))
+    return (x, y, z), "most |attribution|"
