@@ -1,0 +1,202 @@
+"""A brain of its own for every seed: the MNI152 template, turned, scaled, flipped and deformed."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import MissingExtraError
+from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smooth_noise, stream
+
+CENTER_MNI = np.array([0.0, -17.0, 6.0])
+"""The template point, in mm, that lies in the middle of the field of view."""
+
+WARP_PITCH = 4.0
+"""Lattice of the deformation in mm; it varies over 12 mm and more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """MNI152 cropped to the brain.
+
+    ``maps`` holds the channels T1, gray matter, white matter and the distance to the brain's
+    surface in mm (positive inside), as ``(1, 4, X, Y, Z)``; ``start`` is the first voxel in mm.
+    """
+
+    maps: torch.Tensor
+    start: NDArray[np.float64]
+    ventricles: Field
+    """Ventricles smoothed over 8 mm, about the template's own origin."""
+
+
+@lru_cache(maxsize=3)
+def load_template(blur: float) -> Template:
+    """Load the MNI152 template once per process, smoothed by ``blur`` mm against aliasing.
+
+    Raises
+    ------
+    MissingExtraError
+        If nilearn, which carries the template, is not installed.
+
+    References
+    ----------
+    Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033
+    """
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from nilearn import datasets
+    except ImportError as error:
+        raise MissingExtraError("The synthetic cohort", "phantom", "nilearn") from error
+    images: list[Any] = [
+        datasets.load_mni152_template(resolution=1),
+        datasets.load_mni152_gm_template(resolution=1),
+        datasets.load_mni152_wm_template(resolution=1),
+    ]
+    affine = np.asarray(images[0].affine, dtype=np.float64)
+    t1, gray, white = (np.asarray(image.dataobj, dtype=np.float32) for image in images)
+    # Every second voxel is enough for a distance, and eight times faster.
+    coarse = gaussian_filter(np.where(t1 > 0.05, np.float32(1), np.float32(0)), 1.0)[::2, ::2, ::2]
+    inside = coarse > 0.5
+    surface = (distance_transform_edt(inside) - distance_transform_edt(~inside)) * 2.0
+    surface -= np.sign(surface)
+    points = [np.arange(n, dtype=np.float32) for n in t1.shape]
+    distance = Field(surface.astype(np.float32), (0.0, 0.0, 0.0), 2.0).on(
+        (points[0], points[1], points[2])
+    )
+    corner = [np.flatnonzero((distance > -6).any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    crop = tuple(slice(int(i[0]), int(i[-1]) + 1) for i in corner)
+    start = affine[:3, 3] + [s.start for s in crop]
+
+    def smoothed(volume: Array) -> Array:
+        kept: Array = gaussian_filter(volume, blur) if blur else volume
+        return kept[crop]
+
+    maps = np.stack([smoothed(t1), smoothed(gray), smoothed(white), distance[crop]])
+    x, y, z = np.ogrid[tuple(slice(0, n) for n in maps.shape[1:])]
+    box = (np.abs(x + start[0]) < 30) & (np.abs(y + start[1] + 12) < 44)
+    box = box & (np.abs(z + start[2] - 14) < 18)
+    fluid = box & (maps[1] + maps[2] < 0.4) & (maps[3] > 12)
+    ventricles = gaussian_filter(fluid.astype(np.float32), 8.0)[::4, ::4, ::4]
+    return Template(
+        torch.from_numpy(np.ascontiguousarray(maps))[None],
+        start,
+        Field(ventricles, (float(start[0]), float(start[1]), float(start[2])), 4.0),
+    )
+
+
+def template_for(spacing: float) -> Template:
+    """Return the template, smoothed as far as a grid of ``spacing`` mm asks for."""
+    return load_template(round(0.35 * float(np.sqrt(max(spacing**2 - 1.0, 0.0))), 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """Where each point of the phantom comes from.
+
+    ``template`` are three fields of template coordinates in mm; ``grown`` are three fields with
+    the place in mm where the point was before the tumor pushed it, or None without a tumor.
+    """
+
+    template: tuple[Field, Field, Field]
+    grown: tuple[Field, Field, Field] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tissues:
+    """Tissue shares ``(X, Y, Z)`` between 0 and 1 on one grid, and what goes with them."""
+
+    csf: Array
+    gray: Array
+    white: Array
+    depth: Array
+    """Distance to the brain's surface in mm, positive inside."""
+    texture: Array
+    """What the template's own T1 has beyond its three tissues."""
+
+
+def draw_warp(seed: int) -> tuple[Warp, dict[str, float]]:
+    """Draw a head: turned up to 5°, scaled, perhaps mirrored, deformed, with its ventricles."""
+    from scipy.ndimage import map_coordinates
+    from scipy.spatial.transform import Rotation
+
+    generator = stream(seed, "anatomy")
+    angles = generator.uniform(-5, 5, 3) * np.array([1.0, 0.7, 0.7])
+    scale = generator.uniform([0.92, 0.93, 0.84], [1.04, 1.02, 0.98])
+    shift = generator.uniform(-2.5, 2.5, 3)
+    mirrored = bool(generator.random() < 0.5)
+    wide, narrow = generator.uniform(1.5, 4.5), generator.uniform(0.4, 1.4)
+    ventricles = float(generator.choice([generator.uniform(-2, 1.5), generator.uniform(0, 7)]))
+
+    axes, start = lattice(WARP_PITCH)
+    points = np.stack(np.meshgrid(*axes, indexing="ij"))
+    matrix = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() / scale[None, :]
+    placed = np.einsum("ab,bxyz->axyz", matrix, points - shift[:, None, None, None])
+    for axis in range(3):
+        for sigma, amplitude in ((28.0, wide), (12.0, narrow)):
+            placed[axis] += amplitude * smooth_noise(generator, sigma).on(axes)
+    if mirrored:
+        placed[0] *= -1
+    placed += CENTER_MNI[:, None, None, None]
+
+    # Pulling from nearer to the ventricles makes them wider.
+    field = template_for(1.0).ventricles
+    slope = np.stack(np.gradient(field.data, field.pitch))
+    slope /= np.linalg.norm(slope, axis=0).max()
+    places = (placed - np.array(field.start)[:, None, None, None]) / field.pitch
+    for axis in range(3):
+        placed[axis] += ventricles * map_coordinates(slope[axis], places, order=1)
+
+    x, y, z = (Field(p.astype(np.float32), start, WARP_PITCH) for p in placed)
+    drawn = {"ventricles_mm": ventricles, "mirrored": float(mirrored)}
+    drawn |= {f"scale_{name}": float(s) for name, s in zip("xyz", scale, strict=True)}
+    return Warp((x, y, z)), drawn
+
+
+def surface_depth(warp: Warp) -> Field:
+    """Return the distance to the brain's surface in mm on the warp's own lattice."""
+    axes, start = lattice(WARP_PITCH)
+    return Field(_sample(template_for(1.0), warp, axes)[3], start, WARP_PITCH)
+
+
+def sample_tissues(warp: Warp, axes: Axes, spacing: float, sharpness: float = 1.0) -> Tissues:
+    """Lay the warped template on a grid; ``sharpness`` above 1 undoes some of its averaging."""
+    t1, gray, white, depth = _sample(template_for(spacing), warp, axes)
+    csf = np.clip(1 - gray - white, 0, 1)
+    texture = np.clip(t1 - (0.28 * csf + 0.65 * gray + 0.86 * white), -0.15, 0.15)
+    texture *= ramp(depth - 2, 2)
+    if sharpness != 1.0:
+        csf, gray, white = (np.power(p, np.float32(sharpness)) for p in (csf, gray, white))
+    total = csf + gray + white + np.float32(1e-6)
+    return Tissues(csf / total, gray / total, white / total, depth, texture)
+
+
+def _sample(template: Template, warp: Warp, axes: Axes) -> Array:
+    """Sample the template's channels, ``(4, X, Y, Z)``, where the warp points to."""
+    shape = tuple(axis.size for axis in axes)
+    grid = np.empty((*shape, 3), dtype=np.float32)
+    counts = template.maps.shape[2:]
+    for axis, field in enumerate(warp.template):
+        # grid_sample counts the axes backward and the positions from -1 to 1.
+        place = field.on(axes)
+        place -= np.float32(template.start[axis])
+        place *= np.float32(2 / (counts[axis] - 1))
+        place -= 1
+        grid[..., 2 - axis] = place
+    sampled = torch.nn.functional.grid_sample(
+        template.maps,
+        torch.from_numpy(grid)[None],
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    values: Array = sampled[0].numpy()
+    return values

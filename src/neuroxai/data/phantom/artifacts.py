@@ -1,0 +1,119 @@
+"""What a scanner does to an image: blur, thick slices, ringing, bias, noise, its own units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.data.case import MODALITIES
+from neuroxai.data.phantom.field import Array, Axes, smooth_noise, stream
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """How one modality of one case is acquired."""
+
+    blur: float
+    """Standard deviation in mm."""
+    slice_mm: float
+    """Thickness of the slices in mm; 0 for an isotropic scan."""
+    slice_axis: int
+    ringing: float
+    """Share of the spatial frequencies, per axis, that is cut off; 0 for none."""
+    gamma: float
+    offset: float
+    bias: float
+    """Standard deviation of the logarithm of the bias field."""
+    noise: float
+    """Standard deviation of each of the two channels of Rician noise."""
+    scale: float
+    """Scanner units per unit of signal."""
+
+
+def draw_scanners(seed: int, *, even: bool = False) -> dict[str, Scanner]:
+    """Draw the acquisition of every modality; ``even`` keeps the bias field nearly flat."""
+    generator = stream(seed, "scanner")
+    scanners = {}
+    for modality in MODALITIES:
+        thick, rings = generator.random() < 0.35, generator.random() < 0.12
+        slice_mm, axis = generator.uniform(2.0, 5.0), generator.choice([0, 1, 2], p=[0.1, 0.1, 0.8])
+        ringing = generator.uniform(0.25, 0.5)
+        bias = generator.uniform(0.0, 0.16)
+        scanners[modality] = Scanner(
+            blur=float(generator.uniform(0.3, 0.95)),
+            slice_mm=float(slice_mm) if thick else 0.0,
+            slice_axis=int(axis),
+            ringing=float(ringing) if rings else 0.0,
+            gamma=float(generator.uniform(0.8, 1.25)),
+            offset=float(generator.choice([0.0, generator.uniform(0, 0.10)])),
+            bias=float(bias) * (0.2 if even else 1.0),
+            noise=float(np.exp(generator.uniform(np.log(0.003), np.log(0.045)))),
+            scale=float(np.exp(generator.uniform(np.log(250), np.log(1600)))),
+        )
+    return scanners
+
+
+def soften(image: Array, scanner: Scanner, spacing: float) -> Array:
+    """Blur, average over thick slices and cut off high frequencies: all that mixes voxels."""
+    from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+    # The grid itself has averaged already: only the rest of the blur is added.
+    sigma = np.sqrt(max(scanner.blur**2 - (0.25 * spacing) ** 2, 0.0)) / spacing
+    if sigma > 0.2:
+        image = gaussian_filter(image, sigma, truncate=2.5)
+    if scanner.slice_mm:
+        thick = scanner.slice_mm * 0.36 / spacing
+        image = gaussian_filter1d(image, thick, axis=scanner.slice_axis, truncate=2.5)
+    if scanner.ringing:
+        image = _ring(image, scanner.ringing)
+    result: Array = np.maximum(image, 0)
+    return result
+
+
+def acquire(
+    seed: int,
+    modality: str,
+    image: Array,
+    scanner: Scanner,
+    brain: NDArray[np.bool_],
+    axes: Axes,
+    tilt: Array | float = 1.0,
+) -> Array:
+    """Return the image in scanner units, 0 outside the brain: all that acts voxel by voxel.
+
+    ``tilt`` multiplies the bias field; Rician noise is the length of a complex number whose two
+    parts carry Gaussian noise (Gudbjartsson, Patz 1995, doi:10.1002/mrm.1910340618).
+    """
+    generator = stream(seed, f"noise {modality}")
+    field = smooth_noise(generator, 45.0)
+    signal = np.maximum(image[brain], 0)
+    reference = np.float32(0.85)
+    signal = reference * (signal / reference) ** np.float32(scanner.gamma) + np.float32(
+        scanner.offset
+    )
+    if scanner.bias:
+        signal *= np.exp(np.float32(scanner.bias) * field.on(axes)[brain])
+    signal = signal * (tilt[brain] if isinstance(tilt, np.ndarray) else np.float32(tilt))
+    noise = generator.standard_normal((2, signal.size), dtype=np.float32)
+    noise *= np.float32(scanner.noise)
+    signal = np.hypot(signal + noise[0], noise[1]) * np.float32(scanner.scale)
+    result = np.zeros(image.shape, dtype=np.float32)
+    # Whole numbers, as scanners write; the brain never reaches the background's 0.
+    result[brain] = np.maximum(np.rint(signal), 1)
+    return result
+
+
+def _ring(image: Array, share: float) -> Array:
+    """Cut off the highest frequencies in plane, as a smaller acquisition matrix does."""
+    from scipy import fft
+
+    nx, ny = image.shape[:2]
+    spectrum = fft.fft2(image, axes=(0, 1))
+    fx, fy = np.abs(fft.fftfreq(nx)), np.abs(fft.fftfreq(ny))
+    limit = 0.5 * (1 - share)
+    spectrum[fx > limit] = 0
+    spectrum[:, fy > limit] = 0
+    result: Array = fft.ifft2(spectrum, axes=(0, 1)).real.astype(np.float32)
+    return result

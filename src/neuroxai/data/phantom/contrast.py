@@ -1,0 +1,169 @@
+"""How bright each tissue is on each modality, drawn widely, and the clean images that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.data.case import MODALITIES
+from neuroxai.data.phantom.anatomy import Tissues
+from neuroxai.data.phantom.field import Array, Axes, Field, distances, ramp, smooth_noise, stream
+from neuroxai.data.phantom.tumor import Tumor
+
+Box = tuple[slice, slice, slice]
+
+RATIOS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "T1": {
+        "CSF": (0.15, 0.45), "GM": (0.62, 0.92), "NCR": (0.30, 0.80), "NET": (0.45, 0.85),
+        "ED": (0.58, 0.93), "ET": (0.55, 0.98), "vessel": (0.3, 0.9), "dura": (0.3, 1.0),
+    },
+    "T1ce": {
+        "CSF": (0.15, 0.45), "GM": (0.66, 1.05), "NCR": (0.28, 0.90), "NET": (0.45, 0.92),
+        "ED": (0.58, 0.97), "ET": (1.20, 2.40), "vessel": (1.3, 3.2), "dura": (0.8, 2.4),
+    },
+    "T2": {
+        "CSF": (1.80, 3.40), "GM": (1.05, 1.55), "NCR": (1.40, 2.70), "NET": (1.30, 2.20),
+        "ED": (1.25, 2.30), "ET": (1.05, 1.90), "vessel": (0.2, 1.0), "dura": (0.5, 2.5),
+    },
+    "FLAIR": {
+        "CSF": (0.10, 0.55), "GM": (0.98, 1.35), "NCR": (0.60, 1.80), "NET": (1.15, 1.95),
+        "ED": (1.22, 2.30), "ET": (1.05, 1.95), "vessel": (0.2, 0.9), "dura": (0.3, 1.6),
+    },
+}  # fmt: skip
+"""Signal of each tissue relative to white matter, lowest and highest, per modality."""
+
+WHITE = {"T1": 0.85, "T1ce": 0.80, "T2": 0.45, "FLAIR": 0.50}
+"""Signal of white matter before the scanner's own scale."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Everything the images are painted from, on one grid ``(X, Y, Z)``."""
+
+    tissues: Tissues
+    brain: NDArray[np.bool_]
+    vessels: Array
+    dura: Array
+    lesions: Array
+    """White-matter lesions that are no tumor: bright on T2 and FLAIR, in no class."""
+    tumor: Tumor | None
+    box: Box | None
+    """Where the tumor's arrays lie in the grid."""
+
+
+def draw_signals(seed: int) -> dict[str, dict[str, float]]:
+    """Draw each tissue's signal on each modality."""
+    generator = stream(seed, "contrast")
+    signals: dict[str, dict[str, float]] = {}
+    for modality in MODALITIES:
+        white = WHITE[modality]
+        signals[modality] = {
+            tissue: white * float(generator.uniform(low, high))
+            for tissue, (low, high) in RATIOS[modality].items()
+        }
+        signals[modality]["WM"] = white
+    return signals
+
+
+def draw_sulci(seed: int, tissues: Tissues, axes: Axes) -> Tissues:
+    """Cut thin fluid-filled sulci into the cortex, which the averaged template has lost."""
+    generator = stream(seed, "sulci")
+    amount = float(generator.uniform(0.0, 0.9))
+    sheets = smooth_noise(generator, 4.5).on(axes)
+    sheets *= sheets
+    sheets *= np.float32(-1 / (2 * 0.16**2))
+    np.exp(sheets, out=sheets)
+    sheets *= ramp(18 - tissues.depth, 5) * np.float32(amount) * tissues.gray
+    gray = tissues.gray - sheets
+    return Tissues(tissues.csf + sheets, gray, tissues.white, tissues.depth, tissues.texture)
+
+
+def draw_scene(
+    seed: int, tissues: Tissues, tumor: Tumor | None, box: Box | None, axes: Axes
+) -> Scene:
+    """Add what surrounds tumor and brain: vessels, scraps of dura, harmless lesions."""
+    generator = stream(seed, "surroundings")
+    depth = tissues.depth
+    has_dura, scraps = generator.random() < 0.6, smooth_noise(generator, 9.0)
+    extent = float(generator.uniform(0.5, 3.0))
+    brain = depth > 0
+    dura = np.zeros_like(depth)
+    if has_dura:
+        shell = ((depth > -extent) & (depth < 1.0) & (scraps.on(axes) > 0.9)).astype(np.float32)
+        brain |= shell > 0
+        dura = shell
+    first, second = smooth_noise(generator, 6.0), smooth_noise(generator, 6.0)
+    width = float(generator.uniform(0.10, 0.22))
+    vessels = np.exp(-(first.on(axes) ** 2 + second.on(axes) ** 2) / (2 * width**2))
+    vessels *= np.clip(tissues.csf + np.float32(0.25) * tissues.gray, 0, 1) * brain
+    lesions = _draw_lesions(generator, tissues, axes)
+    return Scene(tissues, brain, vessels, dura, lesions, tumor, box)
+
+
+def paint(seed: int, scene: Scene, signals: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
+    """Return the clean image of every modality, without scanner, noise or blur."""
+    generator = stream(seed, "paint")
+    images: dict[str, Array] = {}
+    tissues = scene.tissues
+    strength = {m: float(generator.uniform(-0.5, 0.5)) for m in MODALITIES}
+    strength["T1"], strength["T1ce"] = generator.uniform(0.2, 1.0), generator.uniform(-0.2, 0.9)
+    lesion = float(generator.uniform(0.15, 0.7))
+    for modality in MODALITIES:
+        s = {tissue: np.float32(value) for tissue, value in signals[modality].items()}
+        image = tissues.csf * s["CSF"]
+        image += tissues.gray * s["GM"]
+        image += tissues.white * s["WM"]
+        image += tissues.texture * np.float32(strength[modality])
+        if modality in ("T2", "FLAIR"):
+            image += scene.lesions * (lesion * (s["ED"] - s["WM"]))
+        if scene.tumor is not None and scene.box is not None:
+            t, inside = scene.tumor, image[scene.box]
+            inside *= 1 - (t.necrosis + t.solid + t.rim + t.edema)
+            inside += t.necrosis * s["NCR"] + t.solid * s["NET"]
+            inside += t.rim * s["ET"] + t.edema * s["ED"]
+        image += scene.vessels * (s["vessel"] - image)
+        image += scene.dura * (s["dura"] - image)
+        images[modality] = image
+    return images
+
+
+def roughen(seed: int, images: dict[str, Array], scene: Scene, axes: Axes) -> None:
+    """Give tissue its grain, and the tumor a coarser one, in place."""
+    generator = stream(seed, "grain")
+    grains = [smooth_noise(generator, float(generator.uniform(1.8, 4.0))) for _ in range(2)]
+    coarse: list[Field] = [smooth_noise(generator, float(generator.uniform(2.5, 6))) for _ in "ab"]
+    sampled = [grain.on(axes) for grain in grains]
+    for modality in MODALITIES:
+        image = images[modality]
+        a, b = generator.uniform(-0.035, 0.035, 2)
+        image *= 1 + np.float32(a) * sampled[0] + np.float32(b) * sampled[1]
+        weights = generator.uniform(-0.16, 0.16, 2)
+        if scene.tumor is not None and scene.box is not None:
+            t, box = scene.tumor, scene.box
+            near = (axes[0][box[0]], axes[1][box[1]], axes[2][box[2]])
+            core = t.necrosis + t.solid + t.rim + np.float32(0.35) * t.edema
+            for weight, field in zip(weights, coarse, strict=True):
+                image[box] *= 1 + np.float32(weight) * core * np.clip(field.on(near), -2.5, 2.5)
+
+
+def _draw_lesions(generator: np.random.Generator, tissues: Tissues, axes: Axes) -> Array:
+    """Draw small lesions in white matter, as age leaves them; many brains have none."""
+    lesions = np.zeros_like(tissues.white)
+    count = int(generator.integers(1, 9)) if generator.random() < 0.4 else 0
+    for _ in range(count):
+        center = generator.uniform([-40, -60, -5], [40, 50, 45])
+        radius = float(generator.uniform(1.5, 4.0))
+        near = [
+            np.flatnonzero(np.abs(axis - middle) < 3 * radius)
+            for axis, middle in zip(axes, center, strict=True)
+        ]
+        if any(index.size == 0 for index in near):
+            continue
+        i, j, k = (slice(int(index[0]), int(index[-1]) + 1) for index in near)
+        box, points = (i, j, k), (axes[0][i], axes[1][j], axes[2][k])
+        blob = ramp(radius - distances(points, center), 1.2) * tissues.white[box]
+        lesions[box] = np.maximum(lesions[box], blob)
+    return lesions

@@ -1,0 +1,327 @@
+"""A tumor that grows: Fisher–Kolmogorov in gray and white matter, edema, rim, necrosis, push."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.data.case import Grade
+from neuroxai.data.phantom.anatomy import (
+    WARP_PITCH,
+    Tissues,
+    Warp,
+    sample_tissues,
+    surface_depth,
+)
+from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smooth_noise, stream
+
+GROWTH_PITCH = 2.5
+"""Lattice of the growth in mm."""
+
+CORE_LEVEL = 0.55
+"""Cell density, relative to the most the tissue carries, above which tissue is tumor core."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a tumor is to become; drawn from the seed and the kind alone."""
+
+    kind: Grade
+    foci: int
+    volume: float
+    """Core's volume in mm³ before it pushes."""
+    diffusion: float
+    """In white matter, mm² per unit of time."""
+    proliferation: float
+    edema_steps: int
+    edema_level: float
+    rim: float
+    """Thickness of the enhancing rim in mm."""
+    mottling: float
+    """Roughness of the border between rim and necrosis in mm."""
+    silent: float
+    """Share of the rim that does not enhance."""
+    push: float
+    """Share of its radius by which the tumor has displaced the tissue around it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Growth:
+    """A grown tumor on lattices of its own, before it is laid on an image's grid."""
+
+    plan: Plan
+    density: Field
+    edema: Field
+    depth: Field
+    """Distance in mm to the core's border, inside the core."""
+    centers: NDArray[np.float64]
+    volume: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tumor:
+    """Soft shares ``(X, Y, Z)`` of the tumor's parts on one grid; they sum to at most 1."""
+
+    necrosis: Array
+    solid: Array
+    """Core that does not enhance; belongs to the class NCR."""
+    rim: Array
+    edema: Array
+
+
+def draw_plan(seed: int, kind: Grade) -> Plan:
+    """Draw a tumor's plan: high grade enhances, dies inside and swells; low grade hardly."""
+    generator = stream(seed, "tumor plan")
+    high = kind == "HGG"
+    foci = int(generator.choice([1, 2, 3], p=[0.86, 0.1, 0.04]))
+    low_cc, high_cc = (4.0, 75.0) if high else (6.0, 85.0)
+    volume = 1000.0 * float(np.exp(generator.uniform(np.log(low_cc), np.log(high_cc))))
+    return Plan(
+        kind=kind,
+        foci=foci,
+        volume=volume,
+        diffusion=float(generator.uniform(0.5, 1.4)),
+        proliferation=float(generator.uniform(0.10, 0.22)),
+        edema_steps=int(generator.integers(40, 260) if high else generator.integers(4, 40)),
+        edema_level=float(generator.uniform(0.10, 0.28)),
+        rim=float(np.clip(generator.normal(3.5, 1.2), 1.8, 7.5)) if high else 0.0,
+        mottling=float(generator.uniform(0.3, 2.8)),
+        silent=float(generator.uniform(0, 0.25)) if high else float(generator.uniform(0.9, 1.15)),
+        push=float(generator.uniform(0, 0.28) if high else generator.uniform(0, 0.16)),
+    )
+
+
+def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
+    r"""Grow the planned tumor in a warped brain.
+
+    Solves :math:`\partial_t u = \nabla \cdot (D \nabla u) + \rho u (1 - u)` until the core has
+    the planned volume; fluid then spreads from it along the white matter.
+
+    References
+    ----------
+    Swanson, Alvord, Murray 2000, doi:10.1046/j.1365-2184.2000.00177.x
+    """
+    generator = stream(seed, "tumor growth")
+    axes, _ = lattice(GROWTH_PITCH)
+    tissues = sample_tissues(warp, axes, GROWTH_PITCH)
+    seeds = _draw_seeds(generator, plan.foci, tissues, axes)
+    reach = 22.0 + 1.7 * (0.75 * plan.volume / np.pi) ** (1 / 3)
+    crop, box = _crop(axes, seeds, reach)
+    start = (float(box[0][0]), float(box[1][0]), float(box[2][0]))
+
+    roughness = np.exp(0.7 * smooth_noise(generator, 7.0).on(box))
+    vigor = np.exp(0.45 * smooth_noise(generator, 9.0).on(box))
+    brain = ramp(tissues.depth[crop] - 2, 1.5) * (1 - tissues.csf[crop]) ** 2
+    white, gray = tissues.white[crop] * brain, tissues.gray[crop] * brain
+    speed = plan.diffusion * (white + 0.2 * gray) * roughness
+    rate = plan.proliferation * vigor * brain
+
+    density = np.zeros_like(speed)
+    for point in seeds:
+        squared = sum(
+            ((a - p) ** 2).reshape([-1 if i == n else 1 for i in range(3)])
+            for n, (a, p) in enumerate(zip(box, point, strict=True))
+        )
+        density = np.maximum(density, np.exp(-squared / 20).astype(np.float32))
+    density *= brain > 0.1
+    voxel = GROWTH_PITCH**3
+    step = min(1.0, 0.9 * GROWTH_PITCH**2 / (6 * float(speed.max())))
+    spread = _faces(speed * np.float32(step / GROWTH_PITCH**2))
+    rate = rate * np.float32(step)
+    wanted = plan.volume / voxel
+    for _ in range(900):
+        density += _flow(density, spread) + rate * density * (1 - density)
+        if np.count_nonzero(density > CORE_LEVEL) >= wanted:
+            break
+    volume = float(np.count_nonzero(density > CORE_LEVEL)) * voxel
+
+    leak = (white**1.5 + np.float32(0.03) * gray) * roughness
+    leak = _faces((leak * (0.15 / leak.max())).astype(np.float32))
+    edema = density.copy()
+    for _ in range(plan.edema_steps):
+        edema += _flow(edema, leak)
+        np.maximum(edema, density, out=edema)
+
+    fine, depth = _core_depth(density)
+    return Growth(
+        plan,
+        Field(fine, start, GROWTH_PITCH / 2),
+        Field(edema, start, GROWTH_PITCH),
+        Field(depth, start, GROWTH_PITCH / 2),
+        seeds,
+        volume,
+    )
+
+
+def push_aside(warp: Warp, growth: Growth) -> Warp:
+    """Return the warp after the tumor, growing, has displaced everything around it radially."""
+    from scipy.ndimage import map_coordinates
+
+    axes, start = lattice(WARP_PITCH)
+    points = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float64)
+    radius = (0.75 * growth.volume / len(growth.centers) / np.pi) ** (1 / 3)
+    amount = min(growth.plan.push * radius, 7.5)
+    # The skull does not give way.
+    firm = np.clip(surface_depth(warp).data / 14, 0, 1)
+    before = points.copy()
+    for center in growth.centers:
+        away = points - center[:, None, None, None]
+        distance = np.linalg.norm(away, axis=0) + 1e-6
+        size = np.where(distance < radius, distance / radius, np.exp((radius - distance) / 20))
+        before -= amount * firm * size * away / distance
+    places = (before - np.array(start)[:, None, None, None]) / WARP_PITCH
+
+    def pulled(field: Field) -> Field:
+        moved = map_coordinates(field.data, places, order=1, mode="nearest")
+        return replace(field, data=moved)
+
+    a, b, c = warp.template
+    x, y, z = (Field(p.astype(np.float32), start, WARP_PITCH) for p in before)
+    return Warp((pulled(a), pulled(b), pulled(c)), (x, y, z))
+
+
+def lay_down(
+    seed: int, growth: Growth, warp: Warp, tissues: Tissues, axes: Axes
+) -> tuple[Tumor, tuple[slice, slice, slice]]:
+    """Lay a grown tumor on a grid; return its parts on the smallest box that holds them."""
+    plan = growth.plan
+    generator = stream(seed, "tumor parts")
+    noises = {name: smooth_noise(generator, s) for name, s in _PART_NOISE.items()}
+    margin = min(plan.push * 30, 7.5) + 2
+    box = []
+    for axis in range(3):
+        field = growth.density
+        low = field.start[axis] - margin
+        high = field.start[axis] + field.pitch * field.data.shape[axis] + margin
+        kept = np.flatnonzero((axes[axis] >= low) & (axes[axis] <= high))
+        box.append(slice(int(kept[0]), int(kept[-1]) + 1))
+    crop = (box[0], box[1], box[2])
+    near = (axes[0][crop[0]], axes[1][crop[1]], axes[2][crop[2]])
+    density, wet, depth = _at_grown(warp, near, (growth.density, growth.edema, growth.depth))
+    brain = ramp(tissues.depth[crop] - 0.5, 0.5)
+    white, csf = tissues.white[crop], tissues.csf[crop]
+
+    density = density + np.float32(0.10) * noises["border"].on(near) * (density > 0.02)
+    core = ramp(density - CORE_LEVEL, 0.13) * brain
+    wet = wet * (np.float32(0.25) + np.float32(0.75) * np.sqrt(white)) * (1 - csf) ** 2
+    wet = wet * np.exp(np.float32(0.25) * noises["fingers"].on(near))
+    level = plan.edema_level
+    edema = ramp(wet - level, 0.35 * level) * brain * (1 - core)
+
+    silent = ramp(noises["silent"].on(near) - _quantile(1 - plan.silent), 0.15)
+    if plan.rim > 0:
+        thickness = plan.rim * np.exp(np.float32(0.3) * noises["thickness"].on(near))
+        dead = ramp(depth - thickness + plan.mottling * noises["mottling"].on(near), 0.8)
+    else:
+        dead = np.zeros_like(core)
+    living = core * (1 - dead)
+    return Tumor(core * dead, living * silent, living * (1 - silent), edema), crop
+
+
+_PART_NOISE: dict[Literal["border", "fingers", "silent", "thickness", "mottling"], float] = {
+    "border": 4.0,
+    "fingers": 4.0,
+    "silent": 9.0,
+    "thickness": 9.0,
+    "mottling": 3.0,
+}
+"""Correlation lengths, in mm, of the irregularities of a tumor's parts."""
+
+
+def _quantile(share: float) -> float:
+    """Return the value a standard normal variable stays below with probability ``share``."""
+    from scipy.special import ndtri
+
+    return float(np.clip(ndtri(np.clip(share, 0.0, 1.0)), -9.0, 9.0))
+
+
+def _draw_seeds(
+    generator: np.random.Generator, foci: int, tissues: Tissues, axes: Axes
+) -> NDArray[np.float64]:
+    """Draw where the tumor starts: in white matter, rarely below the tentorium, foci apart."""
+    weight = (tissues.white > 0.4) * (tissues.depth > 6).astype(np.float64)
+    weight *= np.where(axes[2] > -28, 1.0, 0.12)[None, None, :]
+    chances = (weight / weight.sum()).ravel().cumsum()
+    points: list[NDArray[np.float64]] = []
+    for _ in range(200):
+        index = np.searchsorted(chances, generator.random())
+        place = np.unravel_index(min(int(index), weight.size - 1), weight.shape)
+        point = np.array([axis[i] for axis, i in zip(axes, place, strict=True)], dtype=np.float64)
+        if not points or 22 < np.linalg.norm(point - points[0]) < 55:
+            points.append(point)
+        if len(points) == foci:
+            break
+    return np.array(points)
+
+
+def _crop(
+    axes: Axes, seeds: NDArray[np.float64], reach: float
+) -> tuple[tuple[slice, slice, slice], Axes]:
+    """Return the part of the lattice within ``reach`` mm of the seeds' bounding box."""
+    slices = []
+    for n, axis in enumerate(axes):
+        low, high = seeds[:, n].min() - reach, seeds[:, n].max() + reach
+        kept = np.flatnonzero((axis >= low) & (axis <= high))
+        slices.append(slice(int(kept[0]), int(kept[-1]) + 1))
+    a, b, c = slices
+    return (a, b, c), (axes[0][a], axes[1][b], axes[2][c])
+
+
+def _faces(diffusion: Array) -> tuple[Array, Array, Array]:
+    """Return the diffusion between neighbors along each axis: the harmonic mean of the two."""
+    faces = []
+    for axis in range(3):
+        n = diffusion.shape[axis]
+        low = diffusion.take(range(n - 1), axis)
+        high = diffusion.take(range(1, n), axis)
+        faces.append((2 * low * high / (low + high + 1e-12)).astype(np.float32))
+    return faces[0], faces[1], faces[2]
+
+
+def _flow(values: Array, faces: tuple[Array, Array, Array]) -> Array:
+    """Return the net diffusive flow into every cell; nothing crosses the box's border."""
+    net = np.zeros_like(values)
+    a = faces[0] * (values[1:] - values[:-1])
+    net[:-1] += a
+    net[1:] -= a
+    b = faces[1] * (values[:, 1:] - values[:, :-1])
+    net[:, :-1] += b
+    net[:, 1:] -= b
+    c = faces[2] * (values[:, :, 1:] - values[:, :, :-1])
+    net[:, :, :-1] += c
+    net[:, :, 1:] -= c
+    return net
+
+
+def _core_depth(density: Array) -> tuple[Array, Array]:
+    """Return density and depth inside the core in mm on a lattice of half the pitch."""
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    half = GROWTH_PITCH / 2
+    x, y, z = (np.arange(2 * n - 1, dtype=np.float32) / 2 for n in density.shape)
+    fine = gaussian_filter(Field(density, (0.0, 0.0, 0.0), 1.0).on((x, y, z)), 0.7)
+    core = fine > CORE_LEVEL
+    depth = np.zeros(fine.shape, dtype=np.float32)
+    if core.any():
+        depth = (distance_transform_edt(core) * half).astype(np.float32)
+    return fine, gaussian_filter(depth, 0.7)
+
+
+def _at_grown(warp: Warp, axes: Axes, fields: tuple[Field, ...]) -> list[Array]:
+    """Sample fields where the points of the grid lay before the tumor pushed them."""
+    from scipy.ndimage import map_coordinates
+
+    if warp.grown is None:
+        return [field.on(axes) for field in fields]
+    before = np.stack([field.on(axes) for field in warp.grown])
+    sampled = []
+    for field in fields:
+        places = (before - np.array(field.start, dtype=np.float32)[:, None, None, None]) / (
+            np.float32(field.pitch)
+        )
+        values: Array = map_coordinates(field.data, places, order=1, mode="constant", cval=0.0)
+        sampled.append(values)
+    return sampled
