@@ -103,6 +103,17 @@ def spelled(name: str) -> tuple[str, str] | None:
     return min(found, key=lambda pair: len(pair[0]), default=None)
 
 
+def is_brats_name(prefix: str) -> bool:
+    """Return whether a case is named in a style of BraTS.
+
+    Examples
+    --------
+    >>> is_brats_name("Brats18_2013_2_1"), is_brats_name("patient7")
+    (True, False)
+    """
+    return any(re.fullmatch(pattern, prefix, re.IGNORECASE) for _, pattern in _PREFIXES)
+
+
 def detect_layout(prefix: str, name_of_t1_files: str) -> Layout:
     """Tell the year from what stands in front of the modality, else from how T1 is spelled.
 

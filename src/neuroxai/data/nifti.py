@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import CaseError, OutputError
+from neuroxai.data.grid import corner_distance
 from neuroxai.data.nifti_header import (
-    corner_distance,
     read_affine,
     read_dtype,
     read_header,

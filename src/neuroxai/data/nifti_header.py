@@ -7,14 +7,13 @@ with a warning, or refused with a sentence.
 from __future__ import annotations
 
 import gzip
-import itertools
-from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
+from neuroxai.data.grid import corner_distance
 
 _DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 
@@ -128,19 +127,3 @@ def read_affine(
                 f"{path}: sform and qform disagree by up to {gap:.1f} mm; the sform is used"
             )
     return affine
-
-
-def corner_distance(
-    one: NDArray[np.float64], other: NDArray[np.float64], shape: Sequence[int]
-) -> float:
-    """Return the largest distance in mm between the corners of a grid under two affines.
-
-    Examples
-    --------
-    >>> shifted = np.eye(4)
-    >>> shifted[0, 3] = 2.5
-    >>> corner_distance(np.eye(4), shifted, (4, 5, 6))
-    2.5
-    """
-    corners = np.array([(*c, 1) for c in itertools.product(*((0, n - 1) for n in shape))])
-    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())

@@ -1,0 +1,364 @@
+"""Case folders: BraTS 2018 to 2024, and any folder of NIfTI files named by modality."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.atomic import replaced_whole
+from neuroxai.core.errors import CaseError, OutputError, suggestion
+from neuroxai.data.case import MODALITIES, Case, Grade, Layout, Source
+from neuroxai.data.grid import turned_to
+from neuroxai.data.layouts import (
+    LAYOUTS,
+    decode_labels,
+    detect_layout,
+    encode_labels,
+    file_name,
+    is_brats_name,
+    layout_named,
+    numbered_name,
+    spelled,
+)
+from neuroxai.data.nifti import read_labels, read_nifti, write_nifti
+
+__all__ = [
+    "LAYOUTS",
+    "encode_labels",
+    "find_cases",
+    "numbered_name",
+    "read_case",
+    "write_case",
+    "write_name_mapping",
+]
+
+_MAPPING_BYTES = 2**23
+
+StrPath = str | os.PathLike[str]
+
+
+def read_case(
+    path: StrPath | None = None,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    files: Mapping[str, StrPath] | None = None,
+    layout: str | None = None,
+) -> Case:
+    """Read one study: the asked modalities, and truth and grade where there are any.
+
+    Modalities that are stored in different orientations, but lie on one grid in the body, are
+    turned to the first one's by flips and axis permutations alone.
+
+    Parameters
+    ----------
+    path
+        The case's folder; None if ``files`` names every modality.
+    modalities
+        What the case must have; only these are read.
+    files
+        Modality (or ``truth``) to its file; goes before what the folder holds.
+    layout
+        A name in :data:`LAYOUTS`; by default told from the file names. Decides what the numbers
+        in a label file mean.
+
+    Raises
+    ------
+    CaseError
+        If the folder is not a case, a modality is missing or doubled, a file cannot be used, grids
+        do not match within 0.001 mm, or labels are not the layout's.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("t1.nii.gz", "flair.nii.gz"):
+    ...     image = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    ...     _ = write_nifti(folder / name, image, np.eye(4))
+    >>> case = read_case(folder, modalities=["FLAIR"])
+    >>> case.shape, case.layout.name, list(case.volumes)
+    ((2, 3, 4), 'plain', ['FLAIR'])
+    """
+    asked = tuple(dict.fromkeys(modalities))
+    if not asked:
+        raise CaseError("no modality was asked for; name at least one, for example FLAIR")
+    chosen_layout = layout_named(layout) if layout is not None else None
+    given = _given(files or {}, asked)
+    folder = None if path is None else _folder(path)
+    chosen = dict(given)
+    if folder is not None:
+        for what, found in _recognized(folder).items():
+            if what in given or what not in (*asked, "truth"):
+                continue
+            if len(found) > 1:
+                names = " and ".join(file.name for file in found)
+                raise CaseError(f"{folder}: {what} is there twice, as {names}; remove one")
+            chosen[what] = found[0]
+    name, told, warnings = _identity(folder, chosen)
+    _all_there(folder, asked, chosen, chosen_layout or told, name)
+    layout_used = chosen_layout or told
+    first = read_nifti(chosen[asked[0]])
+    shape, affine = first.data.shape, first.affine
+    volumes, sources = {asked[0]: first.data}, {asked[0]: Source(first.path, first.sha256)}
+    warnings.extend(first.warnings)
+    for what in asked[1:]:
+        volume = read_nifti(chosen[what])
+        names = (first.path, volume.path)
+        volumes[what] = turned_to(shape, affine, volume.data, volume.affine, names)
+        sources[what] = Source(volume.path, volume.sha256)
+        warnings.extend(volume.warnings)
+    truth = None
+    if "truth" in chosen:
+        labels = read_labels(chosen["truth"])
+        names = (first.path, labels.path)
+        turned = turned_to(shape, affine, labels.data, labels.affine, names)
+        truth = decode_labels(turned, layout_used, labels.path)
+        sources["truth"] = Source(labels.path, labels.sha256)
+        warnings.extend(labels.warnings)
+    grade = None if folder is None else _grade(folder, name, warnings)
+    return Case(name, volumes, affine, layout_used, truth, grade, sources, tuple(warnings))
+
+
+def find_cases(folder: StrPath) -> list[Path]:
+    """Return the case folders at or under a cohort's root, at most three levels deep, sorted.
+
+    Raises
+    ------
+    CaseError
+        If the root is not a readable folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> (root / "HGG" / "Brats18_A_1").mkdir(parents=True)
+    >>> (root / "HGG" / "Brats18_A_1" / "Brats18_A_1_t1.nii.gz").touch()
+    >>> [case.name for case in find_cases(root)]
+    ['Brats18_A_1']
+    """
+    return sorted(_cases_under(_folder(folder), levels=3))
+
+
+def write_case(
+    case: Case, folder: StrPath, layout: str | Layout | None = None, *, integer: bool = False
+) -> Path:
+    """Write a case as its folder under ``folder``, in any layout's names and numbers.
+
+    Graded cases of 2018 and 2019 go into ``HGG`` or ``LGG``, as those years had them.
+
+    Parameters
+    ----------
+    layout
+        By default the case's own.
+    integer
+        Round the volumes to int16 (the scanners' type) instead of storing float32.
+
+    Returns
+    -------
+    Path
+        The case's folder.
+
+    Raises
+    ------
+    CaseError
+        If the layout has no number for a class in the truth.
+    OutputError
+        If something cannot be stored.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> image = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    >>> case = Case("BraTS2021_00001", {"T1": image}, np.eye(4), LAYOUTS["brats2021"])
+    >>> written = write_case(case, tempfile.mkdtemp())
+    >>> [file.name for file in written.iterdir()]
+    ['BraTS2021_00001_t1.nii.gz']
+    """
+    used = case.layout if layout is None else layout_named(layout)
+    arrays: dict[str, NDArray[Any]] = dict(case.volumes)
+    for modality, volume in case.volumes.items() if integer else ():
+        rounded = np.rint(volume)
+        if rounded.min() < -(2**15) or rounded.max() >= 2**15:
+            raise OutputError(f"{case.name}: {modality} does not fit into int16; write float32")
+        arrays[modality] = rounded.astype(np.int16)
+    if case.truth is not None:
+        arrays["truth"] = encode_labels(case.truth, used)
+    place = Path(folder)
+    if case.grade is not None and used.name in ("brats2018", "brats2019"):
+        place /= case.grade
+    place /= case.name
+    for what, array in arrays.items():
+        write_nifti(place / file_name(case.name, used, what), array, case.affine)
+    return place
+
+
+def write_name_mapping(
+    folder: StrPath,
+    cases: Iterable[Case] | Mapping[str, Grade | None],
+    layout: str = "brats2020",
+) -> Path:
+    """Write ``name_mapping.csv``, where BraTS 2018 to 2020 keep the grades.
+
+    Parameters
+    ----------
+    cases
+        Cases, or case name to grade; those without a grade are left out.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> print(write_name_mapping(tempfile.mkdtemp(), {"BraTS20_Training_001": "LGG"}).read_text())
+    Grade,BraTS_2020_subject_ID
+    LGG,BraTS20_Training_001
+    <BLANKLINE>
+    """
+    year = layout_named(layout).name.removeprefix("brats")
+    column = f"BraTS_{year}_subject_ID" if year.isdigit() else "BraTS_subject_ID"
+    grades = cases if isinstance(cases, Mapping) else {case.name: case.grade for case in cases}
+    path = Path(folder) / "name_mapping.csv"
+    with (
+        replaced_whole(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(["Grade", column])
+        rows.writerows([grade, name] for name, grade in sorted(grades.items()) if grade)
+    return path
+
+
+def _folder(path: StrPath) -> Path:
+    folder = Path(path)
+    try:
+        if not folder.is_dir():
+            kind = "is a file" if folder.exists() else "does not exist"
+            raise CaseError(f"{folder}: {kind}, expected the folder of one case")
+        with os.scandir(folder) as entries:
+            next(entries, None)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CaseError(f"{folder}: cannot be opened ({reason})") from error
+    return folder
+
+
+def _recognized(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir()):
+        if (match := spelled(entry.name)) is not None and not entry.is_dir():
+            found.setdefault(match[1], []).append(entry)
+    return found
+
+
+def _cases_under(folder: Path, levels: int) -> Iterable[Path]:
+    try:
+        found = _recognized(folder)
+        below = [e for e in folder.iterdir() if not e.name.startswith(".") and e.is_dir()]
+    except OSError:  # a folder that may not be entered holds no cases for this user
+        return
+    if any(what != "truth" for what in found):
+        yield folder
+    elif levels > 1:
+        for entry in below:
+            yield from _cases_under(entry, levels - 1)
+
+
+def _given(files: Mapping[str, StrPath], asked: Sequence[str]) -> dict[str, Path]:
+    given: dict[str, Path] = {}
+    for key, file in files.items():
+        match = spelled(f"{key}.nii")
+        what = key if key in asked else match[1] if match is not None and not match[0] else None
+        if what is None:
+            known = suggestion(key, (*MODALITIES, "truth"))
+            raise CaseError(f"{file}: '{key}' is not a modality; {known}")
+        if what in given:
+            raise CaseError(f"{file}: {what} is given twice, the other is {given[what]}")
+        given[what] = Path(file)
+    return given
+
+
+def _identity(folder: Path | None, files: Mapping[str, Path]) -> tuple[str, Layout, list[str]]:
+    """Tell the case's name and layout from its files."""
+    warnings: list[str] = []
+    prefixes = {(spelled(file.name) or ("", ""))[0] for file in files.values()}
+    where = folder if folder is not None else next(iter(files.values()), Path("case")).parent
+    if len(prefixes) > 1:
+        shown = ", ".join(sorted(prefix or "(no name)" for prefix in prefixes))
+        if any(map(is_brats_name, prefixes)):
+            raise CaseError(f"{where}: holds files of different cases: {shown}; give one case")
+        if len({prefix.split("_")[0] for prefix in prefixes}) > 1:
+            warnings.append(f"{where}: the files are named for different cases: {shown}")
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    name = prefix or Path(os.path.abspath(where)).name or "case"  # noqa: PTH100 (lexical: keep links)
+    t1_files = " ".join(files[what].name for what in ("T1", "T1ce") if what in files)
+    return name, detect_layout(prefix, t1_files), warnings
+
+
+def _all_there(
+    folder: Path | None, asked: Sequence[str], files: Mapping[str, Path], layout: Layout, name: str
+) -> None:
+    missing = [what for what in asked if what not in files]
+    if not missing:
+        return
+    if folder is None:
+        raise CaseError(f"no file was given for {', '.join(missing)}; got {', '.join(files)}")
+    found = sorted(entry.name for entry in folder.iterdir())
+    if not files:
+        cases = sorted(_cases_under(folder, levels=3))
+        if cases:
+            raise CaseError(
+                f"{folder}: holds {len(cases)} case folder{'s' * (len(cases) > 1)}, for example "
+                f"{cases[0].relative_to(folder)}: give one of them"
+            )
+        if not found:
+            raise CaseError(f"{folder}: the folder is empty, expected the files of one case")
+    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    expected = ", ".join(file_name(name, layout, what) for what in missing)
+    raise CaseError(
+        f"{folder}: {', '.join(missing)} is missing: expected {expected} (or .nii), "
+        f"found {shown}; name the file yourself if it is called otherwise"
+    )
+
+
+def _grade(folder: Path, name: str, warnings: list[str]) -> Grade | None:
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 (lexical: a linked case keeps its parent)
+    by_folder = place.parent.name.upper()
+    listed: set[str] = set()
+    for file in itertools.chain(
+        *(sorted(above.glob("name_mapping*.csv")) for above in list(place.parents)[:2])
+    ):
+        try:
+            if file.is_file() and file.stat().st_size <= _MAPPING_BYTES:
+                listed |= _grades_in(file, {name, place.name})
+        except (OSError, ValueError, csv.Error) as error:
+            warnings.append(f"{file}: cannot be read as a list of grades ({error})")
+    grades = listed | ({by_folder} & {"HGG", "LGG"})
+    if len(grades) > 1:
+        warnings.append(f"{folder}: the grade is given both as {' and as '.join(sorted(grades))}")
+        return cast("Grade", by_folder) if by_folder in ("HGG", "LGG") else None
+    return cast("Grade", grades.pop()) if grades else None
+
+
+def _grades_in(file: Path, names: set[str]) -> set[str]:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        found = set()
+        for row in csv.DictReader(stream):
+            listed = {
+                value
+                for column, value in row.items()
+                if column and re.fullmatch(r"brats.*subject_?id", column.strip(), re.IGNORECASE)
+            }
+            grade = str(row.get("Grade")).strip().upper()
+            if grade in ("HGG", "LGG") and listed & names:
+                found.add(grade)
+    return found

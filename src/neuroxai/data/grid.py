@@ -1,0 +1,86 @@
+"""When two volumes lie on one grid in the body, and how one is turned to the other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import CaseError
+
+GRID_TOLERANCE_MM = 1e-3
+"""Headers round: two grids are one if no corner is farther off than this."""
+
+
+def corner_distance(
+    one: NDArray[np.float64], other: NDArray[np.float64], shape: Sequence[int]
+) -> float:
+    """Return the largest distance in mm between the corners of a grid under two affines.
+
+    Examples
+    --------
+    >>> shifted = np.eye(4)
+    >>> shifted[0, 3] = 2.5
+    >>> corner_distance(np.eye(4), shifted, (4, 5, 6))
+    2.5
+    """
+    corners = np.array([(*c, 1) for c in itertools.product(*((0, n - 1) for n in shape))])
+    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+
+
+def turned_to(
+    shape: Sequence[int],
+    target: NDArray[np.float64],
+    data: NDArray[Any],
+    affine: NDArray[np.float64],
+    names: tuple[str, str],
+) -> NDArray[Any]:
+    """Turn a volume to the grid of ``shape`` and ``target`` by flips and permutations alone.
+
+    Parameters
+    ----------
+    shape, target
+        The grid and its affine, in mm.
+    data, affine
+        The volume ``(I, J, K)`` and its affine.
+    names
+        The grid's file and the volume's, for the message.
+
+    Raises
+    ------
+    CaseError
+        If the volume does not lie on that grid within :data:`GRID_TOLERANCE_MM`.
+
+    Examples
+    --------
+    >>> mirrored = np.array([[-1.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    >>> data = np.arange(2).reshape(2, 1, 1)
+    >>> turned_to((2, 1, 1), np.eye(4), data, mirrored, ("a.nii", "b.nii")).ravel().tolist()
+    [1, 0]
+    """
+    grid_file, file = names
+    signs = np.rint(np.linalg.solve(target, affine)[:3, :3]).astype(int)
+    back = np.eye(4)
+    if (abs(signs).sum(0) == 1).all() and (abs(signs).sum(1) == 1).all():
+        axes = [int(abs(row).argmax()) for row in signs]
+        flips = [bool(row.sum() < 0) for row in signs]
+        back[:3] = 0
+        for new, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+            back[axis, new] = -1 if flip else 1
+            back[axis, 3] = data.shape[axis] - 1 if flip else 0
+        data = data.transpose(axes)[tuple(slice(None, None, -1 if f else 1) for f in flips)]
+    if data.shape != tuple(shape):
+        raise CaseError(
+            f"{file}: lies on a grid of {data.shape} voxels, but {grid_file} on {tuple(shape)}; "
+            "register and resample them to one grid first"
+        )
+    gap = corner_distance(target, affine @ back, shape)
+    if not gap <= GRID_TOLERANCE_MM:
+        raise CaseError(
+            f"{file}: lies up to {gap:.4g} mm off {grid_file} in the body; "
+            "register and resample them to one grid first, or repair the affine that is wrong"
+        )
+    return np.ascontiguousarray(data)
