@@ -116,11 +116,7 @@ class WholeVolume(Probe):
     @property
     def target(self) -> BoundTarget:
         """The target as it is fixed at the explained point."""
-        if self._bound is None:
-            self._known()
-        if self._bound is None:
-            raise MethodError("the target is not bound: ask inside 'with probe.at(x, asks)'")
-        return self._bound
+        return self.bind(self._known().output)
 
     @property
     def rectifiers(self) -> tuple[str, ...]:
@@ -181,6 +177,8 @@ class WholeVolume(Probe):
 
     def _visit(self, x: Tensor, asks: Asks, reduce: Reducer = cam) -> _Answers:
         """Answer everything asked about ``x`` from one forward pass."""
+        if x is not self._point:
+            self._known()  # the target is bound there, not at a point of some path
         walk = _Walk(self, x, asks, reduce)
         answers = walk.run()
         if walk.overwritten:
@@ -253,8 +251,7 @@ class _Walk:
                 names = sorted(self._asks.layers)
                 stack.enter_context(LayerHooks(probe.network, names, self._meet))
             probe.passes.forward += 1
-            output = probe.outputs.select(probe.network(self._x))
-        return output
+            return probe.outputs.select(probe.network(self._x))
 
     def _meet(self, layer: Layer, output: Tensor) -> Tensor | None:
         """Keep hold of a layer's output; called in the order the data flows."""

@@ -1,1 +1,101 @@
-"""Room."""
+"""The explanation methods, one a file; ``METHODS`` is the table everything else reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any
+
+from neuroxai.core.errors import MethodError, suggestion
+from neuroxai.methods.base import Method
+from neuroxai.methods.grad_cam import GradCAM
+from neuroxai.methods.guided_backprop import GuidedBackprop
+from neuroxai.methods.guided_grad_cam import GuidedGradCAM
+from neuroxai.methods.guided_integrated_gradients import GuidedIntegratedGradients
+from neuroxai.methods.integrated_gradients import IntegratedGradients
+from neuroxai.methods.smoothgrad import SmoothGrad
+from neuroxai.methods.vanilla_gradient import VanillaGradient
+
+METHODS: Mapping[str, type[Method]] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            VanillaGradient,
+            GuidedBackprop,
+            IntegratedGradients,
+            GuidedIntegratedGradients,
+            SmoothGrad,
+            GradCAM,
+            GuidedGradCAM,
+        )
+    }
+)
+"""The seven methods of the paper, in its order."""
+
+ENTRY_POINTS = "neuroxai.methods"
+
+
+@cache
+def all_methods() -> Mapping[str, type[Method]]:
+    """Return ``METHODS`` and what installed packages add through ``neuroxai.methods``."""
+    added = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        loaded = entry.load()
+        if not (isinstance(loaded, type) and issubclass(loaded, Method)):
+            raise MethodError(
+                f"the entry point {entry.name!r} gives {loaded!r}, "
+                "expected a subclass of neuroxai.methods.base.Method"
+            )
+        added[loaded.name] = loaded
+    return MappingProxyType({**added, **METHODS})
+
+
+def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Method:
+    """Return a method by its word, with some of its parameters set.
+
+    Raises
+    ------
+    MethodError
+        If the method or a parameter is unknown.
+
+    Examples
+    --------
+    >>> make_method("integrated_gradients", {"steps": 8}).steps
+    8
+    """
+    known = all_methods()
+    if name not in known:
+        raise MethodError(f"method {name!r} is unknown: {suggestion(name, known)}")
+    method = known[name]
+    fields = {field.name for field in dataclasses.fields(method)}
+    for parameter in parameters or {}:
+        if parameter not in fields:
+            hint = suggestion(parameter, fields) if fields else "it has no parameters"
+            raise MethodError(f"{name} has no parameter {parameter!r}: {hint}")
+    return method(**(parameters or {}))
+
+
+def make_methods(
+    methods: str | Method | Iterable[str | Method], layer: str | None = None
+) -> list[Method]:
+    """Return methods given by word or ready-made; ``all`` is the whole table.
+
+    ``layer`` is handed to those that look into one.
+    """
+    if isinstance(methods, (str, Method)):
+        methods = all_methods() if methods == "all" else [methods]
+    made = []
+    for method in methods:
+        if isinstance(method, Method):
+            made.append(method)
+            continue
+        has_layer = method in all_methods() and "layer" in {
+            field.name for field in dataclasses.fields(all_methods()[method])
+        }
+        made.append(make_method(method, {"layer": layer} if layer and has_layer else {}))
+    if not made:
+        raise MethodError("no method was asked for: name one, or 'all'")
+    return made

@@ -1,0 +1,138 @@
+"""The contract of every explanation method."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.errors import MethodError
+from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
+from neuroxai.core.probe import Asks, Probe
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """One way to attribute a target to the input.
+
+    A subclass is a frozen dataclass whose fields are the method's parameters. It implements
+    :meth:`attribute`; this class checks what goes in, keeps the random state apart, checks what
+    comes out, and wraps it.
+    """
+
+    name: ClassVar[str]
+    """The word on the command line, in file names and in the table ``METHODS``."""
+    title: ClassVar[str]
+    """The name for people."""
+    signed: ClassVar[bool] = True
+    """Whether negative values are evidence against the target."""
+    citation: ClassVar[str]
+    """DOI or arXiv number."""
+
+    @property
+    def asks(self) -> Asks:
+        """What the method will ask at the explained point, so that passes can be shared."""
+        return Asks()
+
+    @property
+    def gradients(self) -> int:
+        """How many input gradients the method takes per sample, for a progress bar."""
+        return 0
+
+    @abstractmethod
+    def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
+        """Compute the attribution of the probe's target at ``x``, ``(B, C, *S)``.
+
+        Random numbers are drawn from ``generator`` alone.
+        """
+
+    def explain(self, probe: Probe, x: Tensor, *, seed: int = 0) -> Explanation:
+        """Return the explanation of the probe's target at ``x``.
+
+        Raises
+        ------
+        MethodError
+            If the input or a parameter is unusable, or the method is void on this network.
+        """
+        _check_input(x)
+        generator = torch.Generator().manual_seed(seed)
+        opened = nullcontext() if probe.explained is x else probe.at(x, self.asks)
+        started = time.perf_counter()
+        with opened:
+            attribution = self.attribute(probe, x, generator)
+            self._check_output(attribution.values, x)
+            score = probe.score(x)
+            bound = probe.target
+            seconds = time.perf_counter() - started
+            return Explanation(
+                values=attribution.values.detach().cpu(),
+                method=self.name,
+                title=self.title,
+                signed=self.signed,
+                parameters=self.parameters(),
+                target=bound.description,
+                score=tuple(float(s) for s in score),
+                layer=attribution.layer,
+                diagnostics=attribution.diagnostics,
+                notes=(*bound.notes, *attribution.notes),
+                provenance={
+                    "seed": seed,
+                    "device": str(x.device),
+                    "dtype": str(x.dtype).removeprefix("torch."),
+                    "threads": torch.get_num_threads(),
+                    "input_sha256": tensor_hash(x),
+                    "input_shape": list(x.shape),
+                    "versions": versions(),
+                    "citation": self.citation,
+                },
+                seconds=seconds,
+            )
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters, ready for JSON."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def _check_output(self, values: Tensor, x: Tensor) -> None:
+        expected = {tuple(x.shape), (x.shape[0], 1, *x.shape[2:])}
+        if tuple(values.shape) not in expected:
+            raise MethodError(
+                f"{self.name} returned the shape {tuple(values.shape)}, "
+                f"expected {tuple(x.shape)} or one channel of it"
+            )
+        if not bool(torch.isfinite(values).all()):
+            raise MethodError(
+                f"{self.name} returned NaN or infinite values: the network overflows on this "
+                "input; check its weights and the input's scale"
+            )
+
+
+def require(condition: bool, method: str, sentence: str) -> None:
+    """Refuse a bad parameter."""
+    if not condition:
+        raise MethodError(f"{method}: {sentence}")
+
+
+def _check_input(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise MethodError(f"the input is {got}, expected a floating point tensor (B, C, *S)")
+    if x.dim() < 3:
+        raise MethodError(
+            f"the input has shape {tuple(x.shape)}, expected (B, C, H, W) or (B, C, D, H, W)"
+        )
+    if not bool(torch.isfinite(x).all()):
+        raise MethodError("the input has NaN or infinite values: repair it before explaining")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Method):
+        return {"method": value.name, **value.parameters()}
+    if isinstance(value, Tensor):
+        return f"tensor sha256:{tensor_hash(value)[:16]}"
+    return value

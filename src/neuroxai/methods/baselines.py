@@ -1,0 +1,82 @@
+"""Where a path begins: the image that means "nothing there"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from neuroxai.core.errors import MethodError, suggestion
+from neuroxai.core.probe import Probe
+from neuroxai.core.spatial import per_sample
+
+BASELINES = ("zero", "black", "blur", "mean", "noise")
+
+BLUR_FRACTION = 0.1
+"""Standard deviation of the blur, as a fraction of each axis."""
+
+
+def baseline_image(
+    baseline: str | Tensor, probe: Probe, x: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return the baseline of ``x``, the same shape.
+
+    Parameters
+    ----------
+    baseline
+        ``zero`` (the paper's); ``black``, what air looks like after normalization (after a z-score
+        zero is the mean brain, not black): the probe's ``air``, or every channel's minimum;
+        ``blur``, the image itself, strongly smoothed; ``mean``, every channel's mean; ``noise``,
+        uniform within every channel's range; or a tensor that broadcasts to ``x``.
+
+    Raises
+    ------
+    MethodError
+        If the name is unknown or the tensor does not fit.
+    """
+    if isinstance(baseline, Tensor):
+        try:
+            given = baseline.to(device=x.device, dtype=x.dtype)
+            return given.expand_as(x).clone()
+        except RuntimeError:
+            raise MethodError(
+                f"the baseline has shape {tuple(baseline.shape)}, expected one that broadcasts "
+                f"to {tuple(x.shape)}"
+            ) from None
+    flat = x.flatten(2)
+    match baseline:
+        case "zero":
+            return torch.zeros_like(x)
+        case "black":
+            air = (
+                flat.amin(dim=2)
+                if probe.air is None
+                else x.new_tensor(probe.air).expand(x.shape[:2])
+            )
+            return per_sample(air, x).expand_as(x).clone()
+        case "mean":
+            return per_sample(flat.mean(dim=2), x).expand_as(x).clone()
+        case "noise":
+            low, high = flat.amin(dim=2), flat.amax(dim=2)
+            drawn = torch.rand(x.shape, generator=generator).to(x)
+            return per_sample(low, x) + drawn * per_sample(high - low, x)
+        case "blur":
+            return gaussian_blur(x, BLUR_FRACTION)
+    raise MethodError(f"baseline {baseline!r} is unknown: {suggestion(baseline, BASELINES)}")
+
+
+def gaussian_blur(x: Tensor, fraction: float) -> Tensor:
+    """Smooth every spatial axis by a Gaussian of ``fraction`` of its length, edges repeated."""
+    for axis in range(2, x.dim()):
+        sigma = fraction * x.shape[axis]
+        radius = min(int(3 * sigma + 0.5), x.shape[axis] - 1)
+        if radius < 1:
+            continue
+        offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        lines = x.movedim(axis, -1)
+        rows = lines.reshape(-1, 1, x.shape[axis])
+        padded = functional.pad(rows, (radius, radius), mode="replicate")
+        smooth = functional.conv1d(padded, (kernel / kernel.sum()).reshape(1, 1, -1))
+        x = smooth.reshape(lines.shape).movedim(-1, axis)
+    return x.contiguous()

@@ -1,0 +1,41 @@
+"""How far a path method's attribution is from adding up to what it explains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from neuroxai.core.probe import Probe
+
+_VANISHING = 1e-9
+
+
+def completeness(probe: Probe, values: Tensor, x: Tensor, baseline: Tensor) -> dict[str, Any]:
+    r"""Return the score's change and the completeness gap, per sample.
+
+    .. math:: \frac{|\sum_i a_i - (S(x) - S(x'))|}{|S(x) - S(x')|}
+
+    (Sundararajan et al. 2017, arXiv:1703.01365, Proposition 1). The gap is None where the score
+    does not change between baseline and input, because then there is nothing to be a part of.
+    """
+    at_x = probe.score(x).double().cpu()
+    at_baseline = probe.score(baseline).double().cpu()
+    change = at_x - at_baseline
+    total = values.double().flatten(1).sum(dim=1).cpu()
+    floor = _VANISHING * (at_x.abs() + at_baseline.abs())
+    gaps = [
+        float(abs(t - c) / abs(c)) if abs(c) > f else None
+        for t, c, f in zip(total, change, floor, strict=True)
+    ]
+    return {
+        "score_at_baseline": at_baseline.tolist(),
+        "score_change": change.tolist(),
+        "attribution_sum": total.tolist(),
+        "completeness_gap": gaps,
+    }
+
+
+def worst(gaps: list[float | None]) -> float:
+    """Return the largest gap of a batch; 0 where nothing changed."""
+    return max((gap for gap in gaps if gap is not None), default=0.0)

@@ -1,0 +1,72 @@
+"""Grad-CAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.explanation import Attribution
+from neuroxai.core.layers import AUTO
+from neuroxai.core.probe import Asks, Probe
+from neuroxai.core.spatial import spatial_shape, upsample
+from neuroxai.methods.base import Method
+
+
+@dataclass(frozen=True)
+class GradCAM(Method):
+    r"""A layer's activations weighted by their mean gradient, rectified (arXiv:1610.02391).
+
+    .. math:: \mathrm{ReLU}\Big(\sum_k \alpha_k A^k\Big), \quad
+              \alpha_k = \frac{1}{N} \sum_v \frac{\partial S}{\partial A^k_v}
+
+    (Selvaraju et al. 2017; eqs. 9-10 of the paper), brought to the input's grid by linear
+    interpolation, of shape ``(B, 1, *S)``, never negative.
+
+    Parameters
+    ----------
+    layer
+        A layer by name, or ``auto``: a classifier's last convolution with spatial extent, a
+        segmenter's last convolution before its output convolution.
+
+    Examples
+    --------
+    >>> from neuroxai.core.target import Class
+    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.Conv2d(3, 2, 1))
+    >>> explanation = GradCAM().explain(WholeVolume(network, Class(0)), torch.rand(1, 1, 6, 8))
+    >>> explanation.layer, tuple(explanation.values.shape)
+    ('0', (1, 1, 6, 8))
+    """
+
+    name: ClassVar[str] = "grad_cam"
+    title: ClassVar[str] = "Grad-CAM"
+    signed: ClassVar[bool] = False
+    citation: ClassVar[str] = "arXiv:1610.02391"
+
+    layer: str = AUTO
+
+    @property
+    def asks(self) -> Asks:
+        """The layer's map."""
+        return Asks(layers=frozenset([self.layer]))
+
+    def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
+        """Return the rectified, up-sampled map."""
+        layer, signed = probe.layer_map(x, self.layer)
+        low = signed.clamp(min=0)
+        cut = (slice(None), slice(None), *map(slice, spatial_shape(x)))
+        values = upsample(low, probe.layer_grid(x))[cut].contiguous()
+        empty = ~low.flatten(1).any(dim=1)
+        notes = tuple(
+            f"the map of layer {layer.name} is negative everywhere and was rectified to zero"
+            + (f" (sample {sample})" if x.shape[0] > 1 else "")
+            for sample in empty.nonzero().flatten().tolist()
+        )
+        diagnostics = {
+            "layer_shape": list(layer.shape),
+            "negative_fraction": (signed < 0).flatten(1).double().mean(dim=1).tolist(),
+        }
+        return Attribution(values, diagnostics, notes, layer.name)

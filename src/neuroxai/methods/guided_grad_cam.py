@@ -1,0 +1,69 @@
+"""Guided Grad-CAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.explanation import Attribution
+from neuroxai.core.layers import AUTO
+from neuroxai.core.probe import Asks, Probe
+from neuroxai.methods.base import Method
+from neuroxai.methods.grad_cam import GradCAM
+from neuroxai.methods.guided_backprop import GuidedBackprop
+
+
+@dataclass(frozen=True)
+class GuidedGradCAM(Method):
+    r"""Up-sampled Grad-CAM times guided backpropagation, element by element (arXiv:1610.02391).
+
+    .. math:: \mathrm{up}\Big(\mathrm{ReLU}\big(\sum_k \alpha_k A^k\big)\Big) \odot B
+
+    (Selvaraju et al. 2017, section 3.2), of shape ``(B, C, *S)``, signed like its second factor.
+
+    Parameters
+    ----------
+    layer
+        See :class:`~neuroxai.methods.grad_cam.GradCAM`.
+
+    Examples
+    --------
+    >>> from neuroxai.core.target import Class
+    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> network = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU(), torch.nn.Conv2d(3, 2, 1)
+    ... )
+    >>> probe = WholeVolume(network, Class(0))
+    >>> GuidedGradCAM().explain(probe, torch.rand(1, 1, 6, 8)).values.shape
+    torch.Size([1, 1, 6, 8])
+    """
+
+    name: ClassVar[str] = "guided_grad_cam"
+    title: ClassVar[str] = "Guided Grad-CAM"
+    citation: ClassVar[str] = "arXiv:1610.02391"
+
+    layer: str = AUTO
+
+    @property
+    def asks(self) -> Asks:
+        """Both factors."""
+        return GradCAM(self.layer).asks | GuidedBackprop().asks
+
+    @property
+    def gradients(self) -> int:
+        """One, guided."""
+        return 1
+
+    def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
+        """Return the product."""
+        coarse = GradCAM(self.layer).attribute(probe, x, generator)
+        fine = GuidedBackprop().attribute(probe, x, generator)
+        return Attribution(
+            coarse.values * fine.values,
+            coarse.diagnostics,
+            (*coarse.notes, *fine.notes),
+            coarse.layer,
+        )

@@ -1,0 +1,156 @@
+"""Integrated gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroxai.core.errors import suggestion
+from neuroxai.core.explanation import Attribution
+from neuroxai.core.probe import Probe
+from neuroxai.methods.base import Method, require
+from neuroxai.methods.baselines import baseline_image
+from neuroxai.methods.completeness import completeness, worst
+
+RULES = ("midpoint", "gauss_legendre", "left", "right", "trapezoid")
+
+MAX_NODES = 1024
+"""Where refinement towards a tolerance ends."""
+
+
+def quadrature(rule: str, n: int) -> tuple[list[float], list[float]]:
+    """Return the nodes on [0, 1] and the weights, which add up to one.
+
+    Examples
+    --------
+    >>> quadrature("midpoint", 2)
+    ([0.25, 0.75], [0.5, 0.5])
+    >>> quadrature("trapezoid", 3)
+    ([0.0, 0.5, 1.0], [0.25, 0.5, 0.25])
+    """
+    steps = np.arange(n)
+    weights = np.full(n, 1 / n)
+    match rule:
+        case "midpoint":
+            nodes = (steps + 0.5) / n
+        case "left":
+            nodes = steps / n
+        case "right":
+            nodes = (steps + 1) / n
+        case "trapezoid":
+            nodes = steps / (n - 1)
+            weights = np.full(n, 1 / (n - 1))
+            weights[[0, -1]] /= 2
+        case "gauss_legendre":
+            nodes, weights = np.polynomial.legendre.leggauss(n)
+            nodes, weights = (nodes + 1) / 2, weights / 2
+        case _:
+            require(
+                False,
+                "integrated_gradients",
+                f"rule {rule!r} is unknown: {suggestion(rule, RULES)}",
+            )
+    return nodes.tolist(), weights.tolist()
+
+
+@dataclass(frozen=True)
+class IntegratedGradients(Method):
+    r"""Gradients along the straight path from a baseline to the input (arXiv:1703.01365).
+
+    .. math:: (x_i - x'_i) \int_0^1 \frac{\partial S(x' + \alpha (x - x'))}{\partial x_i} d\alpha
+
+    (Sundararajan et al. 2017; eq. 4 of the paper), of shape ``(B, C, *S)``. Adds up to
+    ``S(x) − S(x')`` but for the completeness gap, which every explanation carries.
+
+    Parameters
+    ----------
+    steps
+        Nodes of the quadrature.
+    rule
+        ``midpoint`` (default: along the path a trained ReLU network is rough, and high-order
+        rules do worse), ``gauss_legendre``, ``left``, ``right``, ``trapezoid``.
+    baseline
+        ``zero``, ``black``, ``blur``, ``mean``, ``noise`` or a tensor; see
+        :func:`~neuroxai.methods.baselines.baseline_image`.
+    tolerance
+        Doubles the nodes until the completeness gap is under it, up to 1024.
+
+    Examples
+    --------
+    >>> from neuroxai.core.target import Class
+    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> network = torch.nn.Conv2d(1, 2, 1)
+    >>> x = torch.rand(1, 1, 2, 5)
+    >>> explanation = IntegratedGradients(steps=4).explain(WholeVolume(network, Class(0)), x)
+    >>> explanation.diagnostics["completeness_gap"][0] < 1e-4
+    True
+    """
+
+    name: ClassVar[str] = "integrated_gradients"
+    title: ClassVar[str] = "Integrated gradients"
+    citation: ClassVar[str] = "arXiv:1703.01365"
+
+    steps: int = 32
+    rule: str = "midpoint"
+    baseline: str | Tensor = "zero"
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.rule in RULES,
+            self.name,
+            f"rule {self.rule!r} is unknown: {suggestion(self.rule, RULES)}",
+        )
+        least = 2 if self.rule == "trapezoid" else 1
+        require(self.steps >= least, self.name, f"steps is {self.steps}, expected at least {least}")
+        require(
+            self.tolerance is None or self.tolerance > 0,
+            self.name,
+            f"tolerance is {self.tolerance}, expected a positive fraction, e.g. 0.01",
+        )
+
+    @property
+    def gradients(self) -> int:
+        """One per node."""
+        return self.steps
+
+    def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
+        """Integrate, and refine until the tolerance is met."""
+        baseline = baseline_image(self.baseline, probe, x, generator)
+        nodes = self.steps
+        while True:
+            values = (x - baseline) * self._mean_gradient(probe, x, baseline, nodes)
+            diagnostics = completeness(probe, values, x, baseline)
+            gap = worst(diagnostics["completeness_gap"])
+            if self.tolerance is None or gap <= self.tolerance or 2 * nodes > MAX_NODES:
+                break
+            nodes *= 2
+        diagnostics["nodes"] = nodes
+        return Attribution(values, diagnostics, tuple(self._notes(diagnostics, gap)))
+
+    def _mean_gradient(self, probe: Probe, x: Tensor, baseline: Tensor, nodes: int) -> Tensor:
+        """Return the weighted mean of the gradients at the path's nodes."""
+        positions, weights = quadrature(self.rule, nodes)
+        difference = x - baseline
+        mean = torch.zeros_like(x)
+        batch = probe.batch(x)
+        for start in range(0, nodes, batch):
+            some = positions[start : start + batch]
+            points = torch.cat([baseline + alpha * difference for alpha in some])
+            gradients = probe.gradient(points).split(x.shape[0])
+            for weight, gradient in zip(weights[start : start + batch], gradients, strict=True):
+                mean += weight * gradient
+        return mean
+
+    def _notes(self, diagnostics: dict[str, object], gap: float) -> list[str]:
+        notes = []
+        if self.tolerance is not None and gap > self.tolerance:
+            notes.append(
+                f"the completeness gap stays at {gap:.1%} with {diagnostics['nodes']} nodes, "
+                f"over the tolerance of {self.tolerance:.1%}"
+            )
+        return notes

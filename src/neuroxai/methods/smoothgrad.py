@@ -1,0 +1,141 @@
+"""SmoothGrad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.errors import suggestion
+from neuroxai.core.explanation import Attribution
+from neuroxai.core.probe import Probe
+from neuroxai.core.spatial import channel_range, per_sample
+from neuroxai.methods.base import Method, require
+from neuroxai.methods.vanilla_gradient import VanillaGradient
+
+AGGREGATIONS = ("mean", "squared", "variance")
+
+LEAST_SAMPLES = 4
+"""Early stopping does not trust a standard error of fewer samples."""
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Method):
+    r"""The mean of a gradient method's maps over noisy copies of the input (arXiv:1706.03825).
+
+    .. math:: \frac{1}{n} \sum_{k=1}^{n} M_c\big(x + g_k\big), \quad g_k \sim N(0, \sigma^2)
+
+    (Smilkov et al. 2017; eq. 8 of the paper), of shape ``(B, C, *S)``. The noise's standard
+    deviation is a fraction of every modality's own range.
+
+    Parameters
+    ----------
+    samples
+        Number of noisy copies.
+    noise
+        σ as a fraction of ``max(x) − min(x)``, per sample and modality.
+    aggregation
+        ``mean``; ``squared``, the mean of the squared maps; ``variance`` of the maps over the
+        copies (Adebayo et al. 2018, arXiv:1810.03307).
+    of
+        The method whose maps ``M_c`` are averaged.
+    tolerance
+        Stops once the relative standard error is under it.
+
+    Examples
+    --------
+    >>> from neuroxai.core.target import Class
+    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> network = torch.nn.Conv2d(1, 2, 1, bias=False)
+    >>> x = torch.rand(1, 1, 2, 5)
+    >>> explanation = SmoothGrad(samples=3).explain(WholeVolume(network, Class(0)), x)
+    >>> torch.allclose(explanation.values.sum(), network.weight[0].sum())
+    True
+    """
+
+    name: ClassVar[str] = "smoothgrad"
+    title: ClassVar[str] = "SmoothGrad"
+    citation: ClassVar[str] = "arXiv:1706.03825"
+
+    samples: int = 16
+    noise: float = 0.15
+    aggregation: str = "mean"
+    of: Method = field(default_factory=VanillaGradient)
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 1, self.name, f"samples is {self.samples}, expected at least 1")
+        require(self.noise >= 0, self.name, f"noise is {self.noise}, expected a fraction ≥ 0")
+        require(
+            self.aggregation in AGGREGATIONS,
+            self.name,
+            f"aggregation {self.aggregation!r} is unknown: "
+            f"{suggestion(self.aggregation, AGGREGATIONS)}",
+        )
+        require(
+            self.aggregation != "variance" or self.samples >= 2,
+            self.name,
+            "the variance needs at least 2 samples",
+        )
+
+    @property
+    def gradients(self) -> int:
+        """Those of the inner method, per copy."""
+        return self.samples * max(1, self.of.gradients)
+
+    def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
+        """Average the inner method's maps; Welford's recurrence keeps two volumes."""
+        sigma = per_sample(self.noise * channel_range(x), x)
+        mean = spread = torch.zeros(())
+        inner: Attribution | None = None
+        done, error = 0, float("inf")
+        while done < self.samples and not self._settled(done, error):
+            copies = min(probe.batch(x), self.samples - done)
+            noisy = torch.cat([x + sigma * _normal(x, generator) for _ in range(copies)])
+            inner = self.of.attribute(probe, noisy, generator)
+            for drawn in inner.values.split(x.shape[0]):
+                values = drawn**2 if self.aggregation == "squared" else drawn
+                done += 1
+                if done == 1:
+                    mean, spread = values.clone(), torch.zeros_like(values)
+                    continue
+                step = values - mean
+                mean = mean + step / done
+                spread = spread + step * (values - mean)
+            error = _relative_standard_error(mean, spread, done)
+        values = spread / (done - 1) if self.aggregation == "variance" else mean
+        diagnostics: dict[str, Any] = {
+            "samples": done,
+            "relative_standard_error": error if done > 1 else None,
+            "sigma": sigma.reshape(x.shape[0], -1).tolist(),
+        }
+        notes = inner.notes if inner is not None else ()
+        if self.tolerance is not None and error > self.tolerance:
+            notes = (
+                *notes,
+                f"the relative standard error stays at {error:.1%} after {done} samples, over the "
+                f"tolerance of {self.tolerance:.1%}",
+            )
+        layer = inner.layer if inner is not None else None
+        return Attribution(values, diagnostics, notes, layer)
+
+    def _settled(self, done: int, error: float) -> bool:
+        return self.tolerance is not None and done >= LEAST_SAMPLES and error <= self.tolerance
+
+
+def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw on the CPU, so that every device sees the same noise."""
+    return torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
+
+
+def _relative_standard_error(mean: Tensor, spread: Tensor, n: int) -> float:
+    """Return the root mean square standard error over the root mean square of the mean map."""
+    if n < 2:
+        return float("inf")
+    size = float(mean.double().square().mean())
+    if size == 0:
+        return 0.0
+    return sqrt(float(spread.double().mean()) / (n - 1) / n / size)
