@@ -83,18 +83,21 @@ class Montage:
         heights = [row.extent[1] * scale for row in self.rows]
         grid = len(self.columns) * (cell + GAP) - GAP
         width = int(max(NARROW, LEFT + grid + RIGHT))
-        facts = _wrap("   ·   ".join(f"{k}: {v}" for k, v in self.facts.items()), width, 11)
-        notes = [line for note in self.notes for line in _wrap(note, width, 10)]
-        headings = [_wrap(column.title, int(cell), 12)[:3] for column in self.columns]
+        room = width - 2 * PAD
+        titles = _wrap(self.title, room, 21, lines=3)
+        facts = _wrap("   ·   ".join(f"{k}: {v}" for k, v in self.facts.items()), room, 11)
+        notes = [line for note in self.notes for line in _wrap(note, room, 10.5)]
+        headings = [_wrap(column.title, cell, 12, lines=3) for column in self.columns]
         bars = any(column.limits for column in self.columns)
-        top = PAD + 44 + 28 * len(facts) + 12 + 25 * max(map(len, headings))
+        top = PAD + 42 * len(titles) + 28 * len(facts) + 14 + 25 * max(map(len, headings))
         below = (84 if bars else 12) + (40 if self.legend else 0) + 24 * len(notes) + 34
         height = int(top + sum(heights) + GAP * (len(heights) - 1) + below + PAD)
 
         sheet = _Sheet(Figure(figsize=(width / DPI, height / DPI), dpi=DPI), width, height)
-        sheet.write(PAD, PAD, _clean(self.title), size=14, weight="bold")
+        for down, title in enumerate(titles):
+            sheet.write(PAD, PAD + 42 * down, title, size=14, weight="bold")
         for at, fact in enumerate(facts):
-            sheet.write(PAD, PAD + 44 + 28 * at, fact, size=9.5)
+            sheet.write(PAD, PAD + 42 * len(titles) + 28 * at, fact, size=9.5)
         left = LEFT + max(0.0, (width - LEFT - grid - RIGHT) / 2)
         for number, column in enumerate(self.columns):
             x = left + number * (cell + GAP)
@@ -183,15 +186,17 @@ class _Sheet:
         axes.imshow(np.linspace(0, 1, 256)[None], cmap=limits.cmap, aspect="auto")
         axes.set_yticks([])
         axes.set_xticks([])
-        ends = [(0.0, "0"), (1.0, f"{shown:.2f}")]
-        if limits.vmin < 0:
-            ends = [(0.0, f"\N{MINUS SIGN}{shown:.2f}"), (0.5, "0"), (1.0, f"{shown:.2f}")]
-        for share, text in ends:
-            self.write(x + share * wide, y + 18, text, size=7.5, ha="center")
+        sign = "\N{MINUS SIGN}" if limits.vmin < 0 else ""
+        ends = [
+            (0.0, "left", sign + f"{shown:.2f}" if sign else "0"),
+            (1.0, "right", f"{shown:.2f}"),
+        ]
+        for share, side, text in [*ends, *([(0.5, "center", "0")] if sign else [])]:
+            self.write(x + share * wide, y + 18, text, size=7.5, ha=side)
         if power and power > -300:
-            self.write(
-                x + wide / 2, y + 40, f"\N{MULTIPLICATION SIGN}10^{power}", size=7.5, ha="center"
-            )
+            raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+            times = f"\N{MULTIPLICATION SIGN}10{raised}"
+            self.write(x + wide / 2, y + 40, times, size=7.5, ha="center")
 
     def legend(self, classes: Sequence[int], y: float) -> None:
         names = {
@@ -247,10 +252,21 @@ def _draw(axes: Axes, panel: Panel, row: Row, limits: Limits | None, *, first: b
 
 
 def _clean(text: str) -> str:
-    """Return the text with what no font can print as a question mark, in one line."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    """Return the text in one line, with a question mark for each letter the font lacks."""
+    from matplotlib import font_manager
+
+    fonts = [
+        font_manager.get_font(font_manager.findfont(f"DejaVu Sans:{weight}"))
+        for weight in ("regular", "bold")
+    ]
+    return "".join(
+        c if c.isprintable() and all(font.get_char_index(ord(c)) for font in fonts) else "?"
+        for c in " ".join(text.split())
+    )
 
 
-def _wrap(text: str, width: int, letter: float) -> list[str]:
-    """Break a text into lines that fit ``width`` px at about ``letter`` px a letter."""
-    return textwrap.wrap(_clean(text), max(8, int((width - 2 * (width > CELL) * PAD) / letter)))
+def _wrap(text: str, room: float, letter: float, lines: int = 99) -> list[str]:
+    """Break a text into lines that fit ``room`` px at about ``letter`` px a letter."""
+    return textwrap.wrap(
+        _clean(text), max(8, int(room / letter)), max_lines=lines, placeholder=" …"
+    )
