@@ -149,7 +149,7 @@ def draw_warp(seed: int) -> tuple[Warp, dict[str, float]]:
 
     # Pulling from nearer to the ventricles makes them wider.
     field = template_for(1.0).ventricles
-    slope = np.stack(np.gradient(field.data, field.pitch))
+    slope: NDArray[np.float64] = np.asarray(np.gradient(field.data, field.pitch))
     slope /= np.linalg.norm(slope, axis=0).max()
     places = (placed - np.array(field.start)[:, None, None, None]) / field.pitch
     for axis in range(3):

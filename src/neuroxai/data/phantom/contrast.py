@@ -25,12 +25,12 @@ RATIOS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "ED": (0.58, 0.97), "ET": (1.20, 2.40), "vessel": (1.3, 3.2), "dura": (0.8, 2.4),
     },
     "T2": {
-        "CSF": (1.80, 3.40), "GM": (1.05, 1.55), "NCR": (1.40, 2.70), "NET": (1.30, 2.20),
-        "ED": (1.25, 2.30), "ET": (1.05, 1.90), "vessel": (0.2, 1.0), "dura": (0.5, 2.5),
+        "CSF": (1.80, 3.40), "GM": (1.05, 1.55), "NCR": (1.25, 2.70), "NET": (1.30, 2.20),
+        "ED": (1.18, 2.30), "ET": (1.05, 1.90), "vessel": (0.2, 1.0), "dura": (0.5, 2.5),
     },
     "FLAIR": {
         "CSF": (0.10, 0.55), "GM": (0.98, 1.35), "NCR": (0.60, 1.80), "NET": (1.15, 1.95),
-        "ED": (1.22, 2.30), "ET": (1.05, 1.95), "vessel": (0.2, 0.9), "dura": (0.3, 1.6),
+        "ED": (1.15, 2.30), "ET": (1.05, 1.95), "vessel": (0.2, 0.9), "dura": (0.3, 1.6),
     },
 }  # fmt: skip
 """Signal of each tissue relative to white matter, lowest and highest, per modality."""
@@ -87,7 +87,7 @@ def draw_scene(
     """Add what surrounds tumor and brain: vessels, scraps of dura, harmless lesions."""
     generator = stream(seed, "surroundings")
     depth = tissues.depth
-    has_dura, scraps = generator.random() < 0.6, smooth_noise(generator, 9.0)
+    has_dura, scraps = generator.random() < 0.45, smooth_noise(generator, 9.0)
     extent = float(generator.uniform(0.5, 3.0))
     brain = depth > 0
     dura = np.zeros_like(depth)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
-from neuroxai.data.case import CLASSES, MODALITIES, Case, Grade, Layout
+from neuroxai.data.case import CLASSES, MODALITIES, Case, Grade
+from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import contrast
 from neuroxai.data.phantom.anatomy import draw_warp, sample_tissues, surface_depth
 from neuroxai.data.phantom.artifacts import acquire, draw_scanners, soften
@@ -111,7 +112,8 @@ def make_phantom(
         kind = "HGG" if other < 0.5 else "LGG"
 
     shape, affine, axes = grid(spacing)
-    warp, drawn = draw_warp(seed)
+    warp, head = draw_warp(seed)
+    drawn: dict[str, Any] = dict(head)
     growth = None
     if tumor:
         plan = draw_plan(seed, kind)
@@ -152,7 +154,7 @@ def make_phantom(
         "recipe": RECIPE, "seed": seed, "spacing": spacing, "variant": variant,
         "grade": grade, "drawn": drawn,
     }  # fmt: skip
-    case = Case(f"BraTS2021_{seed:05d}", volumes, affine, _layout(), truth, grade)
+    case = Case(f"BraTS2021_{seed:05d}", volumes, affine, LAYOUTS["brats2021"], truth, grade)
     return Phantom(case, names, cause, recipe)
 
 
@@ -255,13 +257,7 @@ def _check(
     if grade not in (None, "HGG", "LGG"):
         raise CaseError(f"a phantom's grade is HGG, LGG or None, got {grade!r}")
     if tumor is False and (grade is not None or variant is not None):
-        raise CaseError("a phantom without a tumor has neither grade nor planted cause: leave out "
-                        "grade and variant, or tumor=False")
-
-
-def _layout() -> Layout:
-    return Layout(
-        "brats2021",
-        {"NCR": 1, "ED": 2, "ET": 4},
-        {"T1": "t1", "T1ce": "t1ce", "T2": "t2", "FLAIR": "flair", "truth": "seg"},
-    )
+        raise CaseError(
+            "a phantom without a tumor has neither grade nor planted cause: leave out "
+            "grade and variant, or tumor=False"
+        )

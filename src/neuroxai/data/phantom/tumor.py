@@ -79,15 +79,20 @@ def draw_plan(seed: int, kind: Grade) -> Plan:
     foci = int(generator.choice([1, 2, 3], p=[0.86, 0.1, 0.04]))
     low_cc, high_cc = (4.0, 75.0) if high else (6.0, 85.0)
     volume = 1000.0 * float(np.exp(generator.uniform(np.log(low_cc), np.log(high_cc))))
+    rim = float(np.clip(generator.normal(4.2, 1.7), 1.8, 9.0))
+    nearly_solid = generator.random() < 0.2
+    if nearly_solid:
+        rim = max(rim, 0.5 * (0.75 * volume / foci / np.pi) ** (1 / 3))
+    drained = float(np.exp(generator.uniform(np.log(50), np.log(600))))
     return Plan(
         kind=kind,
         foci=foci,
         volume=volume,
         diffusion=float(generator.uniform(0.5, 1.4)),
         proliferation=float(generator.uniform(0.10, 0.22)),
-        edema_steps=int(generator.integers(40, 260) if high else generator.integers(4, 40)),
-        edema_level=float(generator.uniform(0.10, 0.28)),
-        rim=float(np.clip(generator.normal(3.5, 1.2), 1.8, 7.5)) if high else 0.0,
+        edema_steps=int(drained if high else drained / 15),
+        edema_level=float(generator.uniform(0.07, 0.24)),
+        rim=rim if high else 0.0,
         mottling=float(generator.uniform(0.3, 2.8)),
         silent=float(generator.uniform(0, 0.25)) if high else float(generator.uniform(0.9, 1.15)),
         push=float(generator.uniform(0, 0.28) if high else generator.uniform(0, 0.16)),
@@ -206,7 +211,7 @@ def lay_down(
 
     density = density + np.float32(0.10) * noises["border"].on(near) * (density > 0.02)
     core = ramp(density - CORE_LEVEL, 0.13) * brain
-    wet = wet * (np.float32(0.25) + np.float32(0.75) * np.sqrt(white)) * (1 - csf) ** 2
+    wet = wet * (np.float32(0.12) + np.float32(0.88) * np.sqrt(white)) * (1 - csf) ** 2
     wet = wet * np.exp(np.float32(0.25) * noises["fingers"].on(near))
     level = plan.edema_level
     edema = ramp(wet - level, 0.35 * level) * brain * (1 - core)
@@ -301,7 +306,7 @@ def _core_depth(density: Array) -> tuple[Array, Array]:
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
     half = GROWTH_PITCH / 2
-    x, y, z = (np.arange(2 * n - 1, dtype=np.float32) / 2 for n in density.shape)
+    x, y, z = (np.arange(2 * n - 1, dtype=np.float32) * np.float32(0.5) for n in density.shape)
     fine = gaussian_filter(Field(density, (0.0, 0.0, 0.0), 1.0).on((x, y, z)), 0.7)
     core = fine > CORE_LEVEL
     depth = np.zeros(fine.shape, dtype=np.float32)
