@@ -110,15 +110,15 @@ def read_case(
     warnings.extend(first.warnings)
     for what in asked[1:]:
         volume = read_nifti(chosen[what])
-        names = (first.path, volume.path)
-        volumes[what] = turned_to(shape, affine, volume.data, volume.affine, names)
+        pair = (first.path, volume.path)
+        volumes[what] = turned_to(shape, affine, volume.data, volume.affine, pair)
         sources[what] = Source(volume.path, volume.sha256)
         warnings.extend(volume.warnings)
     truth = None
     if "truth" in chosen:
         labels = read_labels(chosen["truth"])
-        names = (first.path, labels.path)
-        turned = turned_to(shape, affine, labels.data, labels.affine, names)
+        pair = (first.path, labels.path)
+        turned = turned_to(shape, affine, labels.data, labels.affine, pair)
         truth = decode_labels(turned, layout_used, labels.path)
         sources["truth"] = Source(labels.path, labels.sha256)
         warnings.extend(labels.warnings)

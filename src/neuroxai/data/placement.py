@@ -163,9 +163,14 @@ class Placement:
             If the volume does not lie on the patient's grid.
         """
         turned = self.to_ras(volume)
-        if self.slice_index is not None:
-            turned = turned[..., self.slice_index]
-        cut: NDArray[Scalar] = np.full((*volume.shape[:-3], *self.size), fill, dtype=volume.dtype)
+        return self.crop(
+            turned if self.slice_index is None else turned[..., self.slice_index], fill
+        )
+
+    def crop(self, turned: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
+        """Crop or pad what is turned to RAS+ already, ``(..., X, Y, Z)`` or a slice of it."""
+        lead = turned.shape[: turned.ndim - len(self.size)]
+        cut: NDArray[Scalar] = np.full((*lead, *self.size), fill, dtype=turned.dtype)
         inside, taken = self._overlap()
         cut[taken] = turned[inside]
         return cut

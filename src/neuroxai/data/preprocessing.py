@@ -1,0 +1,420 @@
+"""From a case to a network's input, with the way back; the recipe is part of a model's card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import CaseError, ModelError, suggestion
+from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.placement import Placement, crop_start
+
+if TYPE_CHECKING:
+    import torch
+
+INTENSITIES = ("zscore_minmax", "zscore", "none")
+"""Known ways of normalizing intensities."""
+
+_PAPER_SIZE = (192, 224, 160)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A case as a network takes it.
+
+    Attributes
+    ----------
+    x
+        float32 tensor ``(1, C, X, Y, Z)``, or ``(1, C, X, Y)`` for an axial slice.
+    placement
+        The way back to the patient's grid.
+    air
+        Per channel what an intensity of zero, no signal, is normalized to: the color black. After
+        ``zscore`` that is not 0, which there is the mean of the brain.
+    warnings
+        What is odd but safe to use, a sentence each, naming the case.
+    """
+
+    x: torch.Tensor
+    placement: Placement
+    air: tuple[float, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a network wants its scans.
+
+    Per modality, over the brain's voxels (those where any of the network's modalities is not
+    zero), with v the intensity, μ and σ its mean and standard deviation::
+
+        z = clip((v − μ) / σ, −clip, clip)        zscore
+        x = (z − min z) / (max z − min z)         zscore_minmax, the paper's (§2.2)
+
+    The background becomes exactly 0 in both. Without the clip a z-score before a min–max scaling
+    is a mathematical no-op; with it a few bright vessels cannot press the brain into the dark.
+
+    In space: turned to RAS+ by flips and axis permutations, then cropped or padded. Nothing is
+    resampled.
+
+    Attributes
+    ----------
+    modalities
+        The network's channels in order; one may occur more than once.
+    intensity
+        One of :data:`INTENSITIES`.
+    size
+        3D: the upper bound per RAS axis; each axis gets the least multiple of ``divisor`` that
+        holds the scan, but not more. None sets no bound. 2D: exactly this size.
+    plane
+        None for 3D, ``axial`` for a 2D network on slices of the same.
+    divisor
+        What the network must be able to divide each axis of a 3D input by.
+    clip
+        In standard deviations; None does not clip.
+    spacing_mm
+        Smallest and largest voxel edge the network was trained on; others bring a warning.
+
+    Raises
+    ------
+    ModelError
+        If a value makes no sense.
+
+    References
+    ----------
+    R. A. Zeineldin et al., *Int. J. CARS* 17, 1673–1683 (2022), doi:10.1007/s11548-022-02619-x.
+
+    Examples
+    --------
+    >>> recipe = Preprocessing(("FLAIR",) * 3, plane="axial", size=(224, 224))
+    >>> Preprocessing.from_dict(recipe.to_dict()) == recipe
+    True
+    """
+
+    modalities: tuple[str, ...]
+    intensity: Literal["zscore_minmax", "zscore", "none"] = "zscore_minmax"
+    size: tuple[int, ...] | None = _PAPER_SIZE
+    plane: Literal["axial"] | None = None
+    divisor: int = 32
+    clip: float | None = 5.0
+    spacing_mm: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("modalities", "size", "spacing_mm"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        axes = 3 if self.plane is None else 2
+        if self.plane is not None and self.size == _PAPER_SIZE:
+            object.__setattr__(self, "size", (224, 224))
+        _require(
+            isinstance(self.modalities, tuple)
+            and len(self.modalities) > 0
+            and all(isinstance(name, str) and name for name in self.modalities),
+            "modalities", self.modalities, "a list of names such as ['T1', 'FLAIR']",
+        )  # fmt: skip
+        if self.intensity not in INTENSITIES:
+            _require(False, "intensity", self.intensity, suggestion(self.intensity, INTENSITIES))
+        _require(self.plane in (None, "axial"), "plane", self.plane, "null or 'axial'")
+        _require(_is_count(self.divisor), "divisor", self.divisor, "a positive whole number")
+        _require(
+            (self.size is None and self.plane is None)
+            or (
+                isinstance(self.size, tuple)
+                and len(self.size) == axes
+                and all(_is_count(n) for n in self.size)
+                and (self.plane is not None or all(n % self.divisor == 0 for n in self.size))
+            ),
+            "size", self.size,
+            "two numbers" if axes == 2 else f"null or three multiples of {self.divisor}",
+        )  # fmt: skip
+        _require(
+            self.clip is None or (_is_number(self.clip) and self.clip > 0),
+            "clip", self.clip, "null or a positive number",
+        )  # fmt: skip
+        _require(
+            self.spacing_mm is None
+            or (
+                isinstance(self.spacing_mm, tuple)
+                and len(self.spacing_mm) == 2
+                and all(_is_number(mm) for mm in self.spacing_mm)
+                and 0 < self.spacing_mm[0] <= self.spacing_mm[1]
+            ),
+            "spacing_mm", self.spacing_mm, "null or [smallest, largest]",
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON can hold it."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, recipe: Mapping[str, Any]) -> Preprocessing:
+        """Read what :meth:`to_dict` wrote; only ``modalities`` must be there.
+
+        Raises
+        ------
+        ModelError
+            If a key is unknown or missing, or a value makes no sense.
+        """
+        if not isinstance(recipe, Mapping):
+            raise ModelError(f"preprocessing is {recipe!r}, expected a table of keys and values")
+        known = {field.name: field for field in fields(cls)}
+        for key in recipe:
+            if key not in known:
+                raise ModelError(
+                    f"preprocessing has the unknown key '{key}'; {suggestion(key, known)}"
+                )
+        for name, field in known.items():
+            if field.default is MISSING and name not in recipe:
+                raise ModelError(f"preprocessing lacks the key '{name}'")
+        return cls(**recipe)
+
+    def prepare(
+        self,
+        case: Case,
+        slice_index: int | Literal["truth"] | None = None,
+        *,
+        mask: NDArray[Any] | None = None,
+    ) -> Prepared:
+        """Make the network's input of a case.
+
+        Parameters
+        ----------
+        slice_index
+            For a 2D network: the axial slice, counted from the feet, or ``truth`` for the one
+            with the largest tumor in the case's truth. None takes ``mask``, else the truth.
+        mask
+            ``(I, J, K)`` on the case's grid, for example a predicted tumor.
+
+        Raises
+        ------
+        CaseError
+            If the case lacks a modality, a volume is empty, constant or not finite inside the
+            brain, or no slice can be chosen.
+        """
+        turn = Placement.fit(case.shape, case.affine)
+        volumes = self._volumes(case, turn)
+        brain: NDArray[np.bool_] = np.logical_or.reduce([v != 0 for v in volumes.values()])
+        warnings = self._oddities(case, turn, brain)
+        normalized = {
+            name: self._normalized(f"{case.name}: {name}", volume, brain)
+            for name, volume in volumes.items()
+        }
+        index = self._slice(case, turn, slice_index, mask, brain)
+        shown = brain if index is None else brain[..., index]
+        start, size = self._box(shown)
+        placement = Placement.fit(case.shape, case.affine, start, size, index)
+        lost = int(shown.sum() - placement.crop(shown).sum())
+        if lost:
+            warnings.append(
+                f"{case.name}: the brain is larger than the network's {_times(size)} voxels, "
+                f"{lost} of its {int(shown.sum())} voxels are cut off"
+            )
+        return Prepared(
+            x=self._stacked(normalized, placement),
+            placement=placement,
+            air=tuple(normalized[name][1] for name in self.modalities),
+            warnings=tuple(warnings),
+        )
+
+    def _volumes(self, case: Case, turn: Placement) -> dict[str, NDArray[np.float32]]:
+        missing = [name for name in dict.fromkeys(self.modalities) if name not in case.volumes]
+        if missing:
+            raise CaseError(
+                f"{case.name}: the network needs {', '.join(missing)}, the case has "
+                f"{', '.join(case.volumes)}; add the scan or choose another model"
+            )
+        volumes = {}
+        for name in dict.fromkeys(self.modalities):
+            volume = turn.to_ras(np.asarray(case.volumes[name]))
+            bad = int(volume.size - np.isfinite(volume).sum())
+            if bad:
+                raise CaseError(f"{case.name}: {name} holds {bad} voxels that are NaN or infinite")
+            volumes[name] = volume
+        return volumes
+
+    def _oddities(self, case: Case, turn: Placement, brain: NDArray[np.bool_]) -> list[str]:
+        if not brain.any():
+            raise CaseError(
+                f"{case.name}: {', '.join(dict.fromkeys(self.modalities))} hold no brain, every "
+                "voxel is zero; check the skull-stripping"
+            )
+        warnings = []
+        if brain.all():
+            warnings.append(
+                f"{case.name}: no voxel is zero, so all of the image counts as brain; "
+                "networks for BraTS expect skull-stripped scans with a background of 0"
+            )
+        if self.spacing_mm is not None:
+            low, high = self.spacing_mm
+            axes = turn.spacing if self.plane is None else turn.spacing[:2]
+            if not all(low - 1e-3 <= mm <= high + 1e-3 for mm in axes):
+                warnings.append(
+                    f"{case.name}: voxels of {_times(f'{mm:.3g}' for mm in axes)} mm, the network "
+                    f"was trained on {low:g} to {high:g} mm; trust its answer less"
+                )
+        return warnings
+
+    def _normalized(
+        self, what: str, volume: NDArray[np.float32], brain: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], float]:
+        """Return the volume and what zero intensity became."""
+        values = volume[brain].astype(np.float64)
+        if values.min() == values.max():
+            raise CaseError(
+                f"{what} is constant ({values[0]:g}) inside the brain, it shows nothing; "
+                "check the export"
+            )
+        if self.intensity == "none":
+            return volume, 0.0
+        mean, deviation = float(values.mean()), float(values.std())
+        bound = math.inf if self.clip is None else float(self.clip)
+        z = np.clip((values - mean) / deviation, -bound, bound)
+        air = min(max(-mean / deviation, -bound), bound)
+        if self.intensity == "zscore_minmax":
+            z, air = (z - z.min()) / (z.max() - z.min()), 0.0
+        normalized = np.zeros_like(volume)
+        normalized[brain] = z
+        return normalized, air
+
+    def _slice(
+        self,
+        case: Case,
+        turn: Placement,
+        slice_index: int | Literal["truth"] | None,
+        mask: NDArray[Any] | None,
+        brain: NDArray[np.bool_],
+    ) -> int | None:
+        if self.plane is None:
+            if slice_index is not None:
+                raise CaseError(
+                    f"{case.name}: the network sees the whole volume, slice {slice_index} "
+                    "cannot be chosen; leave the slice out"
+                )
+            return None
+        if slice_index is None and mask is not None:
+            return largest_slice(mask, case.affine)
+        if slice_index is None or slice_index == "truth":
+            if case.truth is None:
+                raise CaseError(
+                    f"{case.name}: the network sees one axial slice and the case has no truth to "
+                    f"choose it by; name a slice from 0 to {turn.ras_shape[2] - 1}, "
+                    "or give a tumor mask"
+                )
+            return largest_slice(_tumor(case.truth), case.affine)
+        if not isinstance(slice_index, int | np.integer) or isinstance(slice_index, bool):
+            raise CaseError(f"{case.name}: the slice is {slice_index!r}, expected a number")
+        held = np.flatnonzero(brain.any(axis=(0, 1)))
+        if slice_index not in held:
+            raise CaseError(
+                f"{case.name}: axial slice {slice_index} holds no brain, "
+                f"slices {held[0]} to {held[-1]} do"
+            )
+        return int(slice_index)
+
+    def _box(self, brain: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+        """Return start and size of the network's grid, in RAS voxels."""
+        start, size = [], []
+        for axis, length in enumerate(brain.shape):
+            if self.plane is not None and self.size is not None:
+                size.append(self.size[axis])
+            else:
+                padded = -(-length // self.divisor) * self.divisor
+                size.append(padded if self.size is None else min(padded, self.size[axis]))
+            others = tuple(other for other in range(brain.ndim) if other != axis)
+            held = np.flatnonzero(brain.any(axis=others))
+            low, high = (int(held[0]), int(held[-1]) + 1) if held.size else (0, length)
+            start.append(crop_start(length, size[axis], low, high))
+        return start, size
+
+    def _stacked(
+        self, normalized: Mapping[str, tuple[NDArray[np.float32], float]], placement: Placement
+    ) -> torch.Tensor:
+        import torch
+
+        channels = []
+        for name in self.modalities:
+            volume = normalized[name][0]
+            if placement.slice_index is not None:
+                volume = volume[..., placement.slice_index]
+            channels.append(placement.crop(volume))
+        return torch.from_numpy(np.stack(channels).astype(np.float32, copy=False))[None]
+
+
+def largest_slice(mask: NDArray[Any], affine: NDArray[np.float64]) -> int:
+    """Return the index, from the feet, of the axial slice with the largest area of the mask.
+
+    Parameters
+    ----------
+    mask
+        ``(I, J, K)``, nonzero inside.
+    affine
+        ``(4, 4)``, the mask's voxel index to mm in RAS+ world space.
+
+    Raises
+    ------
+    CaseError
+        If the mask is empty.
+
+    Examples
+    --------
+    >>> mask = np.zeros((3, 4, 5))
+    >>> mask[1, 1:3, 3] = 1
+    >>> largest_slice(mask, np.eye(4)), largest_slice(mask, np.diag([1.0, 1, -1, 1]))
+    (3, 1)
+    """
+    area = Placement.fit(mask.shape, affine).to_ras(mask != 0).sum(axis=(0, 1))
+    if not area.any():
+        raise CaseError("there is no tumor to choose a slice by; name the slice instead")
+    return int(area.argmax())
+
+
+def truth_on_network_grid(case: Case, placement: Placement) -> NDArray[np.int64]:
+    """Return the truth as class indices ``(*S)`` on the network's grid, background where padded.
+
+    Raises
+    ------
+    CaseError
+        If the case has no truth.
+
+    Examples
+    --------
+    >>> from neuroxai.data.layouts import LAYOUTS
+    >>> truth = np.ones((2, 3, 4), dtype=np.uint8)
+    >>> scan = {"T1": truth.astype(np.float32)}
+    >>> case = Case("a", scan, np.eye(4), LAYOUTS["plain"], truth)
+    >>> truth_on_network_grid(case, Placement.fit((2, 3, 4), np.eye(4), size=(2, 3, 3))).shape
+    (2, 3, 3)
+    """
+    if case.truth is None:
+        raise CaseError(f"{case.name}: the case has no truth")
+    return placement.to_network(case.truth).astype(np.int64)
+
+
+def _tumor(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.isin(truth, [CLASSES.index(name) for name in REGIONS["WT"]])
+
+
+def _require(holds: bool, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ModelError(f"preprocessing: '{key}' is {value!r}, expected {expected}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _times(numbers: Any) -> str:
+    return " x ".join(map(str, numbers))
