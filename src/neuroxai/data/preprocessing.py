@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,11 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError, ModelError, suggestion
-from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.case import Case
 from neuroxai.data.placement import Placement, crop_start
+from neuroxai.data.slices import choose_slice, largest_slice
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = [
+    "INTENSITIES",
+    "Prepared",
+    "Preprocessing",
+    "largest_slice",
+    "truth_on_network_grid",
+]
 
 INTENSITIES = ("zscore_minmax", "zscore", "none")
 """Known ways of normalizing intensities."""
@@ -109,43 +118,28 @@ class Preprocessing:
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        axes = 3 if self.plane is None else 2
         if self.plane is not None and self.size == _PAPER_SIZE:
             object.__setattr__(self, "size", (224, 224))
+        flat = self.plane is not None
+        sizes = "two whole numbers" if flat else f"null or three multiples of {self.divisor}"
+        _require(_are(self.modalities, _is_name), self, "modalities", "names, as ['T1', 'FLAIR']")
         _require(
-            isinstance(self.modalities, tuple)
-            and len(self.modalities) > 0
-            and all(isinstance(name, str) and name for name in self.modalities),
-            "modalities", self.modalities, "a list of names such as ['T1', 'FLAIR']",
-        )  # fmt: skip
-        if self.intensity not in INTENSITIES:
-            _require(False, "intensity", self.intensity, suggestion(self.intensity, INTENSITIES))
-        _require(self.plane in (None, "axial"), "plane", self.plane, "null or 'axial'")
-        _require(_is_count(self.divisor), "divisor", self.divisor, "a positive whole number")
+            self.intensity in INTENSITIES, self, "intensity", f"one of {', '.join(INTENSITIES)}"
+        )
+        _require(self.plane in (None, "axial"), self, "plane", "null or 'axial'")
+        _require(_is_count(self.divisor), self, "divisor", "a positive whole number")
         _require(
-            (self.size is None and self.plane is None)
-            or (
-                isinstance(self.size, tuple)
-                and len(self.size) == axes
-                and all(_is_count(n) for n in self.size)
-                and (self.plane is not None or all(n % self.divisor == 0 for n in self.size))
-            ),
-            "size", self.size,
-            "two numbers" if axes == 2 else f"null or three multiples of {self.divisor}",
+            not flat
+            if self.size is None
+            else _are(self.size, _is_count, 2 if flat else 3)
+            and (flat or all(n % self.divisor == 0 for n in self.size)),
+            self, "size", sizes,
         )  # fmt: skip
-        _require(
-            self.clip is None or (_is_number(self.clip) and self.clip > 0),
-            "clip", self.clip, "null or a positive number",
-        )  # fmt: skip
+        _require(self.clip is None or _is_positive(self.clip), self, "clip", "null or above 0")
         _require(
             self.spacing_mm is None
-            or (
-                isinstance(self.spacing_mm, tuple)
-                and len(self.spacing_mm) == 2
-                and all(_is_number(mm) for mm in self.spacing_mm)
-                and 0 < self.spacing_mm[0] <= self.spacing_mm[1]
-            ),
-            "spacing_mm", self.spacing_mm, "null or [smallest, largest]",
+            or (_are(self.spacing_mm, _is_positive, 2) and sorted(self.spacing_mm) == [*self.spacing_mm]),
+            self, "spacing_mm", "null or [smallest, largest]",
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,7 +202,12 @@ class Preprocessing:
             name: self._normalized(f"{case.name}: {name}", volume, brain)
             for name, volume in volumes.items()
         }
-        index = self._slice(case, turn, slice_index, mask, brain)
+        if self.plane is None and slice_index is not None:
+            raise CaseError(
+                f"{case.name}: the network sees the whole volume, slice {slice_index} "
+                "cannot be chosen; leave the slice out"
+            )
+        index = None if self.plane is None else choose_slice(case, slice_index, mask, brain)
         shown = brain if index is None else brain[..., index]
         start, size = self._box(shown)
         placement = Placement.fit(case.shape, case.affine, start, size, index)
@@ -285,41 +284,6 @@ class Preprocessing:
         normalized[brain] = z
         return normalized, air
 
-    def _slice(
-        self,
-        case: Case,
-        turn: Placement,
-        slice_index: int | Literal["truth"] | None,
-        mask: NDArray[Any] | None,
-        brain: NDArray[np.bool_],
-    ) -> int | None:
-        if self.plane is None:
-            if slice_index is not None:
-                raise CaseError(
-                    f"{case.name}: the network sees the whole volume, slice {slice_index} "
-                    "cannot be chosen; leave the slice out"
-                )
-            return None
-        if slice_index is None and mask is not None:
-            return largest_slice(mask, case.affine)
-        if slice_index is None or slice_index == "truth":
-            if case.truth is None:
-                raise CaseError(
-                    f"{case.name}: the network sees one axial slice and the case has no truth to "
-                    f"choose it by; name a slice from 0 to {turn.ras_shape[2] - 1}, "
-                    "or give a tumor mask"
-                )
-            return largest_slice(_tumor(case.truth), case.affine)
-        if not isinstance(slice_index, int | np.integer) or isinstance(slice_index, bool):
-            raise CaseError(f"{case.name}: the slice is {slice_index!r}, expected a number")
-        held = np.flatnonzero(brain.any(axis=(0, 1)))
-        if slice_index not in held:
-            raise CaseError(
-                f"{case.name}: axial slice {slice_index} holds no brain, "
-                f"slices {held[0]} to {held[-1]} do"
-            )
-        return int(slice_index)
-
     def _box(self, brain: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
         """Return start and size of the network's grid, in RAS voxels."""
         start, size = [], []
@@ -349,34 +313,6 @@ class Preprocessing:
         return torch.from_numpy(np.stack(channels).astype(np.float32, copy=False))[None]
 
 
-def largest_slice(mask: NDArray[Any], affine: NDArray[np.float64]) -> int:
-    """Return the index, from the feet, of the axial slice with the largest area of the mask.
-
-    Parameters
-    ----------
-    mask
-        ``(I, J, K)``, nonzero inside.
-    affine
-        ``(4, 4)``, the mask's voxel index to mm in RAS+ world space.
-
-    Raises
-    ------
-    CaseError
-        If the mask is empty.
-
-    Examples
-    --------
-    >>> mask = np.zeros((3, 4, 5))
-    >>> mask[1, 1:3, 3] = 1
-    >>> largest_slice(mask, np.eye(4)), largest_slice(mask, np.diag([1.0, 1, -1, 1]))
-    (3, 1)
-    """
-    area = Placement.fit(mask.shape, affine).to_ras(mask != 0).sum(axis=(0, 1))
-    if not area.any():
-        raise CaseError("there is no tumor to choose a slice by; name the slice instead")
-    return int(area.argmax())
-
-
 def truth_on_network_grid(case: Case, placement: Placement) -> NDArray[np.int64]:
     """Return the truth as class indices ``(*S)`` on the network's grid, background where padded.
 
@@ -399,21 +335,29 @@ def truth_on_network_grid(case: Case, placement: Placement) -> NDArray[np.int64]
     return placement.to_network(case.truth).astype(np.int64)
 
 
-def _tumor(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    return np.isin(truth, [CLASSES.index(name) for name in REGIONS["WT"]])
-
-
-def _require(holds: bool, key: str, value: object, expected: str) -> None:
+def _require(holds: bool, recipe: Preprocessing, key: str, expected: str) -> None:
     if not holds:
-        raise ModelError(f"preprocessing: '{key}' is {value!r}, expected {expected}")
+        raise ModelError(f"preprocessing: '{key}' is {getattr(recipe, key)!r}, expected {expected}")
+
+
+def _are(values: object, kind: Callable[[object], bool], count: int | None = None) -> bool:
+    return (
+        isinstance(values, tuple)
+        and len(values) == (len(values) or 1 if count is None else count)
+        and all(map(kind, values))
+    )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and value is not True and 0 < value < math.inf
 
 
 def _times(numbers: Any) -> str:

@@ -1,0 +1,93 @@
+"""Which axial slice a 2D network looks at."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import CaseError
+from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.placement import Placement
+
+
+def largest_slice(mask: NDArray[Any], affine: NDArray[np.float64]) -> int:
+    """Return the index, from the feet, of the axial slice with the largest area of the mask.
+
+    Parameters
+    ----------
+    mask
+        ``(I, J, K)``, nonzero inside.
+    affine
+        ``(4, 4)``, the mask's voxel index to mm in RAS+ world space.
+
+    Raises
+    ------
+    CaseError
+        If the mask is empty.
+
+    Examples
+    --------
+    >>> mask = np.zeros((3, 4, 5))
+    >>> mask[1, 1:3, 3] = 1
+    >>> largest_slice(mask, np.eye(4)), largest_slice(mask, np.diag([1.0, 1, -1, 1]))
+    (3, 1)
+    """
+    area = Placement.fit(mask.shape, affine).to_ras(mask != 0).sum(axis=(0, 1))
+    if not area.any():
+        raise CaseError("there is no tumor to choose a slice by; name the slice instead")
+    return int(area.argmax())
+
+
+def choose_slice(
+    case: Case,
+    slice_index: int | Literal["truth"] | None,
+    mask: NDArray[Any] | None,
+    brain: NDArray[np.bool_],
+) -> int:
+    """Return the axial slice to look at, counted from the feet.
+
+    Parameters
+    ----------
+    slice_index
+        The slice itself, ``truth`` for the largest tumor in the truth, or None for the largest in
+        ``mask``, else in the truth.
+    mask
+        ``(I, J, K)`` on the case's grid.
+    brain
+        ``(X, Y, Z)``, turned to RAS+.
+
+    Raises
+    ------
+    CaseError
+        If there is nothing to choose by, or the slice holds no brain.
+    """
+    if slice_index is None and mask is not None:
+        if mask.shape != case.shape:
+            raise CaseError(
+                f"{case.name}: the mask has the shape {mask.shape}, the case {case.shape}; "
+                "give a mask on the case's own grid"
+            )
+        return largest_slice(mask, case.affine)
+    if slice_index is None or slice_index == "truth":
+        if case.truth is None:
+            raise CaseError(
+                f"{case.name}: the network sees one axial slice and the case has no truth to "
+                f"choose it by; name a slice from 0 to {brain.shape[2] - 1}, "
+                "or give a tumor mask"
+            )
+        return largest_slice(_tumor(case.truth), case.affine)
+    if not isinstance(slice_index, int | np.integer) or isinstance(slice_index, bool):
+        raise CaseError(f"{case.name}: the slice is {slice_index!r}, expected a number")
+    held = np.flatnonzero(brain.any(axis=(0, 1)))
+    if slice_index not in held:
+        raise CaseError(
+            f"{case.name}: axial slice {slice_index} holds no brain, "
+            f"slices {held[0]} to {held[-1]} do"
+        )
+    return int(slice_index)
+
+
+def _tumor(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.isin(truth, [CLASSES.index(name) for name in REGIONS["WT"]])
