@@ -112,9 +112,15 @@ class Montage:
                 _draw(axes, panel, row, column.limits, first=number == 0)
                 if number == 0:
                     sheet.write(
-                        left - 12, y + high / 2, row.label, size=11, weight="bold",
-                        ha="right", va="center", rotation=90,
-                    )  # fmt: skip
+                        left - 12,
+                        y + high / 2,
+                        textwrap.shorten(_clean(row.label), 24, placeholder=" …"),
+                        size=11 if len(row.label) < 12 else 8,
+                        weight="bold",
+                        ha="right",
+                        va="center",
+                        rotation=90,
+                    )
                 y += high + GAP
             if column.limits:
                 sheet.bar(column.limits, x + 0.08 * cell, y + 4, 0.84 * cell)
