@@ -1,0 +1,146 @@
+"""An explanation laid on the patient's own grid, and its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.atomic import replaced_whole
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation
+from neuroxai.data.case import Case
+from neuroxai.data.nifti import write_nifti
+from neuroxai.data.placement import Placement
+from neuroxai.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class PatientMap:
+    """One explanation of one case.
+
+    Attributes
+    ----------
+    explanation
+        The signed attribution on the network's grid and how it was made.
+    case, placement
+        The study, and the way from the network's grid back to it.
+    channels
+        Modality of every channel of the attribution; ``("all",)`` for class activation maps.
+    model
+        Name and hashes of the network, for the sidecar.
+    """
+
+    explanation: Explanation
+    case: Case
+    placement: Placement
+    channels: tuple[str, ...]
+    model: Mapping[str, Any]
+
+    @property
+    def stem(self) -> str:
+        """File name without ending: ``CASE_label-TARGET_desc-METHOD_statmap``."""
+        target = word(str(self.explanation.target["name"]))
+        within = self.explanation.target.get("within")
+        where = f"_within-{word(within)}" if within else ""
+        name = word(self.case.name)
+        return f"{name}_label-{target}{where}_desc-{self.explanation.method}_statmap"
+
+    def volume(self) -> NDArray[np.float32]:
+        """Return the attribution on the patient's grid: ``(C, I, J, K)``, zero outside the crop."""
+        values = self.explanation.values[0].float().numpy()
+        return self.placement.to_patient(values)
+
+    def save(self, out: str | Path) -> Path:
+        """Write the map as NIfTI on the patient's own grid and affine, and its JSON sidecar.
+
+        A class activation map is one volume; a map by modality is 4-D, its modalities named in the
+        header and the sidecar.
+
+        Returns
+        -------
+        Path
+            The NIfTI file.
+        """
+        folder = Path(out)
+        describe_dataset(folder)
+        volume = self.volume()
+        several = volume.shape[0] > 1
+        path = folder / f"{self.stem}.nii.gz"
+        write_nifti(
+            path,
+            np.moveaxis(volume, 0, -1) if several else volume[0],
+            self.case.affine,
+            description=f"{self.explanation.title}; {NOT_FOR_CLINICAL_USE}",
+            modalities=self.channels if several else None,
+        )
+        write_json(folder / f"{self.stem}.json", self.describe(path))
+        return path
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Return the sidecar of the map that was written to ``path``."""
+        return {
+            "case": self.case.name,
+            "file": path.name,
+            "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "channels": list(self.channels),
+            "units": "target per unit of the network's normalized input"
+            if self.explanation.method in ("vanilla_gradient", "guided_backprop", "smoothgrad")
+            else "arbitrary, signed"
+            if self.explanation.signed
+            else "arbitrary, not negative",
+            **self.explanation.describe(),
+            "model": dict(self.model),
+            "inputs": {
+                name: {"file": Path(source.path).name, "sha256": source.sha256}
+                for name, source in self.case.sources.items()
+            },
+            "placement": self.placement.describe(),
+        }
+
+
+def word(text: str) -> str:
+    """Return a text as one word of a file name, letters of any script kept.
+
+    Examples
+    --------
+    >>> word("WT/../x y")
+    'WT-x-y'
+    """
+    return re.sub(r"[^\w+]+", "-", text).strip("-") or "unnamed"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write JSON whole or not at all."""
+    with replaced_whole(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
+    return path
+
+
+def describe_dataset(folder: Path) -> None:
+    """Make a folder of results one that BIDS tools accept: description and ignore list."""
+    description = folder / "dataset_description.json"
+    if not description.exists():
+        write_json(
+            description,
+            {
+                "Name": "NeuroXAI explanations",
+                "BIDSVersion": "1.11.0",
+                "DatasetType": "derivative",
+                "GeneratedBy": [{"Name": "NeuroXAI", "Version": __version__}],
+                "Use": NOT_FOR_CLINICAL_USE,
+            },
+        )
+    ignore = folder / ".bidsignore"
+    if not ignore.exists():
+        with replaced_whole(ignore) as temporary:
+            temporary.write_text("*_statmap.*\n*_montage-*.png\nsummary.json\n", encoding="utf-8")

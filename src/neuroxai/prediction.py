@@ -1,0 +1,139 @@
+"""What a network says of a case, on the patient's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuroxai.core.errors import ModelError
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+from neuroxai.core.target import Outputs
+from neuroxai.data.brats import encode_labels
+from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.nifti import write_nifti
+from neuroxai.data.placement import Placement
+from neuroxai.patient_map import describe_dataset, word
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A network's answer.
+
+    Attributes
+    ----------
+    case, placement
+        The study and the way back to its grid.
+    probabilities
+        Class name to probability, for a classifier; empty for a segmenter.
+    labels
+        ``(I, J, K)`` indices into ``data.case.CLASSES``, for a segmenter; else None.
+    """
+
+    case: Case
+    placement: Placement
+    probabilities: Mapping[str, float]
+    labels: NDArray[np.uint8] | None
+
+    @property
+    def label(self) -> str | None:
+        """A classifier's most likely class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
+
+    def volumes_ml(self) -> dict[str, float]:
+        """Return the predicted regions' volumes in milliliters."""
+        if self.labels is None:
+            return {}
+        voxel_ml = float(np.prod(self.case.spacing)) / 1000
+        return {name: float(region(self.labels, name).sum()) * voxel_ml for name in REGIONS}
+
+    def dice(self) -> dict[str, float]:
+        """Return the Dice coefficient of every region with the truth, if the case has one.
+
+        Both empty counts as 1.
+        """
+        if self.labels is None or self.case.truth is None:
+            return {}
+        return {
+            name: dice(region(self.labels, name), region(self.case.truth, name)) for name in REGIONS
+        }
+
+    def save(self, out: str | Path) -> Path | None:
+        """Write ``CASE_dseg.nii.gz`` in the label numbers of the case's own layout.
+
+        Returns
+        -------
+        Path or None
+            None for a classifier, whose answer has no voxels.
+        """
+        if self.labels is None:
+            return None
+        folder = Path(out)
+        describe_dataset(folder)
+        return write_nifti(
+            folder / f"{word(self.case.name)}_dseg.nii.gz",
+            encode_labels(self.labels, self.case.layout),
+            self.case.affine,
+            description=f"Predicted labels, {self.case.layout.name}; {NOT_FOR_CLINICAL_USE}",
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return the answer in numbers, ready for JSON."""
+        if self.labels is None:
+            return {"label": self.label, "probabilities": dict(self.probabilities)}
+        return {
+            "labels": dict(self.case.layout.labels),
+            "layout": self.case.layout.name,
+            "volumes_ml": self.volumes_ml(),
+            "dice": self.dice(),
+        }
+
+
+def region(labels: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
+    """Return where class indices belong to a region.
+
+    Examples
+    --------
+    >>> region(np.array([0, 1, 2, 3], np.uint8), "TC").tolist()
+    [False, True, False, True]
+    """
+    return np.isin(labels, [CLASSES.index(member) for member in REGIONS[name]])
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Return ``2|A∩B| / (|A| + |B|)``; 1 if both are empty.
+
+    Examples
+    --------
+    >>> dice(np.array([True, True, False]), np.array([True, False, False]))
+    0.6666666666666666
+    """
+    size = int(a.sum()) + int(b.sum())
+    return 1.0 if size == 0 else 2 * int((a & b).sum()) / size
+
+
+def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placement) -> Prediction:
+    """Turn a model output ``(1, K)`` or ``(1, K, *S)`` into an answer about the case."""
+    if output.dim() == 2:
+        chances = outputs.probabilities(output)[0].tolist()
+        return Prediction(case, placement, dict(zip(outputs.names, chances, strict=True)), None)
+    indices = _class_indices(outputs.names)
+    winner = output[0].argmax(dim=0).cpu()
+    labels = torch.tensor(indices, dtype=torch.uint8)[winner].numpy()
+    return Prediction(case, placement, {}, placement.to_patient(labels))
+
+
+def _class_indices(names: tuple[str, ...]) -> list[int]:
+    unknown = [name for name in names if name not in CLASSES]
+    if unknown:
+        raise ModelError(
+            f"the network's class {unknown[0]!r} has no place in a label file, "
+            f"expected classes among {', '.join(CLASSES)}"
+        )
+    return [CLASSES.index(name) for name in names]
