@@ -1,6 +1,7 @@
 """A synthetic cohort on real anatomy: every case a function of its seed, all of it known."""
 
+from neuroxai.data.phantom.cohort import write_cohort
 from neuroxai.data.phantom.make import TISSUES, Phantom, make_phantom
 from neuroxai.data.phantom.planted import VARIANTS, Cause
 
-__all__ = ["TISSUES", "VARIANTS", "Cause", "Phantom", "make_phantom"]
+__all__ = ["TISSUES", "VARIANTS", "Cause", "Phantom", "make_phantom", "write_cohort"]

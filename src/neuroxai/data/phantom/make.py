@@ -94,8 +94,7 @@ def make_phantom(
     >>> phantom.case.shape, phantom.case.grade
     ((64, 64, 54), 'HGG')
     """
-    check_variant(variant)
-    _check(seed, spacing, grade, variant, tumor)
+    check_request(seed, spacing, grade, variant, tumor)
     generator = stream(seed, "case")
     healthy, high, other = generator.random(3)
     if tumor is None:
@@ -156,6 +155,24 @@ def make_phantom(
     }  # fmt: skip
     case = Case(f"BraTS2021_{seed:05d}", volumes, affine, LAYOUTS["brats2021"], truth, grade)
     return Phantom(case, names, cause, recipe)
+
+
+def check_request(
+    seed: int, spacing: float, grade: str | None, variant: str | None, tumor: bool | None
+) -> None:
+    """Refuse arguments that are out of range or contradict each other, before any work."""
+    check_variant(variant)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise CaseError(f"a phantom's seed is a whole number from 0 on, got {seed!r}")
+    if not 0.8 <= spacing <= 3.0:
+        raise CaseError(f"a phantom's spacing lies between 0.8 and 3 mm, got {spacing}")
+    if grade not in (None, "HGG", "LGG"):
+        raise CaseError(f"a phantom's grade is HGG, LGG or None, got {grade!r}")
+    if tumor is False and (grade is not None or variant is not None):
+        raise CaseError(
+            "a phantom without a tumor has neither grade nor planted cause: leave out "
+            "grade and variant, or tumor=False"
+        )
 
 
 def grid(spacing: float) -> tuple[tuple[int, int, int], NDArray[np.float64], Axes]:
@@ -245,19 +262,3 @@ def _whole(
     whole = np.zeros(shape, dtype=values.dtype)
     whole[box] = values
     return whole
-
-
-def _check(
-    seed: int, spacing: float, grade: str | None, variant: str | None, tumor: bool | None
-) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise CaseError(f"a phantom's seed is a whole number from 0 on, got {seed!r}")
-    if not 0.8 <= spacing <= 3.0:
-        raise CaseError(f"a phantom's spacing lies between 0.8 and 3 mm, got {spacing}")
-    if grade not in (None, "HGG", "LGG"):
-        raise CaseError(f"a phantom's grade is HGG, LGG or None, got {grade!r}")
-    if tumor is False and (grade is not None or variant is not None):
-        raise CaseError(
-            "a phantom without a tumor has neither grade nor planted cause: leave out "
-            "grade and variant, or tumor=False"
-        )

@@ -94,7 +94,7 @@ def draw_plan(seed: int, kind: Grade) -> Plan:
         edema_level=float(generator.uniform(0.07, 0.24)),
         rim=rim if high else 0.0,
         mottling=float(generator.uniform(0.3, 2.8)),
-        silent=float(generator.uniform(0, 0.25)) if high else float(generator.uniform(0.9, 1.15)),
+        silent=float(generator.uniform(0, 0.25)) if high else float(generator.uniform(0.93, 1.3)),
         push=float(generator.uniform(0, 0.28) if high else generator.uniform(0, 0.16)),
     )
 

@@ -1,0 +1,227 @@
+"""A folder of phantoms in a BraTS layout, so that nothing downstream knows what they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroxai.core.atomic import replaced_whole
+from neuroxai.core.errors import CaseError, OutputError
+from neuroxai.data.brats import numbered_name, write_case, write_name_mapping
+from neuroxai.data.case import Grade
+from neuroxai.data.layouts import file_name, layout_named
+from neuroxai.data.nifti import write_nifti
+from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
+
+KNOWN = ".phantom"
+"""The folder beside the cases with what is known about each; readers of cases skip it."""
+
+Job = tuple[int, float, str, str | None, str]
+
+
+def write_cohort(
+    folder: str | os.PathLike[str],
+    seeds: Iterable[int],
+    *,
+    spacing: float = 1.0,
+    layout: str = "brats2021",
+    variant: str | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write one case per seed; those already there, made by the same recipe, are left alone.
+
+    Beside the case folders lie ``phantoms.csv`` (name, seed, grade, spacing, variant),
+    ``name_mapping.csv`` (the grades, as BraTS keeps them) and ``.phantom/<case>/`` with the
+    tissues, the planted cause and the recipe.
+
+    Parameters
+    ----------
+    seeds
+        One case each; a seed named twice is written once.
+    spacing
+        Voxel size in mm, 0.8 to 3.
+    layout
+        A name in :data:`~neuroxai.data.brats.LAYOUTS`.
+    variant
+        A planted cause, one of :data:`~neuroxai.data.phantom.VARIANTS`.
+    workers
+        Processes that work side by side; 1 works in this one. With more, a script must guard
+        its start with ``if __name__ == "__main__"``, as processes are spawned.
+    progress
+        Called with the number of cases done and of all, first with those already there.
+
+    Returns
+    -------
+    list of Path
+        The cases' folders, in the order of the seeds.
+
+    Raises
+    ------
+    CaseError
+        If an argument is out of range.
+    OutputError
+        If the folder cannot be written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> root = tempfile.mkdtemp()
+    >>> [case.name for case in write_cohort(root, [3], spacing=3.0)]
+    ['BraTS2021_00003']
+    """
+    root = Path(folder)
+    wanted = list(dict.fromkeys(seeds))
+    if workers < 1:
+        raise CaseError(f"a cohort is written by 1 or more workers, got {workers}")
+    layout_named(layout)
+    for seed in wanted:
+        check_request(seed, spacing, None, variant, None)
+    jobs = {seed: (int(seed), float(spacing), layout, variant, str(root)) for seed in wanted}
+    notes: dict[int, dict[str, Any]] = {}
+    for seed, job in jobs.items():
+        if (note := _finished(job)) is not None:
+            notes[seed] = note
+    missing = [job for seed, job in jobs.items() if seed not in notes]
+    if progress is not None:
+        progress(len(notes), len(jobs))
+    for note in _written(missing, min(workers, len(missing))):
+        notes[note["seed"]] = note
+        if progress is not None:
+            progress(len(notes), len(jobs))
+    if missing or not (root / "phantoms.csv").is_file():
+        _write_tables(root, layout)
+    return [root / notes[seed]["case"] for seed in wanted]
+
+
+def _written(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
+    """Write the cases and yield a note on each as it is done."""
+    if workers <= 1:
+        yield from map(_write, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_alone)
+    # Few jobs are handed out at a time, so that a failure or an interruption ends the rest soon.
+    waiting, running = iter(jobs), set[Future[dict[str, Any]]]()
+    try:
+        for job in waiting:
+            running.add(pool.submit(_write, job))
+            if len(running) < workers + 1:
+                continue
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    except BrokenProcessPool as error:
+        raise OutputError(
+            f"{jobs[0][4]}: a worker was ended while writing phantoms, perhaps for lack of memory: "
+            "run again with fewer workers; finished cases are kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _alone() -> None:
+    """Give a worker one thread: the workers share the cores already."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _write(job: Job) -> dict[str, Any]:
+    """Make and write one case; the note, written last, marks it as whole."""
+    seed, spacing, layout, variant, folder = job
+    root = Path(folder)
+    note_path = _note_path(job)
+    if note_path.exists():
+        # From another recipe: from here on until the end the case does not count as finished.
+        _remove_old(root, note_path)
+    phantom = make_phantom(seed, spacing=spacing, variant=variant)
+    case = replace(phantom.case, name=numbered_name(layout, seed), layout=layout_named(layout))
+    place = write_case(case, root, layout, integer=True)
+    known = note_path.parent
+    write_nifti(known / "tissues.nii.gz", phantom.tissues, case.affine)
+    note: dict[str, Any] = phantom.recipe | {
+        "case": place.relative_to(root).as_posix(),
+        "layout": layout,
+    }
+    if phantom.cause is not None:
+        write_nifti(known / "cause.nii.gz", phantom.cause.mask.astype(np.uint8), case.affine)
+        note["cause"] = {"variant": variant, "modalities": list(phantom.cause.modalities)}
+    with replaced_whole(note_path) as temporary:
+        temporary.write_text(json.dumps(note, indent=1, sort_keys=True), encoding="utf-8")
+    return note
+
+
+def _note_path(job: Job) -> Path:
+    seed, _, layout, _, folder = job
+    return Path(folder) / KNOWN / numbered_name(layout, seed) / "recipe.json"
+
+
+def _read_note(path: Path) -> dict[str, Any] | None:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) and isinstance(note.get("case"), str) else None
+
+
+def _finished(job: Job) -> dict[str, Any] | None:
+    """Return the note on a case that is there, whole and made by the same recipe."""
+    seed, spacing, layout, variant, folder = job
+    note = _read_note(_note_path(job))
+    asked = {
+        "recipe": RECIPE, "seed": seed, "spacing": spacing, "layout": layout, "variant": variant,
+    }  # fmt: skip
+    if note is None or any(note.get(key) != value for key, value in asked.items()):
+        return None
+    used, name = layout_named(layout), numbered_name(layout, seed)
+    files = (file_name(name, used, what) for what in used.suffixes)
+    return note if all((Path(folder) / note["case"] / file).is_file() for file in files) else None
+
+
+def _remove_old(root: Path, note_path: Path) -> None:
+    """Remove what an older recipe wrote for this case, and nothing else."""
+    note = _read_note(note_path)
+    note_path.unlink()
+    (note_path.parent / "cause.nii.gz").unlink(missing_ok=True)
+    # The name comes from a file anybody may have edited: it must not lead out of the cohort.
+    if note is None or not (root / note["case"]).resolve().is_relative_to(root.resolve()):
+        return
+    place, used = root / note["case"], layout_named(note["layout"])
+    for what in used.suffixes:
+        (place / file_name(place.name, used, what)).unlink(missing_ok=True)
+
+
+def _write_tables(root: Path, layout: str) -> None:
+    """List every phantom in the cohort's folder, also those of earlier calls."""
+    notes = [
+        note
+        for path in sorted((root / KNOWN).glob("*/recipe.json"))
+        if (note := _read_note(path)) is not None
+    ]
+    grades: dict[str, Grade | None] = {Path(note["case"]).name: note["grade"] for note in notes}
+    table = root / "phantoms.csv"
+    with (
+        replaced_whole(table) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(["name", "seed", "grade", "spacing", "variant"])
+        for note in notes:
+            rows.writerow([
+                Path(note["case"]).name, note["seed"], note["grade"] or "",
+                note["spacing"], note["variant"] or "",
+            ])  # fmt: skip
+    write_name_mapping(root, grades, layout)
