@@ -1,0 +1,73 @@
+"""``neuroxai train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+def train(
+    config: Annotated[
+        str,
+        typer.Option(
+            help="YAML file, or one of the package's own: phantom-segmentation, phantom-grading."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Cohort folder, in place of the file's data source.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting to change, for example --set batch=2. Repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Take up the run in the folder.")] = False,
+) -> None:
+    """Train a network; leave a checkpoint folder with its measured metrics."""
+    from rich.console import Console
+
+    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.models.card import read_card
+    from neuroxai.training import train as run
+
+    tune_allocator()
+    with _bars(Console(stderr=True)) as bars:
+        stages: dict[str, TaskID] = {}
+
+        def report(stage: str, done: float, total: float) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done, total=total)
+
+        folder = run(
+            config, out, data=data, overrides=settings or [], resume=resume, progress=report
+        )
+    card = read_card(folder / "card.json")
+    Console().print(f"{card.name}: {folder}", soft_wrap=True)
+    Console().print_json(data=dict(card.metrics))
+
+
+def _bars(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

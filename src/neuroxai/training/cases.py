@@ -1,0 +1,382 @@
+"""Cases made ready for a network once, by many processes, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import CaseError, OutputError, TrainingError
+from neuroxai.data.case import CLASSES, Case
+from neuroxai.training.config import CohortSource, Config, PhantomSource
+
+Report = Callable[[str, float, float], None]
+"""Told of progress: what is being done, how much of it is done, and how much there is."""
+
+_DATA = Path(__file__).parent.parent / "data"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One case as the network will see it.
+
+    Attributes
+    ----------
+    name, group
+        The case, and the patient it belongs to.
+    images
+        float16; for volumes ``(C, X, Y, Z)`` cut to the box that holds anything, for slices
+        ``(N, C, X, Y)``, the largest tumor slice first.
+    truth
+        uint8; for volumes ``(X, Y, Z)``, indices into ``CLASSES``, cut alike; for slices ``(N,)``,
+        indices into the configuration's classes.
+    start, shape
+        Where the box lies on the network's grid, and the size of that grid.
+    counts
+        Voxels of each of ``CLASSES`` on the patient's own grid, so that what a crop lost counts.
+    spacing
+        Millimeters.
+    """
+
+    name: str
+    group: str
+    images: NDArray[np.float16]
+    truth: NDArray[np.uint8]
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    counts: tuple[int, ...]
+    spacing: float
+
+    def whole(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return image ``(C, *S)`` and truth ``(*S)`` on the whole network grid."""
+        place = tuple(
+            slice(low, low + size) for low, size in zip(self.start, self.truth.shape, strict=True)
+        )
+        image = np.zeros((len(self.images), *self.shape), dtype=np.float32)
+        image[(slice(None), *place)] = self.images
+        truth = np.zeros(self.shape, dtype=np.uint8)
+        truth[place] = self.truth
+        return image, truth
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one worker needs to make one case ready."""
+
+    key: str
+    group: str
+    path: str
+    seed: int
+    spacing: float
+    variant: str | None
+    task: str
+    preprocessing: str
+    classes: tuple[str, ...]
+    slices: int
+
+
+def gather(
+    config: Config, *, report: Report | None = None
+) -> tuple[list[Prepared], list[Prepared]]:
+    """Return the cases to train on and those held out.
+
+    Each case is prepared once and kept in the cache folder under a hash of all that decides it, so
+    the next start only maps files. Cases without what the task needs (a truth, or a grade) are
+    refused by name.
+
+    Raises
+    ------
+    TrainingError
+        If a part of the split is empty.
+    CaseError
+        If a case cannot be read.
+    """
+    train, test = _jobs(config)
+    if not train:
+        raise TrainingError("the data source holds no case to train on")
+    folder = _cache_folder(config)
+    wanted = {job.key: job for job in (*train, *test)}
+    todo = [job for job in wanted.values() if not _is_done(folder, job.key)]
+    tell = report or _silent
+    tell("Preparing cases", len(wanted) - len(todo), len(wanted))
+    for done, _ in enumerate(_run(todo, folder, _worker_count(config)), start=1):
+        tell("Preparing cases", len(wanted) - len(todo) + done, len(wanted))
+    return [_load(folder, job) for job in train], [_load(folder, job) for job in test]
+
+
+def patient_of(name: str) -> str:
+    """Return the patient of a case: its name without the time point of BraTS 2023 and 2024.
+
+    Examples
+    --------
+    >>> patient_of("BraTS-GLI-00001-000"), patient_of("BraTS2021_00001")
+    ('BraTS-GLI-00001', 'BraTS2021_00001')
+    """
+    return re.sub(r"^(BraTS-[A-Za-z]+-\d+)-\d+$", r"\1", name)
+
+
+def _silent(stage: str, done: float, total: float) -> None:
+    pass
+
+
+def _worker_count(config: Config) -> int:
+    return config.workers or len(os.sched_getaffinity(0))
+
+
+def _jobs(config: Config) -> tuple[list[_Job], list[_Job]]:
+    if config.data.phantom is not None:
+        return _phantom_jobs(config, config.data.phantom)
+    if config.data.cohort is None:
+        raise TrainingError("the configuration names no data source")
+    return _cohort_jobs(config, config.data.cohort)
+
+
+def _phantom_jobs(config: Config, source: PhantomSource) -> tuple[list[_Job], list[_Job]]:
+    version = _code_version("phantom/*.py", "preprocessing.py", "placement.py")
+    spacings = source.spacings
+
+    def job(seed: int, spacing: float) -> _Job:
+        identity = f"{version} seed {seed} spacing {spacing} variant {source.variant}"
+        return _job(
+            config, identity, f"seed-{seed}", seed=seed, spacing=spacing, variant=source.variant
+        )
+
+    train = [job(seed, spacings[seed % len(spacings)]) for seed in range(*source.train)]
+    test = [job(seed, spacing) for spacing in spacings for seed in range(*source.test)]
+    return train, test
+
+
+def _cohort_jobs(config: Config, source: CohortSource) -> tuple[list[_Job], list[_Job]]:
+    from neuroxai.data.brats import find_cases
+
+    version = _code_version("brats.py", "layouts.py", "nifti.py", "preprocessing.py")
+    paths = find_cases(Path(source.folder))
+    jobs = [
+        _job(config, f"{version} {_fingerprint(path)}", patient_of(path.name), path=str(path))
+        for path in paths
+    ]
+    patients = sorted({job.group for job in jobs})
+    for name in source.test:
+        if name not in patients:
+            raise TrainingError(f"data.cohort.test: no patient {name!r} in {source.folder}")
+    held = set(source.test)
+    if not held and source.test_fraction > 0:
+        count = max(1, round(source.test_fraction * len(patients)))
+        held = set(np.random.default_rng(config.seed).permutation(patients)[:count].tolist())
+    return [job for job in jobs if job.group not in held], [
+        job for job in jobs if job.group in held
+    ]
+
+
+def _job(
+    config: Config,
+    identity: str,
+    group: str,
+    *,
+    path: str = "",
+    seed: int = 0,
+    spacing: float = 0.0,
+    variant: str | None = None,
+) -> _Job:
+    preprocessing = json.dumps(dict(config.preprocessing), sort_keys=True)
+    slices = config.slices_per_case if config.task == "classification" else 0
+    classes = config.classes if slices else ()
+    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 1])
+    key = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _Job(
+        key, group, path, seed, spacing, variant, config.task, preprocessing, classes, slices
+    )
+
+
+def _code_version(*patterns: str) -> str:
+    """Return a hash of the code that makes the cases: another version makes other cases."""
+    digest = hashlib.sha256()
+    for pattern in patterns:
+        for path in sorted(_DATA.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return names, sizes and times of a case's files; reading them all would take an hour."""
+    return json.dumps(
+        [
+            (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+            for path in sorted(folder.iterdir())
+        ]
+    )
+
+
+def _cache_folder(config: Config) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(config.cache) if config.cache else Path(base) / "neuroxai" / "training"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: the cache cannot be made ({error.strerror})") from error
+    return folder
+
+
+def _run(jobs: Sequence[_Job], folder: Path, workers: int) -> Iterator[None]:
+    """Do ``jobs``, each in one of ``workers`` processes; yield after each."""
+    if min(workers, len(jobs)) < 2:
+        for job in jobs:
+            _prepare(job, folder)
+            yield
+        return
+    # Spawned, because a forked copy of a process that runs threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_one_thread)
+    try:
+        futures = [pool.submit(_prepare, job, folder) for job in jobs]
+        for future in as_completed(futures):
+            future.result()
+            yield
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "a process that prepares cases was killed, most likely for want of memory: "
+            "set fewer workers, for example --set workers=1"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _prepare(job: _Job, folder: Path) -> None:
+    """Make one case ready and put it in the cache."""
+    from neuroxai.data.preprocessing import Preprocessing
+
+    case = _case(job)
+    preprocessing = Preprocessing.from_dict(json.loads(job.preprocessing))
+    if case.truth is None:
+        raise CaseError(f"{case.name}: has no truth, training needs one")
+    counts = np.bincount(case.truth.ravel(), minlength=len(CLASSES)).tolist()
+    meta = {"name": case.name, "counts": counts, "spacing": max(case.spacing)}
+    if job.slices:
+        images, truth = _slices(job, case, preprocessing)
+        meta |= {"start": [0, 0], "shape": list(images.shape[2:])}
+    else:
+        images, truth, start, shape = _volume(case, preprocessing)
+        meta |= {"start": start, "shape": shape}
+    _write(folder / f"{job.key}.x.npy", images)
+    _write(folder / f"{job.key}.y.npy", truth)
+    # Last, because its presence says that the others are whole.
+    _write(folder / f"{job.key}.json", json.dumps(meta).encode())
+
+
+def _case(job: _Job) -> Case:
+    if job.path:
+        from neuroxai.data.brats import read_case
+
+        wanted = json.loads(job.preprocessing)["modalities"]
+        return read_case(job.path, modalities=tuple(dict.fromkeys(wanted)))
+    from neuroxai.data.phantom import make_phantom
+
+    return make_phantom(job.seed, spacing=job.spacing, variant=job.variant).case
+
+
+def _volume(
+    case: Case, preprocessing: Any
+) -> tuple[NDArray[np.float16], NDArray[np.uint8], list[int], list[int]]:
+    """Return image and truth cut to the box that holds anything."""
+    from neuroxai.data.preprocessing import truth_on_network_grid
+
+    prepared = preprocessing.prepare(case)
+    x = prepared.x[0].numpy()
+    y = truth_on_network_grid(case, prepared.placement).astype(np.uint8)
+    box = []
+    anything = (x != 0).any(axis=0) | (y > 0)
+    for axis in range(anything.ndim):
+        others = tuple(other for other in range(anything.ndim) if other != axis)
+        where = np.flatnonzero(anything.any(axis=others))
+        low, high = (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 1)
+        box.append(slice(low, high))
+    return (
+        np.ascontiguousarray(x[(slice(None), *box)], dtype=np.float16),
+        np.ascontiguousarray(y[tuple(box)]),
+        [side.start for side in box],
+        list(y.shape),
+    )
+
+
+def _slices(
+    job: _Job, case: Case, preprocessing: Any
+) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """Return axial slices through the tumor, the largest first, and the grade for each."""
+    from neuroxai.data.placement import Placement
+
+    grade = case.grade
+    if grade not in job.classes:
+        raise CaseError(
+            f"{case.name}: its grade is {grade}, expected one of {', '.join(job.classes)}"
+        )
+    truth = case.truth
+    if truth is None or not truth.any():
+        return np.empty((0, 0, 0, 0), np.float16), np.empty(0, np.uint8)
+    areas = Placement.fit(case.shape, case.affine).to_ras(truth > 0).sum(axis=(0, 1))
+    # The largest, then others spread evenly over the slices at least half as large.
+    large = np.flatnonzero(areas * 2 >= areas.max())
+    spread = large[np.linspace(0, len(large) - 1, min(job.slices, len(large))).astype(int)]
+    chosen = list(dict.fromkeys([int(areas.argmax()), *(int(z) for z in spread)]))[: job.slices]
+    images = [preprocessing.prepare(case, slice_index=z).x[0].numpy() for z in chosen]
+    return (
+        np.stack(images).astype(np.float16),
+        np.full(len(chosen), job.classes.index(str(grade)), dtype=np.uint8),
+    )
+
+
+def _write(path: Path, content: NDArray[Any] | bytes) -> None:
+    """Write by renaming. Not synced: after a power cut a case is made again, that is all."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    try:
+        with temporary.open("wb") as stream:
+            if isinstance(content, bytes):
+                stream.write(content)
+            else:
+                np.save(stream, content, allow_pickle=False)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_done(folder: Path, key: str) -> bool:
+    try:
+        json.loads((folder / f"{key}.json").read_bytes())
+        for part in ("x", "y"):
+            np.load(folder / f"{key}.{part}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _load(folder: Path, job: _Job) -> Prepared:
+    meta = json.loads((folder / f"{job.key}.json").read_bytes())
+    return Prepared(
+        name=meta["name"],
+        group=job.group,
+        images=np.load(folder / f"{job.key}.x.npy", mmap_mode="r", allow_pickle=False),
+        truth=np.load(folder / f"{job.key}.y.npy", mmap_mode="r", allow_pickle=False),
+        start=tuple(meta["start"]),
+        shape=tuple(meta["shape"]),
+        counts=tuple(meta["counts"]),
+        spacing=float(meta["spacing"]),
+    )

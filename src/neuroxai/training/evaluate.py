@@ -1,0 +1,191 @@
+"""How good a trained network is on cases it never saw."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from neuroxai.core.errors import ModelError
+from neuroxai.data.case import CLASSES, Case
+from neuroxai.models.checkpoint import Model
+from neuroxai.training.cases import Prepared
+
+
+@dataclass(frozen=True)
+class DiceScores:
+    """Dice per case and region.
+
+    Attributes
+    ----------
+    rows
+        Case name (and spacing in mm) to region name to Dice.
+    """
+
+    rows: tuple[tuple[str, float, Mapping[str, float]], ...]
+
+    @property
+    def count(self) -> int:
+        """Number of cases."""
+        return len(self.rows)
+
+    def mean(self, *, spacing: float | None = None) -> dict[str, float]:
+        """Return the mean over cases for each region, on request at one spacing only."""
+        chosen = [dice for _, mm, dice in self.rows if spacing is None or mm == spacing]
+        if not chosen:
+            return {}
+        return {region: float(np.mean([dice[region] for dice in chosen])) for region in chosen[0]}
+
+
+def dice(prediction: NDArray[Any], truth: NDArray[Any], classes: Iterable[int]) -> float:
+    """Return the Dice overlap of the union of ``classes`` in two arrays of class indices.
+
+    ``2 |P ∩ T| / (|P| + |T|)``. Two empty sets agree, so they score 1; one empty set scores 0. That
+    is how the BraTS challenge counts.
+
+    References
+    ----------
+    Dice 1945, doi:10.2307/1932409; Menze et al. 2015, doi:10.1109/TMI.2014.2377694.
+
+    Examples
+    --------
+    >>> dice(np.array([1, 1, 0, 3]), np.array([1, 0, 0, 3]), [1, 3])
+    0.8
+    >>> dice(np.zeros(4), np.zeros(4), [1])
+    1.0
+    """
+    wanted = list(classes)
+    found, real = np.isin(prediction, wanted), np.isin(truth, wanted)
+    return _dice(int((found & real).sum()), int(found.sum()), int(real.sum()))
+
+
+def wilson_interval(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a proportion of ``hits`` in ``count``.
+
+    References
+    ----------
+    Wilson 1927, doi:10.1080/01621459.1927.10502953.
+
+    Examples
+    --------
+    >>> [round(bound, 3) for bound in wilson_interval(9, 10)]
+    [0.596, 0.982]
+    """
+    if count == 0:
+        return 0.0, 1.0
+    share, scale = hits / count, 1 + z**2 / count
+    middle = (share + z**2 / (2 * count)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def evaluate_segmentation(
+    model: Model, cases: Iterable[Case], *, device: torch.device | str = "cpu"
+) -> DiceScores:
+    """Return the Dice of the card's regions on each case's own grid.
+
+    Parameters
+    ----------
+    model
+        A segmenter.
+    cases
+        With truth; any layout.
+    device
+        Where to run; the model is not moved, a copy is.
+
+    Raises
+    ------
+    ModelError
+        If the model is no segmenter or a case has no truth.
+    """
+    from neuroxai.data.preprocessing import Preprocessing
+
+    if model.card.task != "segmentation":
+        raise ModelError(f"{model.card.name}: is no segmenter, its Dice cannot be measured")
+    preprocessing = Preprocessing.from_dict(dict(model.card.preprocessing))
+    to_index = _class_indices(model.card.classes)
+    rows = []
+    network = _on(device, model.network)
+    for case in cases:
+        if case.truth is None:
+            raise ModelError(f"{case.name}: has no truth to compare with")
+        prepared = preprocessing.prepare(case)
+        labels = _labels(network, prepared.x.numpy()[0], device)
+        on_patient = prepared.placement.to_patient(to_index[labels])
+        scores = {
+            region: dice(on_patient, case.truth, _members(members))
+            for region, members in model.card.regions.items()
+        }
+        rows.append((case.name, max(case.spacing), scores))
+    return DiceScores(tuple(rows))
+
+
+def evaluate_prepared(
+    model: Model, cases: Sequence[Prepared], *, device: torch.device | str = "cpu"
+) -> Iterator[tuple[str, float, dict[str, float]]]:
+    """Yield name, spacing and Dice of each prepared volume, equal to that on the patient's grid.
+
+    Preparing moves and cuts voxels but makes none, so counting the truth that was cut off is all
+    that the patient's grid adds.
+    """
+    to_index = _class_indices(model.card.classes)
+    network = _on(device, model.network)
+    for case in cases:
+        image, truth = case.whole()
+        labels = to_index[_labels(network, image, device)]
+        scores = {}
+        for region, names in model.card.regions.items():
+            members = _members(names)
+            found, real = np.isin(labels, members), np.isin(truth, members)
+            total = sum(case.counts[index] for index in members)
+            scores[region] = _dice(int((found & real).sum()), int(found.sum()), total)
+        yield case.name, case.spacing, scores
+
+
+def evaluate_slices(
+    model: Model, cases: Sequence[Prepared], *, device: torch.device | str = "cpu"
+) -> Iterator[tuple[str, int, list[int]]]:
+    """Yield name, true class and the predicted class of each slice, the largest slice first."""
+    network = _on(device, model.network)
+    for case in cases:
+        if not len(case.truth):
+            continue
+        with torch.no_grad():
+            x = torch.from_numpy(np.array(case.images, dtype=np.float32)).to(device)
+            found = network(x).argmax(dim=1).tolist()
+        yield case.name, int(case.truth[0]), found
+
+
+def _on(device: torch.device | str, network: nn.Module) -> nn.Module:
+    """Return ``network``, or its copy on another device; the network itself stays where it is."""
+    return network if torch.device(device).type == "cpu" else copy.deepcopy(network).to(device)
+
+
+def _dice(both: int, found: int, real: int) -> float:
+    return 2 * both / (found + real) if found + real else 1.0
+
+
+def _class_indices(names: Sequence[str]) -> NDArray[np.uint8]:
+    """Return, for each output channel, its index in ``CLASSES``."""
+    return np.array([CLASSES.index(name) for name in names], dtype=np.uint8)
+
+
+def _members(names: Iterable[str]) -> list[int]:
+    return [CLASSES.index(name) for name in names]
+
+
+def _labels(
+    network: nn.Module, image: NDArray[np.float32], device: torch.device | str
+) -> NDArray[np.int64]:
+    """Return the likeliest channel of each voxel."""
+    with torch.no_grad():
+        logits = network(torch.from_numpy(image)[None].to(device))
+    labels: NDArray[np.int64] = logits[0].argmax(dim=0).cpu().numpy()
+    return labels

@@ -1,0 +1,95 @@
+"""Random axial slices for the grading network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import IterableDataset
+
+from neuroxai.core.errors import TrainingError
+from neuroxai.training.augment import vary_intensity
+from neuroxai.training.cases import Prepared
+from neuroxai.training.config import Config
+
+
+class SliceBatches(IterableDataset[tuple[Tensor, Tensor]]):
+    """Endless batches of slices ``(B, C, X, Y)`` and their classes ``(B,)``, classes in balance.
+
+    Batch n is a function of the seed and n alone.
+
+    Parameters
+    ----------
+    cases
+        What to draw from: first a class, then a case of it, then one of its slices.
+    config
+        Batch size, augmentation, seed, classes.
+    device
+        Where batches are made and left.
+    start
+        The first batch's number.
+
+    Raises
+    ------
+    TrainingError
+        If a class has no case.
+    """
+
+    def __init__(
+        self, cases: Sequence[Prepared], config: Config, device: torch.device, *, start: int = 0
+    ) -> None:
+        self._config = config
+        self._device = device
+        self.start = start
+        filled = [case for case in cases if len(case.truth)]
+        self._images = [torch.from_numpy(np.array(case.images)).to(device) for case in filled]
+        grades = [int(case.truth[0]) for case in filled]
+        self._of_class = [
+            [index for index, grade in enumerate(grades) if grade == each]
+            for each in range(len(config.classes))
+        ]
+        for name, members in zip(config.classes, self._of_class, strict=True):
+            if not members:
+                raise TrainingError(f"no case of the class {name} to train on")
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        number = self.start
+        while True:
+            yield self.batch(number)
+            number += 1
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return batch ``number``."""
+        config = self._config
+        rng = np.random.default_rng([config.seed, 1, number])
+        grades = rng.permutation(np.arange(config.batch) % len(config.classes))
+        chosen = []
+        for grade in grades:
+            members = self._of_class[int(grade)]
+            images = self._images[members[int(rng.integers(len(members)))]]
+            chosen.append(images[int(rng.integers(len(images)))].float())
+        x = vary_intensity(self._move(torch.stack(chosen), rng), rng, config.augmentation)
+        return x, torch.as_tensor(grades, device=self._device)
+
+    def _move(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """Flip, turn and zoom each slice about its center."""
+        settings = self._config.augmentation
+        count = len(x)
+        least, most = np.log(settings.zoom)
+        zoom = np.exp(rng.uniform(least, most, (count, 1)))
+        zoom = zoom * settings.anisotropy ** rng.uniform(-1, 1, (count, 2))
+        flips = np.where((rng.random((count, 2)) < 0.5) & np.array(settings.flip[:2]), -1, 1)
+        angle = np.radians(rng.uniform(-settings.rotation, settings.rotation, count))
+        cos, sin = np.cos(angle), np.sin(angle)
+        # Angles are measured in voxels, so a slice that is not square stays undistorted.
+        ratio = x.shape[-2] / x.shape[-1]
+        scale = zoom * flips
+        theta = np.zeros((count, 2, 3))
+        theta[:, 0, 0], theta[:, 0, 1] = cos * scale[:, 1], -sin * scale[:, 0] * ratio
+        theta[:, 1, 0], theta[:, 1, 1] = sin * scale[:, 1] / ratio, cos * scale[:, 0]
+        rows = torch.as_tensor(theta, dtype=x.dtype, device=x.device)
+        grid = functional.affine_grid(rows, list(x.shape), align_corners=True)
+        return functional.grid_sample(x, grid, align_corners=True)
