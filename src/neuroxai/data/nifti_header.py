@@ -74,8 +74,13 @@ def read_scaling(path: object, header: Any) -> tuple[float | None, float]:
     """Return slope and intercept; no slope means that the stored numbers are meant."""
     try:
         slope, inter = header.get_slope_inter()
-    except Exception as error:  # infinite slope or intercept
-        raise CaseError(f"{path}: the header's intensity scaling is not finite") from error
+        lost = bool(np.isinf(header["scl_slope"]))  # nibabel takes it for "no scaling"
+    except Exception as error:
+        raise CaseError(
+            f"{path}: the header's intensity scaling is not finite; export it again"
+        ) from error
+    if lost:
+        raise CaseError(f"{path}: the header's intensity scaling is not finite; export it again")
     if slope is None or (slope == 1.0 and inter == 0.0):
         return None, 0.0
     return float(slope), float(inter)

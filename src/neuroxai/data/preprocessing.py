@@ -136,11 +136,9 @@ class Preprocessing:
             self, "size", sizes,
         )  # fmt: skip
         _require(self.clip is None or _is_positive(self.clip), self, "clip", "null or above 0")
-        _require(
-            self.spacing_mm is None
-            or (_are(self.spacing_mm, _is_positive, 2) and sorted(self.spacing_mm) == [*self.spacing_mm]),
-            self, "spacing_mm", "null or [smallest, largest]",
-        )  # fmt: skip
+        spacing = self.spacing_mm
+        ordered = _are(spacing, _is_positive, 2) and list(spacing or ()) == sorted(spacing or ())
+        _require(spacing is None or ordered, self, "spacing_mm", "null or [smallest, largest]")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON can hold it."""

@@ -77,7 +77,13 @@ def choose_slice(
                 f"choose it by; name a slice from 0 to {brain.shape[2] - 1}, "
                 "or give a tumor mask"
             )
-        return largest_slice(_tumor(case.truth), case.affine)
+        tumor = np.isin(case.truth, [CLASSES.index(name) for name in REGIONS["WT"]])
+        if not tumor.any():
+            raise CaseError(
+                f"{case.name}: the truth holds no tumor to choose a slice by; name a slice "
+                f"from 0 to {brain.shape[2] - 1}"
+            )
+        return largest_slice(tumor, case.affine)
     if not isinstance(slice_index, int | np.integer) or isinstance(slice_index, bool):
         raise CaseError(f"{case.name}: the slice is {slice_index!r}, expected a number")
     held = np.flatnonzero(brain.any(axis=(0, 1)))
@@ -87,7 +93,3 @@ def choose_slice(
             f"slices {held[0]} to {held[-1]} do"
         )
     return int(slice_index)
-
-
-def _tumor(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    return np.isin(truth, [CLASSES.index(name) for name in REGIONS["WT"]])
