@@ -50,7 +50,7 @@ def saved(
     return path
 
 
-# --- what is good, however awkward, is read -----------------------------------------------------
+# --- what is good, however awkward, is read ---
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -111,7 +111,7 @@ def test_spacing_in_mm(tmp_path: Path) -> None:
     assert read_nifti(path).spacing == (1.5, 2.0, 0.75)
 
 
-# --- what is odd but safe brings a warning that names the file -----------------------------------
+# --- what is odd but safe brings a warning that names the file ---
 
 
 def test_forms_that_disagree_warn_and_the_sform_counts(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_unlikely_voxels_warn(tmp_path: Path) -> None:
     assert "unlikely" in read_nifti(path).warnings[0]
 
 
-# --- what is bad is refused in one sentence that names the file ----------------------------------
+# --- what is bad is refused in one sentence that names the file ---
 
 
 def refused(path: Path, *words: str, read: Any = read_nifti) -> None:
@@ -298,7 +298,7 @@ def test_bombs_are_refused_fast_and_small(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-# --- writing -------------------------------------------------------------------------------------
+# --- writing ---
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -101,7 +101,8 @@ def read_case(
                 names = " and ".join(file.name for file in found)
                 raise CaseError(f"{folder}: {what} is there twice, as {names}; remove one")
             chosen[what] = found[0]
-    name, told, warnings = _identity(folder, chosen)
+    found_files = {what: file for what, file in chosen.items() if what not in given}
+    name, told, warnings = _identity(folder, found_files or chosen)
     _all_there(folder, asked, chosen, chosen_layout or told, name)
     layout_used = chosen_layout or told
     first = read_nifti(chosen[asked[0]])
@@ -294,7 +295,7 @@ def _identity(folder: Path | None, files: Mapping[str, Path]) -> tuple[str, Layo
     where = folder if folder is not None else next(iter(files.values()), Path("case")).parent
     if len(prefixes) > 1:
         shown = ", ".join(sorted(prefix or "(no name)" for prefix in prefixes))
-        if any(map(is_brats_name, prefixes)):
+        if folder is not None and any(map(is_brats_name, prefixes)):
             raise CaseError(f"{where}: holds files of different cases: {shown}; give one case")
         if len({prefix.split("_")[0] for prefix in prefixes}) > 1:
             warnings.append(f"{where}: the files are named for different cases: {shown}")
