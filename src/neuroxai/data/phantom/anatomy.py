@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -32,12 +32,12 @@ class Template:
     maps: torch.Tensor
     start: NDArray[np.float64]
     ventricles: Field
-    """Ventricles smoothed over 8 mm, about the template's own origin."""
+    """Ventricles, smoothed over 8 mm."""
 
 
-@lru_cache(maxsize=3)
-def load_template(blur: float) -> Template:
-    """Load the MNI152 template once per process, smoothed by ``blur`` mm against aliasing.
+@lru_cache(maxsize=1)
+def _load() -> Template:
+    """Load the MNI152 template once per process.
 
     Raises
     ------
@@ -64,38 +64,60 @@ def load_template(blur: float) -> Template:
     affine = np.asarray(images[0].affine, dtype=np.float64)
     t1, gray, white = (np.asarray(image.dataobj, dtype=np.float32) for image in images)
     # Every second voxel is enough for a distance, and eight times faster.
-    coarse = gaussian_filter(np.where(t1 > 0.05, np.float32(1), np.float32(0)), 1.0)[::2, ::2, ::2]
+    coarse = gaussian_filter((t1 > 0.05).astype(np.float32)[::2, ::2, ::2], 0.5)
     inside = coarse > 0.5
     surface = (distance_transform_edt(inside) - distance_transform_edt(~inside)) * 2.0
-    surface -= np.sign(surface)
-    points = [np.arange(n, dtype=np.float32) for n in t1.shape]
-    distance = Field(surface.astype(np.float32), (0.0, 0.0, 0.0), 2.0).on(
-        (points[0], points[1], points[2])
-    )
-    corner = [np.flatnonzero((distance > -6).any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    crop = tuple(slice(int(i[0]), int(i[-1]) + 1) for i in corner)
-    start = affine[:3, 3] + [s.start for s in crop]
-
-    def smoothed(volume: Array) -> Array:
-        kept: Array = gaussian_filter(volume, blur) if blur else volume
-        return kept[crop]
-
-    maps = np.stack([smoothed(t1), smoothed(gray), smoothed(white), distance[crop]])
+    surface = Field((surface - np.sign(surface)).astype(np.float32), (0.0, 0.0, 0.0), 2.0)
+    crop, points = [], []
+    for axis, axes in enumerate(((1, 2), (0, 2), (0, 1))):
+        kept = np.flatnonzero((surface.data > -7).any(axis=axes))
+        crop.append(slice(2 * int(kept[0]), min(2 * int(kept[-1]) + 1, t1.shape[axis])))
+        points.append(np.arange(crop[-1].start, crop[-1].stop, dtype=np.float32))
+    start = affine[:3, 3] + [part.start for part in crop]
+    a, b, c = crop
+    distance = surface.on((points[0], points[1], points[2]))
+    maps = np.stack([t1[a, b, c], gray[a, b, c], white[a, b, c], distance])
     x, y, z = np.ogrid[tuple(slice(0, n) for n in maps.shape[1:])]
     box = (np.abs(x + start[0]) < 30) & (np.abs(y + start[1] + 12) < 44)
     box = box & (np.abs(z + start[2] - 14) < 18)
-    fluid = box & (maps[1] + maps[2] < 0.4) & (maps[3] > 12)
-    ventricles = gaussian_filter(fluid.astype(np.float32), 8.0)[::4, ::4, ::4]
+    fluid = (box & (maps[1] + maps[2] < 0.4) & (maps[3] > 12)).astype(np.float32)
     return Template(
-        torch.from_numpy(np.ascontiguousarray(maps))[None],
+        torch.from_numpy(maps)[None],
         start,
-        Field(ventricles, (float(start[0]), float(start[1]), float(start[2])), 4.0),
+        Field(
+            gaussian_filter(fluid[::4, ::4, ::4], 2.0),
+            (float(start[0]), float(start[1]), float(start[2])),
+            4.0,
+        ),
     )
 
 
+@lru_cache(maxsize=3)
+def _blurred(sigma: float) -> Template:
+    """Return the template with its three images smoothed by ``sigma`` mm."""
+    from scipy.ndimage import gaussian_filter
+
+    template = _load()
+    if not sigma:
+        return template
+    *images, distance = template.maps[0].numpy()
+    smooth = [gaussian_filter(image, sigma, truncate=3) for image in images]
+    return replace(template, maps=torch.from_numpy(np.stack([*smooth, distance]))[None])
+
+
 def template_for(spacing: float) -> Template:
-    """Return the template, smoothed as far as a grid of ``spacing`` mm asks for."""
-    return load_template(round(0.35 * float(np.sqrt(max(spacing**2 - 1.0, 0.0))), 2))
+    """Return the template, smoothed as far as a grid of ``spacing`` mm asks for.
+
+    Raises
+    ------
+    MissingExtraError
+        If nilearn, which carries the template, is not installed.
+
+    References
+    ----------
+    Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033
+    """
+    return _blurred(round(0.35 * float(np.sqrt(max(spacing**2 - 1.0, 0.0))), 2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -194,14 +194,16 @@ def _finished(job: Job) -> dict[str, Any] | None:
 def _remove_old(root: Path, note_path: Path) -> None:
     """Remove what an older recipe wrote for this case, and nothing else."""
     note = _read_note(note_path)
-    note_path.unlink()
-    (note_path.parent / "cause.nii.gz").unlink(missing_ok=True)
     # The name comes from a file anybody may have edited: it must not lead out of the cohort.
-    if note is None or not (root / note["case"]).resolve().is_relative_to(root.resolve()):
-        return
-    place, used = root / note["case"], layout_named(note["layout"])
-    for what in used.suffixes:
-        (place / file_name(place.name, used, what)).unlink(missing_ok=True)
+    if note is not None and (root / note["case"]).resolve().is_relative_to(root.resolve()):
+        place = root / note["case"]
+        for file in place.glob(f"{place.name}*.nii.gz"):
+            file.unlink()
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+    (note_path.parent / "cause.nii.gz").unlink(missing_ok=True)
+    # Last, so that an interruption on the way leaves a note that leads here again.
+    note_path.unlink()
 
 
 def _write_tables(root: Path, layout: str) -> None:
