@@ -259,6 +259,23 @@ def test_without_labels_the_slice_with_most_attribution() -> None:
     assert room._center(scan(), [], "ET")[0] == (15, 18, 12)
 
 
+@pytest.mark.parametrize(
+    ("scale", "numbers"),
+    [
+        (2.5e-7, ["\N{MINUS SIGN}2.5", "0", "2.5", "\N{MULTIPLICATION SIGN}10⁻⁷"]),
+        (0.125, ["\N{MINUS SIGN}0.125", "0", "0.125"]),
+        (4.2e12, ["\N{MINUS SIGN}4.2", "0", "4.2", "\N{MULTIPLICATION SIGN}10¹²"]),
+    ],
+)
+def test_the_color_bar_tells_the_numbers(
+    monkeypatch: pytest.MonkeyPatch, scale: float, numbers: list[str]
+) -> None:
+    heat = HeatMap("x", "Map", np.full((1, *SHAPE), scale), True, ("T1",))
+    montage = drawn(monkeypatch, lambda: draw_modalities(scan(), [heat], "ET", Path("x.png")))
+    bars = [text.get_text() for text in montage.figure().texts if text.get_fontsize() == 7.5]
+    assert bars == numbers * 2  # the map's column and the overlay's
+
+
 def chunks(path: Path) -> list[bytes]:
     data, at, names = path.read_bytes(), 8, []
     while at < len(data):

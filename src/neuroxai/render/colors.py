@@ -80,15 +80,16 @@ def as_picture(values: NDArray[Any], *, signed: bool) -> Limits:
 def gray_window(volume: NDArray[Any], background: float) -> tuple[float, float]:
     """Return the gray values drawn black and white: percentiles 0.5 and 99.5 of the brain.
 
-    Air (``background``) does not count, and darkest is the darker of the two. A constant image
-    gives a window of width one, an image with no finite voxel ``(0, 1)``.
+    Air (``background``) does not count; as a rule it is darker and so is black as well. A
+    constant brain is drawn white, an image with no finite voxel has the window ``(0, 1)``.
     """
     brain = volume[np.isfinite(volume) & (volume != background)]
     if brain.size == 0:
         return (0.0, 1.0)
     low, high = (float(v) for v in np.percentile(brain, (0.5, 99.5)))
-    low = min(low, background) if np.isfinite(background) else low
-    return (low, high) if high > low else (low, low + 1.0)
+    if high > low:
+        return (low, high)
+    return (background, low) if background < low else (low, low + 1.0)
 
 
 def label_layer(labels: NDArray[Any], opacity: float = 0.6) -> NDArray[np.float32]:

@@ -187,19 +187,18 @@ class _Sheet:
     def bar(self, limits: Limits, x: float, y: float, wide: float) -> None:
         """Draw a color bar with its numbers: ends, zero, and one power of ten for all."""
         power = int(np.floor(np.log10(limits.vmax)))
-        shown = limits.vmax / 10.0**power if power > -300 else limits.vmax
+        power = 0 if -2 <= power <= 2 or power < -300 else power
+        top = f"{limits.vmax / 10.0**power:.3g}"
         axes = self.axes(x, y, wide, 14)
         axes.imshow(np.linspace(0, 1, 256)[None], cmap=limits.cmap, aspect="auto")
         axes.set_yticks([])
         axes.set_xticks([])
-        sign = "\N{MINUS SIGN}" if limits.vmin < 0 else ""
-        ends = [
-            (0.0, "left", sign + f"{shown:.2f}" if sign else "0"),
-            (1.0, "right", f"{shown:.2f}"),
-        ]
-        for share, side, text in [*ends, *([(0.5, "center", "0")] if sign else [])]:
+        ends = [(0.0, "left", "0"), (1.0, "right", top)]
+        if limits.vmin < 0:
+            ends = [(0.0, "left", f"\N{MINUS SIGN}{top}"), (0.5, "center", "0"), ends[1]]
+        for share, side, text in ends:
             self.write(x + share * wide, y + 18, text, size=7.5, ha=side)
-        if power and power > -300:
+        if power:
             raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
             times = f"\N{MULTIPLICATION SIGN}10{raised}"
             self.write(x + wide / 2, y + 40, times, size=7.5, ha="center")
