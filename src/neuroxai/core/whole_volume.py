@@ -130,7 +130,7 @@ class WholeVolume(Probe):
         bound = self.target
         with torch.no_grad():
             self.passes.forward += 1
-            return bound.score(self.outputs.select(self.network(x)))
+            return bound.score(self.outputs.select(self.network(x.clone())))
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return ``dS/dx``."""
@@ -204,7 +204,9 @@ class _Walk:
         self._reduce = reduce
         self._rule = GuidedRule()
         self._needs_input = asks.gradient or asks.guided
-        self._x = x.detach().clone().requires_grad_() if self._needs_input else x.detach()
+        self._x = x.detach()
+        if self._needs_input:
+            self._x.requires_grad_()
         self._convolutions: list[Layer] = []
         self._watched: dict[str, tuple[Layer, Tensor, int]] = {}
         self._wanted: dict[str, str] = {}
@@ -216,6 +218,7 @@ class _Walk:
             output = self._forward()
             bound = self._probe.bind(output)
             score = bound.score(output)
+            total = score.sum()
         answers = _Answers(output.detach(), score.detach())
         if not differentiates:
             return answers
@@ -227,7 +230,6 @@ class _Walk:
                 "the target does not depend on the input in any differentiable way: "
                 "the network detaches its input or returns a constant"
             )
-        total = score.sum()
         if self._asks.guided and not self._rule.seen:
             answers.refused["guided"] = MethodError(
                 "guided backpropagation is void on this network: "
@@ -251,7 +253,8 @@ class _Walk:
                 names = sorted(self._asks.layers)
                 stack.enter_context(LayerHooks(probe.network, names, self._meet))
             probe.passes.forward += 1
-            return probe.outputs.select(probe.network(self._x))
+            # A copy, because a network may work in place on what it is given.
+            return probe.outputs.select(probe.network(self._x.clone()))
 
     def _meet(self, layer: Layer, output: Tensor) -> Tensor | None:
         """Keep hold of a layer's output; called in the order the data flows."""
@@ -260,6 +263,8 @@ class _Walk:
         if convolution:
             self._convolutions.append(layer)
         named = {layer.name, plain} & self._asks.layers
+        if layer.name == plain and f"{plain}#1" in self._asks.layers:
+            named |= {f"{plain}#1"}
         if not named and not (convolution and AUTO in self._asks.layers):
             return None
         passed_on: Tensor | None = None
@@ -285,6 +290,13 @@ class _Walk:
                     raise LayerError(
                         f"layer {name!r} never ran in the forward pass: name one that does"
                     )
+                shape = self._watched[self._wanted[name]][0].shape
+                if len(shape) != self._x.dim() - 1:
+                    del self._wanted[name]
+                    raise LayerError(
+                        f"layer {name!r} gives {shape} per sample, expected (channels, *space) "
+                        f"with {self._x.dim() - 2} axes of space: name a layer that keeps them"
+                    )
             except LayerError as error:
                 answers.refused[name] = error
         chosen = set(self._wanted.values())
@@ -300,12 +312,9 @@ class _Walk:
             for name, (_, activation, _) in self._watched.items()
         ]
         activations = [activation for _, activation, _ in self._watched.values()]
-        if self._asks.gradient:
-            inputs = [self._x]
-        elif len(activations) == 1:
-            inputs = activations
-        else:
-            inputs = [a for a in activations if a.is_leaf] or activations
+        # A layer that nothing before it is asked of is a leaf; its gradient has to be asked for.
+        leaves = [a for a in activations if a.is_leaf]
+        inputs = [self._x, *leaves] if self._asks.gradient else leaves or activations
         self._probe.passes.backward += 1
         gradients = torch.autograd.grad(total, inputs, retain_graph=retain_graph, allow_unused=True)
         for handle in handles:
