@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 RELU = "relu"
+_CLAMPED = "clamp"
 
 # ReLU6 is a rectifier whose own derivative, zero where it is clipped at six, stays in force.
 _EXACT: dict[Callable[..., Any], str] = {
@@ -98,14 +99,14 @@ class GuidedRule:
     @property
     def extended(self) -> tuple[str, ...]:
         """Activations outside the paper that the natural extension was applied to."""
-        return tuple(sorted(set(self.seen) - {RELU, "relu6"}))
+        return tuple(sorted(set(self.seen) - {RELU, "relu6", _CLAMPED}))
 
     def hang_on(self, result: Tensor, kind: str) -> None:
         """Bend the gradient that arrives at a rectifier's result."""
         if not result.requires_grad:
             return
-        # ReLU's own backward needs its result untouched, so no copy is kept for it; other
-        # activations may be overwritten later, their sign is remembered now.
+        # ReLU's own backward needs its result untouched, so no copy is kept for it; the result of
+        # another one (clamp keeps its input) may be overwritten later, its sign is remembered now.
         values = result.detach()
         positive = None if kind == RELU else values > 0
 
@@ -156,10 +157,10 @@ def _kind(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         upper = args[2] if len(args) > 2 else kwargs.get("max")
         if not _is_zero(lower):
             return None
-        return RELU if upper is None else "relu6"
+        return _CLAMPED
     if func in _CLAMP_MIN:
         lower = args[1] if len(args) > 1 else kwargs.get("min")
-        return RELU if _is_zero(lower) else None
+        return _CLAMPED if _is_zero(lower) else None
     return None
 
 
