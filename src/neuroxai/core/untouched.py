@@ -39,7 +39,12 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     with _lock_of(network):
         training = [(module, module.training) for module in network.modules()]
         frozen = [(p, p.requires_grad) for p in network.parameters()]
-        buffers = [(b, b.clone()) for b in network.buffers()]
+        buffers = [
+            (module, name, buffer, buffer.clone())
+            for module in network.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
         devices = {p.device for p, _ in frozen if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=sorted(devices, key=str)):
             try:
@@ -53,6 +58,7 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
                 for parameter, flag in frozen:
                     parameter.requires_grad_(flag)
                 with torch.no_grad():
-                    for buffer, saved in buffers:
+                    for module, name, buffer, saved in buffers:
+                        module._buffers[name] = buffer  # a forward pass may have put a new one
                         if not torch.equal(buffer, saved):
                             buffer.copy_(saved)
