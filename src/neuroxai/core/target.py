@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +88,8 @@ class Outputs:
         TargetError
             If there is no such class.
         """
-        if isinstance(which, int) and not isinstance(which, bool):
+        if isinstance(which, (int, np.integer)) and not isinstance(which, bool):
+            which = int(which)
             if not 0 <= which < channels:
                 raise TargetError(
                     f"class {which} does not exist: the output has {channels} channels, "
@@ -200,6 +202,8 @@ class Target(ABC):
                 "expected (batch, classes) or (batch, classes, *space)"
             )
         output = output.detach()
+        if outputs.activation is None and not outputs.activated and _looks_activated(output):
+            outputs = replace(outputs, activated=True)
         channels = self.channels(outputs, output)
         notes: list[str] = []
         if self.output == "probability":
@@ -207,10 +211,6 @@ class Target(ABC):
             notes.append(SATURATION_NOTE)
         elif outputs.activated:
             notes.append(ACTIVATED_NOTE)
-        elif outputs.activation is None and _looks_activated(output):
-            notes.append(
-                "the network's output already looks like probabilities: explained as it is"
-            )
         mask = None
         if self.within is not None:
             if output.dim() == 2:
