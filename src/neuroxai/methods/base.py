@@ -16,6 +16,11 @@ from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
 from neuroxai.core.probe import Asks, Probe
 
+_OVERFLOW = (
+    "{} NaN or infinite values: the network overflows on this input; check its weights and the "
+    "input's scale"
+)
+
 
 @dataclass(frozen=True)
 class Method(ABC):
@@ -65,9 +70,13 @@ class Method(ABC):
         opened = nullcontext() if probe.explained is x else probe.at(x, self.asks)
         started = time.perf_counter()
         with opened:
-            attribution = self.attribute(probe, x, generator)
+            # The probe differentiates for itself; an input that wants gradients starts no graph.
+            with torch.no_grad():
+                attribution = self.attribute(probe, x, generator)
             self._check_output(attribution.values, x)
             score = probe.score(x)
+            if not bool(torch.isfinite(score).all()):
+                raise MethodError(_OVERFLOW.format(f"{self.name}: the target has"))
             bound = probe.target
             seconds = time.perf_counter() - started
             return Explanation(
@@ -106,10 +115,7 @@ class Method(ABC):
                 f"expected {tuple(x.shape)} or one channel of it"
             )
         if not bool(torch.isfinite(values).all()):
-            raise MethodError(
-                f"{self.name} returned NaN or infinite values: the network overflows on this "
-                "input; check its weights and the input's scale"
-            )
+            raise MethodError(_OVERFLOW.format(f"{self.name} returned"))
 
 
 def require(condition: bool, method: str, sentence: str) -> None:
@@ -126,6 +132,8 @@ def _check_input(x: Tensor) -> None:
         raise MethodError(
             f"the input has shape {tuple(x.shape)}, expected (B, C, H, W) or (B, C, D, H, W)"
         )
+    if x.numel() == 0:
+        raise MethodError(f"the input is empty, its shape is {tuple(x.shape)}: give it voxels")
     if not bool(torch.isfinite(x).all()):
         raise MethodError("the input has NaN or infinite values: repair it before explaining")
 

@@ -91,11 +91,13 @@ class SmoothGrad(Method):
         sigma = per_sample(self.noise * channel_range(x), x)
         mean = spread = torch.zeros(())
         inner: Attribution | None = None
+        notes: dict[str, None] = {}
         done, error = 0, float("inf")
         while done < self.samples and not self._settled(done, error):
-            copies = min(probe.batch(x), self.samples - done)
+            copies = min(probe.batch(x), self.samples - done) if self._stacks else 1
             noisy = torch.cat([x + sigma * _normal(x, generator) for _ in range(copies)])
             inner = self.of.attribute(probe, noisy, generator)
+            notes.update(dict.fromkeys(inner.notes))
             for drawn in inner.values.split(x.shape[0]):
                 values = drawn**2 if self.aggregation == "squared" else drawn
                 done += 1
@@ -112,15 +114,19 @@ class SmoothGrad(Method):
             "relative_standard_error": error if done > 1 else None,
             "sigma": sigma.reshape(x.shape[0], -1).tolist(),
         }
-        notes = inner.notes if inner is not None else ()
         if self.tolerance is not None and error > self.tolerance:
-            notes = (
-                *notes,
+            sentence = (
                 f"the relative standard error stays at {error:.1%} after {done} samples, over the "
-                f"tolerance of {self.tolerance:.1%}",
+                f"tolerance of {self.tolerance:.1%}"
             )
+            notes[sentence] = None
         layer = inner.layer if inner is not None else None
-        return Attribution(values, diagnostics, notes, layer)
+        return Attribution(values, diagnostics, tuple(notes), layer)
+
+    @property
+    def _stacks(self) -> bool:
+        """Whether copies may share a batch: a path has one baseline, a layer notes per sample."""
+        return self.of.gradients == 1 and not self.of.asks.layers
 
     def _settled(self, done: int, error: float) -> bool:
         return self.tolerance is not None and done >= LEAST_SAMPLES and error <= self.tolerance
