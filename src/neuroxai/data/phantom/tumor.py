@@ -91,7 +91,7 @@ def draw_plan(seed: int, kind: Grade) -> Plan:
         diffusion=float(generator.uniform(0.5, 1.4)),
         proliferation=float(generator.uniform(0.10, 0.22)),
         edema_steps=int(drained if high else drained / 15),
-        edema_level=float(generator.uniform(0.07, 0.24)),
+        edema_level=float(generator.uniform(0.04, 0.16) if high else generator.uniform(0.15, 0.45)),
         rim=rim if high else 0.0,
         mottling=float(generator.uniform(0.3, 2.8)),
         silent=float(generator.uniform(0, 0.25)) if high else float(generator.uniform(0.93, 1.3)),

@@ -1,0 +1,165 @@
+"""Cohorts of phantoms on disk: read back as real ones, finished once, resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neuroxai.core.errors import CaseError
+from neuroxai.data.brats import find_cases, read_case
+from neuroxai.data.phantom import Phantom, cohort, make_phantom, write_cohort
+
+pytest.importorskip("nilearn", reason="the phantoms' anatomy lies in nilearn")
+
+
+@pytest.fixture(autouse=True)
+def each_phantom_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort, "make_phantom", made_once)
+
+
+@lru_cache(maxsize=32)
+def made_once(seed: int, **wanted: Any) -> Phantom:
+    return make_phantom(seed, **wanted)
+
+
+def rows(root: Path) -> list[dict[str, str]]:
+    with (root / "phantoms.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("a phantom was made again")
+
+
+@pytest.mark.parametrize(
+    "layout", ["brats2018", "brats2020", "brats2021", "brats2023", "brats2024"]
+)
+def test_a_cohort_reads_back_as_the_phantoms_it_was_made_of(tmp_path: Path, layout: str) -> None:
+    import nibabel
+
+    root = tmp_path / "cohort"
+    places = write_cohort(root, [11, 3], spacing=3.0, layout=layout, variant="edema_flair")
+    assert sorted(places) == find_cases(root)
+    for seed, place in zip([11, 3], places, strict=True):
+        made = made_once(seed, spacing=3.0, variant="edema_flair")
+        case = read_case(place)
+        assert case.name == place.name
+        assert case.layout.name == layout
+        assert case.grade == made.case.grade
+        assert case.warnings == ()
+        np.testing.assert_allclose(case.affine, made.case.affine, atol=1e-5)
+        for name, volume in made.case.volumes.items():
+            np.testing.assert_array_equal(case.volumes[name], volume)
+        assert case.truth is not None
+        assert made.case.truth is not None
+        np.testing.assert_array_equal(case.truth, made.case.truth)
+        known = root / ".phantom" / place.name
+        tissues: Any = nibabel.load(known / "tissues.nii.gz")
+        np.testing.assert_array_equal(np.asarray(tissues.dataobj), made.tissues)
+        cause: Any = nibabel.load(known / "cause.nii.gz")
+        assert made.cause is not None
+        np.testing.assert_array_equal(np.asarray(cause.dataobj) == 1, made.cause.mask)
+        assert json.loads((known / "recipe.json").read_text())["cause"]["modalities"] == ["FLAIR"]
+    if layout == "brats2018":
+        assert {place.parent.name for place in places} <= {"HGG", "LGG"}
+    assert sorted(int(row["seed"]) for row in rows(root)) == [3, 11]
+    assert {row["variant"] for row in rows(root)} == {"edema_flair"}
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = write_cohort(tmp_path, [1], spacing=3.0)
+    calls: list[tuple[int, int]] = []
+    both = write_cohort(
+        tmp_path, [1, 2, 1], spacing=3.0, progress=lambda *counts: calls.append(counts)
+    )
+    assert both[:1] == first
+    assert len(both) == 2
+    assert calls == [(1, 2), (2, 2)]
+    assert len(rows(tmp_path)) == 2
+    monkeypatch.setattr(cohort, "make_phantom", never)
+    assert write_cohort(tmp_path, [2, 1], spacing=3.0) == both[::-1]
+    with pytest.raises(RuntimeError, match="made again"):
+        write_cohort(tmp_path, [1], spacing=2.9)
+
+
+@pytest.mark.parametrize("lost", ["recipe.json", "image", "note"])
+def test_an_unfinished_case_is_made_again(tmp_path: Path, lost: str) -> None:
+    (place,) = write_cohort(tmp_path, [4], spacing=3.0)
+    image = place / f"{place.name}_t2.nii.gz"
+    before = read_case(place).volumes["T2"]
+    note = tmp_path / ".phantom" / place.name / "recipe.json"
+    if lost == "recipe.json":
+        note.unlink()
+    elif lost == "image":
+        image.unlink()
+    else:
+        note.write_text("{")
+    assert write_cohort(tmp_path, [4], spacing=3.0) == [place]
+    np.testing.assert_array_equal(read_case(place).volumes["T2"], before)
+
+
+def test_another_recipe_replaces_the_case_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    seed = next(
+        s for s in range(20)
+        if made_once(s, spacing=3.0).case.grade
+        != made_once(s, spacing=3.0, variant="corner_marker").case.grade
+    )  # fmt: skip
+    write_cohort(tmp_path, [seed], spacing=3.0, layout="brats2018", variant="corner_marker")
+    (place,) = write_cohort(tmp_path, [seed], spacing=3.0, layout="brats2018")
+    assert find_cases(tmp_path) == [place]
+    assert not (tmp_path / ".phantom" / place.name / "cause.nii.gz").exists()
+    assert [row["variant"] for row in rows(tmp_path)] == [""]
+
+
+def test_a_note_cannot_lead_out_of_the_cohort(tmp_path: Path) -> None:
+    outside = tmp_path / "elsewhere" / "elsewhere_t1.nii.gz"
+    outside.parent.mkdir()
+    outside.write_text("precious")
+    root = tmp_path / "cohort"
+    (place,) = write_cohort(root, [1], spacing=3.0)
+    note = root / ".phantom" / place.name / "recipe.json"
+    content = json.loads(note.read_text())
+    note.write_text(json.dumps(content | {"case": "../elsewhere"}))
+    write_cohort(root, [1], spacing=2.9)
+    assert outside.read_text() == "precious"
+
+
+@pytest.mark.slow
+def test_workers_write_what_one_process_writes(tmp_path: Path) -> None:
+    alone = write_cohort(tmp_path / "alone", range(3), spacing=3.0)
+    calls: list[tuple[int, int]] = []
+    together = write_cohort(
+        tmp_path / "together", range(3), spacing=3.0, workers=2,
+        progress=lambda *counts: calls.append(counts),
+    )  # fmt: skip
+    assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    for a, b in zip(alone, together, strict=True):
+        first, second = read_case(a), read_case(b)
+        for name, volume in first.volumes.items():
+            np.testing.assert_array_equal(volume, second.volumes[name])
+        np.testing.assert_array_equal(np.asarray(first.truth), np.asarray(second.truth))
+    assert rows(tmp_path / "alone") == rows(tmp_path / "together")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"workers": 0}, "1 or more workers"),
+        ({"layout": "brats2022"}, "did you mean"),
+        ({"variant": "corner"}, "variant"),
+        ({"spacing": 9.0}, "between 0.8 and 3 mm"),
+        ({"seeds": [1, -4]}, "whole number"),
+    ],
+)
+def test_nothing_is_written_when_the_request_is_wrong(
+    tmp_path: Path, arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(CaseError, match=words):
+        write_cohort(tmp_path / "cohort", **{"seeds": [1], "spacing": 3.0, **arguments})
+    assert not (tmp_path / "cohort").exists()

@@ -1,0 +1,136 @@
+"""The phantoms' ingredients against closed forms and slow re-implementations."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from neuroxai.data.phantom.artifacts import Scanner, acquire, draw_scanners, soften
+from neuroxai.data.phantom.contrast import RATIOS, WHITE, draw_signals
+from neuroxai.data.phantom.field import Field, lattice, ramp, smooth_noise, stream
+from neuroxai.data.phantom.tumor import _faces, _flow
+
+PLAIN = Scanner(0.0, 0.0, 2, 0.0, 1.0, 0.0, 0.0, 0.05, 1e5)
+
+
+def test_interpolation_is_scipys() -> None:
+    from scipy.ndimage import map_coordinates
+
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(5, 7, 6)).astype(np.float32)
+    field = Field(data, (-3.0, 1.0, 2.0), 1.5)
+    x, y, z = (np.linspace(a, b, n).astype(np.float32) for a, b, n in
+               ((-5, 6, 9), (0, 12, 4), (1, 11, 11)))  # fmt: skip
+    places = np.stack(np.meshgrid((x + 3) / 1.5, (y - 1) / 1.5, (z - 2) / 1.5, indexing="ij"))
+    expected = map_coordinates(data, places, order=1, mode="nearest")
+    np.testing.assert_allclose(field.on((x, y, z)), expected, atol=1e-5)
+
+
+def test_noise_is_standard_and_as_smooth_as_asked() -> None:
+    for sigma in (3.0, 12.0):
+        noise = smooth_noise(stream(4, "test"), sigma)
+        axes, _ = lattice(noise.pitch)
+        assert noise.data.shape == tuple(axis.size for axis in axes)
+        assert abs(noise.data.mean()) < 1e-5
+        assert noise.data.std() == pytest.approx(1, abs=1e-5)
+        # Gaussian-smoothed white noise correlates as exp(-d²/4σ²).
+        step = max(1, round(sigma / noise.pitch))
+        got = float((noise.data[step:] * noise.data[:-step]).mean())
+        assert got == pytest.approx(np.exp(-((step * noise.pitch / sigma) ** 2) / 4), abs=0.12)
+
+
+def test_ramp_reaches_its_ends_exactly() -> None:
+    values = ramp(np.array([-3.0, -1.0, 0.0, 1.0, 3.0], dtype=np.float32), 1.0)
+    np.testing.assert_array_equal(values, [0, 0, 0.5, 1, 1])
+
+
+def test_growth_spreads_as_a_slow_sum_over_neighbors_says_and_loses_nothing() -> None:
+    rng = np.random.default_rng(1)
+    shape = (4, 6, 5)
+    density = rng.random(shape).astype(np.float32)
+    diffusion = rng.random(shape).astype(np.float32)
+    diffusion[1] = 0
+    expected = np.zeros(shape)
+    for cell in itertools.product(*map(range, shape)):
+        for axis, way in itertools.product(range(3), (-1, 1)):
+            other = list(cell)
+            other[axis] += way
+            if not 0 <= other[axis] < shape[axis]:
+                continue
+            a, b = float(diffusion[cell]), float(diffusion[tuple(other)])
+            shared = 2 * a * b / (a + b) if a and b else 0.0
+            expected[cell] += shared * float(density[tuple(other)] - density[cell])
+    flow = _flow(density, _faces(diffusion))
+    np.testing.assert_allclose(flow, expected, atol=1e-6)
+    assert abs(float(flow.sum())) < 1e-5
+    assert not flow[1].any()
+
+
+def test_growth_travels_at_fishers_speed() -> None:
+    """A front in a homogeneous medium approaches 2 sqrt(D rho) from below."""
+    diffusion, rate, step = 1.0, 0.1, 0.15
+    density = np.zeros((300, 2, 2), dtype=np.float32)
+    density[:5] = 1
+    faces = _faces(np.full(density.shape, diffusion * step, dtype=np.float32))
+    fronts = []
+    for turn in range(2001):
+        if turn % 1000 == 0:
+            fronts.append(float((density[:, 0, 0] > 0.5).sum()))
+        density += _flow(density, faces) + np.float32(step * rate) * density * (1 - density)
+    speed = (fronts[2] - fronts[1]) / (1000 * step)
+    assert speed == pytest.approx(2 * np.sqrt(diffusion * rate), rel=0.06)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.6])
+def test_noise_is_rician(level: float) -> None:
+    """The second moment of a Rician variable is A² + 2σ²; its floor is Rayleigh's."""
+    image = np.full((24, 22, 26), level, dtype=np.float32)
+    brain = np.ones(image.shape, dtype=bool)
+    axes, _ = lattice(8.0)
+    x, y, z = (axis[:n] for axis, n in zip(axes, image.shape, strict=True))
+    made = acquire(3, "T1", image, PLAIN, brain, (x, y, z)) / PLAIN.scale
+    assert (made**2).mean() == pytest.approx(level**2 + 2 * 0.05**2, rel=0.03)
+    if level == 0:
+        assert made.mean() == pytest.approx(0.05 * np.sqrt(np.pi / 2), rel=0.02)
+
+
+def test_outside_the_brain_nothing_is_acquired() -> None:
+    image = np.ones((9, 8, 7), dtype=np.float32)
+    brain = np.zeros(image.shape, dtype=bool)
+    brain[2:5, 3:6, 1:4] = True
+    axes, _ = lattice(20.0)
+    x, y, z = (axis[:n] for axis, n in zip(axes, image.shape, strict=True))
+    made = acquire(1, "T2", image * 0, replace(PLAIN, bias=0.2), brain, (x, y, z))
+    np.testing.assert_array_equal(made > 0, brain)
+
+
+def test_blur_keeps_the_sum_and_thick_slices_blur_one_axis() -> None:
+    image = np.zeros((21, 23, 25), dtype=np.float32)
+    image[10, 11, 12] = 1
+    thick = soften(image, replace(PLAIN, slice_mm=4.0), 1.0)
+    assert thick.sum() == pytest.approx(1, abs=1e-5)
+    assert np.count_nonzero(thick) == np.count_nonzero(thick[10, 11]) > 3
+    blurred = soften(image, replace(PLAIN, blur=0.9), 1.0)
+    assert blurred.sum() == pytest.approx(1, abs=1e-4)
+    assert blurred[10, 11, 12] < 0.5
+    ringing = soften(image + 1, replace(PLAIN, ringing=0.4), 1.0)
+    assert ringing.min() < 1 < ringing.max() < 2
+
+
+def test_signals_stay_within_their_ranges_and_vary() -> None:
+    drawn = [draw_signals(seed) for seed in range(40)]
+    for modality, tissues in RATIOS.items():
+        for tissue, (low, high) in tissues.items():
+            ratios = [signals[modality][tissue] / WHITE[modality] for signals in drawn]
+            assert low - 1e-9 <= min(ratios) < low + 0.2 * (high - low)
+            assert high - 0.2 * (high - low) < max(ratios) <= high + 1e-9
+
+
+def test_the_scanner_variant_keeps_its_own_bias_small() -> None:
+    for seed in range(5):
+        wild, even = draw_scanners(seed), draw_scanners(seed, even=True)
+        for name, scanner in wild.items():
+            assert even[name] == replace(scanner, bias=scanner.bias * 0.2)
