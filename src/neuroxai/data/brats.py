@@ -112,7 +112,9 @@ def read_case(
     for what in asked[1:]:
         volume = read_nifti(chosen[what])
         pair = (first.path, volume.path)
-        volumes[what] = turned_to(shape, affine, volume.data, volume.affine, pair)
+        turned = turned_to(shape, affine, volume.data, volume.affine, pair)
+        # Negative strides are not for torch; what needed no turn is not copied.
+        volumes[what] = np.asfortranarray(turned)
         sources[what] = Source(volume.path, volume.sha256)
         warnings.extend(volume.warnings)
     truth = None

@@ -38,7 +38,7 @@ def turned_to(
     affine: NDArray[np.float64],
     names: tuple[str, str],
 ) -> NDArray[Any]:
-    """Turn a volume to the grid of ``shape`` and ``target`` by flips and permutations alone.
+    """View a volume on the grid of ``shape`` and ``target``, by flips and permutations alone.
 
     Parameters
     ----------
@@ -83,4 +83,4 @@ def turned_to(
             f"{file}: lies up to {gap:.4g} mm off {grid_file} in the body; "
             "register and resample them to one grid first, or repair the affine that is wrong"
         )
-    return np.ascontiguousarray(data)
+    return data

@@ -50,7 +50,7 @@ class Volume(Generic[Scalar]):
     Attributes
     ----------
     data
-        ``(I, J, K)``, C-contiguous; float32 for images, int32 for labels.
+        ``(I, J, K)``, float32 for images, int32 for labels; in the file's order of memory.
     affine
         ``(4, 4)`` float64, voxel index to millimeters in RAS+ world space.
     sha256
@@ -123,12 +123,14 @@ def read_nifti(path: str | os.PathLike[str], *, allow_constant: bool = False) ->
                 f"{path}: the image is constant (every voxel is {first}), it shows nothing; "
                 "check the export"
             )
-    data: NDArray[np.float32] = np.empty_like(raw.stored, dtype=np.float32, order="C")
+    data: NDArray[np.float32] = np.empty_like(raw.stored, dtype=np.float32, order="F")
     bad = 0
-    for i in range(len(data)):  # slice by slice: scaling in float64 would need twice the memory
+    for k in range(
+        raw.stored.shape[2]
+    ):  # slice by slice: scaling in float64 would need twice the memory
         with np.errstate(over="ignore", invalid="ignore"):
-            data[i] = _scaled(raw, i)
-        bad += int(data[i].size - np.isfinite(data[i]).sum())
+            data[..., k] = _scaled(raw, k)
+        bad += int(np.count_nonzero(~np.isfinite(data[..., k])))
     if bad:
         raise CaseError(
             f"{path}: {bad} of {data.size} voxels are NaN or infinite; repair the file, "
@@ -154,10 +156,10 @@ def read_labels(path: str | os.PathLike[str]) -> Volume[np.int32]:
     'int32'
     """
     raw = _read(path)
-    data: NDArray[np.int32] = np.empty_like(raw.stored, dtype=np.int32, order="C")
+    data: NDArray[np.int32] = np.empty_like(raw.stored, dtype=np.int32, order="F")
     bounds = np.iinfo(np.int32)
-    for i in range(len(data)):
-        values = _scaled(raw, i)
+    for k in range(raw.stored.shape[2]):
+        values = _scaled(raw, k)
         with np.errstate(invalid="ignore"):
             whole = np.isfinite(values) & (np.rint(values) == values)
             fits = whole & (values >= bounds.min) & (values <= bounds.max)
@@ -167,12 +169,12 @@ def read_labels(path: str | os.PathLike[str]) -> Volume[np.int32]:
                 f"{path}: labels must be whole numbers, got {example}; a label image that was "
                 "resampled needs nearest-neighbor interpolation"
             )
-        data[i] = values
+        data[..., k] = values
     return Volume(data, raw.affine, raw.sha256, str(path), raw.warnings)
 
 
-def _scaled(raw: _Raw, i: int) -> NDArray[Any]:
-    stored: NDArray[Any] = raw.stored[i]
+def _scaled(raw: _Raw, k: int) -> NDArray[Any]:
+    stored: NDArray[Any] = raw.stored[..., k]
     if raw.slope is None:
         return stored
     scaled: NDArray[Any] = stored.astype(np.float64) * raw.slope + raw.inter
