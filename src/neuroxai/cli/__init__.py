@@ -1,1 +1,72 @@
-"""Room."""
+"""The command line: one command a file, and the only place that prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from neuroxai.cli.demo import demo
+from neuroxai.cli.explain import explain
+from neuroxai.cli.methods import methods
+from neuroxai.cli.phantom import phantom
+from neuroxai.cli.predict import predict
+from neuroxai.cli.train import train
+from neuroxai.core.errors import NeuroXAIError
+from neuroxai.version import __version__
+
+app = typer.Typer(
+    name="neuroxai",
+    help="Explain deep networks that read brain MRI. Research use only, not for clinical use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (explain, predict, train, phantom, methods, demo):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"neuroxai {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Explain deep networks that read brain MRI. Research use only, not for clinical use."""
+
+
+def main() -> None:
+    """Run the command line; a user sees one sentence for an error and never a traceback."""
+    try:
+        app()
+    except NeuroXAIError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except MemoryError:
+        _fail("out of memory: explain fewer methods at once, or a smaller image", 1)
+    except Exception as error:
+        if os.environ.get("NEUROXAI_DEBUG"):
+            raise
+        _fail(
+            f"a fault inside NeuroXAI ({type(error).__name__}: {error}); "
+            "run again with NEUROXAI_DEBUG=1 and report what it prints",
+            70,
+        )
+
+
+def _fail(sentence: str, code: int) -> None:
+    line = " ".join(sentence.split())
+    typer.echo(f"neuroxai: {line}", err=True)
+    sys.exit(code)

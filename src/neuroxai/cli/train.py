@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
 
 
 def train(
@@ -32,42 +28,16 @@ def train(
     """Train a network; leave a checkpoint folder with its measured metrics."""
     from rich.console import Console
 
+    from neuroxai.cli.progress import stages
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.models.card import read_card
     from neuroxai.training import train as run
 
     tune_allocator()
-    with _bars(Console(stderr=True)) as bars:
-        stages: dict[str, TaskID] = {}
-
-        def report(stage: str, done: float, total: float) -> None:
-            if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=total)
-            bars.update(stages[stage], completed=done, total=total)
-
+    with stages() as report:
         folder = run(
             config, out, data=data, overrides=settings or [], resume=resume, progress=report
         )
     card = read_card(folder / "card.json")
     Console().print(f"{card.name}: {folder}", soft_wrap=True)
     Console().print_json(data=dict(card.metrics))
-
-
-def _bars(console: Console) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

@@ -1,0 +1,5 @@
+"""``python -m neuroxai``."""
+
+from neuroxai.cli import main
+
+main()

@@ -1,0 +1,224 @@
+"""Everything one explained case leaves on disk: maps, sidecars, prediction, montages, summary."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation, versions
+from neuroxai.data.case import Case
+from neuroxai.data.placement import Placement
+from neuroxai.explainer import Explanations
+from neuroxai.patient_map import PatientMap, word, write_json
+from neuroxai.prediction import Prediction
+from neuroxai.render.figures import draw_modalities, draw_planes
+from neuroxai.render.scan import HeatMap, Scan
+
+
+@dataclass
+class CaseReport:
+    """Collects a case's results, target by target, and takes them back if something fails.
+
+    Parameters
+    ----------
+    out
+        The folder for all files.
+    """
+
+    out: Path
+    written: list[Path] = field(default_factory=list)
+    montages: list[Path] = field(default_factory=list)
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _made_folder: bool = False
+
+    def __post_init__(self) -> None:
+        self._made_folder = not self.out.exists()
+
+    def add(self, explanations: Explanations) -> None:
+        """Write one target's maps, sidecars and montages, and the prediction."""
+        maps = [explanations[name] for name in explanations]
+        first: PatientMap = maps[0]
+        prediction = explanations.prediction
+        if prediction is not None and not self.targets:
+            labels = prediction.save(self.out)
+            self.written += [labels] if labels is not None else []
+        for patient_map in maps:
+            path = patient_map.save(self.out)
+            self.written += [path, path.with_name(f"{patient_map.stem}.json")]
+        target = str(first.explanation.target["name"])
+        pictures = self._draw(first, maps, prediction, target)
+        self.montages += pictures
+        self.written += pictures
+        self.targets[target] = {
+            "target": dict(first.explanation.target),
+            "score": first.explanation.score[0],
+            "methods": {m.explanation.method: _row(m) for m in maps},
+            "refused": dict(explanations.refused),
+            "montages": [picture.name for picture in pictures],
+        }
+
+    def _draw(
+        self,
+        first: PatientMap,
+        maps: Sequence[PatientMap],
+        prediction: Prediction | None,
+        target: str,
+    ) -> list[Path]:
+        scan, heats = picture_of(first.case, first.placement, maps, prediction)
+        facts = _facts(first, maps, prediction)
+        stem = first.stem.split("_desc-")[0]
+        pictures = [
+            draw_modalities(
+                scan, heats, target, self.out / f"{stem}_montage-modalities.png", facts=facts
+            )
+        ]
+        if scan.slice_only is None:
+            pictures.append(
+                draw_planes(
+                    scan,
+                    heats,
+                    target,
+                    self.out / f"{stem}_montage-planes.png",
+                    modality=strongest_modality(maps),
+                    facts=facts,
+                )
+            )
+        return pictures
+
+    def finish(self, explanations: Explanations, *, seconds: float) -> Path:
+        """Write ``summary.json`` and return its path."""
+        first: PatientMap = explanations[next(iter(explanations))]
+        prediction = explanations.prediction
+        content = {
+            "case": first.case.name,
+            "model": dict(first.model),
+            "prediction": prediction.describe() if prediction is not None else None,
+            "targets": self.targets,
+            "warnings": list(explanations.warnings),
+            "seconds": round(seconds, 3),
+            "peak_memory_mb": peak_memory_mb(),
+            "provenance": {**first.explanation.provenance, "versions": versions()},
+            "use": NOT_FOR_CLINICAL_USE,
+        }
+        path = write_json(self.out / "summary.json", content)
+        self.written.append(path)
+        return path
+
+    def take_back(self) -> None:
+        """Remove what was written so far, so that a failed run leaves nothing half-done."""
+        extra = [self.out / "dataset_description.json", self.out / ".bidsignore"]
+        for path in [*self.written, *(extra if self._made_folder else [])]:
+            path.unlink(missing_ok=True)
+        if self._made_folder and self.out.is_dir() and not any(self.out.iterdir()):
+            self.out.rmdir()
+
+
+def picture_of(
+    case: Case,
+    placement: Placement,
+    maps: Sequence[PatientMap],
+    prediction: Prediction | None,
+) -> tuple[Scan, list[HeatMap]]:
+    """Return a case and its maps on the RAS+ grid, ready to be drawn."""
+    used = {channel for m in maps for channel in m.channels if m.channels != ("all",)}
+    names = [name for name in case.volumes if name in used] or list(case.volumes)
+    labels = prediction.labels if prediction is not None else None
+    scan = Scan(
+        name=case.name,
+        modalities={name: placement.to_ras(case.volumes[name]) for name in names},
+        spacing=spacing_ras(placement),
+        prediction=placement.to_ras(labels) if labels is not None else None,
+        truth=placement.to_ras(case.truth) if case.truth is not None else None,
+        slice_only=placement.slice_index,
+    )
+    heats = [
+        HeatMap(
+            method=m.explanation.method,
+            title=m.explanation.title,
+            values=placement.to_ras(m.volume()),
+            signed=m.explanation.signed,
+            channels=("",) if m.channels == ("all",) else m.channels,
+        )
+        for m in maps
+    ]
+    return scan, heats
+
+
+def spacing_ras(placement: Placement) -> tuple[float, float, float]:
+    """Return the voxel size in mm along X, Y, Z."""
+    x, y, z = np.linalg.norm(placement.ras_affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
+
+
+def strongest_modality(maps: Sequence[PatientMap]) -> str:
+    """Return the modality that most of the attribution lies in, over all maps by modality."""
+    shares: dict[str, float] = {}
+    for m in maps:
+        if m.channels == ("all",):
+            continue
+        size = m.explanation.values[0].abs().flatten(1).sum(dim=1).double()
+        for channel, share in zip(m.channels, (size / size.sum().clamp(min=1e-30)), strict=True):
+            shares[channel] = shares.get(channel, 0.0) + float(share)
+    if not shares:
+        return next(iter(maps[0].case.volumes))
+    return max(shares, key=shares.__getitem__)
+
+
+def gap_of(explanation: Explanation) -> float | None:
+    """Return the worst completeness gap of an explanation, None where it has none."""
+    gaps = [g for g in explanation.diagnostics.get("completeness_gap", ()) if g is not None]
+    return max(gaps, default=None)
+
+
+def peak_memory_mb() -> int:
+    """Return the largest resident size this process ever had, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def _row(patient_map: PatientMap) -> dict[str, Any]:
+    explanation = patient_map.explanation
+    return {
+        "file": f"{patient_map.stem}.nii.gz",
+        "seconds": round(explanation.seconds, 3),
+        "completeness_gap": gap_of(explanation),
+        "layer": explanation.layer,
+        "diagnostics": dict(explanation.diagnostics),
+        "notes": list(explanation.notes),
+    }
+
+
+def _facts(
+    first: PatientMap, maps: Sequence[PatientMap], prediction: Prediction | None
+) -> dict[str, str]:
+    target = first.explanation.target
+    facts = {f"target's mean {target['scale']}": f"{first.explanation.score[0]:.4g}"}
+    if prediction is not None and prediction.probabilities:
+        facts["probabilities"] = ", ".join(
+            f"{name} {chance:.1%}" for name, chance in prediction.probabilities.items()
+        )
+    if prediction is not None and prediction.labels is not None:
+        facts["predicted"] = ", ".join(
+            f"{name} {volume:.1f} ml" for name, volume in prediction.volumes_ml().items()
+        )
+    if prediction is not None and prediction.dice():
+        facts["Dice"] = ", ".join(f"{n} {value:.2f}" for n, value in prediction.dice().items())
+    if target.get("within"):
+        facts["within"] = str(target["within"])
+    facts["model"] = str(first.model["name"])
+    gaps = [(m.explanation.title, gap_of(m.explanation)) for m in maps]
+    known = [f"{title} {gap:.1%}" for title, gap in gaps if gap is not None]
+    if known:
+        facts["completeness gap"] = ", ".join(known)
+    return facts
+
+
+def report_folder(out: Path | None, name: str) -> Path:
+    """Return where a case's results go by default: ``neuroxai-out/CASE``."""
+    return out if out is not None else Path("neuroxai-out") / word(name)

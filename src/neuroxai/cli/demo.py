@@ -1,0 +1,32 @@
+"""``neuroxai demo``: both showcases of the paper, from nothing to a page with pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the page.")] = Path("demo"),
+    seed: Annotated[int, typer.Option("--seed", help="Of the training and the maps.")] = 0,
+) -> None:
+    """Grade and segment synthetic gliomas, explain both, and write a page with pictures."""
+    from rich.console import Console
+
+    from neuroxai.cli.progress import stages
+    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.demo import run
+
+    tune_allocator()
+    with stages() as report:
+        made = run(out, seed=seed, report=report)
+    console = Console(highlight=False)
+    for fact in made.facts:
+        console.print(fact, soft_wrap=True)
+    console.print(
+        f"{'Written' if made.fresh else 'Already there'}: {made.page.resolve()}", soft_wrap=True
+    )
+    console.print(NOT_FOR_CLINICAL_USE)

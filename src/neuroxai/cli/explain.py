@@ -1,0 +1,154 @@
+"""``neuroxai explain``: why did the network say so."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from neuroxai.cli import options
+from neuroxai.cli.progress import bars
+
+if TYPE_CHECKING:
+    from neuroxai.case_report import CaseReport
+    from neuroxai.explainer import Watcher
+    from neuroxai.methods.base import Method
+    from neuroxai.models.checkpoint import Model
+
+
+def explain(
+    case: options.CasePath = None,
+    file: options.File = None,
+    model: options.ModelName = "deepseg-phantom",
+    method: options.Methods = None,
+    target: options.Targets = None,
+    layer: options.Layer = None,
+    within: options.Within = None,
+    slice_index: options.Slice = None,
+    parameter: options.Parameters = None,
+    layout: options.LayoutName = None,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    out: options.Out = None,
+) -> None:
+    """Explain a network's answer with maps on the patient's own scan. Not for clinical use."""
+    from neuroxai.case_report import CaseReport, report_folder
+    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.target import named_target
+    from neuroxai.explainer import explain as run
+    from neuroxai.explainer import outputs_of
+    from neuroxai.models.checkpoint import load_model
+
+    started = time.perf_counter()
+    tune_allocator()
+    made = _methods(method or ["all"], layer, parameter)
+    loaded = load_model(model)
+    outputs = outputs_of(loaded)
+    words = target or _default_targets(loaded)
+    targets = [named_target(word, outputs) for word in words]
+    study = options.read_one_case(case, file, layout, loaded)
+    report = CaseReport(report_folder(out, study.name))
+    progress = _Progress(made, len(targets))
+    try:
+        with progress:
+            for question in targets:
+                watcher = progress.watch(question.name)
+                explanations = run(
+                    loaded, study, made, question, within=within, slice_index=slice_index,
+                    seed=seed, device=device, watcher=watcher,
+                )  # fmt: skip
+                progress.write(question.name)
+                report.add(explanations)
+        report.finish(explanations, seconds=time.perf_counter() - started)
+    except BaseException:
+        report.take_back()
+        raise
+    print_report(report, explanations.warnings)
+
+
+def print_report(report: CaseReport, warnings: tuple[str, ...]) -> None:
+    """Print each method's time and completeness gap, and where the files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+
+    console = Console(highlight=False)
+    table = Table()
+    for column in ("Target", "Method"):
+        table.add_column(column)
+    for column in ("Time", "Completeness gap"):
+        table.add_column(column, justify="right")
+    table.add_column("Note", overflow="fold")
+    for name, entry in report.targets.items():
+        for method, row in entry["methods"].items():
+            gap = row["completeness_gap"]
+            notes = [*([f"layer {row['layer']}"] if row["layer"] else []), *row["notes"]]
+            table.add_row(
+                name,
+                method,
+                f"{row['seconds']:.1f} s",
+                "" if gap is None else f"{gap:.2%}",
+                "; ".join(notes),
+            )
+        for method, reason in entry["refused"].items():
+            table.add_row(name, method, "", "", f"no map: {reason}")
+    console.print(table)
+    for warning in warnings:
+        console.print(f"Warning: {warning}", soft_wrap=True)
+    console.print(f"Written: {len(report.written)} files in {report.out}", soft_wrap=True)
+    console.print(NOT_FOR_CLINICAL_USE)
+
+
+def _methods(words: list[str], layer: str | None, parameters: list[str] | None) -> list[Method]:
+    from neuroxai.core.errors import MethodError
+    from neuroxai.methods import make_method, make_methods
+
+    wanted = make_methods("all" if "all" in words else words, layer)
+    given = options.parse_parameters(parameters)
+    for name in given:
+        if name not in [method.name for method in wanted]:
+            make_method(name)
+            raise MethodError(f"--set {name}: the method {name} is not asked for, add --method")
+    layered = {"layer": layer} if layer else {}
+    return [
+        make_method(m.name, {**(layered if hasattr(m, "layer") else {}), **given[m.name]})
+        if m.name in given
+        else m
+        for m in wanted
+    ]
+
+
+def _default_targets(model: Model) -> list[str]:
+    return list(model.card.regions)[:1] or ["predicted"]
+
+
+class _Progress:
+    """One bar over all targets; a step is one gradient of the network."""
+
+    def __init__(self, methods: list[Method], targets: int) -> None:
+        self._bar = bars()
+        self._steps = sum(max(1, method.gradients) for method in methods)
+        self._targets = targets
+        self._done = 0
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        self._task = self._bar.add_task("Starting", total=self._steps * self._targets)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def watch(self, target: str) -> Watcher:
+        from neuroxai.explainer import Watcher
+
+        return Watcher(
+            lambda method: self._bar.update(self._task, description=f"{target}: {method.title}"),
+            lambda samples: self._bar.advance(self._task, samples),
+        )
+
+    def write(self, target: str) -> None:
+        self._done += 1
+        self._bar.update(
+            self._task, completed=self._steps * self._done, description=f"{target}: writing"
+        )

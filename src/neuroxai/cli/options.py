@@ -1,0 +1,120 @@
+"""The options that commands share, so that a word means the same everywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neuroxai.core.errors import CaseError, MethodError
+
+if TYPE_CHECKING:
+    from neuroxai.data.case import Case
+    from neuroxai.models.checkpoint import Model
+
+CasePath = Annotated[
+    Path | None,
+    typer.Argument(metavar="CASE", help="A case folder in any BraTS layout.", show_default=False),
+]
+File = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file", metavar="MODALITY=PATH", help="One file of the case, e.g. T1ce=t1c.nii.gz."
+    ),
+]
+LayoutName = Annotated[
+    str | None, typer.Option("--layout", help="Label numbering, e.g. brats2021; told from names.")
+]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A shipped network's name or a checkpoint folder.")
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="A method's word, repeatable, or all; see 'neuroxai methods'."),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="WT, TC, ET, a class name or number; repeatable."),
+]
+Layer = Annotated[
+    str | None, typer.Option("--layer", help="Layer for Grad-CAM and guided Grad-CAM.")
+]
+Within = Annotated[
+    str | None,
+    typer.Option("--within", help="Restrict the target: prediction, truth, or lesion:N."),
+]
+Slice = Annotated[
+    int | None,
+    typer.Option("--slice", help="Axial slice for a 2D network, counted from the feet."),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="METHOD.NAME=VALUE", help="A method's parameter; repeatable."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything that draws random numbers.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", help="Folder for results; default neuroxai-out/CASE."),
+]
+
+
+def read_one_case(
+    case: Path | None, files: list[str] | None, layout: str | None, model: Model
+) -> Case:
+    """Read the case a command was given, with the modalities the model needs."""
+    from neuroxai.data.brats import read_case
+
+    given: dict[str, str] = {}
+    for pair in files or []:
+        name, equals, path = pair.partition("=")
+        if not equals or not path:
+            raise CaseError(f"--file {pair!r}: expected MODALITY=PATH, e.g. FLAIR=flair.nii.gz")
+        given[_spelled(name)] = path
+    if case is None and not given:
+        raise CaseError("no case was given: name a case folder, or files with --file")
+    return read_case(
+        case, modalities=case_modalities(model, case, given), files=given or None, layout=layout
+    )
+
+
+def case_modalities(model: Model, case: Path | None, given: dict[str, str]) -> tuple[str, ...]:
+    """Return what must be there: the model's modalities, and what it takes to choose a slice."""
+    from neuroxai.data.case import MODALITIES
+
+    needed = set(model.card.modalities)
+    ordered = [name for name in MODALITIES if name in needed]
+    return tuple(ordered + [name for name in model.card.modalities if name not in MODALITIES])
+
+
+def parse_parameters(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
+    """Return ``METHOD.NAME=VALUE`` pairs as method to parameters.
+
+    Examples
+    --------
+    >>> parse_parameters(["smoothgrad.samples=8"])
+    {'smoothgrad': {'samples': 8}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for pair in pairs or []:
+        left, equals, text = pair.partition("=")
+        method, dot, name = left.partition(".")
+        if not equals or not dot or not name:
+            raise MethodError(
+                f"--set {pair!r}: expected METHOD.NAME=VALUE, e.g. integrated_gradients.steps=16"
+            )
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found.setdefault(method, {})[name] = value
+    return found
+
+
+def _spelled(modality: str) -> str:
+    from neuroxai.data.case import MODALITIES
+
+    known = {name.lower(): name for name in (*MODALITIES, "truth")}
+    return known.get(modality.lower(), modality)

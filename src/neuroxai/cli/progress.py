@@ -1,0 +1,47 @@
+"""Progress bars, on the error stream so that results can be piped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+def bars() -> Progress:
+    """Return the one kind of progress display: what, how far, how long, how long still."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description:<44}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, float, float], None]]:
+    """Show a bar for every stage that is reported."""
+    with bars() as shown:
+        known: dict[str, TaskID] = {}
+
+        def report(stage: str, done: float, total: float) -> None:
+            if stage not in known:
+                known[stage] = shown.add_task(stage, total=total)
+            shown.update(known[stage], completed=done, total=total)
+
+        yield report
