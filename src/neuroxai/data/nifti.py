@@ -125,9 +125,8 @@ def read_nifti(path: str | os.PathLike[str], *, allow_constant: bool = False) ->
             )
     data: NDArray[np.float32] = np.empty_like(raw.stored, dtype=np.float32, order="F")
     bad = 0
-    for k in range(
-        raw.stored.shape[2]
-    ):  # slice by slice: scaling in float64 would need twice the memory
+    # Slice by slice: scaling all in float64 would need twice the memory.
+    for k in range(raw.stored.shape[2]):
         with np.errstate(over="ignore", invalid="ignore"):
             data[..., k] = _scaled(raw, k)
         bad += int(np.count_nonzero(~np.isfinite(data[..., k])))
