@@ -58,6 +58,7 @@ class CaseReport:
         self.targets[target] = {
             "target": dict(first.explanation.target),
             "score": first.explanation.score[0],
+            "shared_seconds": round(explanations.shared_seconds, 3),
             "methods": {m.explanation.method: _row(m) for m in maps},
             "refused": dict(explanations.refused),
             "montages": [picture.name for picture in pictures],

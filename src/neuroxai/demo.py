@@ -288,6 +288,8 @@ def _map_table(entries: Sequence[_Explained]) -> Table:
     rows = []
     for entry in entries:
         for target, found in entry.report.targets.items():
+            shared = f"{found['shared_seconds']:.1f}"
+            rows.append((entry.case.name, target, "(passes that methods share)", shared, "", ""))
             for method, row in found["methods"].items():
                 gap = row["completeness_gap"]
                 rows.append(
@@ -305,8 +307,8 @@ def _map_table(entries: Sequence[_Explained]) -> Table:
         header=("Case", "Target", "Method", "Time (s)", "Completeness gap (%)", "Notes"),
         rows=tuple(rows),
         note="Completeness gap: how far a path method's attributions are from adding up to the "
-        "change of the target between baseline and scan; 0 is exact. The gradient and the guided "
-        "gradient of a case are taken in one shared pass, whose time stands with the first.",
+        "change of the target between baseline and scan; 0 is exact. The gradient, the guided "
+        "gradient and all class activation maps come from one shared forward pass.",
     )
 
 

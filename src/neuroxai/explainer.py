@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -56,6 +57,9 @@ class Explanations(Mapping[str, Any]):
         What the network says of the case; None for a tensor.
     output
         The model output at the explained point.
+    shared_seconds
+        What the passes took that the gradient, the guided gradient and all layer maps share; it
+        is in none of the methods' own times.
     warnings
         What is odd about the case but safe to use.
     """
@@ -63,6 +67,7 @@ class Explanations(Mapping[str, Any]):
     maps: Mapping[str, PatientMap | Explanation]
     refused: Mapping[str, str]
     output: Tensor
+    shared_seconds: float = 0.0
     prediction: Prediction | None = None
     warnings: tuple[str, ...] = ()
 
@@ -176,7 +181,9 @@ def explain(
     refused: dict[str, str] = {}
     asks = reduce(or_, (method.asks for method in made), Asks())
     with probe.at(x, asks):
+        started = time.perf_counter()
         output = probe.output()
+        shared_seconds = time.perf_counter() - started
         for method in made:
             watcher.on_method(method)
             try:
@@ -188,7 +195,7 @@ def explain(
     if not explanations:
         raise MethodError("; ".join(refused.values()))
     if prepared is None or not isinstance(model, Model) or not isinstance(subject, Case):
-        return Explanations(explanations, refused, output.cpu())
+        return Explanations(explanations, refused, output.cpu(), shared_seconds)
     identity = describe_model(model)
     maps = {
         name: PatientMap(
@@ -202,7 +209,7 @@ def explain(
     }
     prediction = read_output(output, outputs, subject, prepared.placement)
     warnings = (*subject.warnings, *prepared.warnings)
-    return Explanations(maps, refused, output.cpu(), prediction, warnings)
+    return Explanations(maps, refused, output.cpu(), shared_seconds, prediction, warnings)
 
 
 def predict(

@@ -90,11 +90,6 @@ class PatientMap:
             "file": path.name,
             "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "channels": list(self.channels),
-            "units": "target per unit of the network's normalized input"
-            if self.explanation.method in ("vanilla_gradient", "guided_backprop", "smoothgrad")
-            else "arbitrary, signed"
-            if self.explanation.signed
-            else "arbitrary, not negative",
             **self.explanation.describe(),
             "model": dict(self.model),
             "inputs": {

@@ -74,12 +74,14 @@ def print_report(report: CaseReport, warnings: tuple[str, ...]) -> None:
 
     console = Console(highlight=False)
     table = Table()
-    for column in ("Target", "Method"):
-        table.add_column(column)
-    for column in ("Time", "Completeness gap"):
-        table.add_column(column, justify="right")
+    table.add_column("Target")
+    table.add_column("Method", no_wrap=True)
+    table.add_column("Time", justify="right", no_wrap=True)
+    table.add_column("Gap", justify="right")
     table.add_column("Note", overflow="fold")
     for name, entry in report.targets.items():
+        shared = f"{entry['shared_seconds']:.1f} s"
+        table.add_row(name, "(passes that methods share)", shared, "", "")
         for method, row in entry["methods"].items():
             gap = row["completeness_gap"]
             notes = [*([f"layer {row['layer']}"] if row["layer"] else []), *row["notes"]]
@@ -93,6 +95,7 @@ def print_report(report: CaseReport, warnings: tuple[str, ...]) -> None:
         for method, reason in entry["refused"].items():
             table.add_row(name, method, "", "", f"no map: {reason}")
     console.print(table)
+    console.print("Gap: completeness gap of path methods, 0 % is exact.")
     for warning in warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
     console.print(f"Written: {len(report.written)} files in {report.out}", soft_wrap=True)

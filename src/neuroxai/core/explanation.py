@@ -47,8 +47,9 @@ class Explanation:
     ----------
     values
         Signed, the shape of the input (one channel for class activation maps), on the CPU.
-    method, title, signed
-        The method's word, its name for people, and whether negative values mean something.
+    method, title, signed, units
+        The method's word, its name for people, whether negative values mean something, and what
+        one unit is.
     parameters
         The method's parameters.
     target
@@ -65,6 +66,7 @@ class Explanation:
     method: str
     title: str
     signed: bool
+    units: str
     parameters: Mapping[str, Any]
     target: Mapping[str, Any]
     score: tuple[float, ...]
@@ -80,6 +82,7 @@ class Explanation:
             "method": self.method,
             "title": self.title,
             "signed": self.signed,
+            "units": self.units,
             "parameters": dict(self.parameters),
             "target": dict(self.target),
             "score": list(self.score),

@@ -37,6 +37,8 @@ class Method(ABC):
     """The name for people."""
     signed: ClassVar[bool] = True
     """Whether negative values are evidence against the target."""
+    units: ClassVar[str] = "target per unit of the network's input"
+    """What one unit of the map is."""
     citation: ClassVar[str]
     """DOI or arXiv number."""
 
@@ -84,6 +86,7 @@ class Method(ABC):
                 method=self.name,
                 title=self.title,
                 signed=self.signed,
+                units=self.units,
                 parameters=self.parameters(),
                 target=bound.description,
                 score=tuple(float(s) for s in score),

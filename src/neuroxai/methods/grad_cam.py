@@ -44,6 +44,7 @@ class GradCAM(Method):
     name: ClassVar[str] = "grad_cam"
     title: ClassVar[str] = "Grad-CAM"
     signed: ClassVar[bool] = False
+    units: ClassVar[str] = "activation times gradient, arbitrary"
     citation: ClassVar[str] = "arXiv:1610.02391"
 
     layer: str = AUTO

@@ -57,6 +57,7 @@ class GuidedIntegratedGradients(Method):
 
     name: ClassVar[str] = "guided_integrated_gradients"
     title: ClassVar[str] = "Guided integrated gradients"
+    units: ClassVar[str] = "target; adds up to its change from baseline to input"
     citation: ClassVar[str] = "arXiv:2106.09788"
 
     steps: int = 200

@@ -92,6 +92,7 @@ class IntegratedGradients(Method):
 
     name: ClassVar[str] = "integrated_gradients"
     title: ClassVar[str] = "Integrated gradients"
+    units: ClassVar[str] = "target; adds up to its change from baseline to input"
     citation: ClassVar[str] = "arXiv:1703.01365"
 
     steps: int = 32
