@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError, MissingExtraError
 from neuroxai.data.case import CLASSES, MODALITIES
-from neuroxai.data.phantom import VARIANTS, Phantom, anatomy, make_phantom
+from neuroxai.data.phantom import VARIANTS, Phantom, anatomy, make, make_phantom
+from neuroxai.data.phantom.artifacts import Scanner, draw_scanners
 from neuroxai.data.phantom.make import MIDDLE, grid
 
 pytest.importorskip("nilearn", reason="the phantoms' anatomy lies in nilearn")
@@ -247,6 +249,24 @@ def test_the_grade_shows_in_the_planted_cause_and_nowhere_else(variant: str, see
         assert mask[relabeled].all()
     else:
         assert not relabeled.any()
+
+
+@pytest.mark.parametrize(("variant", "name"), [("rim_t1ce", "T1ce"), ("edema_flair", "FLAIR")])
+def test_no_blur_or_ringing_carries_the_grade_away(
+    monkeypatch: pytest.MonkeyPatch, variant: str, name: str
+) -> None:
+    def poor(seed: int, *, even: bool = False) -> dict[str, Scanner]:
+        drawn = draw_scanners(seed, even=even)
+        return {m: replace(s, blur=4.0, slice_mm=9.0, ringing=0.5) for m, s in drawn.items()}
+
+    monkeypatch.setattr(make, "draw_scanners", poor)
+    high, low = (
+        make_phantom(3, spacing=3.0, variant=variant, grade=grade) for grade in ("HGG", "LGG")
+    )
+    assert high.cause is not None
+    changed = high.case.volumes[name] != low.case.volumes[name]
+    assert changed.any()
+    assert not (changed & ~high.cause.mask).any()
 
 
 def test_a_drawn_grade_is_one_of_the_two_pure_ones() -> None:

@@ -95,6 +95,7 @@ def make_phantom(
     ((64, 64, 54), 'HGG')
     """
     check_request(seed, spacing, grade, variant, tumor)
+    seed, spacing = int(seed), float(spacing)
     generator = stream(seed, "case")
     healthy, high, other = generator.random(3)
     if tumor is None:
