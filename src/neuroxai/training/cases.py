@@ -93,8 +93,8 @@ def gather(
     """Return the cases to train on and those held out.
 
     Each case is prepared once and kept in the cache folder under a hash of all that decides it, so
-    the next start only maps files. Cases without what the task needs (a truth, or a grade) are
-    refused by name.
+    the next start only maps files. A case without truth is refused by name; for a classifier one
+    without tumor or grade is left out.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def gather(
     tell("Preparing cases", len(wanted) - len(todo), len(wanted))
     for done, _ in enumerate(_run(todo, folder, _worker_count(config)), start=1):
         tell("Preparing cases", len(wanted) - len(todo) + done, len(wanted))
-    return [_load(folder, job) for job in train], [_load(folder, job) for job in test]
+    return _load(folder, train), _load(folder, test)
 
 
 def patient_of(name: str) -> str:
@@ -319,16 +319,14 @@ def _volume(
 def _slices(
     job: _Job, case: Case, preprocessing: Any
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """Return axial slices through the tumor, the largest first, and the grade for each."""
+    """Return axial slices through the tumor, the largest first, and the grade for each.
+
+    None from a case without tumor or without one of the grades: there is nothing to learn from it.
+    """
     from neuroxai.data.placement import Placement
 
-    grade = case.grade
-    if grade not in job.classes:
-        raise CaseError(
-            f"{case.name}: its grade is {grade}, expected one of {', '.join(job.classes)}"
-        )
-    truth = case.truth
-    if truth is None or not truth.any():
+    grade, truth = case.grade, case.truth
+    if grade not in job.classes or truth is None or not truth.any():
         return np.empty((0, 0, 0, 0), np.float16), np.empty(0, np.uint8)
     areas = Placement.fit(case.shape, case.affine).to_ras(truth > 0).sum(axis=(0, 1))
     # The largest, then others spread evenly over the slices at least half as large.
@@ -368,15 +366,24 @@ def _is_done(folder: Path, key: str) -> bool:
     return True
 
 
-def _load(folder: Path, job: _Job) -> Prepared:
-    meta = json.loads((folder / f"{job.key}.json").read_bytes())
-    return Prepared(
-        name=meta["name"],
-        group=job.group,
-        images=np.load(folder / f"{job.key}.x.npy", mmap_mode="r", allow_pickle=False),
-        truth=np.load(folder / f"{job.key}.y.npy", mmap_mode="r", allow_pickle=False),
-        start=tuple(meta["start"]),
-        shape=tuple(meta["shape"]),
-        counts=tuple(meta["counts"]),
-        spacing=float(meta["spacing"]),
-    )
+def _load(folder: Path, jobs: Sequence[_Job]) -> list[Prepared]:
+    """Map prepared cases from the cache; those with nothing in them are left out."""
+    cases = []
+    for job in jobs:
+        truth = np.load(folder / f"{job.key}.y.npy", mmap_mode="r", allow_pickle=False)
+        if not truth.size:
+            continue
+        meta = json.loads((folder / f"{job.key}.json").read_bytes())
+        cases.append(
+            Prepared(
+                name=meta["name"],
+                group=job.group,
+                images=np.load(folder / f"{job.key}.x.npy", mmap_mode="r", allow_pickle=False),
+                truth=truth,
+                start=tuple(meta["start"]),
+                shape=tuple(meta["shape"]),
+                counts=tuple(meta["counts"]),
+                spacing=float(meta["spacing"]),
+            )
+        )
+    return cases

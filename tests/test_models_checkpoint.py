@@ -1,0 +1,238 @@
+"""Checkpoints: what is saved is what is loaded, and nothing else is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from neuroxai.core.errors import ModelError, OutputError
+from neuroxai.models import Card, DeepSeg, load_model, save_checkpoint, shipped_models
+
+ARGUMENTS = {"in_channels": 2, "out_channels": 3, "filters": 2, "depth": 2}
+CARD = Card(
+    name="small",
+    architecture="deepseg",
+    arguments=ARGUMENTS,
+    task="segmentation",
+    modalities=("FLAIR", "T1ce"),
+    classes=("background", "NCR", "ET"),
+    regions={"TC": ("NCR", "ET")},
+    activation="softmax",
+)
+
+
+def _network() -> DeepSeg:
+    torch.manual_seed(1)
+    network = DeepSeg(2, 3, filters=2, depth=2)
+    network(torch.randn(3, 2, 8, 4, 12))
+    return network
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_checkpoint(tmp_path / "run" / "checkpoint", _network(), CARD)
+
+
+def test_float32_comes_back_bit_for_bit(folder: Path) -> None:
+    model = load_model(folder)
+    for name, value in _network().state_dict().items():
+        assert torch.equal(model.network.state_dict()[name], value), name
+    assert not model.network.training
+    assert not any(p.requires_grad for p in model.network.parameters())
+    payload = (folder / "model.safetensors").read_bytes()
+    assert model.weights_sha256 == hashlib.sha256(payload).hexdigest()
+    assert model.card == dataclasses.replace(CARD, weights_sha256=model.weights_sha256)
+    assert model.folder == folder
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["checkpoint"]
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.safetensors"]
+
+
+def test_float16_halves_kernels_and_keeps_vectors(tmp_path: Path) -> None:
+    network = _network()
+    network.state_dict()["encoder.0.norm1.running_var"].fill_(1e-9)
+    save_checkpoint(tmp_path / "half", network, CARD, dtype="float16")
+    model = load_model(tmp_path / "half")
+    on_disk = load_file(tmp_path / "half" / "model.safetensors")
+    for name, value in network.state_dict().items():
+        wanted = value.half().float() if value.ndim > 1 else value
+        assert torch.equal(model.network.state_dict()[name], wanted), name
+        if value.ndim > 1:
+            assert on_disk[name].dtype == torch.float16
+    assert model.card.weights_dtype == "float16"
+
+
+def test_equal_networks_give_equal_files(folder: Path, tmp_path: Path) -> None:
+    again = save_checkpoint(tmp_path / "again", _network(), CARD)
+    for name in ("card.json", "model.safetensors"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_an_older_checkpoint_is_replaced_and_anything_else_is_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    save_checkpoint(folder, _network(), dataclasses.replace(CARD, name="newer"))
+    assert load_model(folder).card.name == "newer"
+    (folder / "diary.txt").write_text("dear")
+    with pytest.raises(OutputError, match="no checkpoint"):
+        save_checkpoint(folder, _network(), CARD)
+    assert (folder / "diary.txt").read_text() == "dear"
+
+
+def test_a_failed_save_leaves_the_older_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    real, calls = Path.rename, []
+
+    def fail_second(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_second)
+    with pytest.raises(OutputError, match="No space left"):
+        save_checkpoint(folder, _network(), dataclasses.replace(CARD, name="newer"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_what_must_not_be_saved_is_refused(tmp_path: Path) -> None:
+    network = _network()
+    with pytest.raises(ModelError, match="float32 or float16"):
+        save_checkpoint(tmp_path / "a", network, CARD, dtype="bfloat16")
+    with pytest.raises(ModelError, match="has shape"):
+        save_checkpoint(
+            tmp_path / "a",
+            network,
+            dataclasses.replace(CARD, arguments={**ARGUMENTS, "filters": 3}),
+        )
+    nn.init.constant_(network.output.weight, 1e6)
+    with pytest.raises(ModelError, match=r"output\.weight overflows float16"):
+        save_checkpoint(tmp_path / "a", network, CARD, dtype="float16")
+    nn.init.constant_(network.output.weight, float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        save_checkpoint(tmp_path / "a", network, CARD)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_changed_byte_is_noticed(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    payload = bytearray(path.read_bytes())
+    payload[-1] ^= 1
+    path.write_bytes(payload)
+    with pytest.raises(ModelError, match=r"model\.safetensors: sha256 is .* the card pins"):
+        load_model(folder)
+
+
+def _drop(state: dict[str, Tensor]) -> None:
+    del state["output.bias"]
+
+
+def _add(state: dict[str, Tensor]) -> None:
+    state["output.bia"] = torch.zeros(3)
+
+
+def _reshape(state: dict[str, Tensor]) -> None:
+    state["output.bias"] = torch.zeros(4)
+
+
+def _poison(state: dict[str, Tensor]) -> None:
+    state["output.bias"] = torch.tensor([0, torch.inf, 0])
+
+
+def _retype(state: dict[str, Tensor]) -> None:
+    state["output.bias"] = torch.zeros(3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (_drop, "'output.bias' is missing"),
+        (_add, "unknown tensor 'output.bia'; did you mean 'output.bias'"),
+        (_reshape, r"shape \(4,\), expected \(3,\)"),
+        (_poison, "not finite"),
+        (_retype, "int64, expected torch.float32"),
+    ],
+)
+def test_weights_must_fit_exactly(
+    folder: Path, spoil: Callable[[dict[str, Tensor]], None], word: str
+) -> None:
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    spoil(state)
+    save_file(state, path)
+    _pin(folder)
+    with pytest.raises(ModelError, match=word) as caught:
+        load_model(folder)
+    assert "model.safetensors" in str(caught.value)
+
+
+def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
+    for payload in (b"", b"\x80\x04.", b"\xff" * 100):
+        (folder / "model.safetensors").write_bytes(payload)
+        _pin(folder)
+        with pytest.raises(ModelError, match="not a safetensors file"):
+            load_model(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="no such file"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("architecture", "deepsek", "did you mean 'deepseg'"),
+        ("arguments", {"fliters": 2}, "cannot be built"),
+        ("arguments", {"filters": "two"}, "cannot be built"),
+    ],
+)
+def test_a_card_that_names_no_network_is_refused(
+    folder: Path, key: str, value: object, word: str
+) -> None:
+    path = folder / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ModelError, match=word):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".PKL", ".ckpt", ".h5", ".bin"])
+def test_files_that_carry_code_are_not_even_opened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    with pytest.raises(ModelError, match="can carry code and are not read"):
+        load_model(path)
+
+
+def test_names_that_lead_nowhere_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="neither a folder"):
+        load_model("deepseg-fantom")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ModelError, match="is a file"):
+        load_model(tmp_path / "notes.txt")
+    with pytest.raises(ModelError, match=r"card\.json: no such file"):
+        load_model(tmp_path)
+    assert load_model(folder / "card.json").folder == folder
+
+
+def test_shipped_networks_load_and_are_small() -> None:
+    for name in shipped_models():
+        model = load_model(name)
+        assert model.card.name == name
+        assert (model.folder / "model.safetensors").stat().st_size < 6e6
+        assert model.card.use == "research use only, not for clinical use"
+
+
+def _pin(folder: Path) -> None:
+    """Let the card pin whatever the weight file is now."""
+    table = json.loads((folder / "card.json").read_text())
+    table["weights_sha256"] = hashlib.sha256(
+        (folder / "model.safetensors").read_bytes()
+    ).hexdigest()
+    (folder / "card.json").write_text(json.dumps(table))
