@@ -58,6 +58,7 @@ _EXTENDED: dict[Callable[..., Any], str] = {
     functional.hardswish: "hardswish",
 }
 _HARDTANH = {functional.hardtanh, functional.hardtanh_}
+_THRESHOLD = {functional.threshold, torch.threshold}
 _CLAMP = {torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_, torch.clip,
           torch.Tensor.clip, torch.Tensor.clip_}  # fmt: skip
 _CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min, torch.Tensor.clamp_min_}
@@ -152,6 +153,9 @@ def _kind(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         lower = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
         upper = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
         return "relu6" if lower == 0 and upper > 0 else None
+    if func in _THRESHOLD:
+        cut = [*args[1:3], *(kwargs[k] for k in ("threshold", "value") if k in kwargs)]
+        return _CLAMPED if all(_is_zero(bound) for bound in cut) else None
     if func in _CLAMP:
         lower = args[1] if len(args) > 1 else kwargs.get("min")
         upper = args[2] if len(args) > 2 else kwargs.get("max")
