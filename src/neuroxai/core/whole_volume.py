@@ -226,10 +226,13 @@ class _Walk:
         if self.overwritten:
             return answers
         if not score.requires_grad:
-            raise MethodError(
-                "the target does not depend on the input in any differentiable way: "
-                "the network detaches its input or returns a constant"
-            )
+            if self._needs_input:
+                raise MethodError(
+                    "the target does not depend on the input in any differentiable way: "
+                    "the network detaches its input or returns a constant"
+                )
+            answers.refused.update((name, _beside(name)) for name in self._wanted)
+            return answers
         if self._asks.guided and not self._rule.seen:
             answers.refused["guided"] = MethodError(
                 "guided backpropagation is void on this network: "
@@ -325,9 +328,7 @@ class _Walk:
             if label in reduced:
                 answers.maps[name] = (self._watched[label][0], reduced[label])
             else:
-                answers.refused[name] = LayerError(
-                    f"the target does not depend on layer {label!r}: name a layer on its way"
-                )
+                answers.refused[name] = _beside(label)
 
     def _reduction(
         self, name: str, activation: Tensor, reduced: dict[str, Tensor]
@@ -352,6 +353,10 @@ class _Walk:
         passes.gradients += self._x.shape[0]
         passes.on_gradient(self._x.shape[0])
         return torch.zeros_like(self._x.detach()) if gradient is None else gradient.detach()
+
+
+def _beside(label: str) -> LayerError:
+    return LayerError(f"the target does not depend on layer {label!r}: name a layer on its way")
 
 
 def _given(value: Tensor | None) -> Tensor:
