@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, NoneType
+from typing import Any, get_args, get_type_hints
 
 from neuroxai.core.errors import MethodError, suggestion
 from neuroxai.methods.base import Method
@@ -36,6 +36,8 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
 """The seven methods of the paper, in its order."""
 
 ENTRY_POINTS = "neuroxai.methods"
+
+_KINDS = {int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
 
 
 @cache
@@ -70,12 +72,28 @@ def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Metho
     if name not in known:
         raise MethodError(f"method {name!r} is unknown: {suggestion(name, known)}")
     method = known[name]
+    hints = get_type_hints(method)
     fields = {field.name for field in dataclasses.fields(method)}
-    for parameter in parameters or {}:
+    given = dict(parameters or {})
+    for parameter, value in given.items():
         if parameter not in fields:
             hint = suggestion(parameter, fields) if fields else "it has no parameters"
             raise MethodError(f"{name} has no parameter {parameter!r}: {hint}")
-    return method(**(parameters or {}))
+        given[parameter] = _fitting(name, parameter, value, hints[parameter])
+    return method(**given)
+
+
+def _fitting(method: str, parameter: str, value: Any, hint: Any) -> Any:
+    """Return a value of the parameter's type, or refuse it."""
+    kinds = get_args(hint) or (hint,)
+    if Method in kinds and isinstance(value, str):
+        return make_method(value)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
+        expected = " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
+        raise MethodError(f"{method}: {parameter} is {value!r}, expected {expected}")
+    return value
 
 
 def make_methods(

@@ -65,6 +65,14 @@ def baseline_image(
     raise MethodError(f"baseline {baseline!r} is unknown: {suggestion(baseline, BASELINES)}")
 
 
+def check_baseline(method: str, baseline: str | Tensor) -> None:
+    """Refuse a baseline that has no such name."""
+    if isinstance(baseline, str) and baseline not in BASELINES:
+        raise MethodError(
+            f"{method}: baseline {baseline!r} is unknown: {suggestion(baseline, BASELINES)}"
+        )
+
+
 def gaussian_blur(x: Tensor, fraction: float) -> Tensor:
     """Smooth every spatial axis by a Gaussian of ``fraction`` of its length, edges repeated."""
     for axis in range(2, x.dim()):

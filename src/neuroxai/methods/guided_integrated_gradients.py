@@ -12,7 +12,7 @@ from torch import Tensor
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe import Probe
 from neuroxai.methods.base import Method, require
-from neuroxai.methods.baselines import baseline_image
+from neuroxai.methods.baselines import baseline_image, check_baseline
 from neuroxai.methods.completeness import completeness
 
 _CLOSE = 1e-9
@@ -66,6 +66,7 @@ class GuidedIntegratedGradients(Method):
     baseline: str | Tensor = "zero"
 
     def __post_init__(self) -> None:
+        check_baseline(self.name, self.baseline)
         require(self.steps >= 1, self.name, f"steps is {self.steps}, expected at least 1")
         require(
             0 < self.fraction <= 1,

@@ -13,7 +13,7 @@ from neuroxai.core.errors import suggestion
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe import Probe
 from neuroxai.methods.base import Method, require
-from neuroxai.methods.baselines import baseline_image
+from neuroxai.methods.baselines import baseline_image, check_baseline
 from neuroxai.methods.completeness import completeness, worst
 
 RULES = ("midpoint", "gauss_legendre", "left", "right", "trapezoid")
@@ -101,6 +101,7 @@ class IntegratedGradients(Method):
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
+        check_baseline(self.name, self.baseline)
         require(
             self.rule in RULES,
             self.name,

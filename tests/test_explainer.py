@@ -1,0 +1,214 @@
+"""The hall: a case and a network in, maps on the patient's own grid out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.affines import apply_affine
+
+import cases
+import neuroxai as nx
+from neuroxai.core.errors import MethodError, ModelError, TargetError
+from neuroxai.models.checkpoint import load_model
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("explainer")
+
+
+@pytest.fixture(scope="module")
+def study(room: Path) -> nx.Case:
+    return nx.read_case(cases.write_study(room))
+
+
+@pytest.fixture(scope="module")
+def segmenter(room: Path) -> nx.Model:
+    return load_model(cases.segmenter(room))
+
+
+@pytest.fixture(scope="module")
+def classifier(room: Path) -> nx.Model:
+    return load_model(cases.classifier(room))
+
+
+def test_the_example_of_the_readme(study: nx.Case, segmenter: nx.Model, tmp_path: Path) -> None:
+    maps = nx.explain(
+        segmenter, study, methods=["grad_cam", "vanilla_gradient"], target=nx.Region("ET")
+    )
+    path = maps["grad_cam"].save(tmp_path)
+    image = nib.load(path)
+    assert image.shape == cases.SHAPE
+    np.testing.assert_allclose(image.affine, cases.LPS, atol=1e-6)
+    assert path.name == "BraTS2021_00007_label-ET_desc-grad_cam_statmap.nii.gz"
+    by_modality = nib.load(maps["vanilla_gradient"].save(tmp_path))
+    assert by_modality.shape == (*cases.SHAPE, 4)
+    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sidecar["layer"] == "decoder.0.conv2"
+    assert "not for clinical use" in sidecar["use"]
+    assert (tmp_path / "dataset_description.json").is_file()
+
+
+def test_a_map_equals_the_networks_own_gradient_carried_by_hand(
+    study: nx.Case, segmenter: nx.Model
+) -> None:
+    """Preprocess, differentiate and place by hand, without the package's spatial code."""
+    maps = nx.explain(segmenter, study, "vanilla_gradient", nx.Class("ET"))
+    images, _ = cases.volumes()
+    channels = []
+    brain = np.any([v != 0 for v in images.values()], axis=0)
+    for name in cases.MODALITIES:
+        values = images[name][brain].astype(float)
+        z = np.clip((values - values.mean()) / values.std(), -5, 5)
+        scaled = np.zeros(cases.SHAPE)
+        scaled[brain] = (z - z.min()) / (z.max() - z.min())
+        channels.append(scaled[::-1, ::-1, :])  # LPS to RAS
+    x = np.zeros((1, 4, 32, 64, 32), np.float32)
+    starts = [-(-(32 - 26) // 2), -(-(64 - 45) // 2), -(-(32 - 30) // 2)]
+    i, j, k = (slice(s, s + n) for s, n in zip(starts, cases.SHAPE, strict=True))
+    x[0, :, i, j, k] = np.stack(channels)
+    tensor = torch.from_numpy(x).requires_grad_(True)
+    network = segmenter.network.eval()
+    network(tensor)[0, 3].mean().backward()
+    assert tensor.grad is not None
+    expected = tensor.grad[0].numpy()[:, i, j, k][:, ::-1, ::-1, :]
+    got = maps["vanilla_gradient"].volume()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(got, expected, atol=1e-5 * scale)
+
+
+@pytest.mark.slow
+def test_every_orientation_gives_the_same_map_in_the_world(
+    segmenter: nx.Model, tmp_path: Path
+) -> None:
+    """The worst bug there is: an overlay on the wrong side."""
+    oblique = cases.LPS.copy()
+    angle = 0.2
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    oblique[:3, :3] = turn @ oblique[:3, :3] * 1.3
+    reference: dict[tuple[float, ...], float] = {}
+    for number, orientation in enumerate(cases.orientations()):
+        folder = cases.write_study(tmp_path / str(number), affine=oblique, turn=orientation)
+        case = nx.read_case(folder)
+        found = nx.explain(segmenter, case, "vanilla_gradient", "ET")["vanilla_gradient"]
+        image = nib.load(found.save(tmp_path / f"out{number}"))
+        source = nib.load(folder / f"{folder.name}_t1.nii.gz")
+        assert image.shape[:3] == source.shape
+        np.testing.assert_allclose(image.affine, source.affine, atol=1e-4)
+        values = image.get_fdata()[..., 3]
+        strongest = np.argsort(np.abs(values).ravel())[-40:]
+        indices = np.stack(np.unravel_index(strongest, values.shape), axis=1)
+        world = np.round(apply_affine(image.affine, indices), 2) + 0.0
+        here = {tuple(w): values[tuple(i)] for w, i in zip(world, indices, strict=True)}
+        if not reference:
+            reference = here
+        assert here.keys() == reference.keys(), f"orientation {number} moved the map"
+        for place, value in here.items():
+            assert value == pytest.approx(reference[place], rel=1e-5)
+
+
+def test_the_prediction_is_written_in_the_layouts_own_numbers(
+    study: nx.Case, segmenter: nx.Model, tmp_path: Path
+) -> None:
+    prediction = nx.predict(segmenter, study)
+    path = prediction.save(tmp_path)
+    assert path is not None
+    image = nib.load(path)
+    assert image.shape == cases.SHAPE
+    found = set(np.unique(np.asarray(image.dataobj)).tolist())
+    assert found <= {0, 1, 2, 4}
+    assert prediction.labels is not None
+    indices = set(np.unique(prediction.labels).tolist())
+    assert found == {{0: 0, 1: 1, 2: 2, 3: 4}[index] for index in indices}
+
+
+def test_a_classifiers_map_lies_in_its_slice(
+    study: nx.Case, classifier: nx.Model, tmp_path: Path
+) -> None:
+    maps = nx.explain(classifier, study, ["vanilla_gradient", "grad_cam"])
+    found = maps["vanilla_gradient"]
+    _, labels = cases.volumes()
+    expected = int((labels > 0).sum(axis=(0, 1)).argmax())
+    volume = found.volume()
+    assert volume.shape == (3, *cases.SHAPE)
+    filled = np.flatnonzero(np.abs(volume).sum(axis=(0, 1, 2)))
+    assert filled.tolist() == [expected]
+    assert maps.prediction is not None
+    assert set(maps.prediction.probabilities) == {"LGG", "HGG"}
+    assert sum(maps.prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert found.explanation.target["classes"] == [[maps.prediction.label]]
+    chosen = nx.explain(classifier, study, "grad_cam", slice_index=9)["grad_cam"]
+    assert np.flatnonzero(chosen.volume().sum(axis=(0, 1, 2))).tolist() in ([9], [])
+
+
+def test_within_truth_differs_from_the_plain_mean_and_follows_the_side(
+    study: nx.Case, segmenter: nx.Model
+) -> None:
+    plain = nx.explain(segmenter, study, "vanilla_gradient", "WT")["vanilla_gradient"].volume()
+    inside = nx.explain(segmenter, study, "vanilla_gradient", "WT", within="truth")
+    _, labels = cases.volumes()
+    near = labels > 0
+    volume = np.abs(inside["vanilla_gradient"].volume()).sum(axis=0)
+    assert volume[near].mean() > 3 * volume[~near].mean()
+    assert not np.allclose(plain, inside["vanilla_gradient"].volume())
+    by_mask = nx.explain(segmenter, study, "vanilla_gradient", "WT", within=near.astype(np.uint8))
+    np.testing.assert_array_equal(
+        by_mask["vanilla_gradient"].volume(), inside["vanilla_gradient"].volume()
+    )
+
+
+def test_lesion_out_of_range_is_refused(study: nx.Case, segmenter: nx.Model) -> None:
+    with pytest.raises(TargetError, match="lesion 999 does not exist"):
+        nx.explain(segmenter, study, "vanilla_gradient", "WT", within="lesion:999")
+
+
+def test_bare_modules_and_tensors_need_no_case() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 5, 3), torch.nn.Tanh())
+    x = torch.randn(3, 2, 9, 7)
+    maps = nx.explain(network, x, "all", nx.Class(4))
+    assert set(maps) == {
+        "vanilla_gradient", "integrated_gradients", "guided_integrated_gradients", "smoothgrad"
+    }  # fmt: skip
+    assert "no rectifier" in maps.refused["guided_backprop"]
+    assert "convolution" in maps.refused["grad_cam"]
+    with pytest.raises(MethodError, match="no rectifier"):
+        maps["guided_backprop"]
+    with pytest.raises(MethodError, match="no rectifier"):
+        nx.explain(network, x, "guided_backprop", nx.Class(4))
+
+
+def test_a_case_with_a_bare_module_is_refused(study: nx.Case) -> None:
+    with pytest.raises(ModelError, match="needs a model with a card"):
+        nx.explain(torch.nn.Conv3d(4, 2, 1), study)
+
+
+def test_repeated_runs_are_the_same_files(
+    study: nx.Case, segmenter: nx.Model, tmp_path: Path
+) -> None:
+    method = nx.METHODS["smoothgrad"](samples=2)  # type: ignore[call-arg]
+    for out in ("a", "b"):
+        nx.explain(segmenter, study, method, "TC", seed=3)["smoothgrad"].save(tmp_path / out)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_import_is_light() -> None:
+    """Importing the package imports neither torch nor anything that draws or trains."""
+    import subprocess
+    import sys
+
+    code = "import sys, neuroxai; print(*sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "matplotlib", "monai", "nilearn", "lightning", "scipy", "nibabel"}
+    assert not heavy & set(loaded.stdout.split())
