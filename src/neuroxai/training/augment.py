@@ -16,8 +16,8 @@ def vary_intensity(x: Tensor, rng: np.random.Generator, settings: Augmentation) 
 
     Steps, each with probability one half: a monotone tone curve, gamma, contrast and brightness, a
     smooth multiplicative field, blur, coarse slices, noise. They act on values scaled to 0…1 over
-    the voxels that are not air (air is zero in every channel); air stays exactly zero. All numbers
-    are drawn from ``rng``, so the result is a function of it.
+    the voxels that are not air (air is zero in every channel). Air stays exactly zero and a constant
+    channel as it is. All numbers are drawn from ``rng``, so the result is a function of it.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def vary_intensity(x: Tensor, rng: np.random.Generator, settings: Augmentation) 
     y = _blur(y, rng, settings.blur)
     y = _coarsen(y, rng, settings.thick_slices)
     y = _noise(y, rng, settings.noise, noise_seed)
-    return torch.where(tissue, y * span + low, 0)
+    return torch.where(tissue & usable, y * span + low, x)
 
 
 def _each(values: NDArray[np.float64], like: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def _tone(y: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor
         y = y + _each(amplitude, y) * torch.sin(k * torch.pi * y) / torch.pi
     least, most = settings.gamma
     gamma = np.exp(rng.uniform(np.log(least), np.log(most), pairs))
-    y = y.clamp(min=1e-4) ** _each(_maybe(gamma, 1.0, rng), y)
+    y = y.clamp(min=0) ** _each(_maybe(gamma, 1.0, rng), y)
     contrast = _each(_maybe(rng.uniform(*settings.contrast, pairs), 1.0, rng), y)
     shift = rng.uniform(-settings.brightness, settings.brightness, pairs)
     return (y - 0.5) * contrast + 0.5 + _each(_maybe(shift, 0.0, rng), y)

@@ -225,7 +225,8 @@ class _Lesson(lightning.LightningModule):  # type: ignore[misc]
         value: Tensor = self.loss(self.network(x), truth)
         return value
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def follow(self) -> None:
+        """Move the running average towards the new weights."""
         if self.average is None:
             return
         # Early weights are forgotten faster, or the start would stay in the average.
@@ -275,6 +276,9 @@ class _Record(lightning.Callback):  # type: ignore[misc]
         self, trainer: Any, pl_module: _Lesson, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
+        # Here and not in the lesson's own hook, which runs after this one: a checkpoint of a step
+        # must hold the average of that step.
+        pl_module.follow()
         self._losses.append(outputs["loss"].detach())
         spent = pl_module.spent()
         over = spent >= 1

@@ -1,0 +1,138 @@
+"""Dice and accuracy against other people's and against closed forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from neuroxai.core.errors import ModelError
+from neuroxai.data.case import Case, Layout
+from neuroxai.models import Card, Model
+from neuroxai.training.cases import Prepared
+from neuroxai.training.evaluate import (
+    DiceScores,
+    dice,
+    evaluate_prepared,
+    evaluate_segmentation,
+    evaluate_slices,
+    wilson_interval,
+)
+
+CARD = Card(
+    name="oracle",
+    architecture="deepseg",
+    arguments={},
+    task="segmentation",
+    modalities=("FLAIR",),
+    classes=("background", "NCR", "ED", "ET"),
+    regions={"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)},
+    activation="softmax",
+    preprocessing={
+        "modalities": ["FLAIR"],
+        "intensity": "none",
+        "size": [16, 16, 16],
+        "divisor": 4,
+    },
+)
+
+
+class _ByGrayValue(nn.Module):
+    """Reads the class off the gray value: class k is brightest at 10 (k + 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([-((x - 10 * (k + 1)) ** 2) for k in range(4)], dim=1)
+
+
+def _model(card: Card = CARD) -> Model:
+    return Model(network=_ByGrayValue(), card=card, folder=Path(), weights_sha256="")
+
+
+def test_dice_equals_monais() -> None:
+    metrics = pytest.importorskip("monai.metrics")
+    rng = np.random.default_rng(0)
+    prediction, truth = rng.integers(0, 4, (2, 7, 5, 6))
+    for classes in ([1], [1, 3], [1, 2, 3]):
+        found, real = (
+            torch.tensor(np.isin(each, classes))[None, None] for each in (prediction, truth)
+        )
+        expected = float(metrics.compute_dice(found, real, include_background=True))
+        assert dice(prediction, truth, classes) == pytest.approx(expected)
+
+
+def test_dice_of_empty_sets() -> None:
+    empty, full = np.zeros((3, 4)), np.ones((3, 4))
+    assert dice(empty, empty, [1]) == 1
+    assert dice(full, empty, [1]) == dice(empty, full, [1]) == 0
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 5), (5, 5), (29, 30), (57, 60)])
+def test_wilson_equals_scipys(hits: int, count: int) -> None:
+    expected = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_means_by_spacing() -> None:
+    scores = DiceScores((("a", 1.0, {"WT": 0.5}), ("b", 2.0, {"WT": 1.0}), ("c", 2.0, {"WT": 0.0})))
+    assert scores.count == 3
+    assert scores.mean() == {"WT": 0.5}
+    assert scores.mean(spacing=1.0) == {"WT": 0.5}
+    assert scores.mean(spacing=3.0) == {}
+
+
+def test_segmentation_is_measured_on_the_patients_own_grid() -> None:
+    """The grid is larger than the network's, so what the crop loses must count as missed."""
+    rng = np.random.default_rng(1)
+    truth = np.zeros((20, 14, 18), np.uint8)
+    truth[6:12, 4:9, 5:12] = rng.integers(1, 4, (6, 5, 7))
+    truth[0, 7, 8] = 3
+    wrong = truth.copy()
+    wrong[8, 4:9, 5:12] = 2
+    layout = Layout("brats2021", {"NCR": 1, "ED": 2, "ET": 4}, {"FLAIR": "flair"})
+    case = Case(
+        name="c",
+        volumes={"FLAIR": (10.0 * (wrong + 1)).astype(np.float32)},
+        affine=np.diag([-1.0, -1, 1, 1]),
+        layout=layout,
+        truth=truth,
+    )
+    kept = wrong.copy()
+    kept[[0, 1, -2, -1]] = 0
+    kept[:, :, [0, -1]] = 0
+    scores = evaluate_segmentation(_model(), [case])
+    for region, classes in {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}.items():
+        assert scores.mean()[region] == pytest.approx(dice(kept, truth, classes))
+        assert scores.mean()[region] < 1
+    with pytest.raises(ModelError, match="has no truth"):
+        evaluate_segmentation(_model(), [Case("d", case.volumes, case.affine, layout)])
+
+
+def test_prepared_volumes_score_as_on_the_patients_grid() -> None:
+    truth = np.zeros((6, 5, 4), np.uint8)
+    truth[1:4, 1:4, 1:3] = 2
+    truth[2, 2, 1] = 3
+    image = (10.0 * (truth + 1)).astype(np.float16)[None]
+    image[0, 1, 1, 1] = 10
+    case = Prepared("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 17, 5, 0), 1.5)
+    ((name, spacing, scores),) = evaluate_prepared(_model(), [case])
+    assert (name, spacing) == ("c", 1.5)
+    # 18 voxels of WT lie inside, one is missed, and four of ET were cut off.
+    assert scores == {"WT": 2 * 17 / (17 + 22), "TC": 2 / (1 + 5), "ET": 2 / (1 + 5)}
+
+
+def test_slices_give_the_class_of_each_and_skip_empty_cases() -> None:
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            bright = x.mean((1, 2, 3))
+            return torch.stack([0.5 - bright, bright - 0.5], dim=1)
+
+    images = np.stack([np.full((1, 4, 5), value, np.float16) for value in (0.9, 0.1, 0.8)])
+    full = Prepared("a", "a", images, np.ones(3, np.uint8), (0, 0), (4, 5), (), 2.0)
+    none = Prepared("b", "b", images[:0], np.ones(0, np.uint8), (0, 0), (4, 5), (), 2.0)
+    model = Model(network=Mean(), card=CARD, folder=Path(), weights_sha256="")
+    assert list(evaluate_slices(model, [none, full])) == [("a", 1, [1, 0, 1])]
+    assert torch.is_grad_enabled()
