@@ -1,0 +1,100 @@
+"""The network left as found, whatever its forward pass does to itself."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import explain, image, make, snapshot
+from neuroxai.core.untouched import untouched
+
+
+class Restless(nn.Module):
+    """Counts in place, replaces a buffer, draws random numbers, in every forward pass."""
+
+    count: Tensor
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(3))
+        self.register_buffer("absent", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        self.last = torch.rand(3)
+        out: Tensor = self.inner(x)
+        return out
+
+
+@pytest.mark.parametrize("name", ["vanilla_gradient", "smoothgrad", "grad_cam"])
+def test_buffers_and_the_random_state_are_put_back(name: str) -> None:
+    network = Restless(make("segmenter"))
+    before = snapshot(network)
+    explain(name, network, image())
+    assert snapshot(network) == before
+    assert network.absent is None
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_after_an_exception(error: type[BaseException]) -> None:
+    network = Restless(make("classifier"))
+    before = snapshot(network)
+
+    def fail() -> None:
+        with untouched(network) as lent:
+            assert lent is network
+            assert not any(module.training for module in lent.modules())
+            assert not any(parameter.requires_grad for parameter in lent.parameters())
+            lent(image())
+            torch.rand(5)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert snapshot(network) == before
+
+
+def test_a_nan_in_a_buffer_stays() -> None:
+    network = nn.BatchNorm1d(3)
+    assert network.running_mean is not None
+    network.running_mean.fill_(torch.nan)
+    before = snapshot(network)
+    with untouched(network):
+        pass
+    assert snapshot(network) == before
+
+
+def test_a_second_thread_waits_and_one_thread_does_not() -> None:
+    network, inside, done = nn.Linear(2, 2), threading.Event(), threading.Event()
+
+    def work() -> None:
+        inside.set()
+        with untouched(network):
+            done.set()
+
+    thread = threading.Thread(target=work)
+    with untouched(network), untouched(network):
+        thread.start()
+        assert inside.wait(5)
+        assert not done.wait(0.1)
+    assert done.wait(5)
+    thread.join()
+    assert network.training
+    assert network.weight.requires_grad
+
+
+def test_a_network_is_forgotten_when_its_owner_forgets_it() -> None:
+    from neuroxai.core import untouched as room
+
+    known = len(room._locks)
+    network: nn.Module | None = nn.Linear(2, 2)
+    assert network is not None
+    with untouched(network):
+        assert len(room._locks) == known + 1
+    del network
+    assert len(room._locks) <= known + 1

@@ -1,0 +1,134 @@
+"""Baselines: each one's meaning, and the gap where the score does not change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from networks import SHAPES, explain, image, make, relative
+from neuroxai.core.errors import MethodError
+from neuroxai.core.target import Class
+from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.methods import make_method
+from neuroxai.methods.baselines import BASELINES, BLUR_FRACTION, baseline_image, gaussian_blur
+from neuroxai.methods.completeness import completeness
+
+DIMS = pytest.mark.parametrize("dims", [2, 3])
+
+
+def build(name: str | torch.Tensor, x: torch.Tensor, air: tuple[float, ...] | None = None,
+          seed: int = 0) -> torch.Tensor:  # fmt: skip
+    probe = WholeVolume(nn.Identity(), Class(0), air=air)
+    return baseline_image(name, probe, x, torch.Generator().manual_seed(seed))
+
+
+@DIMS
+def test_each_baseline(dims: int) -> None:
+    x = image(dims)
+    before = x.clone()
+    assert not build("zero", x).any()
+    mean, black = build("mean", x), build("black", x)
+    for b in range(3):
+        for c in range(4):
+            assert torch.allclose(mean[b, c], x[b, c].mean().expand(x.shape[2:]))
+            assert torch.equal(black[b, c], x[b, c].min().expand(x.shape[2:]))
+    air = (-1.0, -2.0, -3.0, -4.0)
+    aired = build("black", x, air)
+    assert aired.shape == x.shape
+    assert all(bool((aired[:, c] == air[c]).all()) for c in range(4))
+    noise = build("noise", x)
+    low, high = x.flatten(2).amin(2), x.flatten(2).amax(2)
+    assert bool((noise.flatten(2) >= low.unsqueeze(2)).all())
+    assert bool((noise.flatten(2) <= high.unsqueeze(2)).all())
+    assert torch.equal(noise, build("noise", x))
+    assert not torch.equal(noise, build("noise", x, seed=1))
+    assert torch.equal(x, before)
+
+
+@DIMS
+def test_blur_against_scipy(dims: int) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    x = image(dims).double()
+    blurred = build("blur", x)
+    sigma = [BLUR_FRACTION * n for n in SHAPES[dims]]
+    for b in range(3):
+        for c in range(4):
+            values = x[b, c].numpy()
+            for axis, s in enumerate(sigma):
+                radius = min(int(3 * s + 0.5), values.shape[axis] - 1)
+                values = ndimage.gaussian_filter1d(
+                    values, s, axis=axis, mode="nearest", radius=radius
+                )
+            assert relative(blurred[b, c], torch.from_numpy(values)) <= 1e-12
+    flat = torch.full((1, 1, *SHAPES[dims]), 3.0)
+    assert torch.allclose(gaussian_blur(flat, 0.1), flat)
+
+
+@DIMS
+def test_a_baseline_given_as_a_tensor_may_broadcast(dims: int) -> None:
+    x = image(dims)
+    ones = torch.ones(1, 4, *[1] * dims, dtype=torch.float64)
+    built = build(ones * 2, x)
+    assert built.shape == x.shape
+    assert built.dtype == x.dtype
+    assert bool((built == 2).all())
+    with pytest.raises(MethodError, match="expected one that broadcasts"):
+        build(torch.ones(1, 3, *SHAPES[dims]), x)
+    with pytest.raises(MethodError, match="did you mean 'black'"):
+        build("blac", x)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("name", ["integrated_gradients", "guided_integrated_gradients"])
+def test_path_methods_take_every_baseline(name: str, baseline: str) -> None:
+    network, x = make("segmenter", act=nn.GELU), image()
+    method = make_method(name, {"steps": 60, "baseline": baseline})
+    got = explain(method, network, x, seed=3)
+    assert torch.equal(got.values, explain(method, network, x, seed=3).values)
+    evidence = got.values.abs().flatten(1).sum(dim=1)
+    for total, change, size in zip(
+        got.diagnostics["attribution_sum"], got.diagnostics["score_change"], evidence, strict=True
+    ):
+        assert abs(total - change) <= 0.01 * float(size)
+    assert got.parameters["baseline"] == baseline
+
+
+def test_a_tensor_baseline_is_named_by_its_hash() -> None:
+    start = image(seed=4)
+    method = make_method("integrated_gradients", {"steps": 2, "baseline": start})
+    assert (
+        explain(method, make("segmenter"), image())
+        .parameters["baseline"]
+        .startswith("tensor sha256:")
+    )
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "guided_integrated_gradients"])
+def test_no_gap_where_the_score_does_not_change(name: str) -> None:
+    x = image()
+    method = make_method(name, {"steps": 3, "baseline": x.clone()})
+    got = explain(method, make("segmenter"), x)
+    assert not got.values.any()
+    assert got.diagnostics["completeness_gap"] == [None] * 3
+
+
+def test_the_gap_is_the_definitions() -> None:
+    network, x, start = make("segmenter"), image(), image(seed=9)
+    probe = WholeVolume(network, Class(2))
+    values = torch.rand(x.shape, generator=torch.Generator().manual_seed(2))
+    with probe.at(x, make_method("vanilla_gradient").asks):
+        found = completeness(probe, values, x, start)
+    with torch.no_grad():
+        ends = [network.eval()(p)[:, 2].flatten(1).double().mean(dim=1) for p in (x, start)]
+    for b in range(3):
+        change = float(ends[0][b] - ends[1][b])
+        gap = abs(float(values[b].double().sum()) - change) / abs(change)
+        assert found["completeness_gap"][b] == pytest.approx(gap, rel=1e-4)
+
+
+def test_a_tolerance_out_of_reach_is_told() -> None:
+    method = make_method("integrated_gradients", {"steps": 600, "tolerance": 1e-9})
+    got = explain(method, make("segmenter"), image())
+    assert got.diagnostics["nodes"] == 600, "twice as many would be over the limit"
+    assert "over the tolerance" in got.notes[0]
