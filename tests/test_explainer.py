@@ -146,6 +146,7 @@ def test_a_classifiers_map_lies_in_its_slice(
     assert set(maps.prediction.probabilities) == {"LGG", "HGG"}
     assert sum(maps.prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert found.explanation.target["classes"] == [[maps.prediction.label]]
+    assert found.explanation.target["name"] == maps.prediction.label
     chosen = nx.explain(classifier, study, "grad_cam", slice_index=9)["grad_cam"]
     assert np.flatnonzero(chosen.volume().sum(axis=(0, 1, 2))).tolist() in ([9], [])
 

@@ -201,9 +201,10 @@ def _facts(
     target = first.explanation.target
     facts = {f"target's mean {target['scale']}": f"{first.explanation.score[0]:.4g}"}
     if prediction is not None and prediction.probabilities:
-        facts["probabilities"] = ", ".join(
-            f"{name} {chance:.1%}" for name, chance in prediction.probabilities.items()
-        )
+        chance = prediction.probabilities.get(str(target["name"]))
+        if chance is not None:
+            facts["probability"] = f"{chance:.1%}"
+        facts["truth"] = f"grade {first.case.grade}" if first.case.grade else "grade unknown"
     if prediction is not None and prediction.labels is not None:
         facts["predicted"] = ", ".join(
             f"{name} {volume:.1f} ml" for name, volume in prediction.volumes_ml().items()

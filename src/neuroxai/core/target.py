@@ -177,6 +177,10 @@ class Target(ABC):
     def name(self) -> str:
         """The word that names the target in files, tables and figures."""
 
+    def word(self, outputs: Outputs, channels: Tensor) -> str:
+        """Return the target's name once it is bound to ``channels``."""
+        return self.name
+
     @abstractmethod
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
         """Return the channels ``(B, n)`` that form the target."""
@@ -226,7 +230,7 @@ class Target(ABC):
                     f"(sample {empty[0]}), there is nothing to explain"
                 )
         description = {
-            "name": self.name,
+            "name": self.word(outputs, channels),
             "kind": type(self).__name__.lower(),
             "channels": channels.tolist(),
             "classes": [
@@ -323,8 +327,15 @@ class Predicted(Target):
 
     @property
     def name(self) -> str:
-        """Always ``predicted``; the provenance names the class."""
+        """``predicted``, until it is known which class that is."""
         return "predicted"
+
+    def word(self, outputs: Outputs, channels: Tensor) -> str:
+        """Return the predicted class's name, if all samples agree on it."""
+        found = channels.unique().tolist()
+        if len(found) > 1:
+            return self.name
+        return outputs.names[found[0]] if outputs.names else str(found[0])
 
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
         """Return the argmax per sample."""

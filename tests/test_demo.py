@@ -1,0 +1,71 @@
+"""The demo with little to train and few steps: what it leaves, and that it is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cases
+from neuroxai import demo
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"] or "")
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.mark.slow
+def test_both_showcases_end_in_a_page_and_are_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+
+    def quick_training(config: str, out: Path, **settings: Any) -> Path:
+        trained.append(config)
+        settings["progress"]("Training", 1, 1)
+        return cases.classifier(out)
+
+    few = {
+        "integrated_gradients": {"steps": 1},
+        "guided_integrated_gradients": {"steps": 2},
+        "smoothgrad": {"samples": 1},
+    }
+    monkeypatch.setattr(demo, "train", quick_training)
+    monkeypatch.setattr(demo, "SPACING_MM", 3.0)
+    monkeypatch.setattr(demo, "GRADING_SEEDS", (400_001,))
+    monkeypatch.setattr(demo, "STEPS", {"grading": few, "segmentation": few})
+    told: list[tuple[str, float, float]] = []
+    out = tmp_path / "demo"
+    made = demo.run(out, report=lambda *stage: told.append(stage))
+    assert made.fresh
+    assert trained == ["phantom-grading"]
+    assert {stage.split(":")[0] for stage, _, _ in told} >= {
+        "Growing phantoms to explain", "Grading network", "Explaining the segmentation"
+    }  # fmt: skip
+    assert all(0 <= done <= total for _, done, total in told)
+    page = _Links()
+    page.feed(made.page.read_text(encoding="utf-8"))
+    assert len(page.pictures) == 1 + 2 * 2
+    for picture in page.pictures:
+        assert (out / picture).is_file()
+    text = " ".join(page.text)
+    assert "not for clinical use" in text
+    assert "Completeness gap" in text
+    assert "Dice" in text
+    again = demo.run(out)
+    assert not again.fresh
+    assert again.facts == made.facts
+    assert trained == ["phantom-grading"]

@@ -1,0 +1,115 @@
+"""Answers about a case: regions, Dice, volumes, lesions, file names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.metrics import compute_dice
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import ModelError, TargetError
+from neuroxai.core.target import Outputs
+from neuroxai.data.case import Case
+from neuroxai.data.layouts import LAYOUTS
+from neuroxai.data.placement import Placement
+from neuroxai.lesion import Lesion
+from neuroxai.patient_map import word
+from neuroxai.prediction import dice, read_output, region
+
+NAMES = ("background", "NCR", "ED", "ET")
+
+
+def _case(layout: str, truth: NDArray[np.uint8] | None = None) -> Case:
+    shape = (4, 6, 5) if truth is None else truth.shape
+    return Case("a", {"T1": np.ones(shape, np.float32)}, np.diag([-2.0, -1, 3, 1]),
+                LAYOUTS[layout], truth)  # fmt: skip
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_dice_equals_monais(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (rng.random((5, 4, 6)) < 0.4 for _ in range(2))
+    theirs = compute_dice(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None])
+    assert dice(a, b) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_dice_of_nothing_with_nothing_is_one() -> None:
+    nothing = np.zeros((2, 3), bool)
+    assert dice(nothing, nothing) == 1
+    assert dice(nothing, ~nothing) == 0
+
+
+def test_regions_nest() -> None:
+    labels = np.arange(5, dtype=np.uint8)
+    assert region(labels, "WT").tolist() == [False, True, True, True, False]
+    assert region(labels, "ET").tolist() == [False, False, False, True, False]
+
+
+def test_a_segmenters_output_lands_in_place_and_in_milliliters() -> None:
+    truth = np.zeros((4, 6, 5), np.uint8)
+    truth[0, 1:3, 2] = 3
+    case = _case("brats2021", truth)
+    placement = Placement.fit(case.shape, case.affine)
+    output = torch.zeros(1, 4, 4, 6, 5)
+    output[:, 0] = 1
+    # Voxel (0, 1, 2) of the file lies at RAS index (3, 4, 2): X and Y are flipped.
+    output[0, 3, 3, 4, 2] = 5
+    found = read_output(output, Outputs(NAMES, {}, "softmax"), case, placement)
+    assert found.labels is not None
+    assert np.argwhere(found.labels).tolist() == [[0, 1, 2]]
+    assert found.labels[0, 1, 2] == 3
+    assert found.volumes_ml() == pytest.approx({"WT": 0.006, "TC": 0.006, "ET": 0.006})
+    assert found.dice()["ET"] == pytest.approx(2 / 3)
+
+
+def test_the_channel_order_is_the_networks_own() -> None:
+    case = _case("brats2023")
+    placement = Placement.fit(case.shape, case.affine)
+    output = torch.zeros(1, 3, 4, 6, 5)
+    output[:, 0] = 1
+    found = read_output(output, Outputs(("ET", "background", "ED"), {}, "softmax"), case, placement)
+    assert found.labels is not None
+    assert set(found.labels.ravel().tolist()) == {3}
+    with pytest.raises(ModelError, match="liver"):
+        read_output(output, Outputs(("liver", "background", "ED"), {}), case, placement)
+
+
+def _flood(mask: NDArray[np.bool_]) -> list[set[tuple[int, ...]]]:
+    """Return the components by a slow flood fill, 26 neighbors."""
+    left = {tuple(int(i) for i in index) for index in np.argwhere(mask)}
+    found = []
+    while left:
+        front = [left.pop()]
+        component = set(front)
+        while front:
+            voxel = front.pop()
+            near = {n for n in left if max(abs(a - b) for a, b in zip(n, voxel, strict=True)) <= 1}
+            left -= near
+            component |= near
+            front += near
+        found.append(component)
+    return sorted(found, key=len, reverse=True)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_lesions_equal_a_flood_fill(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((5, 4, 6)) < 0.12
+    components = _flood(mask)
+    predicted = torch.from_numpy(mask)[None]
+    for rank, component in enumerate(components, start=1):
+        found = Lesion(rank).mask(predicted, mask.shape)[0]
+        assert int(found.sum()) == len(component)
+    with pytest.raises(TargetError, match="does not exist"):
+        Lesion(len(components) + 1).mask(predicted, mask.shape)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a b", "x\x00y", "..", "", "Größe-3"])
+def test_words_stay_in_their_folder(name: str) -> None:
+    made = word(name)
+    assert made
+    assert not set(made) & set("/\\\x00 .")
