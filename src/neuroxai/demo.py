@@ -215,15 +215,15 @@ def _accuracy(model: Model) -> str:
     """Say the held-out accuracy with its count, as the card has it."""
     metrics = model.card.metrics
     parts = []
-    for unit in ("slice", "case"):
-        entry = metrics.get(f"per_{unit}", {})
-        if entry:
-            low, high = entry["interval"]
+    for unit, key in (("cases", "accuracy"), ("slices", "slice_accuracy")):
+        if key in metrics:
+            entry = metrics[key]
+            low, high = entry["wilson_95"]
             parts.append(
-                f"{entry['accuracy']:.1%} of {entry['count']} held-out {unit}s "
+                f"{entry['value']:.1%} of {entry['count']} held-out {unit} "
                 f"(95 % interval {low:.1%} to {high:.1%})"
             )
-    return "accuracy " + ", ".join(parts)
+    return "accuracy " + (", ".join(parts) or "not measured")
 
 
 def _label(entry: _Explained) -> str | None:

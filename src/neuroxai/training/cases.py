@@ -48,6 +48,9 @@ class Prepared:
         Voxels of each of ``CLASSES`` on the patient's own grid, so that what a crop lost counts.
     spacing
         Millimeters.
+    boxes
+        For slices, where the tumor lies in each: ``(N, 4)``, first X and Y, then one after the
+        last X and Y.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Prepared:
     shape: tuple[int, ...]
     counts: tuple[int, ...]
     spacing: float
+    boxes: tuple[tuple[int, ...], ...] = ()
 
     def whole(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Return image ``(C, *S)`` and truth ``(*S)`` on the whole network grid."""
@@ -193,7 +197,7 @@ def _job(
     preprocessing = json.dumps(dict(config.preprocessing), sort_keys=True)
     slices = config.slices_per_case if config.task == "classification" else 0
     classes = config.classes if slices else ()
-    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 1])
+    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 2])
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     return _Job(
         key, group, path, seed, spacing, variant, config.task, preprocessing, classes, slices
@@ -270,11 +274,11 @@ def _prepare(job: _Job, folder: Path) -> None:
     counts = np.bincount(case.truth.ravel(), minlength=len(CLASSES)).tolist()
     meta = {"name": case.name, "counts": counts, "spacing": max(case.spacing)}
     if job.slices:
-        images, truth = _slices(job, case, preprocessing)
-        meta |= {"start": [0, 0], "shape": list(images.shape[2:])}
+        images, truth, boxes = _slices(job, case, preprocessing)
+        meta |= {"start": [0, 0], "shape": list(images.shape[2:]), "boxes": boxes}
     else:
         images, truth, start, shape = _volume(case, preprocessing)
-        meta |= {"start": start, "shape": shape}
+        meta |= {"start": start, "shape": shape, "boxes": []}
     _write(folder / f"{job.key}.x.npy", images)
     _write(folder / f"{job.key}.y.npy", truth)
     # Last, because its presence says that the others are whole.
@@ -318,26 +322,37 @@ def _volume(
 
 def _slices(
     job: _Job, case: Case, preprocessing: Any
-) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """Return axial slices through the tumor, the largest first, and the grade for each.
+) -> tuple[NDArray[np.float16], NDArray[np.uint8], list[list[int]]]:
+    """Return axial slices through the tumor, the largest first, the grade and tumor box of each.
 
     None from a case without tumor or without one of the grades: there is nothing to learn from it.
     """
     from neuroxai.data.placement import Placement
+    from neuroxai.data.preprocessing import truth_on_network_grid
 
     grade, truth = case.grade, case.truth
     if grade not in job.classes or truth is None or not truth.any():
-        return np.empty((0, 0, 0, 0), np.float16), np.empty(0, np.uint8)
+        return np.empty((0, 0, 0, 0), np.float16), np.empty(0, np.uint8), []
     areas = Placement.fit(case.shape, case.affine).to_ras(truth > 0).sum(axis=(0, 1))
     # The largest, then others spread evenly over the slices at least half as large.
     large = np.flatnonzero(areas * 2 >= areas.max())
     spread = large[np.linspace(0, len(large) - 1, min(job.slices, len(large))).astype(int)]
     chosen = list(dict.fromkeys([int(areas.argmax()), *(int(z) for z in spread)]))[: job.slices]
-    images = [preprocessing.prepare(case, slice_index=z).x[0].numpy() for z in chosen]
+    prepared = [preprocessing.prepare(case, slice_index=z) for z in chosen]
+    boxes = [_tumor_box(truth_on_network_grid(case, each.placement)) for each in prepared]
     return (
-        np.stack(images).astype(np.float16),
+        np.stack([each.x[0].numpy() for each in prepared]).astype(np.float16),
         np.full(len(chosen), job.classes.index(str(grade)), dtype=np.uint8),
+        boxes,
     )
+
+
+def _tumor_box(truth: NDArray[np.int64]) -> list[int]:
+    """Return where the tumor lies in a slice, or all of it where a crop cut the tumor off."""
+    where = np.argwhere(truth > 0)
+    if not len(where):
+        return [0, 0, *truth.shape]
+    return [*where.min(axis=0).tolist(), *(where.max(axis=0) + 1).tolist()]
 
 
 def _write(path: Path, content: NDArray[Any] | bytes) -> None:
@@ -384,6 +399,7 @@ def _load(folder: Path, jobs: Sequence[_Job]) -> list[Prepared]:
                 shape=tuple(meta["shape"]),
                 counts=tuple(meta["counts"]),
                 spacing=float(meta["spacing"]),
+                boxes=tuple(tuple(box) for box in meta["boxes"]),
             )
         )
     return cases

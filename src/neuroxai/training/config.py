@@ -84,6 +84,8 @@ class Config:
     modalities: tuple[str, ...]
     preprocessing: Mapping[str, Any]
     data: DataSource
+    initial: str | None = None
+    """Checkpoint folder, or shipped network, whose weights the training starts from."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ("background", "NCR", "ED", "ET")
     patch: tuple[int, ...] = (128, 128, 128)

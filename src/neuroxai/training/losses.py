@@ -10,18 +10,20 @@ from torch.nn import functional
 
 
 class RegionDiceCrossEntropy(nn.Module):
-    """Soft Dice over nested regions plus class-weighted cross-entropy.
+    """Soft Dice over regions and over classes, plus class-weighted cross-entropy.
 
-    For region R with class probabilities p and truth t, summed over the batch and all voxels,
-    ``Dice_R = (2 Σ p_R t_R + s) / (Σ p_R + Σ t_R + s)`` with ``p_R = Σ_{c ∈ R} p_c``; the loss is
-    ``1 − mean_R Dice_R + CE``. Dice over regions is what is measured in the end, and it leaves no
-    reward for giving up a small class to a large neighbor; the cross-entropy keeps the classes
-    inside a region apart.
+    For a region or a foreground class R with probabilities p and truth t, summed over the batch
+    and all voxels, ``Dice_R = (2 Σ p_R t_R + s) / (Σ p_R + Σ t_R + s)`` with
+    ``p_R = Σ_{c ∈ R} p_c``; the loss is ``1 − mean_R Dice_R + CE``. Dice over regions is what is
+    measured in the end; Dice over classes keeps the classes inside a region apart, which the
+    cross-entropy alone does not: background is nearly all of a brain, and necrosis and edema
+    collapse into one.
 
     Parameters
     ----------
     classes, regions
-        Names by output channel; region name to the names of its classes.
+        Names by output channel, the background first; region name to the names of its classes.
+        Without regions there is no Dice term.
     weights
         Weight of each class in the cross-entropy; none means equal ones.
     smooth
@@ -52,7 +54,9 @@ class RegionDiceCrossEntropy(nn.Module):
         smooth: float = 1.0,
     ) -> None:
         super().__init__()
-        rows = [[float(name in members) for name in classes] for members in regions.values()]
+        groups = [*regions.values(), *([name] for name in classes[1:])] if regions else []
+        members_once = dict.fromkeys(tuple(sorted(members)) for members in groups)
+        rows = [[float(name in members) for name in classes] for members in members_once]
         self.register_buffer("membership", torch.tensor(rows).reshape(-1, len(classes)))
         self.register_buffer("weights", torch.tensor(list(weights)) if weights else None)
         self.smooth = smooth

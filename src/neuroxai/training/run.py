@@ -88,7 +88,7 @@ def train(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
-        network = build_network(config.architecture, config.arguments, source="configuration")
+        network, ancestor = _network(config)
         batches, loss = _lesson(config, trained_on, device, start=last_step(out))
         steps = _steps(config, trained_on)
         trained = fit(network, batches, loss, config, out, steps=steps, report=report)
@@ -100,6 +100,7 @@ def train(
         "device": device.type,
         "seconds": {"preparing": round(prepared_after, 1), "training": round(trained.seconds, 1)},
         "config": _settings(config),
+        **({"initial": ancestor} if ancestor else {}),
     }
     card = _card(config, training)
     with tempfile.TemporaryDirectory() as scratch:
@@ -119,6 +120,31 @@ def train(
     if not config.keep_last:
         (out / LAST).unlink(missing_ok=True)
     return folder
+
+
+def _network(config: Config) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network to train, and what is known of the weights it starts from."""
+    if config.initial is None:
+        network = build_network(config.architecture, config.arguments, source="configuration")
+        return network, {}
+    model = load_model(config.initial)
+    same = (model.card.architecture, dict(model.card.arguments)) == (
+        config.architecture,
+        dict(config.arguments),
+    )
+    if not same or (model.card.classes, model.card.modalities) != (
+        config.classes,
+        config.modalities,
+    ):
+        raise TrainingError(
+            f"initial: {config.initial} is another network (architecture, arguments, classes or "
+            "modalities differ); start from one that is the same"
+        )
+    model.network.requires_grad_(True)
+    return model.network, {
+        "weights_sha256": model.weights_sha256,
+        "training": dict(model.card.training),
+    }
 
 
 def _silent(stage: str, done: float, total: float) -> None:
@@ -186,6 +212,8 @@ def _settings(config: Config) -> dict[str, Any]:
     table = config.to_dict()
     for key in ("cache", "workers", "device"):
         del table[key]
+    if table["initial"] is not None:
+        table["initial"] = Path(table["initial"]).name
     cohort = table["data"]["cohort"]
     if cohort is not None:
         cohort["folder"] = Path(cohort["folder"]).name
