@@ -183,6 +183,10 @@ def test_bare_modules_and_tensors_need_no_case() -> None:
     assert "convolution" in maps.refused["grad_cam"]
     with pytest.raises(MethodError, match="no rectifier"):
         maps["guided_backprop"]
+    assert "grad_cam" not in maps
+    assert maps.get("saliency") is None
+    with pytest.raises(MethodError, match="did you mean 'smoothgrad'"):
+        maps["smooth_grad"]
     with pytest.raises(MethodError, match="no rectifier"):
         nx.explain(network, x, "guided_backprop", nx.Class(4))
 

@@ -20,6 +20,7 @@ from neuroxai.core.errors import (
     MethodError,
     ModelError,
     NeuroXAIError,
+    NoMapError,
     TargetError,
     suggestion,
 )
@@ -73,9 +74,9 @@ class Explanations(Mapping[str, Any]):
 
     def __getitem__(self, method: str) -> Any:
         if method in self.refused:
-            raise MethodError(f"{method} gave no map: {self.refused[method]}")
+            raise NoMapError(f"{method} gave no map: {self.refused[method]}")
         if method not in self.maps:
-            raise MethodError(f"there is no map of {method!r}: {suggestion(method, self.maps)}")
+            raise NoMapError(f"there is no map of {method!r}: {suggestion(method, self.maps)}")
         return self.maps[method]
 
     def __iter__(self) -> Iterator[str]:

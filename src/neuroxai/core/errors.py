@@ -30,6 +30,13 @@ class MethodError(NeuroXAIError):
     """An explanation method is unknown, badly parametrized or void on this network."""
 
 
+class NoMapError(MethodError, KeyError):
+    """A result holds no map of a method; a KeyError too, so that mappings behave as ever."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
 class OutputError(NeuroXAIError):
     """A result cannot be written."""
 
