@@ -105,3 +105,19 @@ def test_a_turn_keeps_shapes_on_slices_that_are_not_square() -> None:
 def test_a_class_without_cases_is_refused() -> None:
     with pytest.raises(TrainingError, match="no case of the class LGG"):
         SliceBatches([_case(1, 1.0)], CONFIG, CPU)
+
+
+def test_the_first_steps_show_squares_around_the_tumor() -> None:
+    image = np.zeros((1, 1, 40, 30), np.float16) + np.float16(0.1)
+    image[0, 0, 30:34, 4:8] = 1
+    cases = [
+        dataclasses.replace(_case(grade, 1.0), images=image, boxes=((30, 4, 34, 8),))
+        for grade in (0, 1)
+    ]
+    settings = dataclasses.replace(CONFIG, focus_steps=2, focus_size=16)
+    batches = SliceBatches(cases, settings, CPU)
+    for number in (0, 1):
+        x, _ = batches.batch(number)
+        assert x.shape == (6, 1, 16, 16)
+        assert bool(((x > 0.9).flatten(1).sum(1) == 16).all()), "the whole tumor is in the square"
+    assert batches.batch(2)[0].shape == (6, 1, 40, 30)

@@ -17,7 +17,7 @@ def vary_intensity(x: Tensor, rng: np.random.Generator, settings: Augmentation) 
     Steps, each with probability one half: a monotone tone curve, gamma, contrast and brightness, a
     smooth multiplicative field, blur, coarse slices, noise. They act on values scaled to 0…1 over
     the voxels that are not air (air is zero in every channel). Air stays exactly zero, and a
-    constant channel as it is. All numbers are drawn from ``rng``, so the result is a function of it.
+    constant channel as it is. All numbers come from ``rng``, so the result is a function of it.
 
     Examples
     --------

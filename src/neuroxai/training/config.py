@@ -92,6 +92,10 @@ class Config:
     tumor_fraction: float = 0.7
     """Share of patches whose center lies in the tumor."""
     slices_per_case: int = 8
+    focus_steps: int = 0
+    """First steps of a classifier that show squares around the tumor, not whole slices."""
+    focus_size: int = 48
+    """Side of those squares in voxels."""
     batch: int = 4
     epochs: int | None = None
     max_steps: int | None = None
@@ -293,7 +297,7 @@ def _check(config: Config, source: str) -> None:
     if config.epochs is None and config.max_steps is None and config.max_minutes is None:
         raise TrainingError(f"{source}: set one of epochs, max_steps and max_minutes")
     positive = ("batch", "epochs", "max_steps", "max_minutes", "learning_rate", "save_every")
-    for key in (*positive, "slices_per_case", "workers"):
+    for key in (*positive, "slices_per_case", "focus_size", "workers"):
         value = getattr(config, key)
         if value is not None and value <= 0:
             raise TrainingError(f"{source}: {key} is {value!r}, expected a number above 0")

@@ -198,7 +198,7 @@ class _Lesson(lightning.LightningModule):  # type: ignore[misc]
             {"params": kernels, "weight_decay": self.config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.config.learning_rate)
+        return torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
 
     def on_fit_start(self) -> None:
         channels_last = self.config.channels_last

@@ -214,6 +214,8 @@ def _settings(config: Config) -> dict[str, Any]:
         del table[key]
     if table["initial"] is not None:
         table["initial"] = Path(table["initial"]).name
+    if table["initial"] is not None:
+        table["initial"] = Path(table["initial"]).name
     cohort = table["data"]["cohort"]
     if cohort is not None:
         cohort["folder"] = Path(cohort["folder"]).name

@@ -1,0 +1,239 @@
+"""A whole run, from the configuration to the checkpoint, on small made-up studies."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neuroxai.core.errors import OutputError, TrainingError
+from neuroxai.data.brats import LAYOUTS
+from neuroxai.data.case import Case
+from neuroxai.models import ARCHITECTURES, load_model
+from neuroxai.training import cases as room
+from neuroxai.training import train
+from neuroxai.training.config import Config, config_from_dict
+from neuroxai.training.evaluate import evaluate_segmentation
+
+pytest.importorskip("lightning")
+
+SHAPE = (20, 24, 12)
+
+
+def _study(seed: int) -> Case:
+    """A bright ball in gray brain; its core is brighter still on T1ce, if the grade is high."""
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
+    center = rng.uniform((7, 8, 4), (13, 16, 8))
+    far = np.sqrt(sum((axis - middle) ** 2 for axis, middle in zip(axes, center, strict=True)))
+    truth = np.select([far < 1.5, far < 3, far < 4.5], [1, 3, 2], 0).astype(np.uint8)
+    brain = np.zeros(SHAPE, bool)
+    brain[1:-1, 1:-1, 1:-1] = True
+    high = bool(seed % 2)
+    noise = rng.normal(0, 4, (2, *SHAPE))
+    flair = 60 + 60 * (truth == 2) + 25 * (truth == 1) + noise[0]
+    t1ce = 60 + (90 if high else 35) * (truth == 3) - 30 * (truth == 1) + noise[1]
+    volumes = {
+        "FLAIR": np.where(brain, flair, 0).astype(np.float32),
+        "T1ce": np.where(brain, t1ce, 0).astype(np.float32),
+    }
+    return Case(
+        name=f"case-{seed}",
+        volumes=volumes,
+        affine=np.diag([-1.0, -1.0, 1.0, 1.0]),
+        layout=LAYOUTS["brats2021"],
+        truth=truth,
+        grade="HGG" if high else "LGG",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _studies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_case", lambda job: _study(job.seed))
+
+
+def _config(tmp_path: Path, **changes: Any) -> Config:
+    table: dict[str, Any] = {
+        "name": "small",
+        "task": "segmentation",
+        "architecture": "deepseg",
+        "arguments": {"in_channels": 2, "out_channels": 4, "filters": 6, "depth": 2, "dropout": 0},
+        "modalities": ["FLAIR", "T1ce"],
+        "preprocessing": {"size": [20, 24, 12], "divisor": 4},
+        "data": {"phantom": {"train": [0, 8], "test": [50, 53], "spacings": [1.0]}},
+        "patch": [16, 16, 8],
+        "batch": 4,
+        "max_steps": 80,
+        "learning_rate": 0.01,
+        "output_dtype": "float16",
+        "augmentation": {"tone": 0.1, "gamma": [0.9, 1.1], "noise": 0.02, "blur": 0, "bias": 0},
+        "save_every": 40,
+        "workers": 1,
+        "device": "cpu",
+        "cache": str(tmp_path / "cache"),
+    }
+    return config_from_dict(table | changes)
+
+
+def test_a_segmenter_learns_and_its_card_tells_the_truth(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    folder = train(_config(tmp_path), tmp_path / "run")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert folder == tmp_path / "run" / "checkpoint"
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["checkpoint", "config.json", "log.csv", "metrics.csv"]
+
+    model = load_model(folder)
+    card = model.card
+    assert card.weights_dtype == "float16"
+    assert card.modalities == ("FLAIR", "T1ce")
+    assert set(card.regions) == {"WT", "TC", "ET"}
+    assert card.metrics["count"] == 3
+    assert card.metrics["dice"]["WT"] > 0.8, card.metrics
+    assert card.metrics["dice"]["ET"] > 0.5, card.metrics
+    # Measured again, from the file, on the patients' own grids.
+    again = evaluate_segmentation(model, [_study(seed) for seed in (50, 51, 52)])
+    for region, value in again.mean().items():
+        assert card.metrics["dice"][region] == pytest.approx(value, abs=6e-3)
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
+    assert [row["case"] for row in rows] == ["case-50", "case-51", "case-52"]
+    mean = np.mean([float(row["WT"]) for row in rows])
+    assert mean == pytest.approx(card.metrics["dice"]["WT"], abs=1e-3)
+    assert str(tmp_path) not in (folder / "card.json").read_text()
+    assert card.training["data"]["train_seeds"] == [0, 8]
+    assert card.training["steps"] == 80
+
+
+class _Tiny(nn.Module):
+    """A classifier quick to train."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.dense = nn.Linear(8, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.dense(self.norm(self.conv(x)).relu().amax((2, 3)))
+        return logits
+
+
+def _grading(tmp_path: Path, **changes: Any) -> Config:
+    grading = {
+        "task": "classification",
+        "architecture": "resnet50",
+        "arguments": {"in_channels": 2, "out_channels": 2},
+        "classes": ["LGG", "HGG"],
+        "preprocessing": {"size": [20, 24], "plane": "axial", "intensity": "zscore"},
+        "slices_per_case": 3,
+        "batch": 8,
+        "max_steps": 60,
+        "learning_rate": 0.02,
+    }
+    source = {"phantom": {"train": [0, 12], "test": [50, 60], "spacings": [1.0]}}
+    return _config(tmp_path, **(grading | {"data": source} | changes))
+
+
+def test_a_classifier_learns_and_its_card_tells_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "resnet50", _Tiny)
+    folder = train(_grading(tmp_path), tmp_path / "run")
+    card = load_model(folder).card
+    accuracy = card.metrics["accuracy"]
+    assert accuracy["count"] == card.metrics["count"] == 10
+    assert accuracy["value"] >= 0.9
+    low, high = accuracy["wilson_95"]
+    assert low < accuracy["value"] <= high
+    assert card.metrics["slice_accuracy"]["count"] == 30
+    assert card.regions == {}
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
+    assert sum(row["truth"] == row["largest_slice"] for row in rows) == accuracy["hits"]
+
+
+def test_the_real_grading_network_runs(tmp_path: Path) -> None:
+    settings = _grading(
+        tmp_path,
+        max_steps=2,
+        batch=2,
+        preprocessing={"size": [40, 48], "plane": "axial"},
+        data={"phantom": {"train": [0, 2], "test": [50, 51]}},
+    )
+    model = load_model(train(settings, tmp_path / "run"))
+    assert type(model.network).__name__ == "ResNet50"
+    assert (model.folder / "model.safetensors").stat().st_size < 56e6
+
+
+def test_a_finished_run_is_returned_at_once_and_never_overwritten(tmp_path: Path) -> None:
+    settings = _config(tmp_path, max_steps=2)
+    folder = train(settings, tmp_path / "run")
+    payload = (folder / "model.safetensors").read_bytes()
+    told: list[str] = []
+    assert train(
+        settings, tmp_path / "run", resume=True, progress=lambda *a: told.append(a[0])
+    ) == (folder)
+    assert not told
+    with pytest.raises(TrainingError, match="holds a training run"):
+        train(settings, tmp_path / "run")
+    with pytest.raises(TrainingError, match="other settings"):
+        train(_config(tmp_path, max_steps=3), tmp_path / "run", resume=True)
+    assert (folder / "model.safetensors").read_bytes() == payload
+
+
+def test_a_run_killed_between_steps_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _config(tmp_path, max_steps=6, save_every=2, average=0.5)
+    whole = train(settings, tmp_path / "whole")
+    from neuroxai.training.patches import PatchBatches
+
+    real = PatchBatches.batch
+
+    def broken(self: PatchBatches, number: int) -> tuple[Tensor, Tensor]:
+        if number == 5:
+            raise KeyboardInterrupt
+        return real(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PatchBatches, "batch", broken)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(settings, tmp_path / "cut")
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [
+        "config.json",
+        "last.ckpt",
+        "log.csv",
+    ]
+    resumed = train(settings, tmp_path / "cut", resume=True)
+    for name in ("model.safetensors",):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is no training run"):
+        train(_config(tmp_path), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_that_cannot_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: object) -> Case:
+        raise TrainingError("no such luck")
+
+    monkeypatch.setattr(room, "_case", fail)
+    with pytest.raises(TrainingError, match="luck"):
+        train(_config(tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_held_out_cases_says_so(tmp_path: Path) -> None:
+    source = {"phantom": {"train": [0, 2], "test": [9, 9]}}
+    folder = train(_config(tmp_path, max_steps=1, data=source), tmp_path / "run")
+    assert json.loads((folder / "card.json").read_text())["metrics"] == {"count": 0}
