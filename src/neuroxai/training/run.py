@@ -89,7 +89,7 @@ def train(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         network, ancestor = _network(config)
-        batches, loss = _lesson(config, trained_on, device, start=last_step(out))
+        batches, loss = _lesson(network, config, trained_on, device, start=last_step(out))
         steps = _steps(config, trained_on)
         trained = fit(network, batches, loss, config, out, steps=steps, report=report)
 
@@ -185,16 +185,23 @@ def _claim(out: Path, config: Config) -> None:
 
 
 def _lesson(
-    config: Config, cases: Sequence[Prepared], device: torch.device, *, start: int
+    network: nn.Module,
+    config: Config,
+    cases: Sequence[Prepared],
+    device: torch.device,
+    *,
+    start: int,
 ) -> tuple[Any, nn.Module]:
     """Return the batches and the loss of the task."""
-    if config.task == "classification":
-        from neuroxai.training.slices import SliceBatches
-
-        return SliceBatches(cases, config, device, start=start), nn.CrossEntropyLoss()
-    from neuroxai.training.losses import RegionDiceCrossEntropy
+    from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
     from neuroxai.training.patches import PatchBatches
+    from neuroxai.training.slices import SliceBatches
 
+    if config.task == "classification":
+        hints = HintedCrossEntropy(
+            network, config.hint_layers, weight=config.hint, channels=len(config.modalities)
+        )
+        return SliceBatches(cases, config, device, start=start), hints
     loss = RegionDiceCrossEntropy(config.classes, config.regions, weights=config.class_weights)
     return PatchBatches(cases, config, device, start=start), loss
 
@@ -212,8 +219,6 @@ def _settings(config: Config) -> dict[str, Any]:
     table = config.to_dict()
     for key in ("cache", "workers", "device"):
         del table[key]
-    if table["initial"] is not None:
-        table["initial"] = Path(table["initial"]).name
     if table["initial"] is not None:
         table["initial"] = Path(table["initial"]).name
     cohort = table["data"]["cohort"]
