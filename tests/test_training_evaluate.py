@@ -131,8 +131,9 @@ def test_slices_give_the_class_of_each_and_skip_empty_cases() -> None:
             return torch.stack([0.5 - bright, bright - 0.5], dim=1)
 
     images = np.stack([np.full((1, 4, 5), value, np.float16) for value in (0.9, 0.1, 0.8)])
-    full = Prepared("a", "a", images, np.ones(3, np.uint8), (0, 0), (4, 5), (), 2.0)
-    none = Prepared("b", "b", images[:0], np.ones(0, np.uint8), (0, 0), (4, 5), (), 2.0)
+    truth = np.ones((3, 4, 5), np.uint8)
+    full = Prepared("a", "a", images, truth, (0, 0), (4, 5), (), 2.0, grade=1)
+    none = Prepared("b", "b", images[:0], truth[:0], (0, 0), (4, 5), (), 2.0)
     model = Model(network=Mean(), card=CARD, folder=Path(), weights_sha256="")
     assert list(evaluate_slices(model, [none, full])) == [("a", 1, [1, 0, 1])]
     assert torch.is_grad_enabled()

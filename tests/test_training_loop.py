@@ -119,6 +119,9 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert loop.learning_rate(1.0, config) == pytest.approx(0.0, abs=1e-12)
     poly = dataclasses.replace(config, schedule="poly")
     assert loop.learning_rate(0.55, poly) == pytest.approx(2 * 0.5**0.9)
+    plateau = dataclasses.replace(config, schedule="plateau", warmup=0.0)
+    assert [loop.learning_rate(spent, plateau) for spent in (0.5, 0.7, 1.0)] == [2.0, 2.0, 0.0]
+    assert loop.learning_rate(0.85, plateau) == pytest.approx(1.0)
     assert loop.learning_rate(1.0, dataclasses.replace(config, schedule="constant")) == 2.0
     assert loop.learning_rate(0.0, dataclasses.replace(config, warmup=0.0)) == 2.0
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from neuroxai.training.losses import RegionDiceCrossEntropy
+from neuroxai.core.errors import TrainingError
+from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
 
 CLASSES = ["background", "NCR", "ED", "ET"]
 REGIONS = {"WT": ["NCR", "ED", "ET"], "TC": ["NCR", "ET"], "ET": ["ET"]}
@@ -58,3 +60,47 @@ def test_descent_finds_the_truth() -> None:
         loss(logits, truth).backward()
         optimizer.step()
     assert torch.equal(logits.argmax(1), truth)
+
+
+class _Stages(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.head = torch.nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.body(x).relu().mean((2, 3)))
+        return logits
+
+
+def test_hints_add_the_cross_entropy_of_tissue_shares() -> None:
+    torch.manual_seed(0)
+    network = _Stages()
+    loss = HintedCrossEntropy(network, ["body"], weight=0.5)
+    x, grades = torch.randn(4, 3, 8, 12), torch.tensor([0, 1, 1, 0])
+    tissue = torch.nn.functional.one_hot(torch.randint(0, 5, (4, 8, 12)), 5).movedim(-1, 1).float()
+    value = loss(network(x), (grades, tissue)).item()
+    emphasis = [0.3, 2.0, 1.0, 3.0, 1.0]
+    scores = loss.readers["body"](network.body(x)).softmax(1).detach()
+    total = 0.0
+    for b, i, j in itertools.product(range(4), range(4), range(6)):
+        cell = tissue[b, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2)).tolist()
+        weighed = [share * each for share, each in zip(cell, emphasis, strict=True)]
+        for t, each in enumerate(emphasis):
+            total -= each * weighed[t] / sum(weighed) * math.log(float(scores[b, t, i, j]))
+    plain = torch.nn.functional.cross_entropy(network(x), grades).item()
+    assert value == pytest.approx(plain + 0.5 * total / (4 * 4 * 6), rel=1e-4)
+
+
+def test_hints_leave_the_network_as_it_was() -> None:
+    network = _Stages()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    loss = HintedCrossEntropy(network, ["body"], weight=1.0)
+    loss.close()
+    assert not network.body._forward_hooks
+    assert network.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not list(HintedCrossEntropy(network, ["body"]).parameters())
+    with pytest.raises(TrainingError, match="did you mean 'body'"):
+        HintedCrossEntropy(network, ["bodi"], weight=1.0)

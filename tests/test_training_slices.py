@@ -43,22 +43,26 @@ CONFIG = Config(
 
 
 def _case(grade: int, value: float, slices: int = 2) -> Prepared:
-    images = np.full((slices, 1, 9, 12), value, np.float16)
+    return _with(np.full((slices, 1, 9, 12), value, np.float16), grade)
+
+
+def _with(images: np.ndarray, grade: int, truth: np.ndarray | None = None) -> Prepared:
     return Prepared(
-        name=f"{grade}-{value}",
+        name=f"case-{grade}",
         group="",
         images=images,
-        truth=np.full(slices, grade, np.uint8),
+        truth=np.zeros(images[:, 0].shape, np.uint8) if truth is None else truth,
         start=(0, 0),
-        shape=(9, 12),
+        shape=images.shape[2:],
         counts=(),
         spacing=2.0,
+        grade=grade,
     )
 
 
 def test_classes_are_balanced_however_few_the_cases_of_one() -> None:
     cases = [_case(0, 1.0), *(_case(1, 2.0 + index) for index in range(7))]
-    x, y = SliceBatches(cases, CONFIG, CPU).batch(0)
+    x, (y, _) = SliceBatches(cases, CONFIG, CPU).batch(0)
     assert y.tolist().count(0) == y.tolist().count(1) == 3
     assert [bool((image == 1).all()) for image in x] == [grade == 0 for grade in y]
 
@@ -67,14 +71,16 @@ def test_batches_are_a_function_of_their_number() -> None:
     settings = dataclasses.replace(CONFIG, augmentation=Augmentation(flip=(True, True)))
     cases = [_case(0, 1.0), _case(1, 2.0)]
     one, two = (SliceBatches(cases, settings, CPU, start=start) for start in (0, 3))
-    x, y = next(iter(two))
-    assert torch.equal(x, one.batch(3)[0])
-    assert torch.equal(y, one.batch(3)[1])
+    x, (y, tissue) = next(iter(two))
+    again, (again_y, again_tissue) = one.batch(3)
+    assert torch.equal(x, again)
+    assert torch.equal(y, again_y)
+    assert torch.equal(tissue, again_tissue)
 
 
 def test_flips_alone_are_exact_and_all_four_occur() -> None:
     image = np.arange(108, dtype=np.float16).reshape(1, 1, 9, 12) + 1
-    cases = [dataclasses.replace(_case(grade, 1.0), images=image) for grade in (0, 1)]
+    cases = [_with(image, grade) for grade in (0, 1)]
     flipping = dataclasses.replace(STILL, flip=(True, True))
     settings = dataclasses.replace(CONFIG, augmentation=flipping, batch=40)
     x, _ = SliceBatches(cases, settings, CPU).batch(0)
@@ -93,7 +99,7 @@ def test_a_turn_keeps_shapes_on_slices_that_are_not_square() -> None:
     """A disk stays a disk: its extents agree along both axes and its area is kept."""
     a, b = np.meshgrid(np.arange(60) - 29.5, np.arange(90) - 44.5, indexing="ij")
     disk = (np.hypot(a, b) < 20).astype(np.float16)[None, None] + np.float16(0.01)
-    cases = [dataclasses.replace(_case(grade, 1.0), images=disk) for grade in (0, 1)]
+    cases = [_with(disk, grade) for grade in (0, 1)]
     turning = dataclasses.replace(STILL, rotation=40)
     settings = dataclasses.replace(CONFIG, augmentation=turning, batch=8)
     x, _ = SliceBatches(cases, settings, CPU).batch(0)
@@ -110,10 +116,8 @@ def test_a_class_without_cases_is_refused() -> None:
 def test_the_first_steps_show_squares_around_the_tumor() -> None:
     image = np.zeros((1, 1, 40, 30), np.float16) + np.float16(0.1)
     image[0, 0, 30:34, 4:8] = 1
-    cases = [
-        dataclasses.replace(_case(grade, 1.0), images=image, boxes=((30, 4, 34, 8),))
-        for grade in (0, 1)
-    ]
+    truth = (image[:, 0] == 1).astype(np.uint8) * 3
+    cases = [_with(image, grade, truth) for grade in (0, 1)]
     settings = dataclasses.replace(CONFIG, focus_steps=2, focus_size=16)
     batches = SliceBatches(cases, settings, CPU)
     for number in (0, 1):
@@ -121,3 +125,17 @@ def test_the_first_steps_show_squares_around_the_tumor() -> None:
         assert x.shape == (6, 1, 16, 16)
         assert bool(((x > 0.9).flatten(1).sum(1) == 16).all()), "the whole tumor is in the square"
     assert batches.batch(2)[0].shape == (6, 1, 40, 30)
+
+
+def test_tissues_move_with_the_image() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.kron(rng.integers(0, 4, (1, 6, 5)), np.ones((1, 6, 6))).astype(np.uint8)
+    images = (truth[:, None] + 1).astype(np.float16)
+    moving = dataclasses.replace(STILL, rotation=30, zoom=(0.8, 1.2), flip=(True, True))
+    settings = dataclasses.replace(CONFIG, augmentation=moving, focus_steps=1, focus_size=20)
+    batches = SliceBatches([_with(images, grade, truth) for grade in (0, 1)], settings, CPU)
+    for number in (0, 1):
+        x, (_, tissue) = batches.batch(number)
+        assert tissue.shape == (6, 5, *x.shape[2:])
+        expected = sum((each + 1) * tissue[:, each] for each in range(5))
+        torch.testing.assert_close(x[:, 0], expected, rtol=1e-3, atol=5e-3)

@@ -40,17 +40,16 @@ class Prepared:
         float16; for volumes ``(C, X, Y, Z)`` cut to the box that holds anything, for slices
         ``(N, C, X, Y)``, the largest tumor slice first.
     truth
-        uint8; for volumes ``(X, Y, Z)``, indices into ``CLASSES``, cut alike; for slices ``(N,)``,
-        indices into the configuration's classes.
+        uint8, indices into ``CLASSES``; for volumes ``(X, Y, Z)``, cut alike; for slices
+        ``(N, X, Y)``.
     start, shape
         Where the box lies on the network's grid, and the size of that grid.
     counts
         Voxels of each of ``CLASSES`` on the patient's own grid, so that what a crop lost counts.
     spacing
         Millimeters.
-    boxes
-        For slices, where the tumor lies in each: ``(N, 4)``, first X and Y, then one after the
-        last X and Y.
+    grade
+        For slices, the grade's index in the configuration's classes.
     """
 
     name: str
@@ -61,7 +60,7 @@ class Prepared:
     shape: tuple[int, ...]
     counts: tuple[int, ...]
     spacing: float
-    boxes: tuple[tuple[int, ...], ...] = ()
+    grade: int = -1
 
     def whole(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Return image ``(C, *S)`` and truth ``(*S)`` on the whole network grid."""
@@ -107,6 +106,10 @@ def gather(
     CaseError
         If a case cannot be read.
     """
+    from neuroxai.data.preprocessing import Preprocessing
+
+    # Before any process is started: a fault in the recipe is every case's fault.
+    Preprocessing.from_dict(dict(config.preprocessing))
     train, test = _jobs(config)
     if not train:
         raise TrainingError("the data source holds no case to train on")
@@ -197,7 +200,7 @@ def _job(
     preprocessing = json.dumps(dict(config.preprocessing), sort_keys=True)
     slices = config.slices_per_case if config.task == "classification" else 0
     classes = config.classes if slices else ()
-    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 2])
+    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 3])
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     return _Job(
         key, group, path, seed, spacing, variant, config.task, preprocessing, classes, slices
@@ -274,11 +277,12 @@ def _prepare(job: _Job, folder: Path) -> None:
     counts = np.bincount(case.truth.ravel(), minlength=len(CLASSES)).tolist()
     meta = {"name": case.name, "counts": counts, "spacing": max(case.spacing)}
     if job.slices:
-        images, truth, boxes = _slices(job, case, preprocessing)
-        meta |= {"start": [0, 0], "shape": list(images.shape[2:]), "boxes": boxes}
+        images, truth = _slices(job, case, preprocessing)
+        grade = job.classes.index(case.grade) if case.grade in job.classes else -1
+        meta |= {"start": [0, 0], "shape": list(images.shape[2:]), "grade": grade}
     else:
         images, truth, start, shape = _volume(case, preprocessing)
-        meta |= {"start": start, "shape": shape, "boxes": []}
+        meta |= {"start": start, "shape": shape, "grade": -1}
     _write(folder / f"{job.key}.x.npy", images)
     _write(folder / f"{job.key}.y.npy", truth)
     # Last, because its presence says that the others are whole.
@@ -322,37 +326,28 @@ def _volume(
 
 def _slices(
     job: _Job, case: Case, preprocessing: Any
-) -> tuple[NDArray[np.float16], NDArray[np.uint8], list[list[int]]]:
-    """Return axial slices through the tumor, the largest first, the grade and tumor box of each.
+) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """Return axial slices through the tumor, the largest first, and their truth.
 
     None from a case without tumor or without one of the grades: there is nothing to learn from it.
     """
     from neuroxai.data.placement import Placement
     from neuroxai.data.preprocessing import truth_on_network_grid
 
-    grade, truth = case.grade, case.truth
-    if grade not in job.classes or truth is None or not truth.any():
-        return np.empty((0, 0, 0, 0), np.float16), np.empty(0, np.uint8), []
+    truth = case.truth
+    if case.grade not in job.classes or truth is None or not truth.any():
+        return np.empty((0, 0, 0, 0), np.float16), np.empty((0, 0, 0), np.uint8)
     areas = Placement.fit(case.shape, case.affine).to_ras(truth > 0).sum(axis=(0, 1))
     # The largest, then others spread evenly over the slices at least half as large.
     large = np.flatnonzero(areas * 2 >= areas.max())
     spread = large[np.linspace(0, len(large) - 1, min(job.slices, len(large))).astype(int)]
     chosen = list(dict.fromkeys([int(areas.argmax()), *(int(z) for z in spread)]))[: job.slices]
     prepared = [preprocessing.prepare(case, slice_index=z) for z in chosen]
-    boxes = [_tumor_box(truth_on_network_grid(case, each.placement)) for each in prepared]
+    tissue = [truth_on_network_grid(case, each.placement) for each in prepared]
     return (
         np.stack([each.x[0].numpy() for each in prepared]).astype(np.float16),
-        np.full(len(chosen), job.classes.index(str(grade)), dtype=np.uint8),
-        boxes,
+        np.stack(tissue).astype(np.uint8),
     )
-
-
-def _tumor_box(truth: NDArray[np.int64]) -> list[int]:
-    """Return where the tumor lies in a slice, or all of it where a crop cut the tumor off."""
-    where = np.argwhere(truth > 0)
-    if not len(where):
-        return [0, 0, *truth.shape]
-    return [*where.min(axis=0).tolist(), *(where.max(axis=0) + 1).tolist()]
 
 
 def _write(path: Path, content: NDArray[Any] | bytes) -> None:
@@ -399,7 +394,7 @@ def _load(folder: Path, jobs: Sequence[_Job]) -> list[Prepared]:
                 shape=tuple(meta["shape"]),
                 counts=tuple(meta["counts"]),
                 spacing=float(meta["spacing"]),
-                boxes=tuple(tuple(box) for box in meta["boxes"]),
+                grade=int(meta["grade"]),
             )
         )
     return cases

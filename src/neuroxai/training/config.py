@@ -96,6 +96,10 @@ class Config:
     """First steps of a classifier that show squares around the tumor, not whole slices."""
     focus_size: int = 48
     """Side of those squares in voxels."""
+    hint: float = 0.0
+    """Weight of showing a classifier, while it learns, which tissue lies where."""
+    hint_layers: tuple[str, ...] = ("layer2", "layer3")
+    """Layers whose maps are to tell the tissues apart."""
     batch: int = 4
     epochs: int | None = None
     max_steps: int | None = None
@@ -103,7 +107,7 @@ class Config:
     """Of the training itself; making and reading cases and the evaluation come on top."""
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "plateau", "constant"] = "cosine"
     warmup: float = 0.03
     """Fraction of the run over which the learning rate rises from zero."""
     average: float = 0.0

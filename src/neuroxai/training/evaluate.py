@@ -160,7 +160,7 @@ def evaluate_slices(
         with torch.no_grad():
             x = torch.from_numpy(np.array(case.images, dtype=np.float32)).to(device)
             found = network(x).argmax(dim=1).tolist()
-        yield case.name, int(case.truth[0]), found
+        yield case.name, case.grade, found
 
 
 def _on(device: torch.device | str, network: nn.Module) -> nn.Module:

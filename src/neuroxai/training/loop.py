@@ -66,8 +66,9 @@ def learning_rate(spent: float, config: Config) -> float:
     """Return the learning rate when the fraction ``spent`` of the run is over.
 
     It rises over the fraction ``warmup`` of the run and then falls to zero by the schedule:
-    ``cosine``, ``poly`` ``(1 − t)^0.9``, or not at all. The fraction counts steps or time,
-    whichever is further, so that a run limited by time ends at zero as well.
+    ``cosine``, ``poly`` ``(1 − t)^0.9``, ``plateau`` (in a line, over the last 30 %), or
+    ``constant``, not at all. The fraction counts steps or time, whichever is further, so that a
+    run limited by time ends at zero as well.
     """
     if spent < config.warmup:
         return config.learning_rate * max(spent / config.warmup, 1e-3)
@@ -76,6 +77,8 @@ def learning_rate(spent: float, config: Config) -> float:
         return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
     if config.schedule == "poly":
         return float(config.learning_rate * (1 - t) ** 0.9)
+    if config.schedule == "plateau":
+        return config.learning_rate * min(1.0, (1 - t) / 0.3)
     return config.learning_rate
 
 
@@ -192,8 +195,9 @@ class _Lesson(lightning.LightningModule):  # type: ignore[misc]
         return self.budget.spent(self.global_step, self.elapsed())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        kernels = [p for p in self.network.parameters() if p.ndim > 1]
-        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
+        parameters = [*self.network.parameters(), *self.loss.parameters()]
+        kernels = [p for p in parameters if p.ndim > 1]
+        vectors = [p for p in parameters if p.ndim <= 1]
         groups = [
             {"params": kernels, "weight_decay": self.config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},

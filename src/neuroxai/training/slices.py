@@ -6,19 +6,22 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import IterableDataset
 
 from neuroxai.core.errors import TrainingError
+from neuroxai.data.case import CLASSES
 from neuroxai.training.augment import vary_intensity
 from neuroxai.training.cases import Prepared
 from neuroxai.training.config import Config
 
+Lesson = tuple[Tensor, tuple[Tensor, Tensor]]
+"""Slices ``(B, C, X, Y)``; their classes ``(B,)`` and tissue shares ``(B, T, X, Y)``."""
 
-class SliceBatches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Endless batches of slices ``(B, C, X, Y)`` and their classes ``(B,)``, classes in balance.
+
+class SliceBatches(IterableDataset[Lesson]):
+    """Endless batches of slices, their classes in balance, and the tissues in them.
 
     The first ``focus_steps`` batches show squares cut around the tumor: a network that starts from
     nothing first has to find out what matters, and learns that faster, and at a fifth of the cost,
@@ -50,23 +53,22 @@ class SliceBatches(IterableDataset[tuple[Tensor, Tensor]]):
         self.start = start
         filled = [case for case in cases if len(case.truth)]
         self._images = [torch.from_numpy(np.array(case.images)).to(device) for case in filled]
-        self._boxes = [np.array(case.boxes) for case in filled]
-        grades = [int(case.truth[0]) for case in filled]
+        self._tissue = [torch.from_numpy(np.array(case.truth)).to(device) for case in filled]
         self._of_class = [
-            [index for index, grade in enumerate(grades) if grade == each]
+            [index for index, case in enumerate(filled) if case.grade == each]
             for each in range(len(config.classes))
         ]
         for name, members in zip(config.classes, self._of_class, strict=True):
             if not members:
                 raise TrainingError(f"no case of the class {name} to train on")
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Lesson]:
         number = self.start
         while True:
             yield self.batch(number)
             number += 1
 
-    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+    def batch(self, number: int) -> Lesson:
         """Return batch ``number``."""
         config = self._config
         rng = np.random.default_rng([config.seed, 1, number])
@@ -75,22 +77,28 @@ class SliceBatches(IterableDataset[tuple[Tensor, Tensor]]):
         for grade in grades:
             members = self._of_class[int(grade)]
             index = members[int(rng.integers(len(members)))]
-            number_in_case = int(rng.integers(len(self._images[index])))
-            image = self._images[index][number_in_case].float()
+            place = int(rng.integers(len(self._images[index])))
+            tissue = self._tissue[index][place].long()
+            shares = functional.one_hot(tissue, len(CLASSES)).movedim(-1, 0)
+            both = torch.cat([self._images[index][place].float(), shares.float()])
             if number < config.focus_steps:
-                image = self._square(image, self._boxes[index][number_in_case], rng)
-            chosen.append(image)
-        x = vary_intensity(self._move(torch.stack(chosen), rng), rng, config.augmentation)
-        return x, torch.as_tensor(grades, device=self._device)
+                both = self._square(both, tissue, rng)
+            chosen.append(both)
+        moved = self._move(torch.stack(chosen), rng)
+        channels = moved.shape[1] - len(CLASSES)
+        x = vary_intensity(moved[:, :channels], rng, config.augmentation)
+        return x, (torch.as_tensor(grades, device=self._device), moved[:, channels:])
 
-    def _square(self, image: Tensor, box: NDArray[np.int_], rng: np.random.Generator) -> Tensor:
+    def _square(self, slice_: Tensor, tissue: Tensor, rng: np.random.Generator) -> Tensor:
         """Cut a square about the middle of the tumor, off it by up to a sixth of its side."""
         side = self._config.focus_size
-        middle = (box[:2] + box[2:]) / 2 + rng.uniform(-side / 6, side / 6, 2)
-        size = np.array(image.shape[1:])
+        where = torch.nonzero(tissue).cpu().numpy()
+        size = np.array(tissue.shape)
+        middle = (where.min(axis=0) + where.max(axis=0) + 1) / 2 if len(where) else size / 2
+        middle = middle + rng.uniform(-side / 6, side / 6, 2)
         low = np.clip(np.rint(middle - side / 2), 0, np.maximum(size - side, 0)).astype(int)
         x, y = (slice(int(first), int(first) + side) for first in low)
-        return image[:, x, y]
+        return slice_[:, x, y]
 
     def _move(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         """Flip, turn and zoom each slice about its center."""
