@@ -55,6 +55,14 @@ def test_float32_comes_back_bit_for_bit(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.safetensors"]
 
 
+def test_saving_and_loading_draw_no_random_numbers(folder: Path) -> None:
+    network = _network()
+    before = torch.random.get_rng_state()
+    save_checkpoint(folder, network, CARD)
+    load_model(folder)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_float16_halves_kernels_and_keeps_vectors(tmp_path: Path) -> None:
     network = _network()
     network.state_dict()["encoder.0.norm1.running_var"].fill_(1e-9)

@@ -92,7 +92,8 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
             "the file is damaged or belongs to another card"
         )
     state = _parse(payload, weights)
-    network = build_network(card.architecture, card.arguments, source=folder / CARD)
+    with torch.random.fork_rng(devices=[]):  # starting weights are drawn, and then replaced
+        network = build_network(card.architecture, card.arguments, source=folder / CARD)
     _fit(network, state, weights)
     network.eval().requires_grad_(requires_grad=False)
     return Model(network=network, card=card, folder=folder, weights_sha256=sha256)
@@ -124,7 +125,8 @@ def save_checkpoint(
         raise ModelError(f"save_checkpoint: dtype is {dtype!r}, expected float32 or float16")
     folder = Path(folder)
     state = {name: _narrow(name, value, dtype) for name, value in network.state_dict().items()}
-    twin = build_network(card.architecture, card.arguments, source="card")
+    with torch.random.fork_rng(devices=[]):
+        twin = build_network(card.architecture, card.arguments, source="card")
     _fit(twin, state, "the network to save")
     payload: bytes = save(state)
     card = dataclasses.replace(

@@ -200,7 +200,7 @@ def _job(
     preprocessing = json.dumps(dict(config.preprocessing), sort_keys=True)
     slices = config.slices_per_case if config.task == "classification" else 0
     classes = config.classes if slices else ()
-    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 3])
+    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 4])
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     return _Job(
         key, group, path, seed, spacing, variant, config.task, preprocessing, classes, slices
@@ -338,8 +338,9 @@ def _slices(
     if case.grade not in job.classes or truth is None or not truth.any():
         return np.empty((0, 0, 0, 0), np.float16), np.empty((0, 0, 0), np.uint8)
     areas = Placement.fit(case.shape, case.affine).to_ras(truth > 0).sum(axis=(0, 1))
-    # The largest, then others spread evenly over the slices at least half as large.
-    large = np.flatnonzero(areas * 2 >= areas.max())
+    # The largest, then others spread evenly over those nearly as large: at a tumor's ends its core
+    # is out of sight, and with it what tells the grade.
+    large = np.flatnonzero(areas >= 0.7 * areas.max())
     spread = large[np.linspace(0, len(large) - 1, min(job.slices, len(large))).astype(int)]
     chosen = list(dict.fromkeys([int(areas.argmax()), *(int(z) for z in spread)]))[: job.slices]
     prepared = [preprocessing.prepare(case, slice_index=z) for z in chosen]
