@@ -26,6 +26,7 @@ from neuroxai.training.evaluate import (
     evaluate_slices,
     wilson_interval,
 )
+from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
 
 CHECKPOINT = "checkpoint"
 _CONFIG = "config.json"
@@ -92,6 +93,8 @@ def train(
         batches, loss = _lesson(network, config, trained_on, device, start=last_step(out))
         steps = _steps(config, trained_on)
         trained = fit(network, batches, loss, config, out, steps=steps, report=report)
+        if isinstance(loss, HintedCrossEntropy):
+            loss.close()
 
     training = {
         "data": _describe_data(config, trained_on, held_out),
@@ -193,7 +196,6 @@ def _lesson(
     start: int,
 ) -> tuple[Any, nn.Module]:
     """Return the batches and the loss of the task."""
-    from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
     from neuroxai.training.patches import PatchBatches
     from neuroxai.training.slices import SliceBatches
 
