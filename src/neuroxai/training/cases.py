@@ -116,7 +116,7 @@ def gather(
     folder = _cache_folder(config)
     wanted = {job.key: job for job in (*train, *test)}
     todo = [job for job in wanted.values() if not _is_done(folder, job.key)]
-    tell = report or _silent
+    tell = report or (lambda *_: None)
     tell("Preparing cases", len(wanted) - len(todo), len(wanted))
     for done, _ in enumerate(_run(todo, folder, _worker_count(config)), start=1):
         tell("Preparing cases", len(wanted) - len(todo) + done, len(wanted))
@@ -132,10 +132,6 @@ def patient_of(name: str) -> str:
     ('BraTS-GLI-00001', 'BraTS2021_00001')
     """
     return re.sub(r"^(BraTS-[A-Za-z]+-\d+)-\d+$", r"\1", name)
-
-
-def _silent(stage: str, done: float, total: float) -> None:
-    pass
 
 
 def _worker_count(config: Config) -> int:
