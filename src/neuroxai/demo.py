@@ -29,7 +29,8 @@ from neuroxai.version import __version__
 Report = Callable[[str, float, float], None]
 """Told of progress: the stage, how much of it is done, how much there is."""
 
-GRADING_SEEDS = (400_001, 400_002, 400_003, 400_004)
+# Two of each grade; a seed may also grow a tumor-free brain, which has no grade.
+GRADING_SEEDS = (400_001, 400_004, 400_006, 400_007)
 SEGMENTATION_SEED = 500_003
 SPACING_MM = 2.0
 
