@@ -19,7 +19,6 @@ from neuroxai.core.errors import (
     LayerError,
     MethodError,
     ModelError,
-    NeuroXAIError,
     NoMapError,
     TargetError,
     suggestion,
@@ -342,7 +341,6 @@ def _truth(
 
 __all__ = [
     "Explanations",
-    "NeuroXAIError",
     "Watcher",
     "choose_device",
     "describe_model",
