@@ -8,27 +8,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import prod
 
-import torch
 from torch import Tensor, nn
 
 from neuroxai.core.layers import Layer
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import BoundTarget, Outputs
-
-Reducer = Callable[[Tensor, Tensor], Tensor]
-"""Turns a layer's activation and gradient, both ``(B, C, *S)``, into what is kept of them."""
+from neuroxai.core.watch import Reducer
 
 VOXELS_AT_ONCE = 2 * 96**3
 """How many voxels a batch of path nodes or noisy copies may hold."""
-
-
-def cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    r"""Return the signed class activation map ``(B, 1, *S)`` of a layer.
-
-    .. math:: \sum_k \Big(\frac{1}{N} \sum_v \frac{\partial S}{\partial A^k_v}\Big) A^k
-    """
-    weights = gradient.flatten(2).mean(dim=2)
-    return torch.einsum("bc,bc...->b...", weights, activation).unsqueeze(1)
 
 
 @dataclass(frozen=True)

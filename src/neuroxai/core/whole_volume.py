@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -13,9 +13,10 @@ from torch.nn.modules.conv import _ConvNd
 from neuroxai.core.errors import LayerError, MethodError, NeuroXAIError
 from neuroxai.core.guided import GuidedRule
 from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, check_names
-from neuroxai.core.probe import Asks, Passes, Probe, Reducer, cam
+from neuroxai.core.probe import Asks, Passes, Probe
 from neuroxai.core.target import BoundTarget, Outputs, Target
 from neuroxai.core.untouched import untouched
+from neuroxai.core.watch import Reducer, Watch, cam
 
 
 @dataclass(eq=False)
@@ -208,7 +209,7 @@ class _Walk:
         if self._needs_input:
             self._x.requires_grad_()
         self._convolutions: list[Layer] = []
-        self._watched: dict[str, tuple[Layer, Tensor, int]] = {}
+        self._watch = Watch(probe.copied)
         self._wanted: dict[str, str] = {}
         self.overwritten: set[str] = set()
 
@@ -270,18 +271,9 @@ class _Walk:
             named |= {f"{plain}#1"}
         if not named and not (convolution and AUTO in self._asks.layers):
             return None
-        passed_on: Tensor | None = None
-        activation = output
-        if not output.requires_grad:
-            # Nothing before this layer is asked for: the graph begins here.
-            activation = output.detach().requires_grad_()
-            passed_on = activation.clone()
-        elif layer.name in self._probe.copied:
-            passed_on = output.clone()
-        self._watched[layer.name] = (layer, activation, activation._version)
         for name in named:
             self._wanted[name] = layer.name  # a module's last call answers to its plain name
-        return passed_on
+        return self._watch.hold(layer, output)
 
     def _choose_layers(self, answers: _Answers, *, classifier: bool) -> None:
         for name in sorted(self._asks.layers):
@@ -293,7 +285,7 @@ class _Walk:
                     raise LayerError(
                         f"layer {name!r} never ran in the forward pass: name one that does"
                     )
-                shape = self._watched[self._wanted[name]][0].shape
+                shape = self._watch.layers[self._wanted[name]].shape
                 if len(shape) != self._x.dim() - 1:
                     del self._wanted[name]
                     raise LayerError(
@@ -302,44 +294,22 @@ class _Walk:
                     )
             except LayerError as error:
                 answers.refused[name] = error
-        chosen = set(self._wanted.values())
-        self._watched = {name: self._watched[name] for name in self._watched if name in chosen}
-        for name, (_, activation, version) in self._watched.items():
-            if activation._version != version:
-                self.overwritten.add(name)
+        self._watch.keep_only(set(self._wanted.values()))
+        self.overwritten = self._watch.overwritten()
 
     def _plain_backward(self, total: Tensor, answers: _Answers, *, retain_graph: bool) -> None:
-        reduced: dict[str, Tensor] = {}
-        handles = [
-            activation.register_hook(self._reduction(name, activation, reduced))
-            for name, (_, activation, _) in self._watched.items()
-        ]
-        activations = [activation for _, activation, _ in self._watched.values()]
-        # A layer that nothing before it is asked of is a leaf; its gradient has to be asked for.
-        leaves = [a for a in activations if a.is_leaf]
-        inputs = [self._x, *leaves] if self._asks.gradient else leaves or activations
         self._probe.passes.backward += 1
-        gradients = torch.autograd.grad(total, inputs, retain_graph=retain_graph, allow_unused=True)
-        for handle in handles:
-            handle.remove()
+        inputs = [self._x] if self._asks.gradient else []
+        gradients, reduced = self._watch.backward(
+            total, inputs, self._reduce, retain_graph=retain_graph
+        )
         if self._asks.gradient:
             answers.gradient = self._arrived(gradients[0])
         for name, label in self._wanted.items():
             if label in reduced:
-                answers.maps[name] = (self._watched[label][0], reduced[label])
+                answers.maps[name] = (self._watch.layers[label], reduced[label])
             else:
                 answers.refused[name] = _beside(label)
-
-    def _reduction(
-        self, name: str, activation: Tensor, reduced: dict[str, Tensor]
-    ) -> Callable[[Tensor], None]:
-        values = activation.detach()
-
-        def arrive(gradient: Tensor) -> None:
-            with torch.no_grad():
-                reduced[name] = self._reduce(values, gradient)
-
-        return arrive
 
     def _guided_backward(self, total: Tensor, answers: _Answers) -> None:
         self._probe.passes.backward += 1

@@ -1,0 +1,108 @@
+"""Layers held through one forward pass, and their gradients reduced while they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.layers import Layer
+
+Reducer = Callable[[Tensor, Tensor], Tensor]
+"""Turns a layer's activation and gradient, both ``(B, C, *S)``, into what is kept of them."""
+
+
+def cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    r"""Return the signed class activation map ``(B, 1, *S)`` of a layer.
+
+    .. math:: \sum_k \Big(\frac{1}{N} \sum_v \frac{\partial S}{\partial A^k_v}\Big) A^k
+    """
+    weights = gradient.flatten(2).mean(dim=2)
+    return torch.einsum("bc,bc...->b...", weights, activation).unsqueeze(1)
+
+
+class Watch:
+    """The activations of some layers in one forward pass.
+
+    Parameters
+    ----------
+    copied
+        Layers whose output a later one overwrites in place; the network goes on with a copy.
+
+    Attributes
+    ----------
+    layers
+        What is held, by label, in the order the data flows.
+    """
+
+    def __init__(self, copied: Collection[str] = ()) -> None:
+        self.layers: dict[str, Layer] = {}
+        self._copied = copied
+        self._held: dict[str, tuple[Tensor, int]] = {}
+
+    def hold(self, layer: Layer, output: Tensor) -> Tensor | None:
+        """Keep hold of a layer's output; return what shall go on in its place, if anything."""
+        passed_on: Tensor | None = None
+        activation = output
+        if not output.requires_grad:
+            # Nothing before this layer is asked for: the graph begins here.
+            activation = output.detach().requires_grad_()
+            passed_on = activation.clone()
+        elif layer.name in self._copied:
+            passed_on = output.clone()
+        self.layers[layer.name] = layer
+        self._held[layer.name] = (activation, activation._version)
+        return passed_on
+
+    def keep_only(self, labels: Collection[str]) -> None:
+        """Let go of all other layers."""
+        self.layers = {label: self.layers[label] for label in self.layers if label in labels}
+        self._held = {label: self._held[label] for label in self.layers}
+
+    def overwritten(self) -> set[str]:
+        """Return the layers whose output was written over in place: hold copies, once more."""
+        return {label for label, (values, seen) in self._held.items() if values._version != seen}
+
+    def backward(
+        self,
+        total: Tensor,
+        inputs: Sequence[Tensor],
+        reduce: Reducer,
+        *,
+        retain_graph: bool = False,
+    ) -> tuple[tuple[Tensor | None, ...], dict[str, Tensor]]:
+        """Differentiate ``total``; return the gradients of ``inputs`` and every layer reduced.
+
+        A layer's gradient is reduced when it arrives and let go, so that all layers' gradients
+        never sit in memory together. A layer that ``total`` does not depend on is left out.
+        """
+        reduced: dict[str, Tensor] = {}
+        handles = [
+            activation.register_hook(_reduction(label, activation, reduce, reduced))
+            for label, (activation, _) in self._held.items()
+        ]
+        activations = [activation for activation, _ in self._held.values()]
+        # A layer that nothing before it is asked of is a leaf; its gradient has to be asked for.
+        leaves = [activation for activation in activations if activation.is_leaf]
+        ends = [*inputs, *leaves] if inputs else leaves or activations
+        try:
+            gradients = torch.autograd.grad(
+                total, ends, retain_graph=retain_graph, allow_unused=True
+            )
+        finally:
+            for handle in handles:
+                handle.remove()
+        return gradients[: len(inputs)], reduced
+
+
+def _reduction(
+    label: str, activation: Tensor, reduce: Reducer, reduced: dict[str, Tensor]
+) -> Callable[[Tensor], None]:
+    values = activation.detach()
+
+    def arrive(gradient: Tensor) -> None:
+        with torch.no_grad():
+            reduced[label] = reduce(values, gradient)
+
+    return arrive
