@@ -12,6 +12,9 @@ from neuroxai.core.layers import Layer
 Reducer = Callable[[Tensor, Tensor], Tensor]
 """Turns a layer's activation and gradient, both ``(B, C, *S)``, into what is kept of them."""
 
+OnGrid = Callable[[Tensor], Tensor]
+"""Lays a layer's values out as ``(B, C, *S)``."""
+
 
 def cam(activation: Tensor, gradient: Tensor) -> Tensor:
     r"""Return the signed class activation map ``(B, 1, *S)`` of a layer.
@@ -38,11 +41,15 @@ class Watch:
 
     def __init__(self, copied: Collection[str] = ()) -> None:
         self.layers: dict[str, Layer] = {}
+        self._layouts: dict[str, OnGrid] = {}
         self._copied = copied
         self._held: dict[str, tuple[Tensor, int]] = {}
 
-    def hold(self, layer: Layer, output: Tensor) -> Tensor | None:
-        """Keep hold of a layer's output; return what shall go on in its place, if anything."""
+    def hold(self, layer: Layer, output: Tensor, on_grid: OnGrid | None = None) -> Tensor | None:
+        """Keep hold of a layer's output; return what shall go on in its place, if anything.
+
+        ``on_grid`` lays the values out as ``(B, C, *S)`` where they are not.
+        """
         passed_on: Tensor | None = None
         activation = output
         if not output.requires_grad:
@@ -53,6 +60,8 @@ class Watch:
             passed_on = output.clone()
         self.layers[layer.name] = layer
         self._held[layer.name] = (activation, activation._version)
+        if on_grid is not None:
+            self._layouts[layer.name] = on_grid
         return passed_on
 
     def keep_only(self, labels: Collection[str]) -> None:
@@ -79,7 +88,7 @@ class Watch:
         """
         reduced: dict[str, Tensor] = {}
         handles = [
-            activation.register_hook(_reduction(label, activation, reduce, reduced))
+            activation.register_hook(self._reduction(label, activation, reduce, reduced))
             for label, (activation, _) in self._held.items()
         ]
         activations = [activation for activation, _ in self._held.values()]
@@ -95,14 +104,17 @@ class Watch:
                 handle.remove()
         return gradients[: len(inputs)], reduced
 
+    def _reduction(
+        self, label: str, activation: Tensor, reduce: Reducer, reduced: dict[str, Tensor]
+    ) -> Callable[[Tensor], None]:
+        values = activation.detach()
+        on_grid = self._layouts.get(label)
 
-def _reduction(
-    label: str, activation: Tensor, reduce: Reducer, reduced: dict[str, Tensor]
-) -> Callable[[Tensor], None]:
-    values = activation.detach()
+        def arrive(gradient: Tensor) -> None:
+            with torch.no_grad():
+                if on_grid is None:
+                    reduced[label] = reduce(values, gradient)
+                else:
+                    reduced[label] = reduce(on_grid(values), on_grid(gradient))
 
-    def arrive(gradient: Tensor) -> None:
-        with torch.no_grad():
-            reduced[label] = reduce(values, gradient)
-
-    return arrive
+        return arrive

@@ -1,0 +1,179 @@
+"""Every convolution and transformer block that runs in a forward pass, in the order data flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+
+from neuroxai.core.layers import Layer
+from neuroxai.core.watch import OnGrid
+
+FUNCTIONAL = {
+    torch.conv1d: "conv1d",
+    torch.conv2d: "conv2d",
+    torch.conv3d: "conv3d",
+    torch.conv_transpose1d: "conv_transpose1d",
+    torch.conv_transpose2d: "conv_transpose2d",
+    torch.conv_transpose3d: "conv_transpose3d",
+}
+"""Convolutions that a network may call without a module."""
+
+Visit = Callable[[Layer, Tensor, OnGrid | None], Tensor | None]
+"""Told of a layer, its output, and how to lay that out as ``(B, C, *S)`` if it is not so."""
+
+
+class LayerCalls:
+    """Meets every layer with a place in the image, for one forward pass.
+
+    A layer is a convolution, as a module or as a function, or a transformer block, whose tokens
+    are laid on the grid they stand for. What has no place in the image is named with the reason.
+
+    Attributes
+    ----------
+    not_shown
+        Name of what ran but has no map, and why.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
+    >>> calls = LayerCalls(network, dims=2)
+    >>> with calls.met(lambda layer, output, on_grid: print(layer.name, layer.shape)):
+    ...     _ = network(torch.zeros(1, 1, 6, 5))
+    0 (3, 4, 3)
+    2 (2, 4, 3)
+    """
+
+    def __init__(self, network: nn.Module, dims: int) -> None:
+        self.not_shown: dict[str, str] = {}
+        self._network = network
+        self._dims = dims
+        self._running: list[str] = []
+        self._calls: dict[str, int] = {}
+        self._grids: list[tuple[int, ...]] = []
+
+    @property
+    def never_ran(self) -> tuple[str, ...]:
+        """Convolutions and blocks that the network has but did not use."""
+        return tuple(
+            name
+            for name, module in self._network.named_modules()
+            if _is_layer(module) and name not in self._calls
+        )
+
+    @contextmanager
+    def met(self, visit: Visit) -> Iterator[None]:
+        """Call ``visit`` with every layer that runs inside; a tensor it returns goes on instead."""
+        with ExitStack() as stack:
+            for name, module in self._network.named_modules():
+                before = module.register_forward_pre_hook(self._enter(name))
+                stack.callback(before.remove)
+                # Called after an exception too, or the stack of running modules would be wrong
+                # for a network that catches one.
+                after = module.register_forward_hook(self._leave(name, visit), always_call=True)
+                stack.callback(after.remove)
+            stack.enter_context(_FunctionMode(self, visit))
+            yield
+
+    def _enter(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            self._running.append(name)
+
+        return hook
+
+    def _leave(self, name: str, visit: Visit) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if self._running and self._running[-1] == name:
+                self._running.pop()
+            if not _is_layer(module):
+                if _is_attention(module):
+                    self.not_shown[name] = "attention over tokens or windows, no map of its own"
+                return None
+            return self._meet(name, type(module).__name__, output, visit)
+
+        return hook
+
+    def function_called(self, name: str, output: Tensor, visit: Visit) -> Tensor | None:
+        """Meet a convolution that was called as a function, outside of a convolution module."""
+        owner = self._running[-1] if self._running else ""
+        if owner and isinstance(self._network.get_submodule(owner), _ConvNd):
+            return None
+        return self._meet(f"{owner}.{name}" if owner else name, name, output, visit)
+
+    def _meet(self, name: str, kind: str, output: Any, visit: Visit) -> Tensor | None:
+        call = self._calls[name] = self._calls.get(name, 0) + 1
+        label = name if call == 1 else f"{name}#{call}"
+        if not isinstance(output, Tensor):
+            self.not_shown[label] = f"returns a {type(output).__name__}, expected a tensor"
+            return None
+        plain = output.dim() == self._dims + 2 and not _is_block_name(kind)
+        on_grid = None if plain else self._layout(kind, output)
+        if not plain and on_grid is None:
+            self.not_shown[label] = (
+                f"gives {tuple(output.shape[1:])} per sample, which is not laid out over the "
+                f"image's {self._dims} axes"
+            )
+            return None
+        laid = output if on_grid is None else on_grid(output.detach())
+        shape = tuple(laid.shape[1:])
+        self._grids.append(shape[1:])
+        return visit(Layer(label, kind, shape), output, on_grid)
+
+    def _layout(self, kind: str, output: Tensor) -> OnGrid | None:
+        """Return what lays a block's output out as ``(B, C, *S)``, None if nothing does."""
+        if not _is_block_name(kind):
+            return None
+        if output.dim() == self._dims + 2 and "swin" in kind.lower():
+            return lambda values: values.movedim(-1, 1)
+        return self._tokens(output) if output.dim() == 3 else None
+
+    def _tokens(self, output: Tensor) -> OnGrid | None:
+        """Lay tokens ``(B, N, C)`` on the grid of the convolution that made them."""
+        for grid in reversed(self._grids):
+            extra = output.shape[1] - prod(grid)
+            if extra in (0, 1):  # one token more, the first, is the class token
+                return lambda values: values[:, extra:].movedim(2, 1).unflatten(2, grid)
+        return None
+
+
+class _FunctionMode(TorchFunctionMode):
+    """Sees convolutions that no module stands for."""
+
+    def __init__(self, calls: LayerCalls, visit: Visit) -> None:
+        super().__init__()
+        self._calls = calls
+        self._visit = visit
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func not in FUNCTIONAL:
+            return result
+        passed_on = self._calls.function_called(FUNCTIONAL[func], result, self._visit)
+        return result if passed_on is None else passed_on
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(module, _ConvNd) or _is_block_name(type(module).__name__)
+
+
+def _is_block_name(kind: str) -> bool:
+    return kind.endswith(("TransformerBlock", "TransformerEncoderLayer"))
+
+
+def _is_attention(module: nn.Module) -> bool:
+    kind = type(module).__name__
+    return isinstance(module, nn.MultiheadAttention) or kind.endswith(
+        ("Attention", "SABlock", "AttentionBlock")
+    )

@@ -1,0 +1,5 @@
+"""Looking inside a network: information flow, filters, and what each has learned."""
+
+from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
+
+__all__ = ["InformationFlow", "TargetFlow", "information_flow"]

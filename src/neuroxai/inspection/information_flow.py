@@ -1,0 +1,198 @@
+"""Information flow: the class activation map of every layer, in the order the data flows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.layer_calls import LayerCalls
+from neuroxai.core.layers import Layer
+from neuroxai.core.target import BoundTarget, Outputs, Target
+from neuroxai.core.untouched import untouched
+from neuroxai.core.watch import Reducer, Watch, cam
+
+
+@dataclass(frozen=True, eq=False)
+class TargetFlow:
+    """How one target is decided on along the network.
+
+    Attributes
+    ----------
+    target
+        What was asked, as it was bound.
+    score
+        Its value per sample.
+    maps
+        Layer to its signed class activation map ``(B, 1, *S_layer)``, in the order data flows.
+    beside
+        Layers that the target does not depend on.
+    notes
+        What a reader must know.
+    """
+
+    target: Mapping[str, Any]
+    score: tuple[float, ...]
+    maps: Mapping[str, Tensor]
+    beside: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The target's word."""
+        return str(self.target["name"])
+
+
+@dataclass(frozen=True, eq=False)
+class InformationFlow:
+    """Every layer's map for every target.
+
+    Attributes
+    ----------
+    layers
+        The layers that ran, in the order data flows.
+    targets
+        One flow for each target asked.
+    never_ran
+        Convolutions and blocks that the network has but did not use.
+    not_shown
+        What ran but has no place in the image, and why.
+    output
+        The model output.
+    seconds, forward, backward
+        What it took: wall time, and passes through the network.
+    """
+
+    layers: tuple[Layer, ...]
+    targets: tuple[TargetFlow, ...]
+    never_ran: tuple[str, ...]
+    not_shown: Mapping[str, str]
+    output: Tensor
+    seconds: float
+    forward: int = 1
+    backward: int = 1
+
+
+def information_flow(
+    network: nn.Module,
+    x: Tensor,
+    targets: Sequence[Target],
+    outputs: Outputs | None = None,
+    *,
+    reduce: Reducer = cam,
+) -> InformationFlow:
+    r"""Return the class activation map of every layer, for every target.
+
+    .. math:: L^l = \sum_k \Big(\frac{1}{N_l} \sum_v
+              \frac{\partial S}{\partial A^{l,k}_v}\Big) A^{l,k}
+
+    signed, on the layer's own grid: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of each
+    convolution's output, as in the third experiment of Zeineldin et al. 2022
+    (doi:10.1007/s11548-022-02619-x, Fig. 5). It takes one forward pass and one backward pass for
+    each target. Gradients are reduced to maps as they arrive, so memory does not grow with the
+    number of layers.
+
+    Parameters
+    ----------
+    network
+        Any module; it is left as found.
+    x
+        ``(B, C, *S)``.
+    targets
+        What is asked; at least one.
+    outputs
+        What the output channels mean.
+    reduce
+        What is kept of a layer's activation and gradient.
+
+    Raises
+    ------
+    LayerError
+        If the network runs no layer with a place in the image.
+    MethodError
+        If there is no target, or the input is no batch of images.
+    TargetError
+        If a target does not exist.
+
+    Examples
+    --------
+    >>> from neuroxai.core.target import Class
+    >>> network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
+    >>> flow = information_flow(network, torch.rand(1, 1, 6, 5), [Class(0), Class(1)])
+    >>> [layer.name for layer in flow.layers], tuple(flow.targets[1].maps["0"].shape)
+    (['0', '2'], (1, 1, 4, 3))
+    """
+    if not targets:
+        raise MethodError("information flow needs at least one target, got none")
+    if x.dim() not in (4, 5):
+        raise MethodError(
+            f"the input has shape {tuple(x.shape)}, expected (B, C, H, W) or (B, C, D, H, W)"
+        )
+    outputs = outputs or Outputs()
+    began = time.perf_counter()
+    with untouched(network), torch.enable_grad():
+        walk = _walk(network, x, outputs, ())
+        passes = 1
+        if overwritten := walk.watch.overwritten():
+            # Only now is it known which layers a later one writes over.
+            del walk
+            walk = _walk(network, x, outputs, overwritten)
+            passes = 2
+        if not walk.watch.layers:
+            reasons = "; ".join(f"{k} {v}" for k, v in walk.calls.not_shown.items())
+            raise LayerError(
+                f"{type(network).__name__} runs no convolution, there is no flow to show"
+                + (f" ({reasons})" if reasons else "")
+            )
+        bound = [target.bind(outputs, walk.output.detach()) for target in targets]
+        flows = []
+        for number, target in enumerate(bound, start=1):
+            flows.append(_follow(walk, target, reduce, retain_graph=number < len(bound)))
+    return InformationFlow(
+        layers=tuple(walk.watch.layers.values()),
+        targets=tuple(flows),
+        never_ran=walk.calls.never_ran,
+        not_shown=dict(walk.calls.not_shown),
+        output=walk.output.detach().cpu(),
+        seconds=time.perf_counter() - began,
+        forward=passes,
+        backward=len(bound),
+    )
+
+
+@dataclass(eq=False)
+class _Walk:
+    """One forward pass with its layers held."""
+
+    watch: Watch
+    calls: LayerCalls
+    output: Tensor
+
+
+def _walk(network: nn.Module, x: Tensor, outputs: Outputs, copied: Collection[str]) -> _Walk:
+    watch, calls = Watch(copied), LayerCalls(network, x.dim() - 2)
+    with calls.met(watch.hold):
+        # A copy, because a network may work in place on what it is given.
+        output = outputs.select(network(x.detach().clone()))
+    return _Walk(watch, calls, output)
+
+
+def _follow(walk: _Walk, target: BoundTarget, reduce: Reducer, *, retain_graph: bool) -> TargetFlow:
+    """Take one target's backward pass."""
+    score = target.score(walk.output)
+    maps: dict[str, Tensor] = {}
+    if score.requires_grad:
+        _, maps = walk.watch.backward(score.sum(), [], reduce, retain_graph=retain_graph)
+    names = list(walk.watch.layers)
+    return TargetFlow(
+        target=target.description,
+        score=tuple(score.detach().tolist()),
+        maps={name: maps[name].cpu() for name in names if name in maps},
+        beside=tuple(name for name in names if name not in maps),
+        notes=target.notes,
+    )
