@@ -177,3 +177,25 @@ def test_an_input_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
         DeepSeg(4, 2, filters=2, depth=1)(torch.zeros(shape))
     with pytest.raises(ModelError, match=r"expected \(B, 4, X, Y\)"):
         DeepSeg(4, 2, filters=2, depth=1, spatial_dims=2)(torch.zeros(1, 1, 8, 8))
+
+
+def test_a_layers_map_lies_where_its_evidence_lies_on_a_padded_image() -> None:
+    """A size that 4 does not divide is padded; the map must be cut, not squeezed, to the image."""
+    from neuroxai import explain
+
+    network = DeepSeg(in_channels=1, out_channels=2, filters=1, depth=2).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            # Every layer passes its input on: the middle of each kernel is one.
+            parameter.zero_()
+            if name.endswith("weight") and parameter.dim() == 1:
+                parameter.fill_(1)
+            elif parameter.dim() > 1:
+                middle = tuple((size - 1) // 2 for size in parameter.shape[2:])
+                parameter[(slice(None), slice(None), *middle)] = 1
+    x = torch.zeros(1, 1, 9, 4, 13)
+    x[0, 0, 7, 1, 10] = 1.0
+    values = explain(network, x, "grad_cam", 1, layer="encoder.0.conv2")["grad_cam"].values
+    assert values.shape == (1, 1, 9, 4, 13)
+    where = torch.unravel_index(values[0, 0].argmax(), (9, 4, 13))
+    assert [int(i) for i in where] == [7, 1, 10]

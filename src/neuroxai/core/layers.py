@@ -75,6 +75,16 @@ def auto_layer(layers: Sequence[Layer], *, classifier: bool) -> Layer:
     return layers[-2]
 
 
+def layer_grid(network: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the grid that maps of layers are laid on before they are cut to an image's ``shape``.
+
+    It is the image's own, unless the network pads images at the end of their axes and says so with
+    a method ``padded_shape``.
+    """
+    says = getattr(network, "padded_shape", None)
+    return tuple(int(n) for n in (says(tuple(shape)) if callable(says) else shape))
+
+
 Visit = Callable[[Layer, Tensor], Tensor | None]
 
 

@@ -10,7 +10,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from neuroxai.core.layers import Layer
+from neuroxai.core.layers import Layer, layer_grid
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import BoundTarget, Outputs
 from neuroxai.core.watch import Reducer
@@ -133,9 +133,7 @@ class Probe(ABC):
 
     def layer_grid(self, x: Tensor) -> tuple[int, ...]:
         """Return the grid that layer maps are laid on before they are cut to ``x``'s."""
-        says = getattr(self.network, "padded_shape", None)
-        shape = spatial_shape(x)
-        return tuple(int(n) for n in says(shape)) if callable(says) else shape
+        return layer_grid(self.network, spatial_shape(x))
 
     def batch(self, x: Tensor) -> int:
         """Return how many copies of ``x`` go through the network at once."""

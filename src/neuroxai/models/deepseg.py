@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -121,6 +123,16 @@ class DeepSeg(nn.Module):
         for axis, size in enumerate(shape, start=2):
             logits = logits.narrow(axis, 0, size)
         return logits
+
+    def padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the grid that an image of ``shape`` is padded to; layers live on parts of it.
+
+        Examples
+        --------
+        >>> DeepSeg(depth=2).padded_shape((6, 8, 5))
+        (8, 8, 8)
+        """
+        return tuple(size + -size % self.divisor for size in shape)
 
     def _padding(self, shape: torch.Size) -> list[int]:
         """Zeros to add before and after each axis, last axis first, as ``functional.pad`` asks."""
