@@ -191,8 +191,8 @@ def test_a_layers_map_lies_where_its_evidence_lies_on_a_padded_image() -> None:
             if name.endswith("weight") and parameter.dim() == 1:
                 parameter.fill_(1)
             elif parameter.dim() > 1:
-                middle = tuple((size - 1) // 2 for size in parameter.shape[2:])
-                parameter[(slice(None), slice(None), *middle)] = 1
+                a, b, c = ((size - 1) // 2 for size in parameter.shape[2:])
+                parameter[:, :, a, b, c] = 1
     x = torch.zeros(1, 1, 9, 4, 13)
     x[0, 0, 7, 1, 10] = 1.0
     values = explain(network, x, "grad_cam", 1, layer="encoder.0.conv2")["grad_cam"].values

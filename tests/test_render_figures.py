@@ -244,7 +244,7 @@ def test_the_slice_with_the_largest_area(where: str) -> None:
     labels[5:15, 5:15, 7] = 2  # the largest whole tumor, no enhancement
     for target, classes in (("ET", (3,)), ("WT", (1, 2, 3)), ("region TC in box", (1, 3))):
         areas = [sum((labels[..., k] == c).sum() for c in classes) for k in range(SHAPE[2])]
-        chosen, reason = room._axial_slice(scan(**{where: labels}), [], target)
+        chosen, reason = room.axial_slice(scan(**{where: labels}), [], target)
         assert chosen == areas.index(max(areas))
         assert where in reason
 
@@ -253,8 +253,8 @@ def test_without_labels_the_slice_with_most_attribution() -> None:
     values = np.zeros((2, *SHAPE))
     values[1, 3, 4, 17], values[0, 5, 5, 6] = -5.0, 3.0
     heat = HeatMap("vanilla_gradient", "VG", values, True, ("T1", "FLAIR"))
-    assert room._axial_slice(scan(), [heat], "ET")[0] == 17
-    assert room._axial_slice(scan(), [], "ET") == (12, "the middle")
+    assert room.axial_slice(scan(), [heat], "ET")[0] == 17
+    assert room.axial_slice(scan(), [], "ET") == (12, "the middle")
     assert room._center(scan(), [heat], "ET")[0] == (3, 4, 17)
     assert room._center(scan(), [], "ET")[0] == (15, 18, 12)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,16 +128,7 @@ def picture_of(
 ) -> tuple[Scan, list[HeatMap]]:
     """Return a case and its maps on the RAS+ grid, ready to be drawn."""
     used = {channel for m in maps for channel in m.channels if m.channels != ("all",)}
-    names = [name for name in case.volumes if name in used] or list(case.volumes)
-    labels = prediction.labels if prediction is not None else None
-    scan = Scan(
-        name=case.name,
-        modalities={name: placement.to_ras(case.volumes[name]) for name in names},
-        spacing=spacing_ras(placement),
-        prediction=placement.to_ras(labels) if labels is not None else None,
-        truth=placement.to_ras(case.truth) if case.truth is not None else None,
-        slice_only=placement.slice_index,
-    )
+    scan = scan_of(case, placement, prediction, used)
     heats = [
         HeatMap(
             method=m.explanation.method,
@@ -149,6 +140,25 @@ def picture_of(
         for m in maps
     ]
     return scan, heats
+
+
+def scan_of(
+    case: Case,
+    placement: Placement,
+    prediction: Prediction | None,
+    used: Collection[str] = (),
+) -> Scan:
+    """Return a case on the RAS+ grid, with the modalities that are ``used``, or all of them."""
+    names = [name for name in case.volumes if name in used] or list(case.volumes)
+    labels = prediction.labels if prediction is not None else None
+    return Scan(
+        name=case.name,
+        modalities={name: placement.to_ras(case.volumes[name]) for name in names},
+        spacing=spacing_ras(placement),
+        prediction=placement.to_ras(labels) if labels is not None else None,
+        truth=placement.to_ras(case.truth) if case.truth is not None else None,
+        slice_only=placement.slice_index,
+    )
 
 
 def spacing_ras(placement: Placement) -> tuple[float, float, float]:

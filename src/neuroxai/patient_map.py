@@ -35,6 +35,8 @@ class PatientMap:
         Modality of every channel of the attribution; ``("all",)`` for class activation maps.
     model
         Name and hashes of the network, for the sidecar.
+    part
+        Which of a method's several maps of one target this is, for the file's name.
     """
 
     explanation: Explanation
@@ -42,15 +44,16 @@ class PatientMap:
     placement: Placement
     channels: tuple[str, ...]
     model: Mapping[str, Any]
+    part: str = ""
 
     @property
     def stem(self) -> str:
-        """File name without ending: ``CASE_label-TARGET_desc-METHOD_statmap``."""
+        """File name without ending: ``CASE_label-TARGET_desc-METHOD[-PART]_statmap``."""
         target = word(str(self.explanation.target["name"]))
         within = self.explanation.target.get("within")
         where = f"_within-{word(within)}" if within else ""
-        name = word(self.case.name)
-        return f"{name}_label-{target}{where}_desc-{self.explanation.method}_statmap"
+        name, part = word(self.case.name), f"-{word(self.part)}" if self.part else ""
+        return f"{name}_label-{target}{where}_desc-{self.explanation.method}{part}_statmap"
 
     def volume(self) -> NDArray[np.float32]:
         """Return the attribution on the patient's grid: ``(C, I, J, K)``, zero outside the crop."""

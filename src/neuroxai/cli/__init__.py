@@ -10,6 +10,7 @@ import typer
 
 from neuroxai.cli.demo import demo
 from neuroxai.cli.explain import explain
+from neuroxai.cli.inspect import inspect
 from neuroxai.cli.methods import methods
 from neuroxai.cli.phantom import phantom
 from neuroxai.cli.predict import predict
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (explain, predict, train, phantom, methods, demo):
+for command in (explain, inspect, predict, train, phantom, methods, demo):
     app.command()(command)
 
 

@@ -1,5 +1,6 @@
 """Looking inside a network: information flow, filters, and what each has learned."""
 
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
+from neuroxai.inspection.shares import mass_shares
 
-__all__ = ["InformationFlow", "TargetFlow", "information_flow"]
+__all__ = ["InformationFlow", "TargetFlow", "information_flow", "mass_shares"]

@@ -78,7 +78,7 @@ def draw_modalities(
     check(scan, maps)
     named = {channel for heat in maps for channel in heat.channels if channel}
     rows = [m for m in scan.modalities if m in named] or list(scan.modalities)
-    index, reason = _axial_slice(scan, maps, target)
+    index, reason = axial_slice(scan, maps, target)
     cuts = [(modality, modality, AXIAL, index) for modality in rows]
     note = f"Axial slice {index} (of {depth(scan)}, from 0 at the feet): {reason}."
     return _sheet(scan, maps, cuts, target, facts or {}, note).save(path)
@@ -259,7 +259,7 @@ def _strength(scan: Scan, maps: Sequence[HeatMap]) -> NDArray[np.float64] | None
     return total if total.any() else None
 
 
-def _axial_slice(scan: Scan, maps: Sequence[HeatMap], target: str) -> tuple[int, str]:
+def axial_slice(scan: Scan, maps: Sequence[HeatMap], target: str) -> tuple[int, str]:
     """Choose the slice of the figure by modality."""
     if scan.slice_only is not None:
         return scan.slice_only, "the slice that the network saw"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,24 +76,22 @@ class Montage:
     notes: Sequence[str] = ()
 
     def figure(self) -> Figure:
-        """Lay the sheet out; needs no display and touches no state of pyplot."""
-        from matplotlib.figure import Figure
-
+        """Lay the sheet out."""
         cell, scale = self._scale()
         heights = [row.extent[1] * scale for row in self.rows]
         grid = len(self.columns) * (cell + GAP) - GAP
         width = int(max(NARROW, LEFT + grid + RIGHT))
         room = width - 2 * PAD
-        titles = _wrap(self.title, room, 21, lines=3)
-        facts = _wrap("   ·   ".join(f"{k}: {v}" for k, v in self.facts.items()), room, 11)
-        notes = [line for note in self.notes for line in _wrap(note, room, 10.5)]
-        headings = [_wrap(column.title, cell, 12, lines=3) for column in self.columns]
+        titles = wrap(self.title, room, 21, lines=3)
+        facts = wrap("   ·   ".join(f"{k}: {v}" for k, v in self.facts.items()), room, 11)
+        notes = [line for note in self.notes for line in wrap(note, room, 10.5)]
+        headings = [wrap(column.title, cell, 12, lines=3) for column in self.columns]
         bars = any(column.limits for column in self.columns)
         top = PAD + 42 * len(titles) + 28 * len(facts) + 14 + 25 * max(map(len, headings))
         below = (84 if bars else 12) + (40 if self.legend else 0) + 24 * len(notes) + 34
         height = int(top + sum(heights) + GAP * (len(heights) - 1) + below + PAD)
 
-        sheet = _Sheet(Figure(figsize=(width / DPI, height / DPI), dpi=DPI), width, height)
+        sheet = Sheet.blank(width, height)
         for down, title in enumerate(titles):
             sheet.write(PAD, PAD + 42 * down, title, size=14, weight="bold")
         for at, fact in enumerate(facts):
@@ -109,7 +107,7 @@ class Montage:
             for row, panel, high in zip(self.rows, column.panels, heights, strict=True):
                 wide = row.extent[0] * scale
                 axes = sheet.axes(x + (cell - wide) / 2, y, wide, high)
-                _draw(axes, panel, row, column.limits, first=number == 0)
+                draw_panel(axes, panel, row, column.limits, first=number == 0)
                 if number == 0:
                     sheet.write(
                         left - 12,
@@ -142,15 +140,7 @@ class Montage:
         OutputError
             If the file cannot be written.
         """
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        path = Path(path)
-        plain = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
-        with mpl.rc_context(plain), replaced_whole(path) as temporary:
-            canvas = FigureCanvasAgg(self.figure())
-            canvas.print_png(str(temporary), metadata={"Software": None})
-        return path
+        return save_figure(self.figure, path)
 
     def _scale(self) -> tuple[float, float]:
         """Return a column's width in px and the scale in px per mm, the same for all panels."""
@@ -162,13 +152,34 @@ class Montage:
         return cell, scale
 
 
-class _Sheet:
+def save_figure(make: Callable[[], Figure], path: Path) -> Path:
+    """Write a figure as a PNG, whole or not at all, whatever style the user's settings hold."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path = Path(path)
+    plain = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
+    with mpl.rc_context(plain), replaced_whole(path) as temporary:
+        canvas = FigureCanvasAgg(make())
+        canvas.print_png(str(temporary), metadata={"Software": None})
+    return path
+
+
+class Sheet:
     """A figure addressed in px from its top left corner."""
 
     def __init__(self, figure: Figure, width: int, height: int) -> None:
         self.figure, self.width, self.height = figure, width, height
 
+    @classmethod
+    def blank(cls, width: int, height: int) -> Sheet:
+        """Return an empty sheet; needs no display and touches no state of pyplot."""
+        from matplotlib.figure import Figure
+
+        return cls(Figure(figsize=(width / DPI, height / DPI), dpi=DPI), width, height)
+
     def axes(self, x: float, y: float, wide: float, high: float) -> Axes:
+        """Return axes at a place."""
         box = (
             x / self.width,
             1 - (y + high) / self.height,
@@ -178,14 +189,25 @@ class _Sheet:
         return self.figure.add_axes(box)
 
     def write(self, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
+        """Write a text, by default from its top left corner."""
         style = {"va": "top", **style}
         # A case's name may hold a dollar sign; it is never mathematics.
         self.figure.text(
             x / self.width, 1 - y / self.height, text, fontsize=size, parse_math=False, **style
         )
 
-    def bar(self, limits: Limits, x: float, y: float, wide: float) -> None:
-        """Draw a color bar with its numbers: ends, zero, and one power of ten for all."""
+    def bar(
+        self,
+        limits: Limits,
+        x: float,
+        y: float,
+        wide: float,
+        words: tuple[str, str, str] | None = None,
+    ) -> None:
+        """Draw a color bar with its numbers: ends, zero, and one power of ten for all.
+
+        With ``words``, those stand at the low end, the middle and the high end instead.
+        """
         power = int(np.floor(np.log10(limits.vmax)))
         power = 0 if -2 <= power <= 2 or power < -300 else power
         top = f"{limits.vmax / 10.0**power:.3g}"
@@ -196,6 +218,8 @@ class _Sheet:
         ends = [(0.0, "left", "0"), (1.0, "right", top)]
         if limits.vmin < 0:
             ends = [(0.0, "left", f"\N{MINUS SIGN}{top}"), (0.5, "center", "0"), ends[1]]
+        if words:
+            ends = list(zip((0.0, 0.5, 1.0), ("left", "center", "right"), words, strict=True))
         for share, side, text in ends:
             self.write(x + share * wide, y + 18, text, size=7.5, ha=side)
         if power:
@@ -203,12 +227,12 @@ class _Sheet:
             times = f"\N{MULTIPLICATION SIGN}10{raised}"
             self.write(x + wide / 2, y + 40, times, size=7.5, ha="center")
 
-    def legend(self, classes: Sequence[int], y: float) -> None:
+    def legend(self, classes: Sequence[int], y: float, x: float = LEFT) -> None:
+        """Explain the colors of classes in one line."""
         names = {
             "NCR": "necrosis (NCR)", "ED": "edema (ED)",
             "ET": "enhancing tumor (ET)", "RC": "resection cavity (RC)",
         }  # fmt: skip
-        x: float = LEFT
         for index in classes:
             patch = self.axes(x, y + 3, 22, 22)
             patch.set_facecolor(LABEL_COLORS[index])
@@ -219,7 +243,7 @@ class _Sheet:
             x += 32 + 12 * len(text) + 36
 
 
-def _draw(axes: Axes, panel: Panel, row: Row, limits: Limits | None, *, first: bool) -> None:
+def draw_panel(axes: Axes, panel: Panel, row: Row, limits: Limits | None, *, first: bool) -> None:
     """Draw one panel; pixels are as large as the voxels in mm."""
     from matplotlib import patheffects
 
@@ -270,7 +294,7 @@ def _clean(text: str) -> str:
     )
 
 
-def _wrap(text: str, room: float, letter: float, lines: int = 99) -> list[str]:
+def wrap(text: str, room: float, letter: float, lines: int = 99) -> list[str]:
     """Break a text into lines that fit ``room`` px at about ``letter`` px a letter."""
     return textwrap.wrap(
         _clean(text), max(8, int(room / letter)), max_lines=lines, placeholder=" …"

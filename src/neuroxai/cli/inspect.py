@@ -1,0 +1,105 @@
+"""``neuroxai inspect``: what happens inside the network."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neuroxai.cli import options
+from neuroxai.cli.progress import bars
+
+if TYPE_CHECKING:
+    from neuroxai.inspection_report import InspectionReport
+
+Nifti = Annotated[bool, typer.Option("--nifti", help="Write every layer's map as NIfTI too.")]
+
+
+def inspect(
+    case: options.CasePath = None,
+    file: options.File = None,
+    model: options.ModelName = "deepseg-phantom",
+    target: options.Targets = None,
+    nifti: Nifti = False,
+    slice_index: options.Slice = None,
+    layout: options.LayoutName = None,
+    device: options.Device = "auto",
+    out: options.Out = None,
+) -> None:
+    """Follow the information through a network's layers. Not for clinical use."""
+    from neuroxai.case_report import report_folder
+    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.target import named_target
+    from neuroxai.explainer import outputs_of
+    from neuroxai.inspection_report import InspectionReport
+    from neuroxai.inspector import every_target
+    from neuroxai.inspector import inspect as run
+    from neuroxai.models.checkpoint import load_model
+
+    started = time.perf_counter()
+    tune_allocator()
+    loaded = load_model(model)
+    outputs = outputs_of(loaded)
+    targets = [named_target(each, outputs) for each in target] if target else every_target(outputs)
+    study = options.read_one_case(case, file, layout, loaded)
+    with bars() as bar:
+        task = bar.add_task(f"{study.name}: one forward pass", total=len(targets) + 1)
+        inspection = run(loaded, study, targets, slice_index=slice_index, device=device)
+        report = InspectionReport(inspection, report_folder(out, study.name))
+        try:
+            for flow in inspection.flow.targets:
+                bar.update(task, description=f"{flow.name}: drawing", advance=1)
+                report.write_flow(flow, nifti=nifti)
+            report.finish(seconds=time.perf_counter() - started)
+        except BaseException:
+            report.take_back()
+            raise
+        bar.update(task, advance=1)
+    print_flow(report)
+
+
+def print_flow(report: InspectionReport) -> None:
+    """Print where each target's evidence lies, layer by layer, and where the files are."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.inspection_report import REGION_ORDER, region_volumes
+
+    console = Console(highlight=False)
+    seen = report.inspection
+    regions = [name for name in REGION_ORDER if name in seen.masks]
+    for target in seen.flow.targets:
+        title = f"{target.name}: where the evidence for it lies, in percent"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        table.add_column("", no_wrap=True)
+        table.add_column("Layer", overflow="ellipsis", no_wrap=True)
+        table.add_column("Filters", justify="right", no_wrap=True)
+        table.add_column("Grid", no_wrap=True)
+        for region in regions:
+            table.add_column(region, justify="right", no_wrap=True)
+        for row in report.rows[target.name]:
+            found = row["positive"] or {}
+            table.add_row(
+                f"L{row['number']}",
+                row["layer"],
+                str(row["shape"][0]),
+                "×".join(map(str, row["shape"][1:])),
+                *(f"{100 * found[region]:.1f}" if found else "none" for region in regions),
+            )
+        volume = region_volumes(seen)
+        shares = (f"{100 * volume[region]:.1f}" for region in regions)
+        table.add_row("", "(share of the volume)", "", "", *shares)
+        console.print(table)
+        if target.beside:
+            console.print(f"{target.name} does not depend on: {', '.join(target.beside)}")
+    for name in seen.flow.never_ran:
+        console.print(f"Never ran: {name}")
+    for name, reason in seen.flow.not_shown.items():
+        console.print(f"Not shown: {name}: {reason}", soft_wrap=True)
+    for warning in (*seen.case.warnings, *seen.prepared.warnings):
+        console.print(f"Warning: {warning}", soft_wrap=True)
+    console.print(f"Written: {len(report.written)} files in {report.out}", soft_wrap=True)
+    console.print(NOT_FOR_CLINICAL_USE)

@@ -1,0 +1,194 @@
+"""What looking into a network leaves on disk: figures, maps, and the numbers of every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.case_report import peak_memory_mb, scan_of
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, tensor_hash, versions
+from neuroxai.core.layers import Layer
+from neuroxai.inspection.information_flow import TargetFlow
+from neuroxai.inspector import Inspection
+from neuroxai.patient_map import describe_dataset, word, write_json
+from neuroxai.render.figures import axial_slice
+from neuroxai.render.flow import FlowPanel, draw_flow
+from neuroxai.render.scan import Scan
+
+REGION_ORDER = ("WT", "TC", "ET", "brain", "outside")
+"""Where a map's evidence may lie, as figure and table name it."""
+
+
+class InspectionReport:
+    """Writes an inspection into a folder, and takes it back if something fails.
+
+    Parameters
+    ----------
+    inspection
+        What happened inside the network.
+    out
+        The folder for all files.
+
+    Attributes
+    ----------
+    rows
+        Target to each layer's numbers, in the order data flows.
+    written, figures
+        All files so far; target to its figure.
+    """
+
+    def __init__(self, inspection: Inspection, out: Path) -> None:
+        self.inspection = inspection
+        self.out = out
+        self.written: list[Path] = []
+        self.figures: dict[str, Path] = {}
+        self._made_folder = not out.exists()
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def stem(self) -> str:
+        """The case's name as a word of file names."""
+        return word(self.inspection.case.name)
+
+    def write_flow(self, target: TargetFlow, *, nifti: bool = False) -> Path:
+        """Draw one target's flow, measure it, and on request write every layer's map."""
+        seen = self.inspection
+        scan = scan_of(seen.case, seen.prepared.placement, seen.prediction)
+        index = axial_slice(scan, [], target.name)[0]
+        self.rows[target.name] = []
+        panels = []
+        shares = dict(seen.shares(target))
+        for layer in seen.flow.layers:
+            if layer not in shares:
+                lines = ("",)
+                panels.append(FlowPanel(seen.number(layer), layer.name, layer.shape, None, lines))
+                continue
+            panels.append(self._panel(scan, target, layer, index, shares[layer]))
+            self.rows[target.name].append(_row(seen, target, layer, shares[layer]))
+            if nifti:
+                path = seen.patient_map(target, layer).save(self.out)
+                self.written += [path, path.with_name(path.name.replace(".nii.gz", ".json"))]
+        figure = self.out / f"{self.stem}_label-{word(target.name)}_flow.png"
+        modality = shown_modality(scan)
+        draw_flow(scan, panels, target.name, figure, modality=modality, facts=self._facts(target))
+        self.written.append(figure)
+        self.figures[target.name] = figure
+        return figure
+
+    def finish(self, *, seconds: float) -> Path:
+        """Write ``flow.json`` with the numbers of every layer and target."""
+        seen = self.inspection
+        describe_dataset(self.out)
+        content = {
+            "case": seen.case.name,
+            "model": seen.model,
+            "regions_from": seen.regions_from,
+            "shares": "of the evidence for (positive) and against (negative) the target, summed "
+            "over the volume, how much lies in each region; volume is the region's share of the "
+            "volume, which a map blind to the region would have",
+            "layers": [
+                {
+                    "number": seen.number(layer), "name": layer.name, "kind": layer.kind,
+                    "shape": list(layer.shape),
+                }
+                for layer in seen.flow.layers
+            ],
+            "targets": {
+                target.name: {
+                    "target": dict(target.target),
+                    "score": target.score[0],
+                    "layers": self.rows.get(target.name, []),
+                    "beside": list(target.beside),
+                    "notes": list(target.notes),
+                }
+                for target in seen.flow.targets
+            },
+            "volume": region_volumes(seen),
+            "never_ran": list(seen.flow.never_ran),
+            "not_shown": dict(seen.flow.not_shown),
+            "prediction": seen.prediction.describe(),
+            "passes": {"forward": seen.flow.forward, "backward": seen.flow.backward},
+            "flow_seconds": round(seen.flow.seconds, 3),
+            "seconds": round(seconds, 3),
+            "peak_memory_mb": peak_memory_mb(),
+            "provenance": {
+                "input_sha256": tensor_hash(seen.prepared.x),
+                "versions": versions(),
+            },
+            "warnings": [*seen.case.warnings, *seen.prepared.warnings],
+            "use": NOT_FOR_CLINICAL_USE,
+        }  # fmt: skip
+        path = write_json(self.out / "flow.json", content)
+        self.written.append(path)
+        return path
+
+    def take_back(self) -> None:
+        """Remove what was written so far, so that a failed run leaves nothing half-done."""
+        extra = [self.out / "dataset_description.json", self.out / ".bidsignore"]
+        for path in [*self.written, *(extra if self._made_folder else [])]:
+            path.unlink(missing_ok=True)
+        if self._made_folder and self.out.is_dir() and not any(self.out.iterdir()):
+            self.out.rmdir()
+
+    def _panel(
+        self, scan: Scan, target: TargetFlow, layer: Layer, index: int, shares: Mapping[str, Any]
+    ) -> FlowPanel:
+        seen = self.inspection
+        placement = seen.prepared.placement
+        volume = placement.to_ras(placement.to_patient(seen.map_of(target, layer).numpy()))
+        picture: NDArray[Any] = np.ascontiguousarray(volume[:, :, index])
+        lines: tuple[str, ...] = ("no evidence for it",)
+        if shares["positive"] is not None:
+            said = {name: shares["positive"].get(name) for name in REGION_ORDER}
+            tumor = [f"{n} {_percent(s)}" for n, s in said.items() if s is not None]
+            lines = (" ".join(tumor[:-2]), " ".join(tumor[-2:]))
+        return FlowPanel(seen.number(layer), layer.name, layer.shape, picture, lines)
+
+    def _facts(self, target: TargetFlow) -> dict[str, str]:
+        seen = self.inspection
+        facts = {
+            f"target's mean {target.target['scale']}": f"{target.score[0]:.4g}",
+            "model": seen.model["name"],
+            "regions from": seen.regions_from or "nowhere",
+        }
+        volume = region_volumes(seen)
+        facts["share of the volume"] = ", ".join(
+            f"{name} {_percent(volume[name])}" for name in REGION_ORDER if name in volume
+        )
+        if seen.flow.never_ran:
+            facts["never ran"] = ", ".join(seen.flow.never_ran)
+        return facts
+
+
+def shown_modality(scan: Scan) -> str:
+    """Return the modality a figure of layers is drawn on: FLAIR, else the last one."""
+    return "FLAIR" if "FLAIR" in scan.modalities else list(scan.modalities)[-1]
+
+
+def _row(
+    seen: Inspection, target: TargetFlow, layer: Layer, shares: Mapping[str, Any]
+) -> dict[str, Any]:
+    values = target.maps[layer.name]
+    return {
+        "number": seen.number(layer),
+        "layer": layer.name,
+        "shape": list(layer.shape),
+        "positive": shares["positive"],
+        "negative": shares["negative"],
+        "positive_fraction": shares["positive_fraction"],
+        "smallest": float(values.min()),
+        "largest": float(values.max()),
+    }
+
+
+def region_volumes(seen: Inspection) -> dict[str, float]:
+    """Return each region's share of the network's volume."""
+    return {name: float(mask.double().mean()) for name, mask in seen.masks.items()}
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.095 or share == 0 else f"{share:.1%}"

@@ -1,0 +1,179 @@
+"""The hall where a case, a network and its inner layers meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuroxai.core.explanation import Explanation, tensor_hash, versions
+from neuroxai.core.layers import Layer, layer_grid
+from neuroxai.core.spatial import spatial_shape, upsample
+from neuroxai.core.target import Class, Outputs, Region, Target, named_target
+from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.preprocessing import Prepared
+from neuroxai.explainer import choose_device, describe_model, outputs_of, prepare
+from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
+from neuroxai.inspection.shares import mass_shares
+from neuroxai.models.checkpoint import Model
+from neuroxai.patient_map import PatientMap
+from neuroxai.prediction import Prediction, read_output
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """What happened inside a network on one case.
+
+    Attributes
+    ----------
+    case, prepared
+        The study, and how the network saw it.
+    flow
+        Every layer's map for every target.
+    prediction
+        What the network says of the case.
+    regions_from
+        Where the tumor's regions come from: ``truth``, ``prediction``, or None for neither.
+    model
+        Name and hashes of the network.
+    grid
+        The grid that layers' maps are laid on before they are cut to the input's.
+    """
+
+    case: Case
+    prepared: Prepared
+    flow: InformationFlow
+    prediction: Prediction
+    regions_from: str | None
+    model: dict[str, str]
+    grid: tuple[int, ...]
+    masks: dict[str, Tensor] = field(repr=False)
+
+    def map_of(self, target: TargetFlow, layer: Layer) -> Tensor:
+        """Return a layer's signed map on the network's input grid, ``(*S)``."""
+        x = self.prepared.x
+        cut = (slice(None), slice(None), *map(slice, spatial_shape(x)))
+        return upsample(target.maps[layer.name].float(), self.grid)[cut][0, 0]
+
+    def shares(self, target: TargetFlow) -> Iterator[tuple[Layer, dict[str, Any]]]:
+        """Yield every layer that the target depends on, and where its map lies."""
+        for layer in self.flow.layers:
+            if layer.name in target.maps:
+                yield layer, mass_shares(self.map_of(target, layer), self.masks)
+
+    def number(self, layer: Layer) -> int:
+        """Return a layer's place in the flow, from 1."""
+        return self.flow.layers.index(layer) + 1
+
+    def patient_map(self, target: TargetFlow, layer: Layer) -> PatientMap:
+        """Return a layer's map on the patient's own grid, ready to be saved."""
+        x = self.prepared.x
+        explanation = Explanation(
+            values=self.map_of(target, layer)[None, None],
+            method="information_flow",
+            title=f"Class activation map of {layer.name}",
+            signed=True,
+            units="activation times gradient, arbitrary",
+            parameters={},
+            target=target.target,
+            score=target.score,
+            layer=layer.name,
+            diagnostics={"layer_shape": list(layer.shape), "number": self.number(layer)},
+            notes=target.notes,
+            provenance={"input_sha256": tensor_hash(x), "versions": versions()},
+            seconds=self.flow.seconds,
+        )
+        part = f"L{self.number(layer):02d}-{layer.name}"
+        return PatientMap(
+            explanation, self.case, self.prepared.placement, ("all",), self.model, part
+        )
+
+
+def inspect(
+    model: Model,
+    case: Case,
+    targets: Sequence[Target | str | int] | None = None,
+    *,
+    slice_index: int | None = None,
+    device: str = "auto",
+) -> Inspection:
+    """Look into every layer of a network while it decides on a case.
+
+    Parameters
+    ----------
+    model
+        A loaded checkpoint.
+    case
+        The study.
+    targets
+        What is asked; every region and every class by default.
+    slice_index
+        The axial slice for a 2D network.
+    device
+        ``auto``, ``cpu``, ``cuda``.
+
+    Raises
+    ------
+    NeuroXAIError
+        In one sentence, if something does not fit.
+    """
+    network = model.network.to(choose_device(device))
+    outputs = outputs_of(model)
+    prepared = prepare(model, case, slice_index, device)
+    x = prepared.x.to(next(network.parameters()).device)
+    asked = [_question(target, outputs) for target in targets or every_target(outputs)]
+    flow = information_flow(network, x, asked, outputs)
+    prediction = read_output(flow.output, outputs, case, prepared.placement)
+    masks, source = _masks(case, prepared, prediction)
+    return Inspection(
+        case, prepared, flow, prediction, source, describe_model(model),
+        layer_grid(network, spatial_shape(x)), masks,
+    )  # fmt: skip
+
+
+def every_target(outputs: Outputs) -> list[Target]:
+    """Return each region, and each class that is not a region of its own.
+
+    Examples
+    --------
+    >>> outputs = Outputs(("background", "ED", "ET"), {"WT": ("ED", "ET"), "ET": ("ET",)})
+    >>> [target.name for target in every_target(outputs)]
+    ['WT', 'ET', 'background', 'ED']
+    """
+    alone = {members[0] for members in outputs.regions.values() if len(members) == 1}
+    regions: list[Target] = [Region(name) for name in outputs.regions]
+    return [*regions, *(Class(name) for name in outputs.names if name not in alone)]
+
+
+def _question(target: Target | str | int, outputs: Outputs) -> Target:
+    if isinstance(target, Target):
+        return target
+    return Class(target) if isinstance(target, int) else named_target(target, outputs)
+
+
+def _masks(
+    case: Case, prepared: Prepared, prediction: Prediction
+) -> tuple[dict[str, Tensor], str | None]:
+    """Return the regions on the network's grid, and where they come from."""
+    labels, source = case.truth, "truth"
+    if labels is None:
+        labels, source = prediction.labels, "prediction"
+    masks: dict[str, NDArray[np.bool_]] = {}
+    if labels is not None:
+        here = prepared.placement.to_network(labels)
+        masks = {
+            name: np.isin(here, [CLASSES.index(member) for member in members])
+            for name, members in REGIONS.items()
+        }
+    brain = np.zeros(case.shape, dtype=bool)
+    for volume in case.volumes.values():
+        brain |= volume != 0
+    masks["brain"] = prepared.placement.to_network(brain.astype(np.uint8)) > 0
+    masks["outside"] = ~masks["brain"]
+    found = {name: torch.from_numpy(np.ascontiguousarray(m)) for name, m in masks.items()}
+    return found, source if labels is not None else None
