@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from neuroxai.case_report import peak_memory_mb, scan_of
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, tensor_hash, versions
 from neuroxai.core.layers import Layer
+from neuroxai.data.nifti import write_nifti
+from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
 from neuroxai.inspector import Inspection
 from neuroxai.patient_map import describe_dataset, word, write_json
+from neuroxai.render.contact_sheet import FilterPicture, draw_filters
 from neuroxai.render.figures import axial_slice
 from neuroxai.render.flow import FlowPanel, draw_flow
 from neuroxai.render.scan import Scan
@@ -37,8 +40,8 @@ class InspectionReport:
     ----------
     rows
         Target to each layer's numbers, in the order data flows.
-    written, figures
-        All files so far; target to its figure.
+    written, figures, sheets
+        All files so far; target to its figure; layer to the pages of its filters.
     """
 
     def __init__(self, inspection: Inspection, out: Path) -> None:
@@ -46,6 +49,7 @@ class InspectionReport:
         self.out = out
         self.written: list[Path] = []
         self.figures: dict[str, Path] = {}
+        self.sheets: dict[str, list[Path]] = {}
         self._made_folder = not out.exists()
         self.rows: dict[str, list[dict[str, Any]]] = {}
 
@@ -78,6 +82,74 @@ class InspectionReport:
         self.written.append(figure)
         self.figures[target.name] = figure
         return figure
+
+    def write_filters(self, found: LayerFilters, *, nifti: bool = False) -> list[Path]:
+        """Draw a layer's filters for every target, and on request write them all as one NIfTI."""
+        seen = self.inspection
+        placement = seen.prepared.placement
+        affine = seen.layer_affine(found.layer)
+        values = found.activations[0].float().numpy()
+        cells = values[..., None] if values.ndim == 3 else values
+        scan = scan_of(seen.case, placement, seen.prediction)
+        pages: list[Path] = []
+        part = f"desc-filters-{word(found.layer.name)}"
+        for target, importance in found.importance.items():
+            index = axial_slice(scan, [], target)[0]
+            through = seen.cell_of(found.layer, index)
+            pictures = [
+                FilterPicture(k, cells[k, :, :, through], float(importance[0, k]))
+                for k in found.ranked(target)
+            ]
+            pages += draw_filters(
+                pictures,
+                self.out / f"{self.stem}_label-{word(target)}_{part}",
+                title=f"{seen.case.name}  ·  target {target}  ·  filters of {found.layer.name}",
+                pixel=(float(np.linalg.norm(affine[:3, 0])), float(np.linalg.norm(affine[:3, 1]))),
+                facts={
+                    "model": seen.model["name"],
+                    "filters": str(len(cells)),
+                    "grid": "×".join(str(n) for n in found.layer.shape[1:]),
+                },
+                notes=[f"Axial cell {through} (of {cells.shape[3]}, from 0 at the feet)."],
+            )
+        self.written += pages
+        self.sheets[found.layer.name] = pages
+        if nifti:
+            self._save_filters(found, cells, affine, part)
+        return pages
+
+    def _save_filters(
+        self,
+        found: LayerFilters,
+        cells: NDArray[np.float32],
+        affine: NDArray[np.float64],
+        part: str,
+    ) -> None:
+        path = self.out / f"{self.stem}_{part}_statmap.nii.gz"
+        describe_dataset(self.out)
+        write_nifti(
+            path, np.moveaxis(cells, 0, -1), affine,
+            description=f"Filters of {found.layer.name}; {NOT_FOR_CLINICAL_USE}",
+        )  # fmt: skip
+        sidecar = write_json(
+            path.with_name(path.name.replace(".nii.gz", ".json")),
+            {
+                "case": self.inspection.case.name,
+                "file": path.name,
+                "layer": found.layer.name,
+                "layer_shape": list(found.layer.shape),
+                "grid": "the layer's own, placed in the patient's world",
+                "importance": {
+                    target: [float(v) for v in values[0]]
+                    for target, values in found.importance.items()
+                },
+                "importance_is": "activation times gradient, summed over the layer's grid: what "
+                "the filter adds to the target to first order",
+                "model": self.inspection.model,
+                "use": NOT_FOR_CLINICAL_USE,
+            },
+        )
+        self.written += [path, sidecar]
 
     def finish(self, *, seconds: float) -> Path:
         """Write ``flow.json`` with the numbers of every layer and target."""

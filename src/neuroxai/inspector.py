@@ -18,6 +18,7 @@ from neuroxai.core.target import Class, Outputs, Region, Target, named_target
 from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.explainer import choose_device, describe_model, outputs_of, prepare
+from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
 from neuroxai.inspection.shares import mass_shares
 from neuroxai.models.checkpoint import Model
@@ -43,6 +44,10 @@ class Inspection:
         Name and hashes of the network.
     grid
         The grid that layers' maps are laid on before they are cut to the input's.
+    masks
+        The regions on the network's grid.
+    filters
+        The filters of the layers that were chosen.
     """
 
     case: Case
@@ -53,6 +58,7 @@ class Inspection:
     model: dict[str, str]
     grid: tuple[int, ...]
     masks: dict[str, Tensor] = field(repr=False)
+    filters: tuple[LayerFilters, ...] = ()
 
     def map_of(self, target: TargetFlow, layer: Layer) -> Tensor:
         """Return a layer's signed map on the network's input grid, ``(*S)``."""
@@ -69,6 +75,28 @@ class Inspection:
     def number(self, layer: Layer) -> int:
         """Return a layer's place in the flow, from 1."""
         return self.flow.layers.index(layer) + 1
+
+    def layer_affine(self, layer: Layer) -> NDArray[np.float64]:
+        """Return the affine of a layer's own grid in the patient's world, in mm.
+
+        A layer's cell covers as many of the input's voxels as fit its grid, and its center is
+        theirs.
+        """
+        size = np.array([*layer.shape[1:], 1][:3], dtype=float)
+        whole = np.array([*self.grid, 1][:3], dtype=float)
+        scale = whole / size
+        cells = np.diag([*scale, 1.0])
+        cells[:3, 3] = (scale - 1) / 2
+        affine: NDArray[np.float64] = self.prepared.placement.network_affine @ cells
+        return affine
+
+    def cell_of(self, layer: Layer, index: int) -> int:
+        """Return the axial cell of a layer's grid that holds the scan's slice ``index``."""
+        if len(layer.shape) < 4:
+            return 0
+        cells = layer.shape[3]
+        inside = index - self.prepared.placement.start[2]
+        return min(max(inside * cells // self.grid[2], 0), cells - 1)
 
     def patient_map(self, target: TargetFlow, layer: Layer) -> PatientMap:
         """Return a layer's map on the patient's own grid, ready to be saved."""
@@ -99,6 +127,7 @@ def inspect(
     case: Case,
     targets: Sequence[Target | str | int] | None = None,
     *,
+    filters_of: Sequence[str] = (),
     slice_index: int | None = None,
     device: str = "auto",
 ) -> Inspection:
@@ -112,6 +141,8 @@ def inspect(
         The study.
     targets
         What is asked; every region and every class by default.
+    filters_of
+        Layers whose every filter is to be seen, by name or as ``L3``.
     slice_index
         The axial slice for a 2D network.
     device
@@ -128,11 +159,12 @@ def inspect(
     x = prepared.x.to(next(network.parameters()).device)
     asked = [_question(target, outputs) for target in targets or every_target(outputs)]
     flow = information_flow(network, x, asked, outputs)
+    seen = filters(network, x, asked, filters_of, outputs) if filters_of else []
     prediction = read_output(flow.output, outputs, case, prepared.placement)
     masks, source = _masks(case, prepared, prediction)
     return Inspection(
         case, prepared, flow, prediction, source, describe_model(model),
-        layer_grid(network, spatial_shape(x)), masks,
+        layer_grid(network, spatial_shape(x)), masks, tuple(seen),
     )  # fmt: skip
 
 

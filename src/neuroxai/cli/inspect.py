@@ -13,7 +13,14 @@ from neuroxai.cli.progress import bars
 if TYPE_CHECKING:
     from neuroxai.inspection_report import InspectionReport
 
-Nifti = Annotated[bool, typer.Option("--nifti", help="Write every layer's map as NIfTI too.")]
+Nifti = Annotated[bool, typer.Option("--nifti", help="Write every map as NIfTI too.")]
+
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filters", metavar="LAYER", help="Show every filter of a layer, e.g. L3; repeatable."
+    ),
+]
 
 
 def inspect(
@@ -21,6 +28,7 @@ def inspect(
     file: options.File = None,
     model: options.ModelName = "deepseg-phantom",
     target: options.Targets = None,
+    filters: Filters = None,
     nifti: Nifti = False,
     slice_index: options.Slice = None,
     layout: options.LayoutName = None,
@@ -45,12 +53,18 @@ def inspect(
     study = options.read_one_case(case, file, layout, loaded)
     with bars() as bar:
         task = bar.add_task(f"{study.name}: one forward pass", total=len(targets) + 1)
-        inspection = run(loaded, study, targets, slice_index=slice_index, device=device)
+        inspection = run(
+            loaded, study, targets,
+            filters_of=filters or (), slice_index=slice_index, device=device,
+        )  # fmt: skip
         report = InspectionReport(inspection, report_folder(out, study.name))
         try:
             for flow in inspection.flow.targets:
                 bar.update(task, description=f"{flow.name}: drawing", advance=1)
                 report.write_flow(flow, nifti=nifti)
+            for found in inspection.filters:
+                bar.update(task, description=f"{found.layer.name}: drawing filters")
+                report.write_filters(found, nifti=nifti)
             report.finish(seconds=time.perf_counter() - started)
         except BaseException:
             report.take_back()
@@ -74,7 +88,6 @@ def print_flow(report: InspectionReport) -> None:
     for target in seen.flow.targets:
         title = f"{target.name}: where the evidence for it lies, in percent"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-        table.add_column("", no_wrap=True)
         table.add_column("Layer", overflow="ellipsis", no_wrap=True)
         table.add_column("Filters", justify="right", no_wrap=True)
         table.add_column("Grid", no_wrap=True)
@@ -83,16 +96,16 @@ def print_flow(report: InspectionReport) -> None:
         for row in report.rows[target.name]:
             found = row["positive"] or {}
             table.add_row(
-                f"L{row['number']}",
-                row["layer"],
+                f"L{row['number']} {row['layer']}",
                 str(row["shape"][0]),
                 "×".join(map(str, row["shape"][1:])),
-                *(f"{100 * found[region]:.1f}" if found else "none" for region in regions),
+                *(f"{100 * found[region]:.1f}" if found else "–" for region in regions),
             )
         volume = region_volumes(seen)
         shares = (f"{100 * volume[region]:.1f}" for region in regions)
-        table.add_row("", "(share of the volume)", "", "", *shares)
+        table.add_row("(share of the volume)", "", "", *shares)
         console.print(table)
+        console.print("–: no evidence for the target in the whole layer")
         if target.beside:
             console.print(f"{target.name} does not depend on: {', '.join(target.beside)}")
     for name in seen.flow.never_ran:

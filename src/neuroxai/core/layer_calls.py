@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import Any
@@ -35,8 +35,19 @@ class LayerCalls:
     A layer is a convolution, as a module or as a function, or a transformer block, whose tokens
     are laid on the grid they stand for. What has no place in the image is named with the reason.
 
+    Parameters
+    ----------
+    network
+        The network to be followed.
+    dims
+        How many axes an image has, 2 or 3.
+    also
+        Names of other modules to meet.
+
     Attributes
     ----------
+    flow
+        Labels of the convolutions and blocks that were met, in the order data flows.
     not_shown
         Name of what ran but has no map, and why.
 
@@ -50,7 +61,9 @@ class LayerCalls:
     2 (2, 4, 3)
     """
 
-    def __init__(self, network: nn.Module, dims: int) -> None:
+    def __init__(self, network: nn.Module, dims: int, also: Collection[str] = ()) -> None:
+        self.flow: list[str] = []
+        self._also = also
         self.not_shown: dict[str, str] = {}
         self._network = network
         self._dims = dims
@@ -91,11 +104,11 @@ class LayerCalls:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             if self._running and self._running[-1] == name:
                 self._running.pop()
-            if not _is_layer(module):
+            if not _is_layer(module) and name not in self._also:
                 if _is_attention(module):
                     self.not_shown[name] = "attention over tokens or windows, no map of its own"
                 return None
-            return self._meet(name, type(module).__name__, output, visit)
+            return self._meet(name, type(module).__name__, output, visit, flows=_is_layer(module))
 
         return hook
 
@@ -106,7 +119,9 @@ class LayerCalls:
             return None
         return self._meet(f"{owner}.{name}" if owner else name, name, output, visit)
 
-    def _meet(self, name: str, kind: str, output: Any, visit: Visit) -> Tensor | None:
+    def _meet(
+        self, name: str, kind: str, output: Any, visit: Visit, *, flows: bool = True
+    ) -> Tensor | None:
         call = self._calls[name] = self._calls.get(name, 0) + 1
         label = name if call == 1 else f"{name}#{call}"
         if not isinstance(output, Tensor):
@@ -122,7 +137,9 @@ class LayerCalls:
             return None
         laid = output if on_grid is None else on_grid(output.detach())
         shape = tuple(laid.shape[1:])
-        self._grids.append(shape[1:])
+        if flows:
+            self.flow.append(label)
+            self._grids.append(shape[1:])
         return visit(Layer(label, kind, shape), output, on_grid)
 
     def _layout(self, kind: str, output: Tensor) -> OnGrid | None:

@@ -64,6 +64,12 @@ class Watch:
             self._layouts[layer.name] = on_grid
         return passed_on
 
+    def activation(self, label: str) -> Tensor:
+        """Return a held layer's activation, laid out as ``(B, C, *S)``."""
+        values = self._held[label][0].detach()
+        on_grid = self._layouts.get(label)
+        return values if on_grid is None else on_grid(values)
+
     def keep_only(self, labels: Collection[str]) -> None:
         """Let go of all other layers."""
         self.layers = {label: self.layers[label] for label in self.layers if label in labels}

@@ -1,6 +1,9 @@
 """Looking inside a network: information flow, filters, and what each has learned."""
 
+from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
 from neuroxai.inspection.shares import mass_shares
 
-__all__ = ["InformationFlow", "TargetFlow", "information_flow", "mass_shares"]
+__all__ = [
+    "InformationFlow", "LayerFilters", "TargetFlow", "filters", "information_flow", "mass_shares",
+]  # fmt: skip

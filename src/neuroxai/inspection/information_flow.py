@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.errors import LayerError, MethodError
-from neuroxai.core.layer_calls import LayerCalls
 from neuroxai.core.layers import Layer
 from neuroxai.core.target import BoundTarget, Outputs, Target
 from neuroxai.core.untouched import untouched
-from neuroxai.core.watch import Reducer, Watch, cam
+from neuroxai.core.watch import Reducer, cam
+from neuroxai.inspection.walk import Walk, bind_all, take_walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,32 +126,15 @@ def information_flow(
     >>> [layer.name for layer in flow.layers], tuple(flow.targets[1].maps["0"].shape)
     (['0', '2'], (1, 1, 4, 3))
     """
-    if not targets:
-        raise MethodError("information flow needs at least one target, got none")
-    if x.dim() not in (4, 5):
-        raise MethodError(
-            f"the input has shape {tuple(x.shape)}, expected (B, C, H, W) or (B, C, D, H, W)"
-        )
     outputs = outputs or Outputs()
     began = time.perf_counter()
     with untouched(network), torch.enable_grad():
-        walk = _walk(network, x, outputs, ())
-        passes = 1
-        if overwritten := walk.watch.overwritten():
-            # Only now is it known which layers a later one writes over.
-            del walk
-            walk = _walk(network, x, outputs, overwritten)
-            passes = 2
-        if not walk.watch.layers:
-            reasons = "; ".join(f"{k} {v}" for k, v in walk.calls.not_shown.items())
-            raise LayerError(
-                f"{type(network).__name__} runs no convolution, there is no flow to show"
-                + (f" ({reasons})" if reasons else "")
-            )
-        bound = [target.bind(outputs, walk.output.detach()) for target in targets]
-        flows = []
-        for number, target in enumerate(bound, start=1):
-            flows.append(_follow(walk, target, reduce, retain_graph=number < len(bound)))
+        walk = take_walk(network, x, outputs)
+        bound = bind_all(targets, outputs, walk)
+        flows = [
+            _follow(walk, target, reduce, retain_graph=number < len(bound))
+            for number, target in enumerate(bound, start=1)
+        ]
     return InformationFlow(
         layers=tuple(walk.watch.layers.values()),
         targets=tuple(flows),
@@ -160,29 +142,12 @@ def information_flow(
         not_shown=dict(walk.calls.not_shown),
         output=walk.output.detach().cpu(),
         seconds=time.perf_counter() - began,
-        forward=passes,
+        forward=walk.forward,
         backward=len(bound),
     )
 
 
-@dataclass(eq=False)
-class _Walk:
-    """One forward pass with its layers held."""
-
-    watch: Watch
-    calls: LayerCalls
-    output: Tensor
-
-
-def _walk(network: nn.Module, x: Tensor, outputs: Outputs, copied: Collection[str]) -> _Walk:
-    watch, calls = Watch(copied), LayerCalls(network, x.dim() - 2)
-    with calls.met(watch.hold):
-        # A copy, because a network may work in place on what it is given.
-        output = outputs.select(network(x.detach().clone()))
-    return _Walk(watch, calls, output)
-
-
-def _follow(walk: _Walk, target: BoundTarget, reduce: Reducer, *, retain_graph: bool) -> TargetFlow:
+def _follow(walk: Walk, target: BoundTarget, reduce: Reducer, *, retain_graph: bool) -> TargetFlow:
     """Take one target's backward pass."""
     score = target.score(walk.output)
     maps: dict[str, Tensor] = {}

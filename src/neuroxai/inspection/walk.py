@@ -1,0 +1,93 @@
+"""One forward pass with every layer held, for backward passes of any number of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.layer_calls import LayerCalls
+from neuroxai.core.target import BoundTarget, Outputs, Target
+from neuroxai.core.watch import Watch
+
+
+@dataclass(eq=False)
+class Walk:
+    """A forward pass that was taken.
+
+    Attributes
+    ----------
+    watch
+        The layers' activations.
+    calls
+        What ran, and what has no place in the image.
+    output
+        The model output, with its graph.
+    forward
+        How many passes it took.
+    """
+
+    watch: Watch
+    calls: LayerCalls
+    output: Tensor
+    forward: int = 1
+
+
+def take_walk(
+    network: nn.Module, x: Tensor, outputs: Outputs, *, also: Collection[str] = ()
+) -> Walk:
+    """Send ``x`` through a frozen network and hold every layer, and the modules named beside.
+
+    Raises
+    ------
+    MethodError
+        If the input is no batch of images.
+    LayerError
+        If nothing with a place in the image ran.
+    """
+    if x.dim() not in (4, 5):
+        raise MethodError(
+            f"the input has shape {tuple(x.shape)}, expected (B, C, H, W) or (B, C, D, H, W)"
+        )
+    walk = _walk(network, x, outputs, also, ())
+    if overwritten := walk.watch.overwritten():
+        # Only now is it known which layers a later one writes over.
+        del walk
+        walk = _walk(network, x, outputs, also, overwritten)
+        walk.forward = 2
+    if not walk.watch.layers:
+        reasons = "; ".join(f"{name} {why}" for name, why in walk.calls.not_shown.items())
+        raise LayerError(
+            f"{type(network).__name__} runs no convolution, there is no flow to show"
+            + (f" ({reasons})" if reasons else "")
+        )
+    return walk
+
+
+def bind_all(targets: Sequence[Target], outputs: Outputs, walk: Walk) -> list[BoundTarget]:
+    """Fix every target at the walk's output.
+
+    Raises
+    ------
+    MethodError
+        If there is none.
+    """
+    if not targets:
+        raise MethodError("looking inside a network needs at least one target, got none")
+    return [target.bind(outputs, walk.output.detach()) for target in targets]
+
+
+def _walk(
+    network: nn.Module,
+    x: Tensor,
+    outputs: Outputs,
+    also: Collection[str],
+    copied: Collection[str],
+) -> Walk:
+    watch, calls = Watch(copied), LayerCalls(network, x.dim() - 2, also)
+    with calls.met(watch.hold):
+        # A copy, because a network may work in place on what it is given.
+        output = outputs.select(network(x.detach().clone()))
+    return Walk(watch, calls, output)
