@@ -107,15 +107,32 @@ def region(labels: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Return ``2|A∩B| / (|A| + |B|)``; 1 if both are empty.
+    """Return the Dice overlap ``2|A∩B| / (|A| + |B|)`` of two masks of one shape.
+
+    Two empty masks agree, so they score 1; one empty mask scores 0. That is how the BraTS
+    challenge counts.
+
+    References
+    ----------
+    Dice 1945, doi:10.2307/1932409; Menze et al. 2015, doi:10.1109/TMI.2014.2377694.
 
     Examples
     --------
     >>> dice(np.array([True, True, False]), np.array([True, False, False]))
     0.6666666666666666
     """
-    size = int(a.sum()) + int(b.sum())
-    return 1.0 if size == 0 else 2 * int((a & b).sum()) / size
+    return dice_of_counts(int((a & b).sum()), int(a.sum()), int(b.sum()))
+
+
+def dice_of_counts(both: int, one: int, other: int) -> float:
+    """Return the Dice overlap of two masks from their voxel counts.
+
+    Examples
+    --------
+    >>> dice_of_counts(1, 2, 1), dice_of_counts(0, 0, 0)
+    (0.6666666666666666, 1.0)
+    """
+    return 2 * both / (one + other) if one + other else 1.0
 
 
 def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placement) -> Prediction:

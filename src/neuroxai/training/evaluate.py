@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from neuroxai.core.errors import ModelError
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.models.checkpoint import Model
+from neuroxai.prediction import dice, dice_of_counts
 from neuroxai.training.cases import Prepared
 
 
@@ -42,28 +42,6 @@ class DiceScores:
         if not chosen:
             return {}
         return {region: float(np.mean([dice[region] for dice in chosen])) for region in chosen[0]}
-
-
-def dice(prediction: NDArray[Any], truth: NDArray[Any], classes: Iterable[int]) -> float:
-    """Return the Dice overlap of the union of ``classes`` in two arrays of class indices.
-
-    ``2 |P ∩ T| / (|P| + |T|)``. Two empty sets agree, so they score 1; one empty set scores 0. That
-    is how the BraTS challenge counts.
-
-    References
-    ----------
-    Dice 1945, doi:10.2307/1932409; Menze et al. 2015, doi:10.1109/TMI.2014.2377694.
-
-    Examples
-    --------
-    >>> dice(np.array([1, 1, 0, 3]), np.array([1, 0, 0, 3]), [1, 3])
-    0.8
-    >>> dice(np.zeros(4), np.zeros(4), [1])
-    1.0
-    """
-    wanted = list(classes)
-    found, real = np.isin(prediction, wanted), np.isin(truth, wanted)
-    return _dice(int((found & real).sum()), int(found.sum()), int(real.sum()))
 
 
 def wilson_interval(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
@@ -120,7 +98,9 @@ def evaluate_segmentation(
         labels = _labels(network, prepared.x.numpy()[0], device)
         on_patient = prepared.placement.to_patient(to_index[labels])
         scores = {
-            region: dice(on_patient, case.truth, _members(members))
+            region: dice(
+                np.isin(on_patient, _members(members)), np.isin(case.truth, _members(members))
+            )
             for region, members in model.card.regions.items()
         }
         rows.append((case.name, max(case.spacing), scores))
@@ -145,7 +125,7 @@ def evaluate_prepared(
             members = _members(names)
             found, real = np.isin(labels, members), np.isin(truth, members)
             total = sum(case.counts[index] for index in members)
-            scores[region] = _dice(int((found & real).sum()), int(found.sum()), total)
+            scores[region] = dice_of_counts(int((found & real).sum()), int(found.sum()), total)
         yield case.name, case.spacing, scores
 
 
@@ -166,10 +146,6 @@ def evaluate_slices(
 def _on(device: torch.device | str, network: nn.Module) -> nn.Module:
     """Return ``network``, or its copy on another device; the network itself stays where it is."""
     return network if torch.device(device).type == "cpu" else copy.deepcopy(network).to(device)
-
-
-def _dice(both: int, found: int, real: int) -> float:
-    return 2 * both / (found + real) if found + real else 1.0
 
 
 def _class_indices(names: Sequence[str]) -> NDArray[np.uint8]:
