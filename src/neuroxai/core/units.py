@@ -1,0 +1,153 @@
+"""Units: the filters of a network, each at the place where its answer goes out."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from neuroxai.core.untouched import untouched
+
+_RECTIFIES = "torch.nn.modules.activation"
+_FOLLOWS = (
+    _RECTIFIES,
+    "torch.nn.modules.batchnorm",
+    "torch.nn.modules.instancenorm",
+    "torch.nn.modules.normalization",
+    "torch.nn.modules.dropout",
+)
+"""Where the modules live that act on each filter by itself."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """The filters of one convolution in one call.
+
+    Attributes
+    ----------
+    layer
+        The convolution's dotted name, with ``#2`` and so on from its second call.
+    end
+        The last of the norms and activations that follow it, each acting on one filter by itself,
+        named alike; the convolution itself where none follows.
+    rectified
+        Whether an activation is among them, so that zero means off.
+    shape
+        ``(C, *S)`` of the end's output.
+    """
+
+    layer: str
+    end: str
+    rectified: bool
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many filters there are."""
+        return self.shape[0]
+
+
+def find_units(network: nn.Module, x: Tensor) -> list[Units]:
+    """Return the units of every convolution that runs on ``x``, in the order the data flows.
+
+    A convolution's raw output is not yet the filter's answer: a norm behind it may turn its sign.
+    So a unit is taken after all norms and activations, spelled as modules, that follow the
+    convolution directly. An activation spelled as a function comes after the unit; it keeps the
+    order of its values.
+
+    Parameters
+    ----------
+    network
+        Any module; it is left as found.
+    x
+        ``(B, C, *S)``.
+
+    Examples
+    --------
+    >>> first, last = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 2, 1)
+    >>> network = nn.Sequential(first, nn.BatchNorm2d(3), nn.ReLU(), last)
+    >>> units = find_units(network, torch.rand(1, 1, 6, 5))
+    >>> [(unit.layer, unit.end, unit.rectified) for unit in units]
+    [('0', '2', True), ('3', '3', False)]
+    """
+    found: dict[str, Units] = {}
+    # Which units a tensor is the answer of, as long as somebody holds it.
+    answers: dict[int, tuple[weakref.ref[Tensor], str]] = {}
+
+    def visit(name: str, module: nn.Module, given: Any, output: Tensor) -> None:
+        layer: str | None = None
+        if isinstance(module, _ConvNd):
+            if output.dim() != x.dim():
+                return
+            layer, rectified = name, False
+        elif type(module).__module__ in _FOLLOWS and isinstance(given, Tensor):
+            reference, origin = answers.get(id(given), (None, ""))
+            if reference is None or reference() is not given:
+                return
+            layer = origin
+            rectified = found[origin].rectified or type(module).__module__ == _RECTIFIES
+        else:
+            return
+        found[layer] = Units(layer, name, rectified, tuple(output.shape[1:]))
+        answers[id(output)] = (weakref.ref(output), layer)
+
+    with untouched(network), torch.no_grad(), _met(network, visit):
+        network(x.clone())
+    return list(found.values())
+
+
+UnitVisit = Callable[[Units, Tensor], Tensor | None]
+
+
+@contextmanager
+def units_met(network: nn.Module, units: Collection[Units], visit: UnitVisit) -> Iterator[None]:
+    """Call ``visit`` with units and their output as they answer; what it returns goes on instead.
+
+    The hooks are gone on leaving, after an exception too.
+    """
+    ends: Mapping[str, Units] = {unit.end: unit for unit in units}
+    modules = {end.partition("#")[0] for end in ends}
+    calls: dict[str, int] = {}
+
+    def hook_for(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            call = calls[name] = calls.get(name, 0) + 1
+            label = name if call == 1 else f"{name}#{call}"
+            return visit(ends[label], output) if label in ends else None
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            if name in modules:
+                stack.callback(module.register_forward_hook(hook_for(name)).remove)
+        yield
+
+
+@contextmanager
+def _met(
+    network: nn.Module, visit: Callable[[str, nn.Module, Any, Tensor], None]
+) -> Iterator[None]:
+    """Tell of every module without children that runs."""
+    calls: dict[str, int] = {}
+
+    def hook_for(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            call = calls[name] = calls.get(name, 0) + 1
+            if isinstance(output, Tensor):
+                label = name if call == 1 else f"{name}#{call}"
+                visit(label, module, inputs[0] if inputs else None, output)
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            if not any(True for _ in module.children()):
+                stack.callback(module.register_forward_hook(hook_for(name)).remove)
+        yield

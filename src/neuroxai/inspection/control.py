@@ -1,0 +1,58 @@
+"""The control: the same network with weights that have learned nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+_NORMS = nn.modules.batchnorm._BatchNorm
+
+
+def randomized(network: nn.Module, inputs: Iterable[Tensor], *, seed: int = 0) -> nn.Module:
+    """Return a copy of a network whose weights are shuffled, so that chance can be measured.
+
+    Every tensor with more than one axis keeps its own values in random places: the same
+    distribution, nothing learned (Adebayo et al. 2018, arXiv:1810.03292, randomize weights to see
+    what an explanation owes to learning). Norms with running statistics measure them anew on
+    ``inputs``, because with the old ones most filters of a shuffled network are dead and the
+    control would be too easy.
+
+    Parameters
+    ----------
+    network
+        Any module; it is left as found.
+    inputs
+        Images ``(B, C, *S)``, at least one, to measure statistics on.
+    seed
+        Of the shuffle.
+
+    Examples
+    --------
+    >>> network = nn.Conv2d(1, 4, 3)
+    >>> other = randomized(network, [torch.rand(1, 1, 5, 6)])
+    >>> torch.equal(other.weight.sort().values.sum(), network.weight.sort().values.sum())
+    True
+    >>> torch.equal(other.weight, network.weight)
+    False
+    """
+    control = copy.deepcopy(network).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in control.parameters():
+            parameter.requires_grad_(False)
+            if parameter.dim() > 1:
+                order = torch.randperm(parameter.numel(), generator=generator)
+                parameter.copy_(parameter.flatten()[order.to(parameter.device)].view_as(parameter))
+        norms = [module for module in control.modules() if isinstance(module, _NORMS)]
+        norms = [norm for norm in norms if norm.track_running_stats]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over all inputs
+            norm.train()
+        if norms:
+            for x in inputs:
+                control(x.clone())
+    return control.eval()

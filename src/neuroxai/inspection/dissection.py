@@ -1,0 +1,234 @@
+"""Network dissection: which filter answers to which concept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from neuroxai.core.errors import MethodError
+from neuroxai.core.layers import layer_grid
+from neuroxai.core.spatial import spatial_shape, upsample
+from neuroxai.core.units import Units, find_units, units_met
+from neuroxai.core.untouched import untouched
+
+Quantile = float | Literal["matched"]
+"""Share of the voxels that count as active; ``matched`` takes as many as the concept has."""
+
+BAU = 0.005
+"""The share of Bau et al. 2017."""
+
+_OCTAVES, _PER_OCTAVE = 24, 16
+_HALF = _OCTAVES * _PER_OCTAVE
+_BINS = 2 * _HALF + 1
+_LOWEST = (127 - _OCTAVES // 2) * _PER_OCTAVE
+_AT_ONCE = 2**24
+"""How many up-sampled values are held at a time."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """How well one filter's active voxels and one concept agree over a cohort.
+
+    Attributes
+    ----------
+    layer, filter
+        The convolution and its channel, from 0.
+    concept
+        The concept's word.
+    iou
+        Intersection over union of active voxels and concept, summed over the cohort.
+    threshold
+        The activation from which on a voxel is active.
+    active
+        Share of the voxels that are.
+    """
+
+    layer: str
+    filter: int
+    concept: str
+    iou: float
+    threshold: float
+    active: float
+
+
+class Dissection:
+    r"""Counts, over any number of cases, how filters' activations fall on concepts.
+
+    For filter k and concept c,
+
+    .. math:: \mathrm{IoU}_{k,c} = \frac{\sum_x |M_k(x) \cap L_c(x)|}{\sum_x |M_k(x) \cup L_c(x)|},
+              \quad M_k(x) = \{v : A_k(x)_v \ge T_k\}
+
+    with the activation :math:`A_k` up-sampled linearly to the image and the threshold
+    :math:`T_k` its top quantile over the whole cohort (Bau et al. 2017, arXiv:1704.05796). Bau's
+    quantile is 0.005; a concept that fills more of the image can never be matched at it, so the
+    quantile may also be the concept's own share (``matched``), at which a perfect detector of any
+    concept scores 1. The activations of each filter are counted in bins of at most 6 % width, so
+    one pass over the cohort is enough for every threshold, and memory does not grow with it.
+
+    Parameters
+    ----------
+    network
+        Any module; it is left as found.
+    concepts
+        The concepts' words.
+
+    References
+    ----------
+    Bau et al. 2017, arXiv:1704.05796 (network dissection).
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.Conv2d(2, 2, 1))
+    >>> with torch.no_grad():
+    ...     _ = network[0].weight.copy_(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1))
+    >>> x = torch.zeros(1, 1, 6, 5); x[0, 0, 2:4, 1:3] = 3.0
+    >>> dissection = Dissection(network, ["square"])
+    >>> dissection.add(x, {"square": x[0, 0] > 0})
+    >>> best = max(dissection.matches(), key=lambda match: match.iou)
+    >>> best.layer, best.filter, best.iou
+    ('0', 0, 1.0)
+    """
+
+    def __init__(self, network: nn.Module, concepts: Sequence[str]) -> None:
+        if not concepts or len(set(concepts)) < len(concepts):
+            raise MethodError(f"dissection needs concepts that differ, got {list(concepts)}")
+        self.concepts = tuple(concepts)
+        self.cases = 0
+        self.voxels = 0
+        self._network = network
+        self._units: dict[str, Units] = {}
+        # (filters, bins, concepts and, last, all voxels)
+        self._counts: dict[str, NDArray[np.int64]] = {}
+        self._sizes = np.zeros(len(concepts), np.int64)
+
+    @property
+    def units(self) -> tuple[Units, ...]:
+        """The units that were seen, in the order data flows."""
+        return tuple(self._units.values())
+
+    def add(self, x: Tensor, masks: Mapping[str, Tensor], within: Tensor | None = None) -> None:
+        """Count one case.
+
+        Parameters
+        ----------
+        x
+            ``(1, C, *S)``.
+        masks
+            Every concept's ``(*S)`` bool.
+        within
+            ``(*S)`` bool: voxels that count at all; air far from the brain would otherwise decide
+            what the top quantile is. Everywhere, by default.
+
+        Raises
+        ------
+        MethodError
+            If a mask is missing or has another shape than the image.
+        """
+        shape = spatial_shape(x)
+        if x.shape[0] != 1:
+            raise MethodError(f"dissection counts one case at a time, got a batch of {x.shape[0]}")
+        for name in self.concepts:
+            if name not in masks or tuple(masks[name].shape) != shape:
+                found = tuple(masks[name].shape) if name in masks else "none"
+                raise MethodError(f"concept {name} has the mask {found}, expected {shape}")
+        chosen = torch.ones(shape, dtype=torch.bool) if within is None else within.cpu()
+        place = chosen.flatten().nonzero().flatten()
+        stacked = torch.stack([masks[name].cpu().flatten()[place] for name in self.concepts])
+        # Voxels with the same concepts are counted together.
+        groups, group = torch.unique(stacked, dim=1, return_inverse=True)
+        membership = np.concatenate(
+            [groups.t().numpy().astype(np.int64), np.ones((groups.shape[1], 1), np.int64)], axis=1
+        )
+        units = find_units(self._network, x)
+        grid = layer_grid(self._network, shape)
+
+        def visit(unit: Units, output: Tensor) -> None:
+            counts = self._counts.get(unit.layer)
+            if counts is None:
+                counts = np.zeros((unit.count, _BINS, len(self.concepts) + 1), np.int64)
+                self._counts[unit.layer] = counts
+                self._units[unit.layer] = unit
+            step = max(1, _AT_ONCE // int(np.prod(grid)))
+            for first in range(0, unit.count, step):
+                values = upsample(output[:, first : first + step].float(), grid).cpu()
+                values = values[(slice(None), slice(None), *map(slice, shape))][0].flatten(1)
+                if not bool(torch.isfinite(values).all()):
+                    raise MethodError(
+                        f"layer {unit.layer!r} gives values that are not finite, which answer to "
+                        "no concept"
+                    )
+                for number, each in enumerate(values[:, place], start=first):
+                    joint = _bins(each) * groups.shape[1] + group
+                    table = torch.bincount(joint, minlength=_BINS * groups.shape[1])
+                    counts[number] += table.reshape(_BINS, -1).numpy() @ membership
+
+        with untouched(self._network), torch.no_grad(), units_met(self._network, units, visit):
+            self._network(x.clone())
+        self._sizes += stacked.sum(dim=1).numpy()
+        self.voxels += int(place.numel())
+        self.cases += 1
+
+    def matches(self, quantile: Quantile = "matched") -> Iterator[Match]:
+        """Yield every filter with every concept that occurs in the cohort.
+
+        Parameters
+        ----------
+        quantile
+            A share between 0 and 1, or ``matched``.
+
+        Raises
+        ------
+        MethodError
+            If no case was counted, or the quantile is out of range.
+        """
+        if not self.cases:
+            raise MethodError("no case was counted: add at least one")
+        if quantile != "matched" and not 0 < float(quantile) < 1:
+            raise MethodError(f"quantile is {quantile!r}, expected a share in (0, 1) or 'matched'")
+        for layer, counts in self._counts.items():
+            from_top = counts[:, ::-1].cumsum(axis=1)
+            for number in range(len(counts)):
+                for place, concept in enumerate(self.concepts):
+                    size = int(self._sizes[place])
+                    if not size:
+                        continue
+                    wanted = size if quantile == "matched" else float(quantile) * self.voxels
+                    active = from_top[number, :, -1]
+                    last = int(np.searchsorted(active, max(wanted, 1)))
+                    both = int(from_top[number, last, place])
+                    union = int(active[last]) + size - both
+                    yield Match(
+                        layer, number, concept, both / union, _edge(_BINS - 1 - last),
+                        int(active[last]) / self.voxels,
+                    )  # fmt: skip
+
+    def share(self, concept: str) -> float:
+        """Return how much of the counted voxels a concept fills."""
+        return float(self._sizes[self.concepts.index(concept)]) / max(self.voxels, 1)
+
+
+def _bins(values: Tensor) -> Tensor:
+    """Return the bin of every value; bins rise with the value, and zero has one of its own.
+
+    The upper bits of a float32, exponent and four bits of the mantissa, number the bins of its
+    size: at most 6 % wide, over 24 octaves around one.
+    """
+    size = values.abs().contiguous().view(torch.int32) >> 19
+    rank = (size - _LOWEST).clamp(0, _HALF - 1).long() + 1
+    return _HALF + rank * values.sign().long()
+
+
+def _edge(number: int) -> float:
+    """Return the lowest value of a bin."""
+    rank = number - _HALF
+    if rank > 0:
+        lowest = np.int32((rank - 1 + _LOWEST) << 19) if rank > 1 else np.int32(1)
+        return float(lowest.view(np.float32))
+    return 0.0 if rank == 0 else -float(np.int32((_LOWEST - rank) << 19).view(np.float32))

@@ -1,0 +1,294 @@
+"""Dissection: planted filters, slow oracles, the control, and switching off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+import networks
+from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.units import find_units
+from neuroxai.inspection.ablation import switched_off
+from neuroxai.inspection.control import randomized
+from neuroxai.inspection.dissection import BAU, Dissection, Match, Quantile, _bins, _edge
+from neuroxai.models.deepseg import DeepSeg
+from neuroxai.models.resnet import ResNet50
+
+
+class Planted(nn.Module):
+    """Filter 2 of the second layer answers to bright voxels of the second modality, exactly."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        conv: Any = networks.CONV[dims]
+        norm: Any = networks.NORM[dims]
+        self.first = conv(2, 3, 3, padding=1)
+        self.first_norm = norm(3)
+        self.first_act = nn.ReLU()
+        self.second = conv(2, 4, 1)
+        # A negative weight turns the sign of the raw convolution.
+        self.second_norm = norm(4)
+        self.second_act = nn.ReLU()
+        self.output = conv(4, 2, 1)
+        with torch.no_grad():
+            # Nothing else looks at the second modality.
+            self.first.weight[:, 1] = 0
+            self.second.weight[:, 1] = 0
+            self.second.weight[2] = 0
+            self.second.weight[2, 1] = -1.0
+            self.second.bias[2] = 0.5
+            self.second_norm.weight[2] = -1.0
+            self.output.weight.zero_()
+            self.output.bias.zero_()
+            self.output.weight[1, 2] = 1.0
+            self.output.bias[0] = 0.01
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.first_act(self.first_norm(self.first(x)))
+        out: Tensor = self.output(self.second_act(self.second_norm(self.second(x))))
+        return out
+
+
+def planted(dims: int, seed: int = 0) -> tuple[nn.Module, list[tuple[Tensor, dict[str, Tensor]]]]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Planted(dims).eval()
+        shape = networks.SHAPES[dims]
+        cases = []
+        for number in range(3):
+            x = 0.4 * torch.rand(1, 2, *shape)
+            bright = torch.rand(shape) < 0.1 + 0.05 * number
+            x[0, 1][bright] += 0.5
+            cases.append((x, {"bright": bright, "chance": torch.rand(shape) < 0.2}))
+    return network, cases
+
+
+def best_of(matches: list[Match], concept: str) -> Match:
+    return max((m for m in matches if m.concept == concept), key=lambda match: match.iou)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_planted_filter_is_found(dims: int) -> None:
+    network, cases = planted(dims)
+    dissection = Dissection(network, ["bright", "chance"])
+    for x, masks in cases:
+        dissection.add(x, masks)
+    found = [match for match in dissection.matches() if match.layer != "output"]
+    best = best_of(found, "bright")
+    assert (best.layer, best.filter) == ("second", 2)
+    assert best.iou == 1.0
+    others = [m.iou for m in found if m.concept == "bright" and m != best]
+    assert max(others) < 0.5
+    chance = [m.iou for m in found if m.concept == "chance"]
+    assert max(chance) < 0.5
+    # At Bau's quantile the filter's active voxels all lie in the concept, and are few.
+    (strict,) = [
+        match
+        for match in dissection.matches(BAU)
+        if (match.layer, match.filter, match.concept) == ("second", 2, "bright")
+    ]
+    assert strict.active >= BAU
+    assert strict.iou == pytest.approx(strict.active / dissection.share("bright"))
+
+
+def test_an_indicator_scores_one_at_every_quantile_below_its_share() -> None:
+    """Ties at the threshold all count as active."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Conv2d(1, 2, 1))
+    with torch.no_grad():
+        next(network.parameters()).fill_(1.0)
+    mask = torch.zeros(8, 12, dtype=torch.bool)
+    mask[2:5, 3:9] = True
+    for quantile in (0.005, 0.1, 18 / 96):
+        dissection = Dissection(network, ["square"])
+        dissection.add(mask.float()[None, None], {"square": mask})
+        (first, *_) = dissection.matches(quantile)
+        assert first.iou == 1.0
+        assert first.active == pytest.approx(18 / 96)
+
+
+def activations(network: nn.Module, end: str, x: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    handle = network.get_submodule(end).register_forward_hook(lambda m, i, o: kept.append(o))
+    with torch.no_grad():
+        network(x)
+    handle.remove()
+    return kept[0]
+
+
+def test_against_a_slow_implementation() -> None:
+    """Thresholds and intersections counted voxel by voxel, with nothing binned."""
+    network = networks.seeded(8, lambda: DeepSeg(2, 3, filters=2, depth=2)).eval()
+    generator = torch.Generator().manual_seed(4)
+    cases = []
+    for _ in range(2):
+        x = torch.randn(1, 2, 8, 12, 20, generator=generator)
+        masks = {
+            "a": torch.rand(8, 12, 20, generator=generator) < 0.3,
+            "b": x[0, 0] > 1.0,
+        }
+        within = torch.rand(8, 12, 20, generator=generator) < 0.8
+        cases.append((x, masks, within))
+    dissection = Dissection(network, ["a", "b"])
+    for x, masks, within in cases:
+        dissection.add(x, masks, within)
+    ends = {unit.layer: unit.end for unit in dissection.units}
+    assert ends["encoder.1.conv2"] == "encoder.1.relu2"
+    quantiles: list[Quantile] = ["matched", 0.05]
+    for quantile in quantiles:
+        for match in dissection.matches(quantile):
+            if match.layer not in ("encoder.1.conv2", "decoder.0.up", "output"):
+                continue
+            on, concept = [], []
+            for x, masks, within in cases:
+                values = activations(network, ends[match.layer], x)
+                whole = functional.interpolate(values, (8, 12, 20), mode="trilinear")
+                on.append(whole[0, match.filter][within])
+                concept.append(masks[match.concept][within])
+            a, c = torch.cat(on), torch.cat(concept)
+            active = a >= match.threshold
+            both, either = int((active & c).sum()), int((active | c).sum())
+            assert match.iou == pytest.approx(both / either, abs=1e-9)
+            assert match.active == pytest.approx(float(active.double().mean()))
+            share = float(c.double().mean()) if quantile == "matched" else 0.05
+            assert match.active >= share - 1e-9
+            # The next higher threshold would leave too few.
+            higher = a >= match.threshold + 0.07 * abs(match.threshold) + 1e-3
+            assert float(higher.double().mean()) <= match.active
+
+
+@given(st.floats(-3000, 3000, width=32), st.floats(-3000, 3000, width=32))
+@settings(max_examples=300, deadline=None)
+def test_bins_keep_the_order_and_are_narrow(a: float, b: float) -> None:
+    one, other = _bins(torch.tensor([a, b])).tolist()
+    if a < b:
+        assert one <= other
+    if one == other and min(abs(a), abs(b)) > 1e-3:
+        assert abs(a - b) <= 0.0626 * max(abs(a), abs(b))
+    if abs(a) > 1e-3:
+        assert _edge(one) <= a
+
+
+def test_units_end_after_norm_and_activation() -> None:
+    deepseg = DeepSeg(1, 2, filters=1, depth=2).eval()
+    found = {unit.layer: unit for unit in find_units(deepseg, torch.rand(1, 1, 8, 4, 12))}
+    assert found["encoder.0.conv1"].end == "encoder.0.relu1"
+    assert found["decoder.1.up"].end == "decoder.1.up_relu"
+    assert found["output"].end == "output"
+    assert not found["output"].rectified
+    resnet = ResNet50(1, 2).eval()
+    ends = {unit.layer: unit.end for unit in find_units(resnet, torch.rand(1, 1, 48, 32))}
+    assert len(ends) == 53
+    assert ends["layer1.0.conv1"] == "layer1.0.relu1"
+    assert ends["layer1.0.conv3"] == "layer1.0.bn3"  # the sum with the skip comes before its ReLU
+
+
+def test_units_of_a_reused_and_in_place_chain() -> None:
+    conv, act = nn.Conv2d(2, 2, 3, padding=1), nn.LeakyReLU(inplace=True)
+    network = nn.Sequential(conv, act, conv, act, nn.Conv2d(2, 3, 1))
+    found = find_units(network, torch.rand(1, 2, 5, 6))
+    assert [(unit.layer, unit.end) for unit in found] == [("0", "1"), ("0#2", "1#2"), ("4", "4")]
+
+
+def test_the_control_has_learned_nothing() -> None:
+    network, cases = planted(3)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    control = randomized(network, [x for x, _ in cases], seed=3)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+    for name, parameter in control.named_parameters():
+        own = dict(network.named_parameters())[name]
+        assert torch.equal(parameter.flatten().sort().values, own.flatten().sort().values)
+    again = randomized(network, [x for x, _ in cases], seed=3)
+    for one, other in zip(control.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    dissection = Dissection(control, ["bright", "chance"])
+    for x, masks in cases:
+        dissection.add(x, masks)
+    chance = [m.iou for m in dissection.matches() if m.concept == "chance"]
+    assert max(chance) < 0.5
+    # No filter is dead for want of fresh statistics.
+    for unit in dissection.units:
+        if unit.rectified:
+            assert float(activations(control, unit.end, cases[0][0]).amax()) > 0
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_switching_the_planted_filter_off_destroys_the_prediction(dims: int) -> None:
+    network, cases = planted(dims)
+    x, masks = cases[0]
+    dissection = Dissection(network, ["bright"])
+    dissection.add(x, masks)
+    best = best_of([m for m in dissection.matches() if m.layer != "output"], "bright")
+    units = find_units(network, x)
+
+    def dice(filters: Mapping[str, list[int]]) -> float:
+        with torch.no_grad(), switched_off(network, units, filters):
+            found = network(x)[0].argmax(0) == 1
+        size = int(found.sum() + masks["bright"].sum())
+        return 2 * int((found & masks["bright"]).sum()) / size
+
+    assert dice({}) == 1.0
+    assert dice({best.layer: [best.filter]}) == 0.0
+    assert dice({"second": [0, 1, 3]}) == 1.0
+    assert dice({"first": [0]}) == 1.0
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_a_filter_without_activation_falls_silent_about_places() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1))
+    x = torch.rand(2, 1, 6, 7)
+    units = find_units(network, x)
+    with torch.no_grad(), switched_off(network, units, {"0": [1]}):
+        changed = network(x)
+    with torch.no_grad():
+        plain = network[0](x)
+        plain[:, 1] = plain[:, 1].mean(dim=(1, 2), keepdim=True)
+        torch.testing.assert_close(changed, network[1](plain))
+
+
+def test_refusals() -> None:
+    network, cases = planted(2)
+    x, masks = cases[0]
+    with pytest.raises(MethodError, match="differ"):
+        Dissection(network, ["a", "a"])
+    with pytest.raises(MethodError, match="add at least one"):
+        list(Dissection(network, ["bright"]).matches())
+    dissection = Dissection(network, ["bright"])
+    with pytest.raises(MethodError, match="one case at a time"):
+        dissection.add(torch.cat([x, x]), masks)
+    with pytest.raises(MethodError, match="concept bright has the mask none"):
+        dissection.add(x, {})
+    dissection.add(x, masks)
+    with pytest.raises(MethodError, match="share in"):
+        list(dissection.matches(1.5))
+    with pytest.raises(MethodError, match="not finite"):
+        dissection.add(x * torch.inf, masks)
+    units = find_units(network, x)
+    with (
+        pytest.raises(LayerError, match="did you mean 'second'"),
+        switched_off(network, units, {"secnd": [0]}),
+    ):
+        pass
+    with (
+        pytest.raises(LayerError, match="it has 4, from 0"),
+        switched_off(network, units, {"second": [4]}),
+    ):
+        pass
+
+
+def test_a_concept_that_never_occurs_is_left_out() -> None:
+    network, cases = planted(2)
+    x, masks = cases[0]
+    dissection = Dissection(network, ["bright", "absent"])
+    dissection.add(x, {**masks, "absent": torch.zeros_like(masks["bright"])})
+    assert {match.concept for match in dissection.matches()} == {"bright"}
+    assert dissection.share("absent") == 0
+    assert np.isclose(dissection.share("bright"), float(masks["bright"].double().mean()))
