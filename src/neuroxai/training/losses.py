@@ -17,7 +17,9 @@ class RegionDiceCrossEntropy(nn.Module):
 
     For a region or a foreground class R with probabilities p and truth t, summed over the batch
     and all voxels, ``Dice_R = (2 Σ p_R t_R + s) / (Σ p_R + Σ t_R + s)`` with
-    ``p_R = Σ_{c ∈ R} p_c``; the loss is ``1 − mean_R Dice_R + CE``. Dice over regions is what is
+    ``p_R = Σ_{c ∈ R} p_c``; the loss is ``1 − mean_R Dice_R + CE``. Where R does not occur in the
+    batch, s is ``absent``: with a small one the term would be flat, and nothing would teach the
+    network that a tumor need not enhance. Dice over regions is what is
     measured in the end; Dice over classes keeps the classes inside a region apart, which the
     cross-entropy alone does not: background is nearly all of a brain, and necrosis and edema
     collapse into one.
@@ -29,8 +31,8 @@ class RegionDiceCrossEntropy(nn.Module):
         Without regions there is no Dice term.
     weights
         Weight of each class in the cross-entropy; none means equal ones.
-    smooth
-        s, in voxels.
+    smooth, absent
+        s, in voxels, for a region that occurs in the batch and for one that does not.
 
     References
     ----------
@@ -55,6 +57,7 @@ class RegionDiceCrossEntropy(nn.Module):
         *,
         weights: Sequence[float] = (),
         smooth: float = 1.0,
+        absent: float = 500.0,
     ) -> None:
         super().__init__()
         groups = [*regions.values(), *([name] for name in classes[1:])] if regions else []
@@ -63,6 +66,7 @@ class RegionDiceCrossEntropy(nn.Module):
         self.register_buffer("membership", torch.tensor(rows).reshape(-1, len(classes)))
         self.register_buffer("weights", torch.tensor(list(weights)) if weights else None)
         self.smooth = smooth
+        self.absent = absent
 
     def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return the loss of ``logits (B, K, *S)`` against class indices ``truth (B, *S)``."""
@@ -72,9 +76,9 @@ class RegionDiceCrossEntropy(nn.Module):
             return entropy
         found = torch.einsum("rk,bk...->rb...", self.membership, logits.softmax(dim=1)).flatten(1)
         real = self.membership.t()[truth].movedim(-1, 0).flatten(1)
-        dice = (2 * (found * real).sum(1) + self.smooth) / (
-            found.sum(1) + real.sum(1) + self.smooth
-        )
+        size = real.sum(1)
+        smooth = torch.where(size > 0, self.smooth, self.absent)
+        dice = (2 * (found * real).sum(1) + smooth) / (found.sum(1) + size + smooth)
         return entropy + 1 - dice.mean()
 
 
