@@ -1,0 +1,104 @@
+"""Concept masks against their definitions, and tissues as a cohort on disk knows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from neuroxai.core.errors import CaseError
+from neuroxai.data.brats import read_case
+from neuroxai.data.case import CLASSES, Case
+from neuroxai.data.concepts import boundary, concept_masks, known_tissues
+from neuroxai.data.layouts import LAYOUTS
+from neuroxai.data.phantom import make_phantom, write_cohort
+
+SPACING = (1.0, 2.0, 3.0)
+
+
+def case(truth: np.ndarray | None = None) -> Case:
+    rng = np.random.default_rng(0)
+    image = rng.uniform(1, 9, (12, 10, 8)).astype(np.float32)
+    image[:2] = 0
+    return Case("a", {"T1": image}, np.diag([-1.0, -2, 3, 1]), LAYOUTS["brats2021"], truth)
+
+
+def test_masks_by_definition() -> None:
+    truth = np.zeros((12, 10, 8), np.uint8)
+    truth[4:8, 3:6, 2:5] = 2
+    truth[5:7, 4, 3] = 3
+    truth[5, 5, 3] = 1
+    tissues = np.random.default_rng(1).integers(0, 4, truth.shape)
+    masks = concept_masks(
+        case(truth), tissues=tissues, own={"left": np.eye(12, 10)[..., None] * np.ones(8)}
+    )
+    assert list(masks) == [
+        "brain", "CSF", "GM", "WM", "WT", "TC", "ET", "NCR", "ED", "boundary", "left",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(masks["WT"], truth > 0)
+    np.testing.assert_array_equal(masks["TC"], (truth == 1) | (truth == 3))
+    np.testing.assert_array_equal(masks["ED"], truth == 2)
+    assert not masks["brain"][:2].any()
+    assert masks["brain"][2:].all()
+    for number, name in enumerate(("CSF", "GM", "WM"), start=1):
+        expected = (tissues == number) & (truth == 0)
+        expected[:2] = False
+        np.testing.assert_array_equal(masks[name], expected)
+    assert masks["left"].sum() == 10 * 8
+
+
+def test_without_truth_there_is_no_tumor() -> None:
+    assert list(concept_masks(case())) == ["brain"]
+
+
+def test_a_cavity_is_a_concept_where_there_is_one() -> None:
+    truth = np.zeros((12, 10, 8), np.uint8)
+    truth[4:8, 3:6, 2:5] = CLASSES.index("RC")
+    assert "RC" in concept_masks(case(truth))
+
+
+def test_the_boundary_is_a_shell_in_millimeters() -> None:
+    """Against the distance from every voxel to every surface voxel, one by one."""
+    mask = np.zeros((14, 12, 10), bool)
+    mask[4:10, 3:9, 3:7] = True
+    found = boundary(mask, SPACING, reach=2.0)
+    points = np.argwhere(np.ones(mask.shape, bool)) * SPACING
+    inside = np.argwhere(mask) * SPACING
+    outside = np.argwhere(~mask) * SPACING
+    other = np.where(
+        mask.ravel()[:, None],
+        np.linalg.norm(points[:, None] - outside, axis=2).min(1)[:, None],
+        np.linalg.norm(points[:, None] - inside, axis=2).min(1)[:, None],
+    )[:, 0]
+    np.testing.assert_array_equal(found.ravel(), other - 0.5 <= 2.0)
+    assert not boundary(np.zeros_like(mask), SPACING).any()
+    assert not boundary(np.ones_like(mask), SPACING).any()
+
+
+def test_refusals() -> None:
+    with pytest.raises(CaseError, match=r"a: tissues has the shape \(3, 3, 3\)"):
+        concept_masks(case(), tissues=np.zeros((3, 3, 3)))
+    with pytest.raises(CaseError, match="'brain' is there already"):
+        concept_masks(case(), own={"brain": np.ones((12, 10, 8))})
+    with pytest.raises(CaseError, match="the mask 'x' has the shape"):
+        concept_masks(case(), own={"x": np.ones(3)})
+
+
+@pytest.mark.parametrize("layout", ["brats2021", "brats2019"])
+def test_a_cohort_knows_its_tissues(tmp_path: Path, layout: str) -> None:
+    (folder,) = write_cohort(tmp_path / "cohort", [5], spacing=3.0, layout=layout)
+    study = read_case(folder)
+    tissues = known_tissues(study)
+    assert tissues is not None
+    np.testing.assert_array_equal(tissues, make_phantom(5, spacing=3.0).tissues)
+    masks = concept_masks(study, tissues=tissues)
+    assert masks["GM"].sum() > masks["CSF"].sum() > 0
+    path = next((tmp_path / "cohort" / ".phantom").rglob("tissues.nii.gz"))
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), path)
+    with pytest.raises(CaseError, match="make the cohort again"):
+        known_tissues(study)
+    path.unlink()
+    assert known_tissues(study) is None
+    assert known_tissues(case()) is None
