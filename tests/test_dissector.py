@@ -1,0 +1,151 @@
+"""A cohort's dissection: a planted filter is found, its control is not, and it is a cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from neuroxai.core.errors import CaseError
+from neuroxai.data.case import Case
+from neuroxai.data.layouts import LAYOUTS
+from neuroxai.data.phantom import write_cohort
+from neuroxai.dissector import Dissected, dissect
+from neuroxai.models.card import Card
+from neuroxai.models.checkpoint import Model
+
+SHAPE = (28, 40, 24)
+
+
+class Planted(nn.Module):
+    """Filter 1 of ``see`` is on where FLAIR is over 0.6; the output says WT there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        see, output = nn.Conv3d(2, 4, 1), nn.Conv3d(4, 2, 1)
+        with torch.no_grad():
+            for parameter in (*see.parameters(), *output.parameters()):
+                parameter.zero_()
+            for number, modality, weight, bias in ((0, 0, 1, 0), (1, 1, 1, -0.6), (2, 0, -1, 0.5)):
+                see.weight[number, modality] = weight
+                see.get_parameter("bias")[number] = bias
+            output.weight[1, 1] = 10.0
+            output.get_parameter("bias")[0] = 0.001
+        self.see = see
+        self.act = nn.ReLU()
+        self.output = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.output(self.act(self.see(x)))
+        return out
+
+
+def model() -> Model:
+    card = Card(
+        name="planted",
+        architecture="deepseg",
+        arguments={},
+        task="segmentation",
+        modalities=("T1", "FLAIR"),
+        classes=("background", "ED"),
+        regions={"WT": ("ED",)},
+        activation="softmax",
+        preprocessing={"modalities": ["T1", "FLAIR"], "size": [32, 64, 32]},
+        training={},
+        metrics={},
+    )
+    return Model(Planted().eval(), card, Path(), "0" * 64)
+
+
+def study(seed: int, **known: NDArray[np.uint8] | None) -> Case:
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij"))
+    brain = (grid**2).sum(0) < 0.8
+    center = rng.uniform(-0.3, 0.3, 3)[:, None, None, None]
+    tumor = ((grid - center) ** 2).sum(0) < 0.1
+    t1 = np.where(brain, rng.uniform(100, 200, SHAPE), 0)
+    flair = np.where(
+        brain, np.where(tumor, rng.uniform(180, 200, SHAPE), rng.uniform(100, 130, SHAPE)), 0
+    )
+    truth = np.where(tumor & brain, 2, 0).astype(np.uint8)
+    return Case(
+        f"case{seed}",
+        {"T1": t1.astype(np.float32), "FLAIR": flair.astype(np.float32)},
+        np.diag([-1.0, -1, 1, 1]),
+        LAYOUTS["brats2021"],
+        known.get("truth", truth),
+    )
+
+
+@pytest.fixture(scope="module")
+def dissected() -> Dissected:
+    return dissect(model(), [study(0), study(1), study(2)], causal=2)
+
+
+def test_the_planted_filter_is_found(dissected: Dissected) -> None:
+    best = dissected.best_filter("WT")
+    assert (best.match.layer, best.match.filter) == ("see", 1)
+    assert best.match.iou > 0.99
+    assert best.explicit
+    assert dissected.best_concept("see", 1).match.concept in ("WT", "ED")
+    assert not dissected.best_filter("brain").explicit
+    assert dissected.cases == ("case0", "case1", "case2")
+
+
+def test_chance_stands_beside_every_number(dissected: Dissected) -> None:
+    for finding in dissected.findings:
+        assert 0 <= finding.control <= finding.control_best <= 1
+    # FLAIR alone tells the tumor here, so some shuffled filter sees it by chance; but not always
+    # the same one, and the learned figures stay as they are.
+    chance = [dissect(model(), [study(0)], seed=seed).best_filter("WT") for seed in range(4)]
+    assert len({finding.control for finding in chance}) > 1
+    assert min(finding.control for finding in chance) < 0.5
+    assert len({finding.match.iou for finding in chance}) == 1
+
+
+def test_switching_the_filter_off_is_what_destroys_the_dice(dissected: Dissected) -> None:
+    (effect,) = [each for each in dissected.effects if each.concept == "WT"]
+    assert (effect.layer, effect.filter) == ("see", 1)
+    assert effect.dice["WT"] == pytest.approx(-1.0, abs=0.02)
+    assert effect.score["WT"] < 0
+    assert effect.control_dice["WT"] == 0
+    assert effect.cases == 2
+
+
+def test_a_cohort_on_disk_passes_one_case_at_a_time(tmp_path: Path) -> None:
+    folders = write_cohort(tmp_path, [5, 6], spacing=3.0)
+    plain = model()
+    plain.card.preprocessing["size"] = [64, 96, 64]  # type: ignore[index]
+    stages: list[str] = []
+    found = dissect(plain, folders, report=lambda stage, done, total: stages.append(stage))
+    assert {"GM", "WM", "CSF", "brain", "boundary"} <= set(found.concepts)
+    assert found.effects == ()
+    assert set(stages) == {"Dissecting"}
+    assert found.shares["brain"] > 0.2
+
+
+def test_own_masks_and_unknown_concepts() -> None:
+    def own(case: Case) -> dict[str, NDArray[np.generic]]:
+        mask: NDArray[np.generic] = (case.volumes["T1"] > 150).astype(np.uint8)
+        return {"bright": mask} if case.name != "case1" else {}
+
+    found = dissect(model(), [study(0), study(2)], own=own)
+    assert found.best_filter("bright").match.filter == 0
+    assert found.best_filter("bright").match.iou > 0.95
+    with pytest.raises(CaseError, match="case1: the concept 'bright' is not known"):
+        dissect(model(), [study(0), study(1)], own=own)
+    with pytest.raises(CaseError, match="at least one case"):
+        dissect(model(), [])
+
+
+def test_the_network_is_left_as_found() -> None:
+    plain = model()
+    before = {key: value.clone() for key, value in plain.network.state_dict().items()}
+    dissect(plain, [study(0)], causal=1)
+    for key, value in plain.network.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert not any(module._forward_hooks for module in plain.network.modules())
