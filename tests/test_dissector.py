@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,7 @@ from neuroxai.core.errors import CaseError
 from neuroxai.data.case import Case
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import write_cohort
+from neuroxai.dissection_report import write_dissection
 from neuroxai.dissector import Dissected, dissect
 from neuroxai.models.card import Card
 from neuroxai.models.checkpoint import Model
@@ -149,3 +155,46 @@ def test_the_network_is_left_as_found() -> None:
     for key, value in plain.network.state_dict().items():
         assert torch.equal(value, before[key])
     assert not any(module._forward_hooks for module in plain.network.modules())
+
+
+def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) -> None:
+    table, summary, figure = write_dissection(dissected, tmp_path)
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(dissected.findings)
+    (planted,) = [
+        row for row in rows if (row["layer"], row["filter"], row["concept"]) == ("see", "1", "WT")
+    ]
+    assert float(planted["iou"]) > 0.99
+    assert planted["kind"] == "explicit"
+    assert planted["unit_end"] == "act"
+    assert float(planted["iou_at_0.005"]) <= float(planted["iou"])
+    numbers = json.loads(summary.read_text(encoding="utf-8"))
+    assert numbers["best_filter_per_concept"]["WT"]["filter"] == 1
+    assert len(numbers["best_concept_per_filter"]) == 6
+    effects = {effect["concept"]: effect for effect in numbers["switching_off"]["effects"]}
+    assert effects["WT"]["dice_change"]["WT"] == pytest.approx(-1.0, abs=0.02)
+    assert numbers["use"].startswith("Research use only")
+    again = write_dissection(dissected, tmp_path / "again")[2]
+    assert again.read_bytes() == figure.read_bytes()
+
+
+@pytest.mark.slow
+def test_the_command_line(tmp_path: Path) -> None:
+    write_cohort(tmp_path / "cohort", [5, 6], spacing=3.0)
+    command = [sys.executable, "-m", "neuroxai", "dissect", str(tmp_path / "cohort")]
+    run = subprocess.run(
+        [*command, "--cases", "1", "--causal", "1", "-o", str(tmp_path / "out")],
+        capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "Best filter per concept, 1 case" in run.stdout
+    assert "not for clinical use" in run.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "dissection.csv", "dissection.json", "dissection.png",
+    }  # fmt: skip
+    empty = subprocess.run(
+        [*command[:-1], str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert empty.returncode == 1
+    assert "Traceback" not in empty.stderr

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from neuroxai.cli.demo import demo
+from neuroxai.cli.dissect import dissect
 from neuroxai.cli.explain import explain
 from neuroxai.cli.inspect import inspect
 from neuroxai.cli.methods import methods
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (explain, inspect, predict, train, phantom, methods, demo):
+for command in (explain, inspect, dissect, predict, train, phantom, methods, demo):
     app.command()(command)
 
 

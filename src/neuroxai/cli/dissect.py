@@ -1,0 +1,93 @@
+"""``neuroxai dissect``: what each filter of a network has learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neuroxai.cli import options
+from neuroxai.cli.progress import stages
+
+if TYPE_CHECKING:
+    from neuroxai.dissector import Dissected
+
+Cohort = Annotated[
+    Path, typer.Argument(metavar="COHORT", help="A folder of cases in any BraTS layout.")
+]
+Causal = Annotated[
+    int, typer.Option("--causal", min=0, help="Cases on which the best filters are switched off.")
+]
+Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the first so many cases.")]
+
+
+def dissect(
+    cohort: Cohort,
+    model: options.ModelName = "deepseg-phantom",
+    cases: Limit = None,
+    causal: Causal = 2,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    out: options.Out = None,
+) -> None:
+    """Find what each filter answers to over a cohort, beside chance. Not for clinical use."""
+    from rich.console import Console
+
+    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.errors import CaseError
+    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.data.brats import find_cases
+    from neuroxai.dissection_report import write_dissection
+    from neuroxai.dissector import dissect as run
+    from neuroxai.models.checkpoint import load_model
+
+    tune_allocator()
+    loaded = load_model(model)
+    folders = find_cases(cohort)[:cases]
+    if not folders:
+        raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")
+    with stages() as report:
+        found = run(loaded, folders, causal=causal, seed=seed, device=device, report=report)
+    folder = out if out is not None else Path("neuroxai-out") / "dissection"
+    written = write_dissection(found, folder)
+    print_dissection(found)
+    console = Console(highlight=False)
+    console.print(f"Written: {len(written)} files in {folder}", soft_wrap=True)
+    console.print(NOT_FOR_CLINICAL_USE)
+
+
+def print_dissection(found: Dissected) -> None:
+    """Print the best filter of every concept beside chance, and what switching it off does."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    count = len(found.cases)
+    title = f"Best filter per concept, {count} case{'s' if count > 1 else ''}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for heading in ("Concept", "Kind", "Filter"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("IoU", "Chance", "Share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Switched off", no_wrap=True)
+    effects = {effect.concept: effect for effect in found.effects}
+    for concept in found.concepts:
+        finding = found.best_filter(concept)
+        match, effect = finding.match, effects.get(concept)
+        dice = effect.dice if effect is not None else {}
+        table.add_row(
+            concept,
+            "explicit" if finding.explicit else "implicit",
+            f"{match.layer} #{match.filter}",
+            f"{match.iou:.2f}",
+            f"{finding.control_best:.2f}",
+            f"{found.shares[concept]:.1%}",
+            " ".join(f"{name} {change:+.2f}" for name, change in dice.items()),
+        )
+    console.print(table)
+    console.print(
+        "Chance: the best filter of the same layer with shuffled weights. Switched off: change of "
+        "Dice per region without the filter; an IoU is a correlation, that is a cause."
+    )

@@ -1,0 +1,129 @@
+"""What a dissection leaves on disk: every number, the tables, the figure."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from neuroxai.core.atomic import replaced_whole
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
+from neuroxai.dissector import Dissected, Finding
+from neuroxai.inspection.dissection import BAU
+from neuroxai.patient_map import write_json
+from neuroxai.render.concept_chart import draw_concepts
+
+HEADER = (
+    "layer_number", "layer", "unit_end", "filter", "concept", "kind", "iou", "control_iou",
+    "control_best_in_layer", "threshold", "active_share", "concept_share", "iou_at_0.005",
+)  # fmt: skip
+
+
+def write_dissection(found: Dissected, out: Path) -> list[Path]:
+    """Write ``dissection.csv``, ``dissection.json`` and ``dissection.png``; return them.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    table = out / "dissection.csv"
+    numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
+    ends = {unit.layer: unit.end for unit in found.units}
+    with (
+        replaced_whole(table) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(HEADER)
+        for finding in found.findings:
+            match = finding.match
+            rows.writerow([
+                numbers[match.layer], match.layer, ends[match.layer], match.filter, match.concept,
+                _kind(finding), f"{match.iou:.6f}", f"{finding.control:.6f}",
+                f"{finding.control_best:.6f}", f"{match.threshold:.6g}", f"{match.active:.6f}",
+                f"{found.shares[match.concept]:.6f}", f"{finding.bau:.6f}",
+            ])  # fmt: skip
+    summary = write_json(out / "dissection.json", _summary(found, numbers))
+    return [table, summary, _draw(found, out / "dissection.png")]
+
+
+def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
+    filters = [(unit.layer, k) for unit in found.units for k in range(unit.count)]
+    return {
+        "model": dict(found.model),
+        "cases": list(found.cases),
+        "iou": "of a filter's active voxels with the concept, over the cohort; as many voxels are "
+        "active as the concept has",
+        "control": "the same network with shuffled weights; control_best is the best filter of "
+        "the same layer there, which is what choosing the best of a layer yields by chance",
+        "quantile_of_bau": BAU,
+        "concept_shares": dict(found.shares),
+        "best_filter_per_concept": {
+            concept: _entry(found.best_filter(concept), numbers) for concept in found.concepts
+        },
+        "best_concept_per_filter": [
+            _entry(found.best_concept(layer, k), numbers) for layer, k in filters
+        ],
+        "switching_off": {
+            "meaning": "change when the filter is switched off, averaged over cases; control: the "
+            "same for other filters of its layer. An IoU is a correlation, this is a cause",
+            "effects": [
+                {
+                    "concept": effect.concept, "layer": effect.layer, "filter": effect.filter,
+                    "cases": effect.cases,
+                    "dice_change": dict(effect.dice), "target_change": dict(effect.score),
+                    "control_dice_change": dict(effect.control_dice),
+                    "control_target_change": dict(effect.control_score),
+                }
+                for effect in found.effects
+            ],
+        },
+        "seed": found.seed,
+        "versions": versions(),
+        "use": NOT_FOR_CLINICAL_USE,
+    }  # fmt: skip
+
+
+def _entry(finding: Finding, numbers: dict[str, int]) -> dict[str, Any]:
+    match = finding.match
+    return {
+        "layer_number": numbers[match.layer], "layer": match.layer, "filter": match.filter,
+        "concept": match.concept, "kind": _kind(finding), "iou": round(match.iou, 6),
+        "control_iou": round(finding.control, 6),
+        "control_best_in_layer": round(finding.control_best, 6),
+    }  # fmt: skip
+
+
+def _kind(finding: Finding) -> str:
+    return "explicit" if finding.explicit else "implicit"
+
+
+def _draw(found: Dissected, path: Path) -> Path:
+    scores: dict[tuple[str, str], tuple[float, float]] = {}
+    groups: dict[str, list[str]] = {
+        "Implicit concepts, never labeled in training": [],
+        "Explicit concepts, labeled in training": [],
+    }
+    implicit, explicit = groups.values()
+    for finding in found.findings:
+        key = (finding.match.concept, finding.match.layer)
+        best = scores.get(key, (0.0, 0.0))[0]
+        scores[key] = (max(best, finding.match.iou), finding.control_best)
+        group = explicit if finding.explicit else implicit
+        if finding.match.concept not in group:
+            group.append(finding.match.concept)
+    count = len(found.cases)
+    return draw_concepts(
+        groups,
+        [unit.layer for unit in found.units],
+        scores,
+        path,
+        title=f"{found.model['name']}  ·  which layer holds which concept",
+        facts={
+            "cases": str(count),
+            "share of the counted voxels": ", ".join(
+                f"{name} {share:.1%}" for name, share in found.shares.items()
+            ),
+        },
+    )

@@ -1,0 +1,128 @@
+"""Which layer holds which concept: the best filter of every layer, beside chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuroxai.core.errors import OutputError
+from neuroxai.render.montage import DISCLAIMER, PAD, Sheet, save_figure, wrap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CELL, LINE, NAME = 58, 54, 150  # px
+
+Scores = Mapping[tuple[str, str], tuple[float, float]]
+"""Concept and layer to the best IoU there, and the best by chance."""
+
+
+def draw_concepts(
+    groups: Mapping[str, Sequence[str]],
+    layers: Sequence[str],
+    scores: Scores,
+    path: Path,
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Draw a table of colors: a line for each concept, a column for each layer.
+
+    Parameters
+    ----------
+    groups
+        Heading to the concepts below it.
+    layers
+        Names in the order data flows; the columns are numbered alike.
+    scores
+        The upper number of a cell is what the network reaches, the lower one its control. Cells
+        are colored by how far the first is above the second.
+
+    Raises
+    ------
+    OutputError
+        If there is nothing to draw, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> out = Path(tempfile.mkdtemp()) / "concepts.png"
+    >>> draw_concepts({"Implicit": ["GM"]}, ["a"], {("GM", "a"): (0.6, 0.2)}, out, title="net").name
+    'concepts.png'
+    """
+    if not layers or not any(groups.values()):
+        raise OutputError(f"{path.name}: no concept and no layer, there is nothing to draw")
+    return save_figure(partial(_chart, groups, layers, scores, title, facts or {}), path)
+
+
+def _chart(
+    groups: Mapping[str, Sequence[str]],
+    layers: Sequence[str],
+    scores: Scores,
+    title: str,
+    facts: Mapping[str, str],
+) -> Figure:
+    width = max(1100, 2 * PAD + NAME + len(layers) * CELL)
+    room = width - 2 * PAD
+    heading = wrap(title, room, 21, lines=2)
+    said = wrap("   ·   ".join(f"{k}: {v}" for k, v in facts.items()), room, 11)
+    notes = wrap(
+        "Each cell: the best IoU, in percent, that any filter of the layer reaches with the "
+        "concept; below it the best of the same layer with shuffled weights, which is chance. The "
+        "green is the deeper the further the first is above the second; white is not above "
+        "chance. An IoU is a correlation: it does not say that the network uses the filter.",
+        room, 10.5,
+    )  # fmt: skip
+    names = wrap("   ".join(f"L{n} {name}" for n, name in enumerate(layers, 1)), room, 9.6)
+    top = PAD + 42 * len(heading) + 28 * len(said) + 50
+    lines = sum(len(concepts) for concepts in groups.values())
+    body = lines * LINE + 34 * sum(1 for concepts in groups.values() if concepts)
+    height = int(top + body + 20 + 22 * len(names) + 24 * len(notes) + 50 + PAD)
+    sheet = Sheet.blank(width, height)
+    for down, text in enumerate(heading):
+        sheet.write(PAD, PAD + 42 * down, text, size=14, weight="bold")
+    for down, text in enumerate(said):
+        sheet.write(PAD, PAD + 42 * len(heading) + 28 * down, text, size=9.5)
+    left = PAD + NAME
+    for number in range(len(layers)):
+        x = left + (number + 0.5) * CELL
+        sheet.write(x, top - 26, f"L{number + 1}", size=8.5, ha="center", weight="bold")
+    y: float = top
+    for group, concepts in groups.items():
+        if not concepts:
+            continue
+        sheet.write(PAD, y + 4, group, size=9.5, weight="bold")
+        y += 34
+        for concept in concepts:
+            sheet.write(left - 12, y + LINE / 2, concept, size=10, ha="right", va="center")
+            for number, layer in enumerate(layers):
+                if (concept, layer) in scores:
+                    _cell(sheet, left + number * CELL, y, *scores[concept, layer])
+            y += LINE
+    y += 20
+    for down, text in enumerate(names):
+        sheet.write(PAD, y + 22 * down, text, size=7.6, color="#333333")
+    y += 22 * len(names) + 6
+    for down, text in enumerate(notes):
+        sheet.write(PAD, y + 24 * down, text, size=8.5, color="#333333")
+    y += 24 * len(notes) + 4
+    sheet.write(PAD, y, DISCLAIMER, size=10.5, weight="bold", color="#A00000")
+    return sheet.figure
+
+
+def _cell(sheet: Sheet, x: float, y: float, score: float, chance: float) -> None:
+    above = max(0.0, score - chance)
+    axes = sheet.axes(x + 1, y + 1, CELL - 2, LINE - 2)
+    # From white to a deep green; the eye separates some five steps.
+    axes.set_facecolor((1 - 0.95 * above, 1 - 0.45 * above, 1 - 0.75 * above))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_color("#CCCCCC")
+    dark = above > 0.55
+    ink = "white" if dark else "black"
+    sheet.write(x + CELL / 2, y + 5, f"{100 * score:.0f}", size=9.5, ha="center", color=ink)
+    faint = "#DDDDDD" if dark else "#666666"
+    sheet.write(x + CELL / 2, y + 30, f"{100 * chance:.0f}", size=7.5, ha="center", color=faint)
