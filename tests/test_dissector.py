@@ -193,8 +193,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "dissection.csv", "dissection.json", "dissection.png",
     }  # fmt: skip
+    (tmp_path / "nothing").mkdir()
     empty = subprocess.run(
-        [*command[:-1], str(tmp_path)], capture_output=True, text=True, check=False
+        [*command[:-1], str(tmp_path / "nothing")], capture_output=True, text=True, check=False
     )
     assert empty.returncode == 1
     assert "Traceback" not in empty.stderr
