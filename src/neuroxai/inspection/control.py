@@ -33,7 +33,7 @@ def randomized(network: nn.Module, inputs: Iterable[Tensor], *, seed: int = 0) -
     --------
     >>> network = nn.Conv2d(1, 4, 3)
     >>> other = randomized(network, [torch.rand(1, 1, 5, 6)])
-    >>> torch.equal(other.weight.sort().values.sum(), network.weight.sort().values.sum())
+    >>> torch.equal(other.weight.flatten().sort().values, network.weight.flatten().sort().values)
     True
     >>> torch.equal(other.weight, network.weight)
     False
