@@ -66,12 +66,13 @@ def print_dissection(found: Dissected) -> None:
     console = Console(highlight=False)
     count = len(found.cases)
     title = f"Best filter per concept, {count} case{'s' if count > 1 else ''}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("Concept", "Kind", "Filter"):
         table.add_column(heading, no_wrap=True)
     for heading in ("IoU", "Chance", "Share"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Switched off", no_wrap=True)
+    if found.effects:
+        table.add_column("Switched off", no_wrap=True)
     effects = {effect.concept: effect for effect in found.effects}
     for concept in found.concepts:
         finding = found.best_filter(concept)
@@ -84,7 +85,7 @@ def print_dissection(found: Dissected) -> None:
             f"{match.iou:.2f}",
             f"{finding.control_best:.2f}",
             f"{found.shares[concept]:.1%}",
-            " ".join(f"{name} {change:+.2f}" for name, change in dice.items()),
+            *([" ".join(f"{n} {change:+.2f}" for n, change in dice.items())] if effect else []),
         )
     console.print(table)
     console.print(
