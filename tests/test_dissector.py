@@ -195,7 +195,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "nothing").mkdir()
     empty = subprocess.run(
-        [*command[:-1], str(tmp_path / "nothing")], capture_output=True, text=True, check=False
+        [*command[:-1], str(tmp_path / "nothing")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     assert empty.returncode == 1
     assert "Traceback" not in empty.stderr
