@@ -15,32 +15,33 @@ CLASSES = ["background", "NCR", "ED", "ET"]
 REGIONS = {"WT": ["NCR", "ED", "ET"], "TC": ["NCR", "ET"], "ET": ["ET"]}
 
 
-def _slow(logits: torch.Tensor, truth: torch.Tensor, weights: list[float], smooth: float) -> float:
-    points = list(zip(logits.movedim(1, -1).reshape(-1, 4), truth.flatten().tolist(), strict=True))
-    chances = [[math.exp(v) / sum(map(math.exp, row)) for v in row] for row, _ in points]
-    labels = [label for _, label in points]
-    entropy = -sum(weights[t] * math.log(p[t]) for p, t in zip(chances, labels, strict=True))
-    entropy /= sum(weights[t] for t in labels)
-    overlaps = []
-    # WT, TC, ET, and the classes that are no region of their own: NCR, ED.
-    for members in (*REGIONS.values(), ["NCR"], ["ED"]):
-        indices = {CLASSES.index(name) for name in members}
-        found = [sum(p[c] for c in indices) for p in chances]
-        real = [float(t in indices) for t in labels]
-        both = sum(a * b for a, b in zip(found, real, strict=True))
-        overlaps.append((2 * both + smooth) / (sum(found) + sum(real) + smooth))
-    return float(entropy + 1 - sum(overlaps) / 5)
+def _slow(logits: list[list[list[float]]], truth: list[list[int]], weights: list[float]) -> float:
+    """The equation for images of voxels of logits, with s of 0.7, or 9 where there is none."""
+    logs, mass, overlaps = 0.0, 0.0, []
+    for image, labels in zip(logits, truth, strict=True):
+        chances = [[math.exp(v) / sum(map(math.exp, row)) for v in row] for row in image]
+        logs -= sum(weights[t] * math.log(p[t]) for p, t in zip(chances, labels, strict=True))
+        mass += sum(weights[t] for t in labels)
+        # WT, TC, ET, and the classes that are no region of their own: NCR, ED.
+        for members in (*REGIONS.values(), ["NCR"], ["ED"]):
+            indices = {CLASSES.index(name) for name in members}
+            found = [sum(p[c] for c in indices) for p in chances]
+            real = [float(t in indices) for t in labels]
+            both = sum(a * b for a, b in zip(found, real, strict=True))
+            smooth = 0.7 if sum(real) else 9.0
+            overlaps.append((2 * both + smooth) / (sum(found) + sum(real) + smooth))
+    return logs / mass + 1 - sum(overlaps) / len(overlaps)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 5, 4), (2, 6, 3)])
 def test_it_equals_the_equation(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    logits = torch.randn(shape[0], 4, *shape[1:], dtype=torch.float64).float()
+    logits = torch.randn(shape[0], 4, *shape[1:])
     truth = torch.randint(0, 4, shape)
+    truth[-1] = truth[-1].clamp(max=2)  # One image without ET beside others that have it.
     weights = [0.5, 2.0, 1.0, 3.0]
     loss = RegionDiceCrossEntropy(CLASSES, REGIONS, weights=weights, smooth=0.7, absent=9.0)
-    rows = [[float(v) for v in row] for row in logits.movedim(1, -1).reshape(-1, 4)]
-    expected = _slow(torch.tensor(rows).reshape(*shape, 4).movedim(-1, 1), truth, weights, 0.7)
+    expected = _slow(logits.flatten(2).transpose(1, 2).tolist(), truth.flatten(1).tolist(), weights)
     assert float(loss(logits, truth)) == pytest.approx(expected, rel=1e-5)
 
 

@@ -15,14 +15,14 @@ from neuroxai.data.case import CLASSES
 class RegionDiceCrossEntropy(nn.Module):
     """Soft Dice over regions and over classes, plus class-weighted cross-entropy.
 
-    For a region or a foreground class R with probabilities p and truth t, summed over the batch
-    and all voxels, ``Dice_R = (2 Σ p_R t_R + s) / (Σ p_R + Σ t_R + s)`` with
-    ``p_R = Σ_{c ∈ R} p_c``; the loss is ``1 − mean_R Dice_R + CE``. Where R does not occur in the
-    batch, s is ``absent``: with a small one the term would be flat, and nothing would teach the
-    network that a tumor need not enhance. Dice over regions is what is
-    measured in the end; Dice over classes keeps the classes inside a region apart, which the
-    cross-entropy alone does not: background is nearly all of a brain, and necrosis and edema
-    collapse into one.
+    For a region or a foreground class R with probabilities p and truth t, summed over the voxels
+    of one image, ``Dice_R = (2 Σ p_R t_R + s) / (Σ p_R + Σ t_R + s)`` with ``p_R = Σ_{c ∈ R} p_c``;
+    the loss is ``1 − mean Dice + CE``, the mean over regions and images. Summed over the batch
+    instead, a large tumor would hide what is wrong in a small one beside it. Where R does not
+    occur in the image, s is ``absent``: with a small one the term would be flat, and nothing would
+    teach the network that a tumor need not enhance. Dice over regions is what is measured in the
+    end; Dice over classes keeps the classes inside a region apart, which the cross-entropy alone
+    does not: background is nearly all of a brain, and necrosis and edema collapse into one.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class RegionDiceCrossEntropy(nn.Module):
     weights
         Weight of each class in the cross-entropy; none means equal ones.
     smooth, absent
-        s, in voxels, for a region that occurs in the batch and for one that does not.
+        s, in voxels, for a region that occurs in the image and for one that does not.
 
     References
     ----------
@@ -74,11 +74,11 @@ class RegionDiceCrossEntropy(nn.Module):
         entropy = functional.cross_entropy(logits, truth, weight=self.weights)
         if not len(self.membership):
             return entropy
-        found = torch.einsum("rk,bk...->rb...", self.membership, logits.softmax(dim=1)).flatten(1)
-        real = self.membership.t()[truth].movedim(-1, 0).flatten(1)
-        size = real.sum(1)
+        found = torch.einsum("rk,bk...->rb...", self.membership, logits.softmax(dim=1)).flatten(2)
+        real = self.membership.t()[truth].movedim(-1, 0).flatten(2)
+        size = real.sum(2)
         smooth = torch.where(size > 0, self.smooth, self.absent)
-        dice = (2 * (found * real).sum(1) + smooth) / (found.sum(1) + size + smooth)
+        dice = (2 * (found * real).sum(2) + smooth) / (found.sum(2) + size + smooth)
         return entropy + 1 - dice.mean()
 
 
