@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from neuroxai.core.errors import CaseError
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import Class, Outputs, Region, Target
-from neuroxai.core.units import Units, find_units
+from neuroxai.core.units import Units
 from neuroxai.core.untouched import untouched
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
@@ -129,21 +130,22 @@ class Dissected:
 
     def best_filter(self, concept: str) -> Finding:
         """Return the filter that answers to a concept best."""
-        return max(
-            (finding for finding in self.findings if finding.match.concept == concept),
-            key=lambda finding: finding.match.iou,
-        )
+        return self._best[concept]
 
     def best_concept(self, layer: str, number: int) -> Finding:
         """Return the concept that a filter answers to best."""
-        return max(
-            (
-                finding
-                for finding in self.findings
-                if (finding.match.layer, finding.match.filter) == (layer, number)
-            ),
-            key=lambda finding: finding.match.iou,
-        )
+        return self._best[layer, number]
+
+    @cached_property
+    def _best(self) -> dict[str | tuple[str, int], Finding]:
+        """The best finding of every concept, and of every filter; of equals the first."""
+        best: dict[str | tuple[str, int], Finding] = {}
+        for finding in self.findings:
+            match = finding.match
+            for key in (match.concept, (match.layer, match.filter)):
+                if key not in best or match.iou > best[key].match.iou:
+                    best[key] = finding
+        return best
 
 
 def dissect(
@@ -190,11 +192,11 @@ def dissect(
     tell = report or (lambda stage, done, total: None)
     network = model.network.to(choose_device(device))
     studies = _Studies(model, network, own, device)
-    first = studies.open(cases[0])
-    concepts = tuple(first.masks)
-    calibration = [studies.open(each).x for each in cases[:CALIBRATION]]
+    calibration = [studies.open(each) for each in cases[:CALIBRATION]]
+    concepts = tuple(calibration[0].masks)
     with untouched(network):
-        control = randomized(network, calibration, seed=seed)
+        control = randomized(network, [study.x for study in calibration], seed=seed)
+    del calibration
     learned, chance = Dissection(network, concepts), Dissection(control, concepts)
     names = []
     for number, each in enumerate(cases):
@@ -318,9 +320,9 @@ def _effects(
     for number, each in enumerate(cases):
         tell("Switching filters off", number, len(cases))
         study = studies.open(each)
-        plain = _answer(studies, study, {})
+        plain = _answer(studies, study, found.units, {})
         for layer, k in changes:
-            answer = _answer(studies, study, {layer: [k]})
+            answer = _answer(studies, study, found.units, {layer: [k]})
             changes[layer, k].append({key: answer[key] - plain[key] for key in plain})
     tell("Switching filters off", len(cases), len(cases))
     for concept, (layer, one, rest) in chosen.items():
@@ -333,11 +335,13 @@ def _effects(
 
 
 def _answer(
-    studies: _Studies, study: _Study, filters: Mapping[str, Sequence[int]]
+    studies: _Studies,
+    study: _Study,
+    units: Sequence[Units],
+    filters: Mapping[str, Sequence[int]],
 ) -> dict[str, float]:
     """Return Dice per region and the value of each target, with filters switched off."""
     network, outputs = studies.network, studies.outputs
-    units = find_units(network, study.x) if filters else []
     with untouched(network), torch.no_grad(), switched_off(network, units, filters):
         output = outputs.select(network(study.x.clone()))
     targets: list[Target] = (

@@ -171,7 +171,7 @@ def explain(
     else:
         x = subject
     x = _moved(x, network)
-    question = _question(target, outputs)
+    question = as_target(target, outputs)
     if within is not None:
         question = _restricted(question, within, outputs, subject, prepared)
     air = prepared.air if prepared is not None else None
@@ -279,7 +279,8 @@ def _moved(x: Tensor, network: nn.Module) -> Tensor:
     return x if parameter is None else x.to(parameter.device)
 
 
-def _question(target: Target | str | int | None, outputs: Outputs) -> Target:
+def as_target(target: Target | str | int | None, outputs: Outputs) -> Target:
+    """Return what a target, a word, a number, or nothing means for a network."""
     if isinstance(target, Target):
         return target
     if isinstance(target, int):
@@ -342,6 +343,7 @@ def _truth(
 __all__ = [
     "Explanations",
     "Watcher",
+    "as_target",
     "choose_device",
     "describe_model",
     "explain",

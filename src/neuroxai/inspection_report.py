@@ -259,7 +259,7 @@ def _row(
 
 def region_volumes(seen: Inspection) -> dict[str, float]:
     """Return each region's share of the network's volume."""
-    return {name: float(mask.double().mean()) for name, mask in seen.masks.items()}
+    return {name: int(mask.sum()) / mask.numel() for name, mask in seen.masks.items()}
 
 
 def _percent(share: float) -> str:

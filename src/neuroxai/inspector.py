@@ -14,16 +14,16 @@ from torch import Tensor
 from neuroxai.core.explanation import Explanation, tensor_hash, versions
 from neuroxai.core.layers import Layer, layer_grid
 from neuroxai.core.spatial import spatial_shape, upsample
-from neuroxai.core.target import Class, Outputs, Region, Target, named_target
-from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.core.target import Class, Outputs, Region, Target
+from neuroxai.data.case import REGIONS, Case
 from neuroxai.data.preprocessing import Prepared
-from neuroxai.explainer import choose_device, describe_model, outputs_of, prepare
+from neuroxai.explainer import as_target, choose_device, describe_model, outputs_of, prepare
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
 from neuroxai.inspection.shares import mass_shares
 from neuroxai.models.checkpoint import Model
 from neuroxai.patient_map import PatientMap
-from neuroxai.prediction import Prediction, read_output
+from neuroxai.prediction import Prediction, read_output, region
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +157,7 @@ def inspect(
     outputs = outputs_of(model)
     prepared = prepare(model, case, slice_index, device)
     x = prepared.x.to(next(network.parameters()).device)
-    asked = [_question(target, outputs) for target in targets or every_target(outputs)]
+    asked = [as_target(target, outputs) for target in targets or every_target(outputs)]
     flow = information_flow(network, x, asked, outputs)
     seen = filters(network, x, asked, filters_of, outputs) if filters_of else []
     prediction = read_output(flow.output, outputs, case, prepared.placement)
@@ -182,12 +182,6 @@ def every_target(outputs: Outputs) -> list[Target]:
     return [*regions, *(Class(name) for name in outputs.names if name not in alone)]
 
 
-def _question(target: Target | str | int, outputs: Outputs) -> Target:
-    if isinstance(target, Target):
-        return target
-    return Class(target) if isinstance(target, int) else named_target(target, outputs)
-
-
 def _masks(
     case: Case, prepared: Prepared, prediction: Prediction
 ) -> tuple[dict[str, Tensor], str | None]:
@@ -198,14 +192,8 @@ def _masks(
     masks: dict[str, NDArray[np.bool_]] = {}
     if labels is not None:
         here = prepared.placement.to_network(labels)
-        masks = {
-            name: np.isin(here, [CLASSES.index(member) for member in members])
-            for name, members in REGIONS.items()
-        }
-    brain = np.zeros(case.shape, dtype=bool)
-    for volume in case.volumes.values():
-        brain |= volume != 0
-    masks["brain"] = prepared.placement.to_network(brain.astype(np.uint8)) > 0
+        masks = {name: region(here, name) for name in REGIONS}
+    masks["brain"] = prepared.placement.to_network(case.brain().astype(np.uint8)) > 0
     masks["outside"] = ~masks["brain"]
     found = {name: torch.from_numpy(np.ascontiguousarray(m)) for name, m in masks.items()}
     return found, source if labels is not None else None

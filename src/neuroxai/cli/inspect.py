@@ -85,6 +85,7 @@ def print_flow(report: InspectionReport) -> None:
     console = Console(highlight=False)
     seen = report.inspection
     regions = [name for name in REGION_ORDER if name in seen.masks]
+    volume = region_volumes(seen)
     for target in seen.flow.targets:
         title = f"{target.name}: where the evidence for it lies, in percent"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
@@ -101,7 +102,6 @@ def print_flow(report: InspectionReport) -> None:
                 "×".join(map(str, row["shape"][1:])),
                 *(f"{100 * found[region]:.1f}" if found else "–" for region in regions),
             )
-        volume = region_volumes(seen)
         shares = (f"{100 * volume[region]:.1f}" for region in regions)
         table.add_row("(share of the volume)", "", "", *shares)
         console.print(table)

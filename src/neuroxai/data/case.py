@@ -88,6 +88,13 @@ class Case:
         i, j, k = next(iter(self.volumes.values())).shape
         return int(i), int(j), int(k)
 
+    def brain(self) -> NDArray[np.bool_]:
+        """Return where any modality is not zero, ``(I, J, K)``: all that is not air."""
+        brain = np.zeros(self.shape, dtype=bool)
+        for volume in self.volumes.values():
+            brain |= volume != 0
+        return brain
+
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size in mm along I, J, K."""

@@ -56,9 +56,7 @@ def concept_masks(
     >>> sorted(concept_masks(phantom.case, tissues=phantom.tissues))
     ['CSF', 'ED', 'ET', 'GM', 'NCR', 'TC', 'WM', 'WT', 'boundary', 'brain']
     """
-    brain = np.zeros(case.shape, dtype=bool)
-    for volume in case.volumes.values():
-        brain |= volume != 0
+    brain = case.brain()
     masks: dict[str, Mask] = {"brain": brain}
     tumor = np.zeros(case.shape, dtype=bool) if case.truth is None else case.truth > 0
     if tissues is not None:

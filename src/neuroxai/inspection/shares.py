@@ -59,7 +59,7 @@ def mass_shares(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "positive": _shares(positive, masks),
         "negative": _shares(negative, masks),
-        "volume": {name: float(mask.double().mean()) for name, mask in masks.items()},
+        "volume": {name: int(mask.sum()) / mask.numel() for name, mask in masks.items()},
         "positive_fraction": float(positive.sum()) / total if total else None,
     }
 

@@ -136,7 +136,8 @@ class DeepSeg(nn.Module):
 
     def _padding(self, shape: torch.Size) -> list[int]:
         """Zeros to add before and after each axis, last axis first, as ``functional.pad`` asks."""
-        return [side for size in reversed(shape) for side in (0, -size % self.divisor)]
+        ends = [whole - size for whole, size in zip(self.padded_shape(shape), shape, strict=True)]
+        return [side for end in reversed(ends) for side in (0, end)]
 
 
 class _Down(nn.Module):
