@@ -16,9 +16,10 @@ from matplotlib.image import imread
 from scipy import ndimage
 
 from neuroxai.core.errors import OutputError
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
 from neuroxai.render import HeatMap, Scan, draw_modalities, draw_planes
 from neuroxai.render import figures as room
-from neuroxai.render.montage import DISCLAIMER, Montage
+from neuroxai.render.montage import Montage
 
 SHAPE = (30, 36, 24)
 SPACING = (2.0, 1.5, 3.0)
@@ -149,7 +150,7 @@ def test_everything_that_must_be_said_is_said(monkeypatch: pytest.MonkeyPatch) -
     said = words(montage)
     for text in (
         "case", "target ET", "score 3.2", "model: deepseg-phantom", "completeness gap: IG 0.4 %",
-        "T1", "FLAIR", "SmoothGrad", "Grad-CAM", "Truth", "99.5th percentile", DISCLAIMER,
+        "T1", "FLAIR", "SmoothGrad", "Grad-CAM", "Truth", "99.5th percentile", NOT_FOR_CLINICAL_USE,
         "patient's right is on the image's left", "Axial slice 10 (of 24", "2 x 1.5 x 3 mm",
         "edema (ED)", "enhancing tumor (ET)",
     ):  # fmt: skip

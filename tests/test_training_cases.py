@@ -100,6 +100,16 @@ def test_phantoms_take_turns_in_spacing_and_tests_have_them_all(
     assert (len(train), len(test)) == (3, 4)
 
 
+def test_a_spacing_named_twice_is_trained_on_more_often_and_tested_once(
+    tmp_path: Path, made: list[Any]
+) -> None:
+    source = {"phantom": {"train": [0, 6], "test": [7, 9], "spacings": [1.0, 2.0, 2.0]}}
+    train, test = gather(config(tmp_path, data=source))
+    assert [job.spacing for job in made[:6]] == [1.0, 2.0, 2.0] * 2
+    assert [case.group for case in test] == ["seed-7", "seed-8"] * 2
+    assert len(train) == 6
+
+
 def test_the_second_start_makes_nothing_and_a_change_remakes(
     tmp_path: Path, made: list[Any]
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroxai.core.errors import OutputError
-from neuroxai.render.montage import DISCLAIMER, PAD, Sheet, save_figure, wrap
+from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure, wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,25 +66,21 @@ def _chart(
 ) -> Figure:
     width = max(1100, 2 * PAD + NAME + len(layers) * CELL)
     room = width - 2 * PAD
-    heading = wrap(title, room, 21, lines=2)
-    said = wrap("   ·   ".join(f"{k}: {v}" for k, v in facts.items()), room, 11)
-    notes = wrap(
+    heading = Heading(title, facts, room)
+    note = (
         "Each cell: the best IoU, in percent, that any filter of the layer reaches with the "
         "concept; below it the best of the same layer with shuffled weights, which is chance. The "
         "green is the deeper the further the first is above the second; white is not above "
-        "chance. An IoU is a correlation: it does not say that the network uses the filter.",
-        room, 10.5,
-    )  # fmt: skip
+        "chance. An IoU is a correlation: it does not say that the network uses the filter."
+    )
+    footing = Footing([note], room)
     names = wrap("   ".join(f"L{n} {name}" for n, name in enumerate(layers, 1)), room, 9.6)
-    top = PAD + 42 * len(heading) + 28 * len(said) + 50
+    top = PAD + heading.height + 50
     lines = sum(len(concepts) for concepts in groups.values())
     body = lines * LINE + 34 * sum(1 for concepts in groups.values() if concepts)
-    height = int(top + body + 20 + 22 * len(names) + 24 * len(notes) + 50 + PAD)
+    height = int(top + body + 20 + 22 * len(names) + 6 + footing.height)
     sheet = Sheet.blank(width, height)
-    for down, text in enumerate(heading):
-        sheet.write(PAD, PAD + 42 * down, text, size=14, weight="bold")
-    for down, text in enumerate(said):
-        sheet.write(PAD, PAD + 42 * len(heading) + 28 * down, text, size=9.5)
+    heading.write(sheet)
     left = PAD + NAME
     for number in range(len(layers)):
         x = left + (number + 0.5) * CELL
@@ -105,10 +101,7 @@ def _chart(
     for down, text in enumerate(names):
         sheet.write(PAD, y + 22 * down, text, size=7.6, color="#333333")
     y += 22 * len(names) + 6
-    for down, text in enumerate(notes):
-        sheet.write(PAD, y + 24 * down, text, size=8.5, color="#333333")
-    y += 24 * len(notes) + 4
-    sheet.write(PAD, y, DISCLAIMER, size=10.5, weight="bold", color="#A00000")
+    footing.write(sheet, y)
     return sheet.figure
 
 

@@ -15,17 +15,9 @@ from numpy.typing import NDArray
 from neuroxai.core.errors import OutputError
 from neuroxai.render.colors import PERCENTILE, Limits, as_picture
 from neuroxai.render.figures import CONVENTION
-from neuroxai.render.montage import (
-    DISCLAIMER,
-    PAD,
-    Panel,
-    Row,
-    Sheet,
-    draw_panel,
-    save_figure,
-    wrap,
-)
+from neuroxai.render.montage import Panel, Row, draw_panel
 from neuroxai.render.planes import AXIAL
+from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,27 +106,23 @@ def _page(
     across = min(ACROSS, len(shown))
     width = max(1000, 2 * PAD + across * (CELL + GAP))
     room = width - 2 * PAD
-    heading = wrap(title, room, 19, lines=3)
-    said = wrap("   ·   ".join(f"{k}: {v}" for k, v in facts.items()), room, 11)
+    heading = Heading(title, facts, room)
     own = (
         f"{CONVENTION} A filter's number, and its activation × gradient summed over the whole "
         "layer: what it adds to the target to first order; the sheet is sorted by its size. The "
         f"colors of each panel end at its own {PERCENTILE:g}th percentile of |activation|; blue "
         "is negative, and the bright colors of a panel without blue begin at zero.",
     )
-    small = [line for note in (*notes, *own) for line in wrap(note, room, 10.5)]
+    footing = Footing((*notes, *own), room)
     size = shown[0].picture.shape
     extent = (size[0] * pixel[0], size[1] * pixel[1])
     high = CELL * extent[1] / extent[0]
     row = Row("", extent, AXIAL.letters)
-    top = PAD + 38 * len(heading) + 26 * len(said) + 12
+    top = PAD + heading.height + 12
     lines = ceil(len(shown) / across)
     below = top + lines * (high + CAPTION)
-    sheet = Sheet.blank(width, int(below + 24 * len(small) + 40 + PAD))
-    for down, text in enumerate(heading):
-        sheet.write(PAD, PAD + 38 * down, text, size=13, weight="bold")
-    for down, text in enumerate(said):
-        sheet.write(PAD, PAD + 38 * len(heading) + 26 * down, text, size=9.5)
+    sheet = Sheet.blank(width, int(below + footing.height))
+    heading.write(sheet)
     for place, each in enumerate(shown):
         x = PAD + (place % across) * (CELL + GAP)
         y = top + (place // across) * (high + CAPTION)
@@ -143,10 +131,7 @@ def _page(
         draw_panel(axes, panel, row, limits, first=place == 0)
         sheet.write(x, y + high + 2, f"#{each.number}", size=7.8, weight="bold")
         sheet.write(x + CELL, y + high + 2, f"{each.importance:+.2g}", size=7.8, ha="right")
-    for down, text in enumerate(small):
-        sheet.write(PAD, below + 24 * down, text, size=8.5, color="#333333")
-    end = below + 24 * len(small) + 4
-    sheet.write(PAD, end, DISCLAIMER, size=10.5, weight="bold", color="#A00000")
+    footing.write(sheet, below)
     return sheet.figure
 
 

@@ -19,18 +19,10 @@ from numpy.typing import NDArray
 from neuroxai.core.errors import OutputError, suggestion
 from neuroxai.render.colors import PERCENTILE, Limits, as_picture, gray_window, label_layer
 from neuroxai.render.figures import CONVENTION, axial_slice
-from neuroxai.render.montage import (
-    DISCLAIMER,
-    PAD,
-    Panel,
-    Row,
-    Sheet,
-    draw_panel,
-    save_figure,
-    wrap,
-)
+from neuroxai.render.montage import Panel, Row, draw_panel
 from neuroxai.render.planes import AXIAL, Box, brain_box, crop
 from neuroxai.render.scan import Scan, depth
+from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,10 +162,8 @@ class _Plan:
         columns = 1 + max(column for _, column in self._places)
         self._width = max(1500, int(2 * PAD + columns * (CELL + GAP) + AISLE))
         room = self._width - 2 * PAD
-        self._heading = wrap(
-            f"{scan.name}  ·  target {target}  ·  information flow", room, 21, lines=3
-        )
-        self._facts = wrap("   ·   ".join(f"{k}: {v}" for k, v in facts.items()), room, 11)
+        title = f"{scan.name}  ·  target {target}  ·  information flow"
+        self._heading = Heading(title, facts, room)
         x, y, z = scan.spacing
         notes = (
             f"{CONVENTION} {modality}, axial slice {self._index} (of {depth(scan)}, from 0 at the "
@@ -183,30 +173,23 @@ class _Plan:
             f"end at its own {PERCENTILE:g}th percentile of |value| in this slice, so panels "
             "cannot be compared by color. Shares count the whole volume's positive evidence.",
         )
-        self._notes = [line for note in notes for line in wrap(note, room, 10.5)]
+        self._footing = Footing(notes, room)
 
     def figure(self) -> Figure:
         """Draw it."""
-        top = PAD + 42 * len(self._heading) + 28 * len(self._facts) + 16
+        top = PAD + self._heading.height + 16
         step = self._high + LINE * (2 + max(len(panel.lines) for panel in self._panels)) + GAP
         first = top + self._high + 2 * LINE + 2 * GAP
         lines = 1 + max(line for line, _ in self._places)
         below = first + lines * step
-        height = int(below + 24 * len(self._notes) + 40 + PAD)
-        sheet = Sheet.blank(self._width, height)
-        for down, title in enumerate(self._heading):
-            sheet.write(PAD, PAD + 42 * down, title, size=14, weight="bold")
-        for down, fact in enumerate(self._facts):
-            sheet.write(PAD, PAD + 42 * len(self._heading) + 28 * down, fact, size=9.5)
+        sheet = Sheet.blank(self._width, int(below + self._footing.height))
+        self._heading.write(sheet)
         self._draw_input(sheet, top)
         for panel, (line, column) in zip(self._panels, self._places, strict=True):
             aisle = AISLE if column >= self._left else 0
             x = PAD + column * (CELL + GAP) + aisle
             self._draw_layer(sheet, panel, x, first + line * step)
-        for down, note in enumerate(self._notes):
-            sheet.write(PAD, below + 24 * down, note, size=8.5, color="#333333")
-        end = below + 24 * len(self._notes) + 4
-        sheet.write(PAD, end, DISCLAIMER, size=10.5, weight="bold", color="#A00000")
+        self._footing.write(sheet, below)
         return sheet.figure
 
     def _shade(self) -> NDArray[np.float64]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.atomic import replaced_whole
-from neuroxai.render.colors import LABEL_COLORS, LABELS, Limits
+from neuroxai.render.colors import Limits
+from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, clean, save_figure, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DISCLAIMER = "Research use only, not for clinical use"
-DPI = 160
 WIDTH = 2560  # px
 NARROW = 1600  # px, the least width, so that title and notes have room
-LEFT, RIGHT, GAP, PAD = 70, 28, 8, 24  # px
+LEFT, RIGHT, GAP = 70, 28, 8  # px
 CELL, GRID_HEIGHT = 380, 1900  # px, the most a panel may be wide and a grid be high
 
 
@@ -82,20 +79,16 @@ class Montage:
         grid = len(self.columns) * (cell + GAP) - GAP
         width = int(max(NARROW, LEFT + grid + RIGHT))
         room = width - 2 * PAD
-        titles = wrap(self.title, room, 21, lines=3)
-        facts = wrap("   ·   ".join(f"{k}: {v}" for k, v in self.facts.items()), room, 11)
-        notes = [line for note in self.notes for line in wrap(note, room, 10.5)]
+        heading = Heading(self.title, self.facts, room)
+        footing = Footing(self.notes, room)
         headings = [wrap(column.title, cell, 12, lines=3) for column in self.columns]
         bars = any(column.limits for column in self.columns)
-        top = PAD + 42 * len(titles) + 28 * len(facts) + 14 + 25 * max(map(len, headings))
-        below = (84 if bars else 12) + (40 if self.legend else 0) + 24 * len(notes) + 34
-        height = int(top + sum(heights) + GAP * (len(heights) - 1) + below + PAD)
+        top = PAD + heading.height + 14 + 25 * max(map(len, headings))
+        below = (84 if bars else 12) + (40 if self.legend else 0)
+        height = int(top + sum(heights) + GAP * (len(heights) - 1) + below + footing.height)
 
         sheet = Sheet.blank(width, height)
-        for down, title in enumerate(titles):
-            sheet.write(PAD, PAD + 42 * down, title, size=14, weight="bold")
-        for at, fact in enumerate(facts):
-            sheet.write(PAD, PAD + 42 * len(titles) + 28 * at, fact, size=9.5)
+        heading.write(sheet)
         left = LEFT + max(0.0, (width - LEFT - grid - RIGHT) / 2)
         for number, column in enumerate(self.columns):
             x = left + number * (cell + GAP)
@@ -112,7 +105,7 @@ class Montage:
                     sheet.write(
                         left - 12,
                         y + high / 2,
-                        textwrap.shorten(_clean(row.label), 24, placeholder=" …"),
+                        textwrap.shorten(clean(row.label), 24, placeholder=" …"),
                         size=11 if len(row.label) < 12 else 8,
                         weight="bold",
                         ha="right",
@@ -124,12 +117,9 @@ class Montage:
                 sheet.bar(column.limits, x + 0.08 * cell, y + 4, 0.84 * cell)
         y = top + sum(heights) + GAP * (len(heights) - 1) + (84 if bars else 12)
         if self.legend:
-            sheet.legend(self.legend, y)
+            sheet.legend(self.legend, y, LEFT)
             y += 40
-        for down, note in enumerate(notes):
-            sheet.write(PAD, y + 24 * down, note, size=8.5, color="#333333")
-        y += 24 * len(notes) + 4
-        sheet.write(PAD, y, DISCLAIMER, size=10.5, weight="bold", color="#A00000")
+        footing.write(sheet, y)
         return sheet.figure
 
     def save(self, path: Path) -> Path:
@@ -150,97 +140,6 @@ class Montage:
         cell = min(CELL, (WIDTH - LEFT - RIGHT - GAP * (count - 1)) / count)
         scale = min(cell / across, GRID_HEIGHT / upward)
         return cell, scale
-
-
-def save_figure(make: Callable[[], Figure], path: Path) -> Path:
-    """Write a figure as a PNG, whole or not at all, whatever style the user's settings hold."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    path = Path(path)
-    plain = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
-    with mpl.rc_context(plain), replaced_whole(path) as temporary:
-        canvas = FigureCanvasAgg(make())
-        canvas.print_png(str(temporary), metadata={"Software": None})
-    return path
-
-
-class Sheet:
-    """A figure addressed in px from its top left corner."""
-
-    def __init__(self, figure: Figure, width: int, height: int) -> None:
-        self.figure, self.width, self.height = figure, width, height
-
-    @classmethod
-    def blank(cls, width: int, height: int) -> Sheet:
-        """Return an empty sheet; needs no display and touches no state of pyplot."""
-        from matplotlib.figure import Figure
-
-        return cls(Figure(figsize=(width / DPI, height / DPI), dpi=DPI), width, height)
-
-    def axes(self, x: float, y: float, wide: float, high: float) -> Axes:
-        """Return axes at a place."""
-        box = (
-            x / self.width,
-            1 - (y + high) / self.height,
-            wide / self.width,
-            high / self.height,
-        )
-        return self.figure.add_axes(box)
-
-    def write(self, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
-        """Write a text, by default from its top left corner."""
-        style = {"va": "top", **style}
-        # A case's name may hold a dollar sign; it is never mathematics.
-        self.figure.text(
-            x / self.width, 1 - y / self.height, text, fontsize=size, parse_math=False, **style
-        )
-
-    def bar(
-        self,
-        limits: Limits,
-        x: float,
-        y: float,
-        wide: float,
-        words: tuple[str, str, str] | None = None,
-    ) -> None:
-        """Draw a color bar with its numbers: ends, zero, and one power of ten for all.
-
-        With ``words``, those stand at the low end, the middle and the high end instead.
-        """
-        power = int(np.floor(np.log10(limits.vmax)))
-        power = 0 if -2 <= power <= 2 or power < -300 else power
-        top = f"{limits.vmax / 10.0**power:.3g}"
-        axes = self.axes(x, y, wide, 14)
-        axes.imshow(np.linspace(0, 1, 256)[None], cmap=limits.cmap, aspect="auto")
-        axes.set_yticks([])
-        axes.set_xticks([])
-        ends = [(0.0, "left", "0"), (1.0, "right", top)]
-        if limits.vmin < 0:
-            ends = [(0.0, "left", f"\N{MINUS SIGN}{top}"), (0.5, "center", "0"), ends[1]]
-        if words:
-            ends = list(zip((0.0, 0.5, 1.0), ("left", "center", "right"), words, strict=True))
-        for share, side, text in ends:
-            self.write(x + share * wide, y + 18, text, size=7.5, ha=side)
-        if power:
-            raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-            times = f"\N{MULTIPLICATION SIGN}10{raised}"
-            self.write(x + wide / 2, y + 40, times, size=7.5, ha="center")
-
-    def legend(self, classes: Sequence[int], y: float, x: float = LEFT) -> None:
-        """Explain the colors of classes in one line."""
-        names = {
-            "NCR": "necrosis (NCR)", "ED": "edema (ED)",
-            "ET": "enhancing tumor (ET)", "RC": "resection cavity (RC)",
-        }  # fmt: skip
-        for index in classes:
-            patch = self.axes(x, y + 3, 22, 22)
-            patch.set_facecolor(LABEL_COLORS[index])
-            patch.set_xticks([])
-            patch.set_yticks([])
-            text = names[LABELS[index]]
-            self.write(x + 32, y + 3, text, size=9)
-            x += 32 + 12 * len(text) + 36
 
 
 def draw_panel(axes: Axes, panel: Panel, row: Row, limits: Limits | None, *, first: bool) -> None:
@@ -278,24 +177,3 @@ def draw_panel(axes: Axes, panel: Panel, row: Row, limits: Limits | None, *, fir
             0.5, 0.62, panel.remark, ha="center", va="center", transform=axes.transAxes,
             fontsize=9, color="#A00000", parse_math=False,
         )  # fmt: skip
-
-
-def _clean(text: str) -> str:
-    """Return the text in one line, with a question mark for each letter the font lacks."""
-    from matplotlib import font_manager
-
-    fonts = [
-        font_manager.get_font(font_manager.findfont(f"DejaVu Sans:{weight}"))
-        for weight in ("regular", "bold")
-    ]
-    return "".join(
-        c if c.isprintable() and all(font.get_char_index(ord(c)) for font in fonts) else "?"
-        for c in " ".join(text.split())
-    )
-
-
-def wrap(text: str, room: float, letter: float, lines: int = 99) -> list[str]:
-    """Break a text into lines that fit ``room`` px at about ``letter`` px a letter."""
-    return textwrap.wrap(
-        _clean(text), max(8, int(room / letter)), max_lines=lines, placeholder=" …"
-    )

@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import OutputError
-
-DISCLAIMER = "Research use only, not for clinical use"
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def write_page(
         lead=list(lead),
         sections=parts,
         footer=footer,
-        disclaimer=DISCLAIMER,
+        disclaimer=NOT_FOR_CLINICAL_USE,
         policy=policy,
         style=Markup(style),  # noqa: S704 - the package's own file
     )

@@ -157,7 +157,7 @@ def _phantom_jobs(config: Config, source: PhantomSource) -> tuple[list[_Job], li
         )
 
     train = [job(seed, spacings[seed % len(spacings)]) for seed in range(*source.train)]
-    test = [job(seed, spacing) for spacing in spacings for seed in range(*source.test)]
+    test = [job(seed, size) for size in dict.fromkeys(spacings) for seed in range(*source.test)]
     return train, test
 
 

@@ -26,7 +26,8 @@ class PhantomSource:
     train: tuple[int, int]
     test: tuple[int, int]
     spacings: tuple[float, ...] = (1.0,)
-    """Millimeters. Training seeds take them in turn, each test seed is made at all of them."""
+    """Millimeters. Training seeds take them in turn, so one that is named more often is used more
+    often; each test seed is made at all of them, once."""
     variant: str | None = None
 
 
