@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neuroxai.core.errors import CaseError
+from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.data.case import Case
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import write_cohort
@@ -155,6 +155,18 @@ def test_the_network_is_left_as_found() -> None:
     for key, value in plain.network.state_dict().items():
         assert torch.equal(value, before[key])
     assert not any(module._forward_hooks for module in plain.network.modules())
+
+
+def test_a_report_that_cannot_be_drawn_leaves_nothing(
+    dissected: Dissected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> Path:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("neuroxai.dissection_report.draw_concepts", full)
+    with pytest.raises(OutputError, match="full"):
+        write_dissection(dissected, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) -> None:

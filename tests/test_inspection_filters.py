@@ -24,6 +24,7 @@ from neuroxai.inspection_report import InspectionReport
 from neuroxai.inspector import inspect
 from neuroxai.models.checkpoint import load_model
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters
+from neuroxai.results import Results
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -135,7 +136,7 @@ def test_filters_lie_where_the_patient_lies(tmp_path: Path) -> None:
     study = nx.read_case(cases.write_study(tmp_path))
     model = load_model(cases.segmenter(tmp_path))
     seen = inspect(model, study, ["ET"], filters_of=["encoder.0.pool", "L1"])
-    report = InspectionReport(seen, tmp_path / "out")
+    report = InspectionReport(seen, Results(tmp_path / "out"))
     for found in seen.filters:
         report.write_filters(found, nifti=True)
     report.finish(seconds=1.0)

@@ -21,6 +21,7 @@ from neuroxai.inspector import every_target, inspect
 from neuroxai.models.checkpoint import load_model
 from neuroxai.render.flow import FlowPanel, draw_flow, levels, places
 from neuroxai.render.scan import Scan
+from neuroxai.results import Results
 
 STEM = "BraTS2021_00007"
 
@@ -60,7 +61,7 @@ def test_files_hold_what_the_figure_says(
     study: nx.Case, segmenter: nx.Model, tmp_path: Path
 ) -> None:
     seen = inspect(segmenter, study, ["ET"])
-    report = InspectionReport(seen, tmp_path / "out")
+    report = InspectionReport(seen, Results(tmp_path / "out"))
     figure = report.write_flow(seen.flow.targets[0], nifti=True)
     numbers = json.loads(report.finish(seconds=1.0).read_text())
     assert imread(figure).shape[1] >= 1500
@@ -125,13 +126,13 @@ def test_a_classifier_is_followed_too(study: nx.Case, classifier: nx.Model, tmp_
     seen = inspect(classifier, study, slice_index=15)
     assert [target.name for target in seen.flow.targets] == ["LGG", "HGG"]
     assert len(seen.flow.layers) == 53
-    report = InspectionReport(seen, tmp_path / "out")
+    report = InspectionReport(seen, Results(tmp_path / "out"))
     for target in seen.flow.targets:
         report.write_flow(target, nifti=False)
-    assert {path.name for path in report.written} == {
+    assert {path.name for path in report.results.written} == {
         f"{STEM}_label-LGG_flow.png", f"{STEM}_label-HGG_flow.png",
     }  # fmt: skip
-    report.take_back()
+    report.results.take_back()
     assert not (tmp_path / "out").exists()
 
 

@@ -16,8 +16,8 @@ from neuroxai.data.case import Case
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.placement import Placement
 from neuroxai.lesion import Lesion
-from neuroxai.patient_map import word
 from neuroxai.prediction import dice, read_output, region
+from neuroxai.results import word
 
 NAMES = ("background", "NCR", "ED", "ET")
 

@@ -15,30 +15,28 @@ from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation, version
 from neuroxai.data.case import Case
 from neuroxai.data.placement import Placement
 from neuroxai.explainer import Explanations
-from neuroxai.patient_map import PatientMap, word, write_json
+from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction
 from neuroxai.render.figures import draw_modalities, draw_planes
 from neuroxai.render.scan import HeatMap, Scan
+from neuroxai.results import Results, sidecar, write_json
 
 
 @dataclass
 class CaseReport:
-    """Collects a case's results, target by target, and takes them back if something fails.
+    """Collects a case's results, target by target.
 
-    Parameters
+    Attributes
     ----------
-    out
-        The folder for all files.
+    results
+        The folder for all files, and those written so far.
+    montages, targets
+        The pictures, and what is known of each target.
     """
 
-    out: Path
-    written: list[Path] = field(default_factory=list)
+    results: Results
     montages: list[Path] = field(default_factory=list)
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _made_folder: bool = False
-
-    def __post_init__(self) -> None:
-        self._made_folder = not self.out.exists()
 
     def add(self, explanations: Explanations) -> None:
         """Write one target's maps, sidecars and montages, and the prediction."""
@@ -46,15 +44,16 @@ class CaseReport:
         first: PatientMap = maps[0]
         prediction = explanations.prediction
         if prediction is not None and not self.targets:
-            labels = prediction.save(self.out)
-            self.written += [labels] if labels is not None else []
+            labels = prediction.save(self.results.folder)
+            if labels is not None:
+                self.results.add(labels)
         for patient_map in maps:
-            path = patient_map.save(self.out)
-            self.written += [path, path.with_name(f"{patient_map.stem}.json")]
+            path = patient_map.save(self.results.folder)
+            self.results.add(path, sidecar(path))
         target = str(first.explanation.target["name"])
         pictures = self._draw(first, maps, prediction, target)
         self.montages += pictures
-        self.written += pictures
+        self.results.add(*pictures)
         self.targets[target] = {
             "target": dict(first.explanation.target),
             "score": first.explanation.score[0],
@@ -76,7 +75,11 @@ class CaseReport:
         stem = first.stem.split("_desc-")[0]
         pictures = [
             draw_modalities(
-                scan, heats, target, self.out / f"{stem}_montage-modalities.png", facts=facts
+                scan,
+                heats,
+                target,
+                self.results.folder / f"{stem}_montage-modalities.png",
+                facts=facts,
             )
         ]
         if scan.slice_only is None:
@@ -85,7 +88,7 @@ class CaseReport:
                     scan,
                     heats,
                     target,
-                    self.out / f"{stem}_montage-planes.png",
+                    self.results.folder / f"{stem}_montage-planes.png",
                     modality=strongest_modality(maps),
                     facts=facts,
                 )
@@ -107,17 +110,7 @@ class CaseReport:
             "provenance": {**first.explanation.provenance, "versions": versions()},
             "use": NOT_FOR_CLINICAL_USE,
         }
-        path = write_json(self.out / "summary.json", content)
-        self.written.append(path)
-        return path
-
-    def take_back(self) -> None:
-        """Remove what was written so far, so that a failed run leaves nothing half-done."""
-        extra = [self.out / "dataset_description.json", self.out / ".bidsignore"]
-        for path in [*self.written, *(extra if self._made_folder else [])]:
-            path.unlink(missing_ok=True)
-        if self._made_folder and self.out.is_dir() and not any(self.out.iterdir()):
-            self.out.rmdir()
+        return self.results.add(write_json(self.results.folder / "summary.json", content))
 
 
 def picture_of(
@@ -229,8 +222,3 @@ def _facts(
     if known:
         facts["completeness gap"] = ", ".join(known)
     return facts
-
-
-def report_folder(out: Path | None, name: str) -> Path:
-    """Return where a case's results go by default: ``neuroxai-out/CASE``."""
-    return out if out is not None else Path("neuroxai-out") / word(name)

@@ -21,8 +21,8 @@ from neuroxai.explainer import Explanations, Watcher, explain
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.base import Method
 from neuroxai.models.checkpoint import DEFAULT_MODEL, Model, load_model
-from neuroxai.patient_map import write_json
 from neuroxai.render.page import Figure, Section, Table, write_page
+from neuroxai.results import Results, write_json
 from neuroxai.training import train
 from neuroxai.version import __version__
 
@@ -173,7 +173,7 @@ def _explain(
     stage: str,
     tell: Report,
 ) -> _Explained:
-    report = CaseReport(place)
+    report = CaseReport(Results(place))
     total = len(targets) * sum(max(1, method.gradients) for method in methods)
     done = 0
 

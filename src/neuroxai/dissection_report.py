@@ -10,8 +10,8 @@ from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
 from neuroxai.dissector import Dissected, Finding
 from neuroxai.inspection.dissection import BAU
-from neuroxai.patient_map import write_json
 from neuroxai.render.concept_chart import draw_concepts
+from neuroxai.results import Results, write_json
 
 HEADER = (
     "layer_number", "layer", "unit_end", "filter", "concept", "kind", "iou", "control_iou",
@@ -20,15 +20,22 @@ HEADER = (
 
 
 def write_dissection(found: Dissected, out: Path) -> list[Path]:
-    """Write ``dissection.csv``, ``dissection.json`` and ``dissection.png``; return them.
+    """Write ``dissection.csv``, ``dissection.json`` and ``dissection.png``: all, or none.
 
     Raises
     ------
     OutputError
         If a file cannot be written.
     """
-    table = out / "dissection.csv"
     numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
+    with Results(out) as results:
+        results.add(_write_table(found, numbers, out / "dissection.csv"))
+        results.add(write_json(out / "dissection.json", _summary(found, numbers)))
+        results.add(_draw(found, out / "dissection.png"))
+    return results.written
+
+
+def _write_table(found: Dissected, numbers: dict[str, int], table: Path) -> Path:
     ends = {unit.layer: unit.end for unit in found.units}
     with (
         replaced_whole(table) as temporary,
@@ -44,8 +51,7 @@ def write_dissection(found: Dissected, out: Path) -> list[Path]:
                 f"{finding.control_best:.6f}", f"{match.threshold:.6g}", f"{match.active:.6f}",
                 f"{found.shares[match.concept]:.6f}", f"{finding.bau:.6f}",
             ])  # fmt: skip
-    summary = write_json(out / "dissection.json", _summary(found, numbers))
-    return [table, summary, _draw(found, out / "dissection.png")]
+    return table
 
 
 def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:

@@ -16,41 +16,39 @@ from neuroxai.data.nifti import write_nifti
 from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
 from neuroxai.inspector import Inspection
-from neuroxai.patient_map import describe_dataset, word, write_json
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters
 from neuroxai.render.figures import axial_slice
 from neuroxai.render.flow import FlowPanel, draw_flow
 from neuroxai.render.scan import Scan
+from neuroxai.results import Results, describe_dataset, sidecar, word, write_json
 
 REGION_ORDER = ("WT", "TC", "ET", "brain", "outside")
 """Where a map's evidence may lie, as figure and table name it."""
 
 
 class InspectionReport:
-    """Writes an inspection into a folder, and takes it back if something fails.
+    """Writes an inspection into a folder.
 
     Parameters
     ----------
     inspection
         What happened inside the network.
-    out
+    results
         The folder for all files.
 
     Attributes
     ----------
     rows
         Target to each layer's numbers, in the order data flows.
-    written, figures, sheets
-        All files so far; target to its figure; layer to the pages of its filters.
+    figures, sheets
+        Target to its figure; layer to the pages of its filters.
     """
 
-    def __init__(self, inspection: Inspection, out: Path) -> None:
+    def __init__(self, inspection: Inspection, results: Results) -> None:
         self.inspection = inspection
-        self.out = out
-        self.written: list[Path] = []
+        self.results = results
         self.figures: dict[str, Path] = {}
         self.sheets: dict[str, list[Path]] = {}
-        self._made_folder = not out.exists()
         self.rows: dict[str, list[dict[str, Any]]] = {}
 
     @property
@@ -74,12 +72,12 @@ class InspectionReport:
             panels.append(self._panel(scan, target, layer, index, shares[layer]))
             self.rows[target.name].append(_row(seen, target, layer, shares[layer]))
             if nifti:
-                path = seen.patient_map(target, layer).save(self.out)
-                self.written += [path, path.with_name(path.name.replace(".nii.gz", ".json"))]
-        figure = self.out / f"{self.stem}_label-{word(target.name)}_flow.png"
+                path = seen.patient_map(target, layer).save(self.results.folder)
+                self.results.add(path, sidecar(path))
+        figure = self.results.folder / f"{self.stem}_label-{word(target.name)}_flow.png"
         modality = shown_modality(scan)
         draw_flow(scan, panels, target.name, figure, modality=modality, facts=self._facts(target))
-        self.written.append(figure)
+        self.results.add(figure)
         self.figures[target.name] = figure
         return figure
 
@@ -102,7 +100,7 @@ class InspectionReport:
             ]
             pages += draw_filters(
                 pictures,
-                self.out / f"{self.stem}_label-{word(target)}_{part}",
+                self.results.folder / f"{self.stem}_label-{word(target)}_{part}",
                 title=f"{seen.case.name}  ·  target {target}  ·  filters of {found.layer.name}",
                 pixel=(float(np.linalg.norm(affine[:3, 0])), float(np.linalg.norm(affine[:3, 1]))),
                 facts={
@@ -112,7 +110,7 @@ class InspectionReport:
                 },
                 notes=[f"Axial cell {through} (of {cells.shape[3]}, from 0 at the feet)."],
             )
-        self.written += pages
+        self.results.add(*pages)
         self.sheets[found.layer.name] = pages
         if nifti:
             self._save_filters(found, cells, affine, part)
@@ -125,14 +123,14 @@ class InspectionReport:
         affine: NDArray[np.float64],
         part: str,
     ) -> None:
-        path = self.out / f"{self.stem}_{part}_statmap.nii.gz"
-        describe_dataset(self.out)
+        path = self.results.folder / f"{self.stem}_{part}_statmap.nii.gz"
+        describe_dataset(self.results.folder)
         write_nifti(
             path, np.moveaxis(cells, 0, -1), affine,
             description=f"Filters of {found.layer.name}; {NOT_FOR_CLINICAL_USE}",
         )  # fmt: skip
-        sidecar = write_json(
-            path.with_name(path.name.replace(".nii.gz", ".json")),
+        beside = write_json(
+            sidecar(path),
             {
                 "case": self.inspection.case.name,
                 "file": path.name,
@@ -149,12 +147,12 @@ class InspectionReport:
                 "use": NOT_FOR_CLINICAL_USE,
             },
         )
-        self.written += [path, sidecar]
+        self.results.add(path, beside)
 
     def finish(self, *, seconds: float) -> Path:
         """Write ``flow.json`` with the numbers of every layer and target."""
         seen = self.inspection
-        describe_dataset(self.out)
+        describe_dataset(self.results.folder)
         content = {
             "case": seen.case.name,
             "model": seen.model,
@@ -194,17 +192,7 @@ class InspectionReport:
             "warnings": [*seen.case.warnings, *seen.prepared.warnings],
             "use": NOT_FOR_CLINICAL_USE,
         }  # fmt: skip
-        path = write_json(self.out / "flow.json", content)
-        self.written.append(path)
-        return path
-
-    def take_back(self) -> None:
-        """Remove what was written so far, so that a failed run leaves nothing half-done."""
-        extra = [self.out / "dataset_description.json", self.out / ".bidsignore"]
-        for path in [*self.written, *(extra if self._made_folder else [])]:
-            path.unlink(missing_ok=True)
-        if self._made_folder and self.out.is_dir() and not any(self.out.iterdir()):
-            self.out.rmdir()
+        return self.results.add(write_json(self.results.folder / "flow.json", content))
 
     def _panel(
         self, scan: Scan, target: TargetFlow, layer: Layer, index: int, shares: Mapping[str, Any]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation
 from neuroxai.data.case import Case
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
-from neuroxai.version import __version__
+from neuroxai.results import describe_dataset, sidecar, word, write_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +80,7 @@ class PatientMap:
             description=f"{self.explanation.title}; {NOT_FOR_CLINICAL_USE}",
             modalities=self.channels if several else None,
         )
-        write_json(folder / f"{self.stem}.json", self.describe(path))
+        write_json(sidecar(path), self.describe(path))
         return path
 
     def describe(self, path: Path) -> dict[str, Any]:
@@ -101,44 +98,3 @@ class PatientMap:
             },
             "placement": self.placement.describe(),
         }
-
-
-def word(text: str) -> str:
-    """Return a text as one word of a file name, letters of any script kept.
-
-    Examples
-    --------
-    >>> word("WT/../x y")
-    'WT-x-y'
-    """
-    return re.sub(r"[^\w+]+", "-", text).strip("-") or "unnamed"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    """Write JSON whole or not at all."""
-    with replaced_whole(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
-        )
-    return path
-
-
-def describe_dataset(folder: Path) -> None:
-    """Make a folder of results one that BIDS tools accept: description and ignore list."""
-    description = folder / "dataset_description.json"
-    if not description.exists():
-        write_json(
-            description,
-            {
-                "Name": "NeuroXAI explanations",
-                "BIDSVersion": "1.11.0",
-                "DatasetType": "derivative",
-                "GeneratedBy": [{"Name": "NeuroXAI", "Version": __version__}],
-                "Use": NOT_FOR_CLINICAL_USE,
-            },
-        )
-    ignore = folder / ".bidsignore"
-    if not ignore.exists():
-        with replaced_whole(ignore) as temporary:
-            temporary.write_text("*_statmap.*\n*_montage-*.png\nsummary.json\n", encoding="utf-8")

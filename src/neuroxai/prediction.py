@@ -19,7 +19,7 @@ from neuroxai.data.brats import encode_labels
 from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
-from neuroxai.patient_map import describe_dataset, word
+from neuroxai.results import describe_dataset, word
 
 
 @dataclass(frozen=True, eq=False)

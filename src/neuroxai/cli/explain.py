@@ -31,12 +31,13 @@ def explain(
     out: options.Out = None,
 ) -> None:
     """Explain a network's answer with maps on the patient's own scan. Not for clinical use."""
-    from neuroxai.case_report import CaseReport, report_folder
+    from neuroxai.case_report import CaseReport
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.target import named_target
     from neuroxai.explainer import explain as run
     from neuroxai.explainer import outputs_of
     from neuroxai.models.checkpoint import load_model
+    from neuroxai.results import Results, results_folder
 
     started = time.perf_counter()
     tune_allocator()
@@ -46,9 +47,9 @@ def explain(
     words = target or _default_targets(loaded)
     targets = [named_target(word, outputs) for word in words]
     study = options.read_one_case(case, file, layout, loaded)
-    report = CaseReport(report_folder(out, study.name))
     progress = _Progress(made, len(targets))
-    try:
+    with Results(results_folder(out, study.name)) as results:
+        report = CaseReport(results)
         with progress:
             for question in targets:
                 watcher = progress.watch(question.name)
@@ -59,9 +60,6 @@ def explain(
                 progress.write(question.name)
                 report.add(explanations)
         report.finish(explanations, seconds=time.perf_counter() - started)
-    except BaseException:
-        report.take_back()
-        raise
     print_report(report, explanations.warnings)
 
 
@@ -98,7 +96,7 @@ def print_report(report: CaseReport, warnings: tuple[str, ...]) -> None:
     console.print("Gap: completeness gap of path methods, 0 % is exact.")
     for warning in warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
-    console.print(f"Written: {len(report.written)} files in {report.out}", soft_wrap=True)
+    console.print(f"Written: {report.results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)
 
 

@@ -36,7 +36,6 @@ def inspect(
     out: options.Out = None,
 ) -> None:
     """Follow the information through a network's layers. Not for clinical use."""
-    from neuroxai.case_report import report_folder
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.target import named_target
     from neuroxai.explainer import outputs_of
@@ -44,6 +43,7 @@ def inspect(
     from neuroxai.inspector import every_target
     from neuroxai.inspector import inspect as run
     from neuroxai.models.checkpoint import load_model
+    from neuroxai.results import Results, results_folder
 
     started = time.perf_counter()
     tune_allocator()
@@ -57,8 +57,8 @@ def inspect(
             loaded, study, targets,
             filters_of=filters or (), slice_index=slice_index, device=device,
         )  # fmt: skip
-        report = InspectionReport(inspection, report_folder(out, study.name))
-        try:
+        with Results(results_folder(out, study.name)) as results:
+            report = InspectionReport(inspection, results)
             for flow in inspection.flow.targets:
                 bar.update(task, description=f"{flow.name}: drawing", advance=1)
                 report.write_flow(flow, nifti=nifti)
@@ -66,9 +66,6 @@ def inspect(
                 bar.update(task, description=f"{found.layer.name}: drawing filters")
                 report.write_filters(found, nifti=nifti)
             report.finish(seconds=time.perf_counter() - started)
-        except BaseException:
-            report.take_back()
-            raise
         bar.update(task, advance=1)
     print_flow(report)
 
@@ -114,5 +111,5 @@ def print_flow(report: InspectionReport) -> None:
         console.print(f"Not shown: {name}: {reason}", soft_wrap=True)
     for warning in (*seen.case.warnings, *seen.prepared.warnings):
         console.print(f"Warning: {warning}", soft_wrap=True)
-    console.print(f"Written: {len(report.written)} files in {report.out}", soft_wrap=True)
+    console.print(f"Written: {report.results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)

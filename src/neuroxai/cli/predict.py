@@ -18,13 +18,12 @@ def predict(
     """Segment or classify a case, on the patient's own grid. Not for clinical use."""
     from rich.console import Console
 
-    from neuroxai.case_report import report_folder
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.explainer import describe_model
     from neuroxai.explainer import predict as run
     from neuroxai.models.checkpoint import load_model
-    from neuroxai.patient_map import write_json
+    from neuroxai.results import results_folder, write_json
 
     tune_allocator()
     console = Console(stderr=True)
@@ -32,7 +31,7 @@ def predict(
     study = options.read_one_case(case, file, layout, loaded)
     with console.status(f"{study.name}: asking {loaded.card.name} ..."):
         prediction = run(loaded, study, slice_index=slice_index, device=device)
-    folder = report_folder(out, study.name)
+    folder = results_folder(out, study.name)
     written = prediction.save(folder)
     summary = write_json(
         folder / "prediction.json",
