@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError, ModelError, suggestion
 from neuroxai.data.case import Case
 from neuroxai.data.placement import Placement, crop_start
@@ -285,16 +286,13 @@ class Preprocessing:
     def _box(self, brain: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
         """Return start and size of the network's grid, in RAS voxels."""
         start, size = [], []
-        for axis, length in enumerate(brain.shape):
+        for axis, (length, held) in enumerate(zip(brain.shape, bounding_box(brain), strict=True)):
             if self.plane is not None and self.size is not None:
                 size.append(self.size[axis])
             else:
                 padded = -(-length // self.divisor) * self.divisor
                 size.append(padded if self.size is None else min(padded, self.size[axis]))
-            others = tuple(other for other in range(brain.ndim) if other != axis)
-            held = np.flatnonzero(brain.any(axis=others))
-            low, high = (int(held[0]), int(held[-1]) + 1) if held.size else (0, length)
-            start.append(crop_start(length, size[axis], low, high))
+            start.append(crop_start(length, size[axis], held.start, held.stop))
         return start, size
 
     def _stacked(

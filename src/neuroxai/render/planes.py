@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroxai.core.box import bounding_box
+
 ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
 """The patient's side at the low and the high end of X, Y and Z of a RAS+ array."""
 
@@ -67,20 +69,8 @@ def brain_box(
     Air is the value of the grid's first corner, by volume. Where nothing differs from it the
     whole grid is returned.
     """
-    shape: tuple[int, ...] = ()
-    brain: NDArray[np.bool_] | None = None
-    for volume in volumes:
-        shape = volume.shape
-        inside = volume != volume[0, 0, 0]
-        brain = inside if brain is None else brain | inside
-    bounds: list[slice] = []
-    for axis, size in enumerate(shape):
-        others = tuple(a for a in range(3) if a != axis)
-        hit = np.flatnonzero(brain.any(axis=others)) if brain is not None else np.empty(0, int)
-        extra = int(np.ceil(margin / spacing[axis]))
-        low, high = (int(hit[0]), int(hit[-1])) if hit.size else (0, size - 1)
-        bounds.append(slice(max(0, low - extra), min(size, high + extra + 1)))
-    x, y, z = bounds
+    brain = np.logical_or.reduce([volume != volume[0, 0, 0] for volume in volumes])
+    x, y, z = bounding_box(brain, [int(np.ceil(margin / size)) for size in spacing])
     return x, y, z
 
 

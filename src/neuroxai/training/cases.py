@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError, OutputError, TrainingError
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.training.config import CohortSource, Config, PhantomSource
@@ -305,16 +306,10 @@ def _volume(
     prepared = preprocessing.prepare(case)
     x = prepared.x[0].numpy()
     y = truth_on_network_grid(case, prepared.placement).astype(np.uint8)
-    box = []
-    anything = (x != 0).any(axis=0) | (y > 0)
-    for axis in range(anything.ndim):
-        others = tuple(other for other in range(anything.ndim) if other != axis)
-        where = np.flatnonzero(anything.any(axis=others))
-        low, high = (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 1)
-        box.append(slice(low, high))
+    box = bounding_box((x != 0).any(axis=0) | (y > 0))
     return (
         np.ascontiguousarray(x[(slice(None), *box)], dtype=np.float16),
-        np.ascontiguousarray(y[tuple(box)]),
+        np.ascontiguousarray(y[box]),
         [side.start for side in box],
         list(y.shape),
     )
