@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from neuroxai.core.layers import Layer
+from neuroxai.core.layers import CallLabels, Layer
 from neuroxai.core.watch import OnGrid
 
 FUNCTIONAL = {
@@ -68,7 +68,7 @@ class LayerCalls:
         self._network = network
         self._dims = dims
         self._running: list[str] = []
-        self._calls: dict[str, int] = {}
+        self._calls = CallLabels()
         self._grids: list[tuple[int, ...]] = []
 
     @property
@@ -122,8 +122,7 @@ class LayerCalls:
     def _meet(
         self, name: str, kind: str, output: Any, visit: Visit, *, flows: bool = True
     ) -> Tensor | None:
-        call = self._calls[name] = self._calls.get(name, 0) + 1
-        label = name if call == 1 else f"{name}#{call}"
+        label = self._calls.next(name)
         if not isinstance(output, Tensor):
             self.not_shown[label] = f"returns a {type(output).__name__}, expected a tensor"
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -88,6 +89,28 @@ def layer_grid(network: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
 Visit = Callable[[Layer, Tensor], Tensor | None]
 
 
+class CallLabels:
+    """Labels the calls of modules and functions: ``conv``, then ``conv#2``, ``conv#3``.
+
+    Examples
+    --------
+    >>> labels = CallLabels()
+    >>> labels.next("a"), labels.next("b"), labels.next("a"), "b" in labels
+    ('a', 'b', 'a#2', True)
+    """
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._calls
+
+    def next(self, name: str) -> str:
+        """Count one more call of ``name`` and return its label."""
+        self._calls[name] += 1
+        return name if self._calls[name] == 1 else f"{name}#{self._calls[name]}"
+
+
 class LayerHooks:
     """Forward hooks on layers, for one forward pass; removed on exit, after an exception too.
 
@@ -106,7 +129,7 @@ class LayerHooks:
         self._network = network
         self._modules = {name.partition("#")[0] for name in names} - {AUTO}
         self._visit = visit
-        self._calls: dict[str, int] = {}
+        self._calls = CallLabels()
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> LayerHooks:
@@ -128,9 +151,7 @@ class LayerHooks:
                         "name a layer inside it"
                     )
                 return None
-            call = self._calls[name] = self._calls.get(name, 0) + 1
-            label = name if call == 1 else f"{name}#{call}"
-            layer = Layer(label, type(module).__name__, tuple(output.shape[1:]))
+            layer = Layer(self._calls.next(name), type(module).__name__, tuple(output.shape[1:]))
             return self._visit(layer, output)
 
         return hook

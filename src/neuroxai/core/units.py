@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from neuroxai.core.layers import CallLabels
 from neuroxai.core.untouched import untouched
 
 _RECTIFIES = "torch.nn.modules.activation"
@@ -111,43 +112,36 @@ def units_met(network: nn.Module, units: Collection[Units], visit: UnitVisit) ->
 
     The hooks are gone on leaving, after an exception too.
     """
-    ends: Mapping[str, Units] = {unit.end: unit for unit in units}
-    modules = {end.partition("#")[0] for end in ends}
-    calls: dict[str, int] = {}
+    ends = {unit.end: unit for unit in units}
 
-    def hook_for(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-            call = calls[name] = calls.get(name, 0) + 1
-            label = name if call == 1 else f"{name}#{call}"
-            return visit(ends[label], output) if label in ends else None
+    def answered(label: str, module: nn.Module, given: Any, output: Tensor) -> Tensor | None:
+        return visit(ends[label], output) if label in ends else None
 
-        return hook
-
-    with ExitStack() as stack:
-        for name, module in network.named_modules():
-            if name in modules:
-                stack.callback(module.register_forward_hook(hook_for(name)).remove)
+    with _met(network, answered):
         yield
 
 
 @contextmanager
 def _met(
-    network: nn.Module, visit: Callable[[str, nn.Module, Any, Tensor], None]
+    network: nn.Module, visit: Callable[[str, nn.Module, Any, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Tell of every module without children that runs."""
-    calls: dict[str, int] = {}
+    """Tell of every convolution and every module without children that runs.
 
-    def hook_for(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            call = calls[name] = calls.get(name, 0) + 1
-            if isinstance(output, Tensor):
-                label = name if call == 1 else f"{name}#{call}"
-                visit(label, module, inputs[0] if inputs else None, output)
+    A convolution whose weights are computed (weight norm) has a child and is one all the same.
+    """
+    calls = CallLabels()
+
+    def hook_for(name: str) -> Callable[[nn.Module, Any, Any], Tensor | None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+            label = calls.next(name)
+            if not isinstance(output, Tensor):
+                return None
+            return visit(label, module, inputs[0] if inputs else None, output)
 
         return hook
 
     with ExitStack() as stack:
         for name, module in network.named_modules():
-            if not any(True for _ in module.children()):
+            if isinstance(module, _ConvNd) or not any(True for _ in module.children()):
                 stack.callback(module.register_forward_hook(hook_for(name)).remove)
         yield

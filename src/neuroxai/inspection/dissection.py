@@ -146,7 +146,8 @@ class Dissection:
         membership = np.concatenate(
             [groups.t().numpy().astype(np.int64), np.ones((groups.shape[1], 1), np.int64)], axis=1
         )
-        units = find_units(self._network, x)
+        # A network's units are the same for every case.
+        units = self.units or find_units(self._network, x)
         grid = layer_grid(self._network, shape)
 
         def visit(unit: Units, output: Tensor) -> None:
