@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.case_report import peak_memory_mb, scan_of
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, tensor_hash, versions
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
 from neuroxai.core.layers import Layer
 from neuroxai.data.nifti import write_nifti
 from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
+from neuroxai.inspection.shares import mass_shares
 from neuroxai.inspector import Inspection
+from neuroxai.patient_map import PatientMap
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters
 from neuroxai.render.figures import axial_slice
 from neuroxai.render.flow import FlowPanel, draw_flow
@@ -56,27 +59,35 @@ class InspectionReport:
         """The case's name as a word of file names."""
         return word(self.inspection.case.name)
 
+    @cached_property
+    def scan(self) -> Scan:
+        """The case as it is drawn."""
+        seen = self.inspection
+        return scan_of(seen.case, seen.prepared.placement, seen.prediction)
+
     def write_flow(self, target: TargetFlow, *, nifti: bool = False) -> Path:
         """Draw one target's flow, measure it, and on request write every layer's map."""
         seen = self.inspection
-        scan = scan_of(seen.case, seen.prepared.placement, seen.prediction)
-        index = axial_slice(scan, [], target.name)[0]
+        index = axial_slice(self.scan, [], target.name)[0]
         self.rows[target.name] = []
         panels = []
-        shares = dict(seen.shares(target))
         for layer in seen.flow.layers:
-            if layer not in shares:
+            if layer.name not in target.maps:
                 lines = ("",)
                 panels.append(FlowPanel(seen.number(layer), layer.name, layer.shape, None, lines))
                 continue
-            panels.append(self._panel(scan, target, layer, index, shares[layer]))
-            self.rows[target.name].append(_row(seen, target, layer, shares[layer]))
+            shown = seen.patient_map(target, layer)
+            shares = mass_shares(shown.explanation.values[0, 0], seen.masks)
+            panels.append(self._panel(shown, layer, index, shares))
+            self.rows[target.name].append(_row(seen, target, layer, shares))
             if nifti:
-                path = seen.patient_map(target, layer).save(self.results.folder)
+                path = shown.save(self.results.folder)
                 self.results.add(path, sidecar(path))
         figure = self.results.folder / f"{self.stem}_label-{word(target.name)}_flow.png"
-        modality = shown_modality(scan)
-        draw_flow(scan, panels, target.name, figure, modality=modality, facts=self._facts(target))
+        modality = shown_modality(self.scan)
+        draw_flow(
+            self.scan, panels, target.name, figure, modality=modality, facts=self._facts(target)
+        )
         self.results.add(figure)
         self.figures[target.name] = figure
         return figure
@@ -84,15 +95,13 @@ class InspectionReport:
     def write_filters(self, found: LayerFilters, *, nifti: bool = False) -> list[Path]:
         """Draw a layer's filters for every target, and on request write them all as one NIfTI."""
         seen = self.inspection
-        placement = seen.prepared.placement
         affine = seen.layer_affine(found.layer)
         values = found.activations[0].float().numpy()
         cells = values[..., None] if values.ndim == 3 else values
-        scan = scan_of(seen.case, placement, seen.prediction)
         pages: list[Path] = []
         part = f"desc-filters-{word(found.layer.name)}"
         for target, importance in found.importance.items():
-            index = axial_slice(scan, [], target)[0]
+            index = axial_slice(self.scan, [], target)[0]
             through = seen.cell_of(found.layer, index)
             pictures = [
                 FilterPicture(k, cells[k, :, :, through], float(importance[0, k]))
@@ -186,7 +195,7 @@ class InspectionReport:
             "seconds": round(seconds, 3),
             "peak_memory_mb": peak_memory_mb(),
             "provenance": {
-                "input_sha256": tensor_hash(seen.prepared.x),
+                "input_sha256": seen.input_sha256,
                 "versions": versions(),
             },
             "warnings": [*seen.case.warnings, *seen.prepared.warnings],
@@ -195,11 +204,10 @@ class InspectionReport:
         return self.results.add(write_json(self.results.folder / "flow.json", content))
 
     def _panel(
-        self, scan: Scan, target: TargetFlow, layer: Layer, index: int, shares: Mapping[str, Any]
+        self, shown: PatientMap, layer: Layer, index: int, shares: Mapping[str, Any]
     ) -> FlowPanel:
         seen = self.inspection
-        placement = seen.prepared.placement
-        volume = placement.to_ras(placement.to_patient(seen.map_of(target, layer).numpy()))
+        volume = shown.placement.to_ras(shown.volume()[0])
         picture: NDArray[Any] = np.ascontiguousarray(volume[:, :, index])
         lines: tuple[str, ...] = ("no evidence for it",)
         if shares["positive"] is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from neuroxai.data.preprocessing import Prepared
 from neuroxai.explainer import as_target, choose_device, describe_model, outputs_of, prepare
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
-from neuroxai.inspection.shares import mass_shares
 from neuroxai.models.checkpoint import Model
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output, region
@@ -60,17 +59,16 @@ class Inspection:
     masks: dict[str, Tensor] = field(repr=False)
     filters: tuple[LayerFilters, ...] = ()
 
+    @cached_property
+    def input_sha256(self) -> str:
+        """Hash of what the network was given."""
+        return tensor_hash(self.prepared.x)
+
     def map_of(self, target: TargetFlow, layer: Layer) -> Tensor:
         """Return a layer's signed map on the network's input grid, ``(*S)``."""
         x = self.prepared.x
         cut = (slice(None), slice(None), *map(slice, spatial_shape(x)))
         return upsample(target.maps[layer.name].float(), self.grid)[cut][0, 0]
-
-    def shares(self, target: TargetFlow) -> Iterator[tuple[Layer, dict[str, Any]]]:
-        """Yield every layer that the target depends on, and where its map lies."""
-        for layer in self.flow.layers:
-            if layer.name in target.maps:
-                yield layer, mass_shares(self.map_of(target, layer), self.masks)
 
     def number(self, layer: Layer) -> int:
         """Return a layer's place in the flow, from 1."""
@@ -100,7 +98,6 @@ class Inspection:
 
     def patient_map(self, target: TargetFlow, layer: Layer) -> PatientMap:
         """Return a layer's map on the patient's own grid, ready to be saved."""
-        x = self.prepared.x
         explanation = Explanation(
             values=self.map_of(target, layer)[None, None],
             method="information_flow",
@@ -113,7 +110,7 @@ class Inspection:
             layer=layer.name,
             diagnostics={"layer_shape": list(layer.shape), "number": self.number(layer)},
             notes=target.notes,
-            provenance={"input_sha256": tensor_hash(x), "versions": versions()},
+            provenance={"input_sha256": self.input_sha256, "versions": versions()},
             seconds=self.flow.seconds,
         )
         part = f"L{self.number(layer):02d}-{layer.name}"
