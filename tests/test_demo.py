@@ -53,18 +53,22 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
     assert made.fresh
     assert trained == ["phantom-grading"]
     assert {stage.split(":")[0] for stage, _, _ in told} >= {
-        "Growing phantoms to explain", "Grading network", "Explaining the segmentation"
+        "Growing phantoms to explain", "Grading network", "Explaining the segmentation",
+        "Following the information", "Dissecting", "Switching filters off",
     }  # fmt: skip
     assert all(0 <= done <= total for _, done, total in told)
     page = _Links()
     page.feed(made.page.read_text(encoding="utf-8"))
-    assert len(page.pictures) == 1 + 2 * 2
+    assert len(page.pictures) == 1 + 2 * 2 + 2
     for picture in page.pictures:
         assert (out / picture).is_file()
     text = " ".join(page.text)
     assert "not for clinical use" in text
     assert "Completeness gap" in text
     assert "Dice" in text
+    assert "Inside the network" in text
+    for concept in ("WT", "TC", "ET", "GM", "WM", "CSF", "boundary"):
+        assert concept in page.text
     again = demo.run(out)
     assert not again.fresh
     assert again.facts == made.facts
