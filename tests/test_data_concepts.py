@@ -11,9 +11,10 @@ import pytest
 from neuroxai.core.errors import CaseError
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import CLASSES, Case
-from neuroxai.data.concepts import boundary, concept_masks, known_tissues
+from neuroxai.data.concepts import boundary, concept_masks
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import make_phantom, write_cohort
+from neuroxai.data.tissues import known_tissues
 
 SPACING = (1.0, 2.0, 3.0)
 

@@ -193,15 +193,23 @@ def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_command_line(tmp_path: Path) -> None:
-    write_cohort(tmp_path / "cohort", [5, 6], spacing=3.0)
+    (first, _) = write_cohort(tmp_path / "cohort", [5, 6], spacing=3.0)
+    (truth,) = first.glob("*_seg.nii.gz")
+    mine = tmp_path / f"{first.name}_mine.nii.gz"
+    mine.write_bytes(truth.read_bytes())
     command = [sys.executable, "-m", "neuroxai", "dissect", str(tmp_path / "cohort")]
     run = subprocess.run(
-        [*command, "--cases", "1", "--causal", "1", "-o", str(tmp_path / "out")],
+        [*command, "--cases", "1", "--causal", "1", "-o", str(tmp_path / "out"),
+         "--mask", f"mine={tmp_path / '{case}_mine.nii.gz'}"],
         capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "Best filter per concept, 1 case" in run.stdout
     assert "not for clinical use" in run.stdout
+    assert "known of the phantom" in run.stdout
+    shares = json.loads((tmp_path / "out" / "dissection.json").read_text())["concept_shares"]
+    assert {"GM", "WM", "CSF"} <= set(shares)
+    assert shares["mine"] == shares["WT"] > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "dissection.csv", "dissection.json", "dissection.png",
     }  # fmt: skip

@@ -85,6 +85,7 @@ def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
                 for effect in found.effects
             ],
         },
+        "tissues_from": list(found.tissues_from),
         "seed": found.seed,
         "versions": versions(),
         "use": NOT_FOR_CLINICAL_USE,
@@ -128,6 +129,7 @@ def _draw(found: Dissected, path: Path) -> Path:
         title=f"{found.model['name']}  ·  which layer holds which concept",
         facts={
             "cases": str(count),
+            **({"tissues from": ", ".join(found.tissues_from)} if found.tissues_from else {}),
             "share of the counted voxels": ", ".join(
                 f"{name} {share:.1%}" for name, share in found.shares.items()
             ),

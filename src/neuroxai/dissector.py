@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import Class, Outputs, Region, Target
@@ -19,8 +20,9 @@ from neuroxai.core.units import Units
 from neuroxai.core.untouched import untouched
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
-from neuroxai.data.concepts import concept_masks, known_tissues
+from neuroxai.data.concepts import concept_masks
 from neuroxai.data.preprocessing import Prepared
+from neuroxai.data.tissues import tissues_of
 from neuroxai.explainer import choose_device, describe_model, outputs_of, prepare
 from neuroxai.inspection.ablation import switched_off
 from neuroxai.inspection.control import randomized
@@ -112,6 +114,10 @@ class Dissected:
         Names of the cases.
     model
         Name and hashes of the network.
+    seed
+        What the control and the choice of other filters were drawn with.
+    tissues_from
+        Where CSF, GM and WM come from; empty where they are not known.
     """
 
     units: tuple[Units, ...]
@@ -121,6 +127,7 @@ class Dissected:
     cases: tuple[str, ...]
     model: Mapping[str, str]
     seed: int = 0
+    tissues_from: tuple[str, ...] = ()
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -153,6 +160,7 @@ def dissect(
     cases: Sequence[Case | Path],
     *,
     own: Own | None = None,
+    tissues: bool = True,
     causal: int = 0,
     others: int = 3,
     seed: int = 0,
@@ -170,7 +178,10 @@ def dissect(
     cases
         Studies, or their folders. All must know the concepts of the first.
     own
-        Gives a user's own masks of a case.
+        Gives a user's own masks of a case; :class:`~neuroxai.data.mask_files.MaskFiles` reads them.
+    tissues
+        Whether CSF, GM and WM are among the concepts; where they are not known they are segmented
+        on T1.
     causal
         On how many of the cases, the first ones, to switch filters off; 0 for none.
     others
@@ -191,14 +202,15 @@ def dissect(
         raise CaseError("dissection needs at least one case, got none")
     tell = report or (lambda stage, done, total: None)
     network = model.network.to(choose_device(device))
-    studies = _Studies(model, network, own, device)
+    studies = _Studies(model, network, own if own is not None else _none, tissues, device)
     calibration = [studies.open(each) for each in cases[:CALIBRATION]]
     concepts = tuple(calibration[0].masks)
     with untouched(network):
         control = randomized(network, [study.x for study in calibration], seed=seed)
     del calibration
     learned, chance = Dissection(network, concepts), Dissection(control, concepts)
-    names = []
+    names: list[str] = []
+    sources: dict[str, None] = {}
     for number, each in enumerate(cases):
         tell("Dissecting", number, len(cases))
         study = studies.open(each)
@@ -206,6 +218,7 @@ def dissect(
         learned.add(study.x, masks, study.within)
         chance.add(study.x, masks, study.within)
         names.append(study.case.name)
+        sources |= dict.fromkeys([study.tissues_from] if study.tissues_from else [])
     tell("Dissecting", len(cases), len(cases))
     explicit = {*model.card.classes, *model.card.regions} if model.card.regions else set()
     found = Dissected(
@@ -216,6 +229,7 @@ def dissect(
         cases=tuple(names),
         model=describe_model(model),
         seed=seed,
+        tissues_from=tuple(sources),
     )
     if not causal:
         return found
@@ -232,29 +246,36 @@ class _Study:
     x: Tensor
     masks: dict[str, Tensor]
     within: Tensor
+    tissues_from: str | None
+
+
+def _none(case: Case) -> dict[str, NDArray[np.bool_]]:
+    """Know no masks of a case."""
+    return {}
 
 
 class _Studies:
     """Opens cases the same way every time."""
 
-    def __init__(self, model: Model, network: nn.Module, own: Own | None, device: str) -> None:
+    def __init__(
+        self, model: Model, network: nn.Module, own: Own, tissues: bool, device: str
+    ) -> None:
         self.model, self.network = model, network
         self.outputs: Outputs = outputs_of(model)
-        self._own, self._device = own, device
+        self._own, self._tissues, self._device = own, tissues, device
 
     def open(self, each: Case | Path) -> _Study:
         case = each if isinstance(each, Case) else self._read(each)
         prepared = prepare(self.model, case, None, self._device)
-        known = concept_masks(
-            case, tissues=known_tissues(case), own=self._own(case) if self._own else None
-        )
+        tissues, source = tissues_of(case) if self._tissues else (None, None)
+        known = concept_masks(case, tissues=tissues, own=self._own(case))
         masks = {
             name: torch.from_numpy(prepared.placement.to_network(mask.astype(np.uint8)) > 0)
             for name, mask in known.items()
         }
         parameter = next(self.network.parameters())
         x = prepared.x.to(parameter.device)
-        return _Study(case, prepared, x, masks, _around(masks["brain"]))
+        return _Study(case, prepared, x, masks, _around(masks["brain"]), source)
 
     def _read(self, folder: Path) -> Case:
         return read_case(folder, modalities=tuple(dict.fromkeys(self.model.card.modalities)))
@@ -263,14 +284,7 @@ class _Studies:
 def _around(brain: Tensor) -> Tensor:
     """Return the box that holds the brain, and a margin."""
     within = torch.zeros_like(brain)
-    box = []
-    for axis in range(brain.dim()):
-        others = [other for other in range(brain.dim()) if other != axis]
-        hit = brain.any(dim=tuple(others)).nonzero().flatten() if others else brain.nonzero()
-        low = max(0, int(hit[0]) - MARGIN) if len(hit) else 0
-        high = int(hit[-1]) + MARGIN + 1 if len(hit) else brain.shape[axis]
-        box.append(slice(low, high))
-    within[tuple(box)] = True
+    within[bounding_box(brain.numpy(), MARGIN)] = True
     return within
 
 

@@ -19,12 +19,24 @@ Cohort = Annotated[
 Causal = Annotated[
     int, typer.Option("--causal", min=0, help="Cases on which the best filters are switched off.")
 ]
+Masks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask", metavar="NAME=FILE",
+        help="A concept of your own; {case} in the path stands for the case's name. Repeatable.",
+    ),
+]  # fmt: skip
+Tissues = Annotated[
+    bool, typer.Option("--tissues/--no-tissues", help="CSF, gray and white matter as concepts.")
+]
 Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the first so many cases.")]
 
 
 def dissect(
     cohort: Cohort,
     model: options.ModelName = "deepseg-phantom",
+    mask: Masks = None,
+    tissues: Tissues = True,
     cases: Limit = None,
     causal: Causal = 2,
     device: options.Device = "auto",
@@ -38,17 +50,22 @@ def dissect(
     from neuroxai.core.errors import CaseError
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.data.brats import find_cases
+    from neuroxai.data.mask_files import MaskFiles
     from neuroxai.dissection_report import write_dissection
     from neuroxai.dissector import dissect as run
     from neuroxai.models.checkpoint import load_model
 
     tune_allocator()
     loaded = load_model(model)
+    own = MaskFiles(options.parse_pairs(mask, "--mask", "lesion=masks/{case}_lesion.nii.gz"))
     folders = find_cases(cohort)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")
     with stages() as report:
-        found = run(loaded, folders, causal=causal, seed=seed, device=device, report=report)
+        found = run(
+            loaded, folders, own=own, tissues=tissues, causal=causal, seed=seed, device=device,
+            report=report,
+        )  # fmt: skip
     folder = out if out is not None else Path("neuroxai-out") / "dissection"
     written = write_dissection(found, folder)
     print_dissection(found)
@@ -88,6 +105,8 @@ def print_dissection(found: Dissected) -> None:
             *([" ".join(f"{n} {change:+.2f}" for n, change in dice.items())] if effect else []),
         )
     console.print(table)
+    if found.tissues_from:
+        console.print(f"CSF, GM and WM: {', '.join(found.tissues_from)}.")
     console.print(
         "Chance: the best filter of the same layer with shuffled weights. Switched off: change of "
         "Dice per region without the filter; an IoU is a correlation, that is a cause."

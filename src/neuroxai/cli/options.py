@@ -67,12 +67,8 @@ def read_one_case(
     """Read the case a command was given, with the modalities the model needs."""
     from neuroxai.data.brats import read_case
 
-    given: dict[str, str] = {}
-    for pair in files or []:
-        name, equals, path = pair.partition("=")
-        if not equals or not path:
-            raise CaseError(f"--file {pair!r}: expected MODALITY=PATH, e.g. FLAIR=flair.nii.gz")
-        given[_spelled(name)] = path
+    pairs = parse_pairs(files, "--file", "FLAIR=flair.nii.gz")
+    given = {_spelled(name): path for name, path in pairs.items()}
     if case is None and not given:
         raise CaseError("no case was given: name a case folder, or files with --file")
     return read_case(
@@ -87,6 +83,25 @@ def case_modalities(model: Model, case: Path | None, given: dict[str, str]) -> t
     needed = set(model.card.modalities)
     ordered = [name for name in MODALITIES if name in needed]
     return tuple(ordered + [name for name in model.card.modalities if name not in MODALITIES])
+
+
+def parse_pairs(pairs: list[str] | None, option: str, example: str) -> dict[str, str]:
+    """Return ``NAME=PATH`` texts as name to path.
+
+    Examples
+    --------
+    >>> parse_pairs(["T1=a=b.nii"], "--file", "T1=t1.nii.gz")
+    {'T1': 'a=b.nii'}
+    """
+    found: dict[str, str] = {}
+    for pair in pairs or []:
+        name, equals, path = pair.partition("=")
+        if not equals or not name or not path:
+            raise CaseError(f"{option} {pair!r}: expected NAME=PATH, e.g. {example}")
+        if name in found:
+            raise CaseError(f"{option} {pair!r}: {name} was given before, as {found[name]!r}")
+        found[name] = path
+    return found
 
 
 def parse_parameters(pairs: list[str] | None) -> dict[str, dict[str, Any]]:

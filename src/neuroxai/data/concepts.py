@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,9 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
 from neuroxai.data.case import CLASSES, REGIONS, Case
-from neuroxai.data.nifti import read_labels
+from neuroxai.data.tissues import TISSUES
 
 Mask = NDArray[np.bool_]
-
-TISSUES = ("CSF", "GM", "WM")
-"""Tissues of the brain, in the order of their numbers 1, 2, 3 in a tissue file."""
 
 BOUNDARY_MM = 2.0
 """How far from the tumor's surface its boundary reaches, to either side."""
@@ -40,7 +36,7 @@ def concept_masks(
     case
         The study.
     tissues
-        ``(I, J, K)``: 1 CSF, 2 gray, 3 white matter; see :func:`known_tissues`.
+        ``(I, J, K)``: 1 CSF, 2 gray, 3 white matter; see :func:`~neuroxai.data.tissues.tissues_of`.
     own
         Further masks by name; what is not zero belongs to the concept.
 
@@ -98,33 +94,6 @@ def boundary(mask: Mask, spacing: tuple[float, float, float], reach: float = BOU
     outward = distance_transform_edt(~mask, sampling=spacing) - half
     found: Mask = np.where(mask, inward, outward) <= reach
     return found
-
-
-def known_tissues(case: Case) -> NDArray[np.uint8] | None:
-    """Return the tissues of a synthetic case, as its cohort knows them; None for any other.
-
-    Raises
-    ------
-    CaseError
-        If the file is damaged or lies on another grid.
-    """
-    from neuroxai.data.phantom.cohort import KNOWN
-
-    source = next(iter(case.sources.values()), None)
-    if source is None:
-        return None
-    folder = Path(source.path).parent
-    for root in (folder.parent, folder.parent.parent):
-        path = root / KNOWN / case.name / "tissues.nii.gz"
-        if path.is_file():
-            labels = read_labels(path)
-            if labels.data.shape != case.shape:
-                raise CaseError(
-                    f"{path}: has the grid {labels.data.shape}, expected that of {case.name}, "
-                    f"{case.shape}; make the cohort again"
-                )
-            return np.asarray(labels.data, dtype=np.uint8)
-    return None
 
 
 def _check(what: str, mask: NDArray[Any], case: Case) -> None:
