@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from neuroxai.data.phantom.anatomy import draw_warp
 from neuroxai.data.phantom.artifacts import Scanner, acquire, draw_scanners, soften
 from neuroxai.data.phantom.contrast import RATIOS, WHITE, draw_signals
 from neuroxai.data.phantom.field import Field, lattice, ramp, smooth_noise, stream
-from neuroxai.data.phantom.tumor import _faces, _flow
+from neuroxai.data.phantom.tumor import _faces, _flow, draw_plan, grow
 
 PLAIN = Scanner(0.0, 0.0, 2, 0.0, 1.0, 0.0, 0.0, 0.05, 1e5)
 
@@ -45,6 +46,13 @@ def test_noise_is_standard_and_as_smooth_as_asked() -> None:
 def test_ramp_reaches_its_ends_exactly() -> None:
     values = ramp(np.array([-3.0, -1.0, 0.0, 1.0, 3.0], dtype=np.float32), 1.0)
     np.testing.assert_array_equal(values, [0, 0, 0.5, 1, 1])
+
+
+def test_a_slow_tumor_reaches_its_planned_volume_too() -> None:
+    """Seed 545 needs 1,243 steps; cut short, it was a high-grade glioma without a core."""
+    plan = draw_plan(545, "HGG")
+    growth = grow(545, plan, draw_warp(545)[0])
+    assert plan.volume <= growth.volume < 1.05 * plan.volume
 
 
 def test_growth_spreads_as_a_slow_sum_over_neighbors_says_and_loses_nothing() -> None:

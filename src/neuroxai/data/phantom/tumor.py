@@ -24,6 +24,9 @@ GROWTH_PITCH = 2.5
 CORE_LEVEL = 0.55
 """Cell density, relative to the most the tissue carries, above which tissue is tumor core."""
 
+_LONGEST = 8000
+"""Steps of growth at most; a slow tumor takes some 1,600 (seed 642: 1,638)."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -137,7 +140,7 @@ def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
     spread = _faces(speed * np.float32(step / GROWTH_PITCH**2))
     rate = rate * np.float32(step)
     wanted = plan.volume / voxel
-    for _ in range(900):
+    for _ in range(_LONGEST):
         density += _flow(density, spread) + rate * density * (1 - density)
         if np.count_nonzero(density > CORE_LEVEL) >= wanted:
             break
