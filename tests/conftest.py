@@ -1,8 +1,47 @@
-"""Lets tests import what they share, such as ``networks``."""
+"""Lets tests import what they share, such as ``networks``; the small study and networks."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import neuroxai as nx
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for one file of tests."""
+    return tmp_path_factory.mktemp("room")
+
+
+@pytest.fixture(scope="module")
+def study(room: Path) -> nx.Case:
+    """The small asymmetric study, read from disk."""
+    import cases
+    import neuroxai as nx
+
+    return nx.read_case(cases.write_study(room))
+
+
+@pytest.fixture(scope="module")
+def segmenter(room: Path) -> nx.Model:
+    """An untrained DeepSeg."""
+    import cases
+    import neuroxai as nx
+
+    return nx.load_model(str(cases.segmenter(room)))
+
+
+@pytest.fixture(scope="module")
+def classifier(room: Path) -> nx.Model:
+    """An untrained ResNet-50."""
+    import cases
+    import neuroxai as nx
+
+    return nx.load_model(str(cases.classifier(room)))

@@ -15,27 +15,6 @@ from nibabel.affines import apply_affine
 import cases
 import neuroxai as nx
 from neuroxai.core.errors import MethodError, ModelError, TargetError
-from neuroxai.models.checkpoint import load_model
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("explainer")
-
-
-@pytest.fixture(scope="module")
-def study(room: Path) -> nx.Case:
-    return nx.read_case(cases.write_study(room))
-
-
-@pytest.fixture(scope="module")
-def segmenter(room: Path) -> nx.Model:
-    return load_model(cases.segmenter(room))
-
-
-@pytest.fixture(scope="module")
-def classifier(room: Path) -> nx.Model:
-    return load_model(cases.classifier(room))
 
 
 def test_the_example_of_the_readme(study: nx.Case, segmenter: nx.Model, tmp_path: Path) -> None:

@@ -18,32 +18,11 @@ from neuroxai.core.errors import MethodError, OutputError, TargetError
 from neuroxai.inspection import mass_shares
 from neuroxai.inspection_report import InspectionReport
 from neuroxai.inspector import every_target, inspect
-from neuroxai.models.checkpoint import load_model
 from neuroxai.render.flow import FlowPanel, draw_flow, levels, places
 from neuroxai.render.scan import Scan
 from neuroxai.results import Results
 
 STEM = "BraTS2021_00007"
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("inspector")
-
-
-@pytest.fixture(scope="module")
-def study(room: Path) -> nx.Case:
-    return nx.read_case(cases.write_study(room))
-
-
-@pytest.fixture(scope="module")
-def segmenter(room: Path) -> nx.Model:
-    return load_model(cases.segmenter(room))
-
-
-@pytest.fixture(scope="module")
-def classifier(room: Path) -> nx.Model:
-    return load_model(cases.classifier(room))
 
 
 def test_every_region_and_class_is_asked(study: nx.Case, segmenter: nx.Model) -> None:
