@@ -157,6 +157,16 @@ def test_the_network_is_left_as_found() -> None:
     assert not any(module._forward_hooks for module in plain.network.modules())
 
 
+def test_several_filters_of_a_concept_are_switched_off_one_at_a_time() -> None:
+    found = dissect(model(), [study(0)], causal=1, best=2, others=1)
+    effects = [effect for effect in found.effects if effect.concept == "WT"]
+    expected = [finding.match for finding in found.best_filters("WT", 2)]
+    assert [(e.layer, e.filter) for e in effects] == [(m.layer, m.filter) for m in expected]
+    assert expected[0] == found.best_filter("WT").match
+    assert expected[0].iou >= expected[1].iou
+    assert effects[0].dice["WT"] < -0.9
+
+
 def test_a_report_that_cannot_be_drawn_leaves_nothing(
     dissected: Dissected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +180,7 @@ def test_a_report_that_cannot_be_drawn_leaves_nothing(
 
 
 def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) -> None:
-    table, summary, figure = write_dissection(dissected, tmp_path)
+    table, summary, by_concept, by_filter, figure = write_dissection(dissected, tmp_path)
     with table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(dissected.findings)
@@ -182,12 +192,21 @@ def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) ->
     assert planted["unit_end"] == "act"
     assert float(planted["iou_at_0.005"]) <= float(planted["iou"])
     numbers = json.loads(summary.read_text(encoding="utf-8"))
-    assert numbers["best_filter_per_concept"]["WT"]["filter"] == 1
+    best = {entry["concept"]: entry for entry in numbers["best_filter_per_concept"]}
+    assert best["WT"]["filter"] == 1
     assert len(numbers["best_concept_per_filter"]) == 6
+    for path, name in (
+        (by_concept, "best_filter_per_concept"),
+        (by_filter, "best_concept_per_filter"),
+    ):
+        assert path.name == f"{name}.csv"
+        with path.open(newline="") as stream:
+            read = list(csv.DictReader(stream))
+        assert read == [{k: str(v) for k, v in entry.items()} for entry in numbers[name]]
     effects = {effect["concept"]: effect for effect in numbers["switching_off"]["effects"]}
     assert effects["WT"]["dice_change"]["WT"] == pytest.approx(-1.0, abs=0.02)
     assert numbers["use"].startswith("Research use only")
-    again = write_dissection(dissected, tmp_path / "again")[2]
+    again = write_dissection(dissected, tmp_path / "again")[-1]
     assert again.read_bytes() == figure.read_bytes()
 
 
@@ -212,6 +231,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert shares["mine"] == shares["WT"] > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "dissection.csv", "dissection.json", "dissection.png",
+        "best_filter_per_concept.csv", "best_concept_per_filter.csv",
     }  # fmt: skip
     (tmp_path / "nothing").mkdir()
     empty = subprocess.run(

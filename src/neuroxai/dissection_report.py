@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ HEADER = (
 
 
 def write_dissection(found: Dissected, out: Path) -> list[Path]:
-    """Write ``dissection.csv``, ``dissection.json`` and ``dissection.png``: all, or none.
+    """Write the tables, the summary and the figure of a dissection: all of them, or none.
+
+    ``dissection.csv`` holds every filter with every concept, ``best_filter_per_concept.csv`` and
+    ``best_concept_per_filter.csv`` what their names say, ``dissection.json`` everything else,
+    ``dissection.png`` which layer holds which concept.
 
     Raises
     ------
@@ -30,7 +35,9 @@ def write_dissection(found: Dissected, out: Path) -> list[Path]:
     numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
     with Results(out) as results:
         results.add(_write_table(found, numbers, out / "dissection.csv"))
-        results.add(write_json(out / "dissection.json", _summary(found, numbers)))
+        results.add(write_json(out / "dissection.json", summary := _summary(found, numbers)))
+        for name in ("best_filter_per_concept", "best_concept_per_filter"):
+            results.add(_write_best(summary[name], out / f"{name}.csv"))
         results.add(_draw(found, out / "dissection.png"))
     return results.written
 
@@ -54,6 +61,17 @@ def _write_table(found: Dissected, numbers: dict[str, int], table: Path) -> Path
     return table
 
 
+def _write_best(entries: Sequence[dict[str, Any]], table: Path) -> Path:
+    with (
+        replaced_whole(table) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        rows = csv.DictWriter(stream, entries[0], lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(entries)
+    return table
+
+
 def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
     filters = [(unit.layer, k) for unit in found.units for k in range(unit.count)]
     return {
@@ -65,9 +83,9 @@ def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
         "the same layer there, which is what choosing the best of a layer yields by chance",
         "quantile_of_bau": BAU,
         "concept_shares": dict(found.shares),
-        "best_filter_per_concept": {
-            concept: _entry(found.best_filter(concept), numbers) for concept in found.concepts
-        },
+        "best_filter_per_concept": [
+            _entry(found.best_filter(concept), numbers) for concept in found.concepts
+        ],
         "best_concept_per_filter": [
             _entry(found.best_concept(layer, k), numbers) for layer, k in filters
         ],

@@ -5,38 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from heapq import nlargest
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from neuroxai.core.box import bounding_box
+from neuroxai.concept_study import ConceptStudies, ConceptStudy, Own, same_concepts
 from neuroxai.core.errors import CaseError
 from neuroxai.core.spatial import spatial_shape
-from neuroxai.core.target import Class, Outputs, Region, Target
+from neuroxai.core.target import Class, Region, Target
 from neuroxai.core.units import Units
 from neuroxai.core.untouched import untouched
-from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
-from neuroxai.data.concepts import concept_masks
-from neuroxai.data.preprocessing import Prepared
-from neuroxai.data.tissues import tissues_of
-from neuroxai.explainer import choose_device, describe_model, outputs_of, prepare
+from neuroxai.explainer import choose_device, describe_model
 from neuroxai.inspection.ablation import switched_off
 from neuroxai.inspection.control import randomized
 from neuroxai.inspection.dissection import BAU, Dissection, Match
 from neuroxai.models.checkpoint import Model
 from neuroxai.prediction import read_output
 
-Own = Callable[[Case], Mapping[str, NDArray[np.generic]]]
-"""A user's own masks of a case, by name."""
-
 Report = Callable[[str, float, float], None]
-
-MARGIN = 4
-"""Voxels around the brain that still count."""
 
 CALIBRATION = 3
 """Cases on which the control's norms measure their statistics."""
@@ -75,7 +64,7 @@ class Effect:
     Attributes
     ----------
     layer, filter, concept
-        The filter, and the concept it answers to best of all.
+        The filter, and the concept it was chosen for.
     dice
         Region to the change of Dice with the truth; empty for a classifier or without truth.
     score
@@ -109,7 +98,7 @@ class Dissected:
     shares
         Concept to its share of the counted voxels.
     effects
-        What switching the best filter of each concept off does.
+        What switching the best filters of each concept off does, the best first.
     cases
         Names of the cases.
     model
@@ -139,6 +128,11 @@ class Dissected:
         """Return the filter that answers to a concept best."""
         return self._best[concept]
 
+    def best_filters(self, concept: str, count: int) -> list[Finding]:
+        """Return the ``count`` filters that answer to a concept best, the best first."""
+        found = (finding for finding in self.findings if finding.match.concept == concept)
+        return nlargest(count, found, key=lambda finding: finding.match.iou)
+
     def best_concept(self, layer: str, number: int) -> Finding:
         """Return the concept that a filter answers to best."""
         return self._best[layer, number]
@@ -162,6 +156,7 @@ def dissect(
     own: Own | None = None,
     tissues: bool = True,
     causal: int = 0,
+    best: int = 1,
     others: int = 3,
     seed: int = 0,
     device: str = "auto",
@@ -184,6 +179,8 @@ def dissect(
         on T1.
     causal
         On how many of the cases, the first ones, to switch filters off; 0 for none.
+    best
+        How many of the best filters of each concept are switched off, one at a time.
     others
         How many other filters of the same layer are switched off for comparison.
     seed
@@ -202,7 +199,7 @@ def dissect(
         raise CaseError("dissection needs at least one case, got none")
     tell = report or (lambda stage, done, total: None)
     network = model.network.to(choose_device(device))
-    studies = _Studies(model, network, own if own is not None else _none, tissues, device)
+    studies = ConceptStudies(model, network, own, tissues, device)
     calibration = [studies.open(each) for each in cases[:CALIBRATION]]
     concepts = tuple(calibration[0].masks)
     with untouched(network):
@@ -214,7 +211,7 @@ def dissect(
     for number, each in enumerate(cases):
         tell("Dissecting", number, len(cases))
         study = studies.open(each)
-        masks = _same_concepts(study, concepts)
+        masks = same_concepts(study, concepts)
         learned.add(study.x, masks, study.within)
         chance.add(study.x, masks, study.within)
         names.append(study.case.name)
@@ -233,74 +230,8 @@ def dissect(
     )
     if not causal:
         return found
-    effects = _effects(found, studies, cases[:causal], others, tell)
+    effects = _effects(found, studies, cases[:causal], (best, others), tell)
     return replace(found, effects=tuple(effects))
-
-
-@dataclass(frozen=True, eq=False)
-class _Study:
-    """One case, ready for a network."""
-
-    case: Case
-    prepared: Prepared
-    x: Tensor
-    masks: dict[str, Tensor]
-    within: Tensor
-    tissues_from: str | None
-
-
-def _none(case: Case) -> dict[str, NDArray[np.bool_]]:
-    """Know no masks of a case."""
-    return {}
-
-
-class _Studies:
-    """Opens cases the same way every time."""
-
-    def __init__(
-        self, model: Model, network: nn.Module, own: Own, tissues: bool, device: str
-    ) -> None:
-        self.model, self.network = model, network
-        self.outputs: Outputs = outputs_of(model)
-        self._own, self._tissues, self._device = own, tissues, device
-
-    def open(self, each: Case | Path) -> _Study:
-        case = each if isinstance(each, Case) else self._read(each)
-        prepared = prepare(self.model, case, None, self._device)
-        tissues, source = tissues_of(case) if self._tissues else (None, None)
-        known = concept_masks(case, tissues=tissues, own=self._own(case))
-        masks = {
-            name: torch.from_numpy(prepared.placement.to_network(mask.astype(np.uint8)) > 0)
-            for name, mask in known.items()
-        }
-        parameter = next(self.network.parameters())
-        x = prepared.x.to(parameter.device)
-        return _Study(case, prepared, x, masks, _around(masks["brain"]), source)
-
-    def _read(self, folder: Path) -> Case:
-        return read_case(folder, modalities=tuple(dict.fromkeys(self.model.card.modalities)))
-
-
-def _around(brain: Tensor) -> Tensor:
-    """Return the box that holds the brain, and a margin."""
-    within = torch.zeros_like(brain)
-    within[bounding_box(brain.numpy(), MARGIN)] = True
-    return within
-
-
-def _same_concepts(study: _Study, concepts: Sequence[str]) -> dict[str, Tensor]:
-    """Return the masks of the concepts; a cavity that a case has not is empty, others must be."""
-    masks = dict(study.masks)
-    for name in concepts:
-        if name in masks:
-            continue
-        if name != "RC":
-            raise CaseError(
-                f"{study.case.name}: the concept {name!r} is not known of this case, but of the "
-                "first; dissect cases that know the same concepts"
-            )
-        masks[name] = torch.zeros_like(masks["brain"])
-    return {name: masks[name] for name in concepts}
 
 
 def _findings(learned: Dissection, chance: Dissection, explicit: set[str]) -> Iterator[Finding]:
@@ -318,18 +249,24 @@ def _findings(learned: Dissection, chance: Dissection, explicit: set[str]) -> It
 
 
 def _effects(
-    found: Dissected, studies: _Studies, cases: Sequence[Case | Path], others: int, tell: Report
+    found: Dissected,
+    studies: ConceptStudies,
+    cases: Sequence[Case | Path],
+    counts: tuple[int, int],
+    tell: Report,
 ) -> Iterator[Effect]:
-    """Switch the best filter of every concept off, and others of its layer."""
+    """Switch the best filters of every concept off, and others of their layers."""
+    best, others = counts
     generator = np.random.default_rng(found.seed)
-    chosen: dict[str, tuple[str, int, list[int]]] = {}
+    sizes = {unit.layer: unit.count for unit in found.units}
+    chosen: list[tuple[Match, list[int]]] = []
     for concept in found.concepts:
-        match = found.best_filter(concept).match
-        count = next(unit.count for unit in found.units if unit.layer == match.layer)
-        rest = [number for number in range(count) if number != match.filter]
-        picked = generator.permutation(rest)[:others]
-        chosen[concept] = (match.layer, match.filter, [int(number) for number in picked])
-    wanted = {(layer, k) for layer, one, rest in chosen.values() for k in (one, *rest)}
+        for finding in found.best_filters(concept, best):
+            match = finding.match
+            rest = [number for number in range(sizes[match.layer]) if number != match.filter]
+            picked = generator.permutation(rest)[:others]
+            chosen.append((match, [int(number) for number in picked]))
+    wanted = {(match.layer, k) for match, rest in chosen for k in (match.filter, *rest)}
     changes: dict[tuple[str, int], list[dict[str, float]]] = {key: [] for key in sorted(wanted)}
     for number, each in enumerate(cases):
         tell("Switching filters off", number, len(cases))
@@ -339,18 +276,18 @@ def _effects(
             answer = _answer(studies, study, found.units, {layer: [k]})
             changes[layer, k].append({key: answer[key] - plain[key] for key in plain})
     tell("Switching filters off", len(cases), len(cases))
-    for concept, (layer, one, rest) in chosen.items():
-        mine = _mean(changes[layer, one])
-        theirs = _mean([row for k in rest for row in changes[layer, k]])
+    for match, rest in chosen:
+        mine = _mean(changes[match.layer, match.filter])
+        theirs = _mean([row for k in rest for row in changes[match.layer, k]])
         yield Effect(
-            layer, one, concept, _part(mine, "dice"), _part(mine, "score"),
+            match.layer, match.filter, match.concept, _part(mine, "dice"), _part(mine, "score"),
             _part(theirs, "dice"), _part(theirs, "score"), len(cases),
         )  # fmt: skip
 
 
 def _answer(
-    studies: _Studies,
-    study: _Study,
+    studies: ConceptStudies,
+    study: ConceptStudy,
     units: Sequence[Units],
     filters: Mapping[str, Sequence[int]],
 ) -> dict[str, float]:

@@ -17,7 +17,7 @@ _DESCRIPTION, _IGNORE = "dataset_description.json", ".bidsignore"
 
 _NOT_BIDS = (
     "*_statmap.*", "*_montage-*.png", "*_flow.png", "*_page-*.png",
-    "dissection.*", "flow.json", "prediction.json", "summary.json",
+    "best_*.csv", "dissection.*", "flow.json", "prediction.json", "summary.json",
 )  # fmt: skip
 """What the standard has no name for."""
 

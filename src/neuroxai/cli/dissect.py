@@ -29,6 +29,9 @@ Masks = Annotated[
 Tissues = Annotated[
     bool, typer.Option("--tissues/--no-tissues", help="CSF, gray and white matter as concepts.")
 ]
+Best = Annotated[
+    int, typer.Option("--best", min=1, help="How many filters of each concept are switched off.")
+]
 Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the first so many cases.")]
 
 
@@ -39,6 +42,7 @@ def dissect(
     tissues: Tissues = True,
     cases: Limit = None,
     causal: Causal = 2,
+    best: Best = 1,
     device: options.Device = "auto",
     seed: options.Seed = 0,
     out: options.Out = None,
@@ -63,8 +67,8 @@ def dissect(
         raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")
     with stages() as report:
         found = run(
-            loaded, folders, own=own, tissues=tissues, causal=causal, seed=seed, device=device,
-            report=report,
+            loaded, folders, own=own, tissues=tissues, causal=causal, best=best, seed=seed,
+            device=device, report=report,
         )  # fmt: skip
     folder = out if out is not None else Path("neuroxai-out") / "dissection"
     written = write_dissection(found, folder)
@@ -90,7 +94,8 @@ def print_dissection(found: Dissected) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     if found.effects:
         table.add_column("Switched off", no_wrap=True)
-    effects = {effect.concept: effect for effect in found.effects}
+    # Of several filters of a concept the best comes first; the others stand in dissection.json.
+    effects = {effect.concept: effect for effect in reversed(found.effects)}
     for concept in found.concepts:
         finding = found.best_filter(concept)
         match, effect = finding.match, effects.get(concept)

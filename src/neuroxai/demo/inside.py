@@ -55,7 +55,7 @@ def look_inside(
 def inside_section(out: Path, inside: Inside) -> Section:
     """Show the flow, which layer holds which concept, and the best filter of each."""
     found = inside.found
-    effects = {effect.concept: effect for effect in found.effects}
+    effects = {effect.concept: effect for effect in reversed(found.effects)}
     rows = []
     for concept in found.concepts:
         finding = found.best_filter(concept)
