@@ -100,7 +100,7 @@ def test_overrides_reach_into_tables(tmp_path: Path) -> None:
 
 
 def test_a_cohort_folder_takes_the_place_of_the_source(tmp_path: Path) -> None:
-    config = read_config("phantom-segmentation", data=tmp_path, overrides=["batch=3"])
+    config = read_config("phantom-segmentation", data=tmp_path, overrides=["batch=5"])
     assert config.data.phantom is None
     assert config.data.cohort is not None
     assert config.data.cohort.folder == str(tmp_path)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import MethodError
 from neuroxai.core.layers import layer_grid
 from neuroxai.core.spatial import spatial_shape, upsample
@@ -27,6 +28,7 @@ _OCTAVES, _PER_OCTAVE = 24, 16
 _HALF = _OCTAVES * _PER_OCTAVE
 _BINS = 2 * _HALF + 1
 _LOWEST = (127 - _OCTAVES // 2) * _PER_OCTAVE
+_KEYS = 2**13
 _AT_ONCE = 2**24
 """How many up-sampled values are held at a time."""
 
@@ -139,10 +141,12 @@ class Dissection:
                 found = tuple(masks[name].shape) if name in masks else "none"
                 raise MethodError(f"concept {name} has the mask {found}, expected {shape}")
         chosen = torch.ones(shape, dtype=torch.bool) if within is None else within.cpu()
-        place = chosen.flatten().nonzero().flatten()
-        stacked = torch.stack([masks[name].cpu().flatten()[place] for name in self.concepts])
+        box = bounding_box(chosen.numpy())
+        inside = chosen[box].flatten()
+        stacked = torch.stack([masks[name].cpu()[box].flatten()[inside] for name in self.concepts])
+        whole_box = bool(inside.all())
         # Voxels with the same concepts are counted together.
-        groups, group = torch.unique(stacked, dim=1, return_inverse=True)
+        groups, group = _grouped(stacked)
         membership = np.concatenate(
             [groups.t().numpy().astype(np.int64), np.ones((groups.shape[1], 1), np.int64)], axis=1
         )
@@ -156,24 +160,29 @@ class Dissection:
                 counts = np.zeros((unit.count, _BINS, len(self.concepts) + 1), np.int64)
                 self._counts[unit.layer] = counts
                 self._units[unit.layer] = unit
+            if not bool(torch.isfinite(output).all()):
+                raise MethodError(
+                    f"layer {unit.layer!r} gives values that are not finite, which answer to no "
+                    "concept"
+                )
             step = max(1, _AT_ONCE // int(np.prod(grid)))
             for first in range(0, unit.count, step):
                 values = upsample(output[:, first : first + step].float(), grid).cpu()
-                values = values[(slice(None), slice(None), *map(slice, shape))][0].flatten(1)
-                if not bool(torch.isfinite(values).all()):
-                    raise MethodError(
-                        f"layer {unit.layer!r} gives values that are not finite, which answer to "
-                        "no concept"
-                    )
-                for number, each in enumerate(values[:, place], start=first):
-                    joint = _bins(each) * groups.shape[1] + group
-                    table = torch.bincount(joint, minlength=_BINS * groups.shape[1])
-                    counts[number] += table.reshape(_BINS, -1).numpy() @ membership
+                # The box lies in the image, which begins where the layers' grid does.
+                values = values[0][(slice(None), *box)].flatten(1)
+                for number, each in enumerate(
+                    values if whole_box else values[:, inside], start=first
+                ):
+                    joint = _keys(each) * groups.shape[1] + group
+                    table = torch.bincount(joint, minlength=_KEYS * groups.shape[1])
+                    tallies = table.reshape(_KEYS, -1).numpy()
+                    used = np.flatnonzero(tallies.any(axis=1))
+                    np.add.at(counts[number], _BIN_OF_KEY[used], tallies[used] @ membership)
 
         with untouched(self._network), torch.no_grad(), units_met(self._network, units, visit):
             self._network(x.clone())
         self._sizes += stacked.sum(dim=1).numpy()
-        self.voxels += int(place.numel())
+        self.voxels += int(stacked.shape[1])
         self.cases += 1
 
     def matches(self, quantile: Quantile = "matched") -> Iterator[Match]:
@@ -215,15 +224,34 @@ class Dissection:
         return float(self._sizes[self.concepts.index(concept)]) / max(self.voxels, 1)
 
 
-def _bins(values: Tensor) -> Tensor:
-    """Return the bin of every value; bins rise with the value, and zero has one of its own.
+def _grouped(stacked: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sets of concepts that occur, ``(concepts, sets)``, and each voxel's, int32."""
+    if len(stacked) > 62:
+        groups, group = torch.unique(stacked, dim=1, return_inverse=True)
+        return groups, group.to(torch.int32)
+    # One whole number for each voxel: quicker to sort than columns.
+    places = torch.arange(len(stacked))[:, None]
+    codes, group = torch.unique((stacked.long() << places).sum(dim=0), return_inverse=True)
+    return (codes >> places) & 1, group.to(torch.int32)
 
-    The upper bits of a float32, exponent and four bits of the mantissa, number the bins of its
-    size: at most 6 % wide, over 24 octaves around one.
+
+def _keys(values: Tensor) -> Tensor:
+    """Return the upper bits of each float32: sign, exponent, four bits of the mantissa."""
+    return (values.contiguous().view(torch.int32) >> 19) & (_KEYS - 1)
+
+
+def _bins_of_keys() -> NDArray[np.int64]:
+    """Return the bin of every key; bins rise with the value, and zero has one of its own.
+
+    The bins are at most 6 % wide, over 24 octaves around one.
     """
-    size = values.abs().contiguous().view(torch.int32) >> 19
-    rank = (size - _LOWEST).clamp(0, _HALF - 1).long() + 1
-    return _HALF + rank * values.sign().long()
+    keys = np.arange(_KEYS)
+    size = keys % (_KEYS // 2)
+    rank = np.clip(size - _LOWEST, 0, _HALF - 1) + 1
+    return _HALF + np.where(size == 0, 0, rank * np.where(keys < _KEYS // 2, 1, -1))
+
+
+_BIN_OF_KEY = _bins_of_keys()
 
 
 def _edge(number: int) -> float:
