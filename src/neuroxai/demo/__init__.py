@@ -97,7 +97,7 @@ def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
     cases = _cases(work, tell)
     graded, grading_model = _grading(cases[:-1], out, work, seed, tell)
     segmented = _segmentation(cases[-1], out, seed, tell)
-    inside = look_inside(cases[-1], cases[-3:], out / "inside-the-network", seed, tell)
+    inside = look_inside(cases[-1], cases[::-1][:3], out / "inside-the-network", seed, tell)
     seconds = time.perf_counter() - began
     facts = _facts(grading_model, graded, segmented, seconds)
     write_page(
