@@ -4,21 +4,22 @@ python benchmarks/inspection.py [--size 128 128 128] [--repeats 3] [--whole-loop
 
 The network is the 3D DeepSeg with its 26 convolutions and 4 classes. The peer is captum's
 LayerGradCam, which takes one layer and one class a call. Times are taken in turns in one process,
-medians are printed; memory is the growth of the largest resident size over a process that holds the
-network and the scan, each in a process of its own. Without ``--whole-loop`` the loop is measured
-over the 26 layers for one class, and its time is multiplied by 4: said where it is printed.
+medians are printed; memory (Linux only) is the growth of the largest resident size over a process
+that holds the network and the scan, each in a process of its own. Without ``--whole-loop`` the loop
+is measured over the 26 layers for one class, and its time is multiplied by 4: said where it is
+printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from captum.attr import LayerGradCam
@@ -80,9 +81,15 @@ def memory(what: str, size: list[int]) -> float:
 def measure(what: str, size: list[int]) -> None:
     """Do one kind of work once and print the growth of the largest resident size in MB."""
     network, x = ready(size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
     {"all": everything, "one": one}[what](network, x)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((resident("VmHWM") - before) / 1024)
+
+
+def resident(key: str) -> int:
+    """Return the resident size now, or its peak, in kB; a child's rusage begins at its parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 def main() -> None:
