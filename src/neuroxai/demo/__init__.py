@@ -52,7 +52,7 @@ STEPS: dict[str, dict[str, dict[str, Any]]] = {
         "smoothgrad": {"samples": 16},
     },
     "segmentation": {
-        "integrated_gradients": {"steps": 16},
+        "integrated_gradients": {"steps": 32},
         "guided_integrated_gradients": {"steps": 20},
         "smoothgrad": {"samples": 8},
     },
