@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,42 +33,38 @@ def write_dissection(found: Dissected, out: Path) -> list[Path]:
         If a file cannot be written.
     """
     numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
+    summary = _summary(found, numbers)
     with Results(out) as results:
-        results.add(_write_table(found, numbers, out / "dissection.csv"))
-        results.add(write_json(out / "dissection.json", summary := _summary(found, numbers)))
+        results.add(_write_table(out / "dissection.csv", HEADER, _rows(found, numbers)))
+        results.add(write_json(out / "dissection.json", summary))
         for name in ("best_filter_per_concept", "best_concept_per_filter"):
-            results.add(_write_best(summary[name], out / f"{name}.csv"))
+            entries = summary[name]
+            rows = (entry.values() for entry in entries)
+            results.add(_write_table(out / f"{name}.csv", entries[0], rows))
         results.add(_draw(found, out / "dissection.png"))
     return results.written
 
 
-def _write_table(found: Dissected, numbers: dict[str, int], table: Path) -> Path:
+def _rows(found: Dissected, numbers: dict[str, int]) -> Iterator[tuple[object, ...]]:
     ends = {unit.layer: unit.end for unit in found.units}
+    for finding in found.findings:
+        match = finding.match
+        yield (
+            numbers[match.layer], match.layer, ends[match.layer], match.filter, match.concept,
+            _kind(finding), f"{match.iou:.6f}", f"{finding.control:.6f}",
+            f"{finding.control_best:.6f}", f"{match.threshold:.6g}", f"{match.active:.6f}",
+            f"{found.shares[match.concept]:.6f}", f"{finding.bau:.6f}",
+        )  # fmt: skip
+
+
+def _write_table(table: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
     with (
         replaced_whole(table) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,
     ):
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(HEADER)
-        for finding in found.findings:
-            match = finding.match
-            rows.writerow([
-                numbers[match.layer], match.layer, ends[match.layer], match.filter, match.concept,
-                _kind(finding), f"{match.iou:.6f}", f"{finding.control:.6f}",
-                f"{finding.control_best:.6f}", f"{match.threshold:.6g}", f"{match.active:.6f}",
-                f"{found.shares[match.concept]:.6f}", f"{finding.bau:.6f}",
-            ])  # fmt: skip
-    return table
-
-
-def _write_best(entries: Sequence[dict[str, Any]], table: Path) -> Path:
-    with (
-        replaced_whole(table) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        rows = csv.DictWriter(stream, entries[0], lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(entries)
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
     return table
 
 

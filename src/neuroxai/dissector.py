@@ -137,6 +137,10 @@ class Dissected:
         """Return the concept that a filter answers to best."""
         return self._best[layer, number]
 
+    def best_effect(self, concept: str) -> Effect | None:
+        """Return what switching the best filter of a concept off does, None if it was not."""
+        return next((effect for effect in self.effects if effect.concept == concept), None)
+
     @cached_property
     def _best(self) -> dict[str | tuple[str, int], Finding]:
         """The best finding of every concept, and of every filter; of equals the first."""

@@ -58,6 +58,7 @@ def dissect(
     from neuroxai.dissection_report import write_dissection
     from neuroxai.dissector import dissect as run
     from neuroxai.models.checkpoint import load_model
+    from neuroxai.results import results_folder
 
     tune_allocator()
     loaded = load_model(model)
@@ -70,7 +71,7 @@ def dissect(
             loaded, folders, own=own, tissues=tissues, causal=causal, best=best, seed=seed,
             device=device, report=report,
         )  # fmt: skip
-    folder = out if out is not None else Path("neuroxai-out") / "dissection"
+    folder = results_folder(out, "dissection")
     written = write_dissection(found, folder)
     print_dissection(found)
     console = Console(highlight=False)
@@ -94,11 +95,9 @@ def print_dissection(found: Dissected) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     if found.effects:
         table.add_column("Switched off", no_wrap=True)
-    # Of several filters of a concept the best comes first; the others stand in dissection.json.
-    effects = {effect.concept: effect for effect in reversed(found.effects)}
     for concept in found.concepts:
         finding = found.best_filter(concept)
-        match, effect = finding.match, effects.get(concept)
+        match, effect = finding.match, found.best_effect(concept)
         dice = effect.dice if effect is not None else {}
         table.add_row(
             concept,

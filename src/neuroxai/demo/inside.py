@@ -55,7 +55,6 @@ def look_inside(
 def inside_section(out: Path, inside: Inside) -> Section:
     """Show the flow, which layer holds which concept, and the best filter of each."""
     found = inside.found
-    effects = {effect.concept: effect for effect in reversed(found.effects)}
     rows = []
     for concept in found.concepts:
         finding = found.best_filter(concept)
@@ -63,7 +62,7 @@ def inside_section(out: Path, inside: Inside) -> Section:
         rows.append((
             concept, "explicit" if finding.explicit else "implicit",
             f"{match.layer} #{match.filter}", f"{match.iou:.2f}", f"{finding.control_best:.2f}",
-            f"{100 * found.shares[concept]:.1f}", *_change(effects.get(concept)),
+            f"{100 * found.shares[concept]:.1f}", *_change(found.best_effect(concept)),
         ))  # fmt: skip
     table = Table(
         caption="The best filter of each concept",
