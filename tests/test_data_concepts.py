@@ -94,11 +94,15 @@ def test_a_cohort_knows_its_tissues(tmp_path: Path, layout: str) -> None:
     tissues = known_tissues(study)
     assert tissues is not None
     np.testing.assert_array_equal(tissues, make_phantom(5, spacing=3.0).tissues)
+    path = next((tmp_path / "cohort" / ".phantom").rglob("tissues.nii.gz"))
+    upright = nib.load(path)
+    turned = upright.as_reoriented(nib.orientations.axcodes2ornt(("S", "R", "A")))
+    nib.save(turned, path)
+    np.testing.assert_array_equal(known_tissues(study), tissues)
     masks = concept_masks(study, tissues=tissues)
     assert masks["GM"].sum() > masks["CSF"].sum() > 0
-    path = next((tmp_path / "cohort" / ".phantom").rglob("tissues.nii.gz"))
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), path)
-    with pytest.raises(CaseError, match="make the cohort again"):
+    with pytest.raises(CaseError, match=r"tissues\.nii\.gz: lies on a grid of \(4, 5, 6\) voxels"):
         known_tissues(study)
     path.unlink()
     assert known_tissues(study) is None

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import ModelError, TargetError
 from neuroxai.core.target import Outputs
-from neuroxai.data.case import Case
+from neuroxai.data.case import Case, region
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.placement import Placement
 from neuroxai.lesion import Lesion
-from neuroxai.prediction import dice, read_output, region
+from neuroxai.prediction import dice, read_output
 from neuroxai.results import word
 
 NAMES = ("background", "NCR", "ED", "ET")

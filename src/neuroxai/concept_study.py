@@ -37,7 +37,8 @@ class ConceptStudy:
     prepared: Prepared
     x: Tensor
     masks: dict[str, Tensor]
-    within: Tensor
+    around: tuple[slice, ...]
+    """The box that holds the brain, and a margin."""
     tissues_from: str | None
 
 
@@ -63,17 +64,11 @@ class ConceptStudies:
         }
         parameter = next(self.network.parameters())
         x = prepared.x.to(parameter.device)
-        return ConceptStudy(case, prepared, x, masks, _around(masks["brain"]), source)
+        around = bounding_box(masks["brain"].numpy(), MARGIN)
+        return ConceptStudy(case, prepared, x, masks, around, source)
 
     def _read(self, folder: Path) -> Case:
         return read_case(folder, modalities=tuple(dict.fromkeys(self.model.card.modalities)))
-
-
-def _around(brain: Tensor) -> Tensor:
-    """Return the box that holds the brain, and a margin."""
-    within = torch.zeros_like(brain)
-    within[bounding_box(brain.numpy(), MARGIN)] = True
-    return within
 
 
 def same_concepts(study: ConceptStudy, concepts: Sequence[str]) -> dict[str, Tensor]:

@@ -15,14 +15,14 @@ from neuroxai.core.explanation import Explanation, tensor_hash, versions
 from neuroxai.core.layers import Layer, layer_grid
 from neuroxai.core.spatial import spatial_shape, upsample
 from neuroxai.core.target import Class, Outputs, Region, Target
-from neuroxai.data.case import REGIONS, Case
+from neuroxai.data.case import REGIONS, Case, region
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.explainer import as_target, choose_device, describe_model, outputs_of, prepare
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
 from neuroxai.models.checkpoint import Model
 from neuroxai.patient_map import PatientMap
-from neuroxai.prediction import Prediction, read_output, region
+from neuroxai.prediction import Prediction, read_output
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from neuroxai.core.errors import ModelError
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
 from neuroxai.core.target import Outputs
 from neuroxai.data.brats import encode_labels
-from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
 from neuroxai.results import describe_dataset, word
@@ -93,17 +93,6 @@ class Prediction:
             "volumes_ml": self.volumes_ml(),
             "dice": self.dice(),
         }
-
-
-def region(labels: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
-    """Return where class indices belong to a region.
-
-    Examples
-    --------
-    >>> region(np.array([0, 1, 2, 3], np.uint8), "TC").tolist()
-    [False, True, False, True]
-    """
-    return np.isin(labels, [CLASSES.index(member) for member in REGIONS[name]])
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -25,6 +25,17 @@ REGIONS: Mapping[str, tuple[str, ...]] = {
 Grade = Literal["HGG", "LGG"]
 
 
+def region(labels: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
+    """Return where class indices belong to a region.
+
+    Examples
+    --------
+    >>> region(np.array([0, 1, 2, 3], np.uint8), "TC").tolist()
+    [False, True, False, True]
+    """
+    return np.isin(labels, [CLASSES.index(member) for member in REGIONS[name]])
+
+
 @dataclass(frozen=True)
 class Layout:
     """A year's way of naming files and numbering labels.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
-from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.tissues import TISSUES
 
 Mask = NDArray[np.bool_]
@@ -60,8 +60,7 @@ def concept_masks(
         for number, name in enumerate(TISSUES, start=1):
             masks[name] = (np.asarray(tissues) == number) & brain & ~tumor
     if case.truth is not None:
-        for name, members in REGIONS.items():
-            masks[name] = np.isin(case.truth, [CLASSES.index(member) for member in members])
+        masks.update({name: region(case.truth, name) for name in REGIONS})
         for number, name in enumerate(CLASSES[1:], start=1):
             if name not in masks and (name != "RC" or bool((case.truth == number).any())):
                 masks[name] = case.truth == number

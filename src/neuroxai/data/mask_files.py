@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
 from neuroxai.data.case import Case
-from neuroxai.data.grid import turned_to
-from neuroxai.data.nifti import read_labels
+from neuroxai.data.case_labels import read_case_labels
 
 PLACE = "{case}"
 """Stands for a case's name in a path."""
@@ -56,7 +55,5 @@ class MaskFiles:
                 f"{path}: no such file, the mask {mask!r} of {case.name} was expected there; "
                 f"write {PLACE} in the path where the case's name stands"
             )
-        labels = read_labels(path)
-        names = (next((s.path for s in case.sources.values()), case.name), str(path))
-        turned = turned_to(case.shape, case.affine, labels.data, labels.affine, names)
-        return np.ascontiguousarray(turned != 0)
+        inside: NDArray[np.bool_] = read_case_labels(path, case) != 0
+        return inside

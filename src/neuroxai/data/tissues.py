@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.errors import CaseError, MissingExtraError
+from neuroxai.core.errors import MissingExtraError
 from neuroxai.data.case import Case
-from neuroxai.data.nifti import read_labels
+from neuroxai.data.case_labels import read_case_labels
 
 TISSUES = ("CSF", "GM", "WM")
 """Tissues of the brain, in the order of their numbers 1, 2, 3 in a tissue file."""
@@ -55,13 +55,7 @@ def known_tissues(case: Case) -> NDArray[np.uint8] | None:
     for root in (folder.parent, folder.parent.parent):
         path = root / FOLDER / case.name / "tissues.nii.gz"
         if path.is_file():
-            labels = read_labels(path)
-            if labels.data.shape != case.shape:
-                raise CaseError(
-                    f"{path}: has the grid {labels.data.shape}, expected that of {case.name}, "
-                    f"{case.shape}; make the cohort again"
-                )
-            return np.asarray(labels.data, dtype=np.uint8)
+            return read_case_labels(path, case).astype(np.uint8)
     return None
 
 

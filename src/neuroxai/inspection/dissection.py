@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import MethodError
 from neuroxai.core.layers import layer_grid
 from neuroxai.core.spatial import spatial_shape, upsample
@@ -115,7 +114,9 @@ class Dissection:
         """The units that were seen, in the order data flows."""
         return tuple(self._units.values())
 
-    def add(self, x: Tensor, masks: Mapping[str, Tensor], within: Tensor | None = None) -> None:
+    def add(
+        self, x: Tensor, masks: Mapping[str, Tensor], within: tuple[slice, ...] | None = None
+    ) -> None:
         """Count one case.
 
         Parameters
@@ -125,8 +126,8 @@ class Dissection:
         masks
             Every concept's ``(*S)`` bool.
         within
-            ``(*S)`` bool: voxels that count at all; air far from the brain would otherwise decide
-            what the top quantile is. Everywhere, by default.
+            The box of voxels that count at all; air far from the brain would otherwise decide what
+            the top quantile is. Everywhere, by default.
 
         Raises
         ------
@@ -140,11 +141,8 @@ class Dissection:
             if name not in masks or tuple(masks[name].shape) != shape:
                 found = tuple(masks[name].shape) if name in masks else "none"
                 raise MethodError(f"concept {name} has the mask {found}, expected {shape}")
-        chosen = torch.ones(shape, dtype=torch.bool) if within is None else within.cpu()
-        box = bounding_box(chosen.numpy())
-        inside = chosen[box].flatten()
-        stacked = torch.stack([masks[name].cpu()[box].flatten()[inside] for name in self.concepts])
-        whole_box = bool(inside.all())
+        box = within or (slice(None),) * len(shape)
+        stacked = torch.stack([masks[name].cpu()[box].flatten() for name in self.concepts])
         # Voxels with the same concepts are counted together.
         groups, group = _grouped(stacked)
         membership = np.concatenate(
@@ -170,9 +168,7 @@ class Dissection:
                 values = upsample(output[:, first : first + step].float(), grid).cpu()
                 # The box lies in the image, which begins where the layers' grid does.
                 values = values[0][(slice(None), *box)].flatten(1)
-                for number, each in enumerate(
-                    values if whole_box else values[:, inside], start=first
-                ):
+                for number, each in enumerate(values, start=first):
                     joint = _keys(each) * groups.shape[1] + group
                     table = torch.bincount(joint, minlength=_KEYS * groups.shape[1])
                     tallies = table.reshape(_KEYS, -1).numpy()
