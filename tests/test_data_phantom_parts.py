@@ -8,11 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from neuroxai.data.phantom.anatomy import draw_warp
+from neuroxai.data.case import MODALITIES
+from neuroxai.data.phantom.anatomy import Tissues, draw_warp
 from neuroxai.data.phantom.artifacts import Scanner, acquire, draw_scanners, soften
-from neuroxai.data.phantom.contrast import RATIOS, WHITE, draw_signals
+from neuroxai.data.phantom.contrast import (
+    DARKER_THAN_EDEMA,
+    RATIOS,
+    WHITE,
+    Scene,
+    draw_signals,
+    roughen,
+)
 from neuroxai.data.phantom.field import Field, lattice, ramp, smooth_noise, stream
-from neuroxai.data.phantom.tumor import _faces, _flow, draw_plan, grow
+from neuroxai.data.phantom.make import grid as make_grid
+from neuroxai.data.phantom.tumor import Tumor, _faces, _flow, draw_plan, grow
 
 PLAIN = Scanner(0.0, 0.0, 2, 0.0, 1.0, 0.0, 0.0, 0.05, 1e5)
 
@@ -132,9 +141,40 @@ def test_signals_stay_within_their_ranges_and_vary() -> None:
     drawn = [draw_signals(seed) for seed in range(40)]
     for modality, tissues in RATIOS.items():
         for tissue, (low, high) in tissues.items():
-            ratios = [signals[modality][tissue] / WHITE[modality] for signals in drawn]
+            dark = tissue in DARKER_THAN_EDEMA.get(modality, ())
+            ratios = [
+                signals[modality][tissue] / (signals[modality]["ED"] if dark else WHITE[modality])
+                for signals in drawn
+            ]
             assert low - 1e-9 <= min(ratios) < low + 0.2 * (high - low)
             assert high - 0.2 * (high - low) < max(ratios) <= high + 1e-9
+
+
+def test_a_core_is_darker_than_its_edema_on_t1_whatever_is_drawn() -> None:
+    for seed in range(200):
+        signals = draw_signals(seed)
+        for modality in ("T1", "T1ce"):
+            edema = signals[modality]["ED"]
+            assert all(signals[modality][core] < 0.93 * edema for core in ("NCR", "NET"))
+
+
+def test_mottling_alone_never_looks_like_enhancement() -> None:
+    """A core mottled on T1ce is mottled alike on T1; other contrasts have mottling of their own."""
+    shape, _, axes = make_grid(3.0)
+    half, none = np.full(shape, 0.5, np.float32), np.zeros(shape, np.float32)
+    tumor = Tumor(half, half, none, none)
+    box = (slice(None), slice(None), slice(None))
+    tissues = Tissues(none, none, none, none, none)
+    scene = Scene(tissues, half > 0, none, none, none, tumor, box)
+    most = []
+    for seed in range(8):
+        images = {name: np.ones(shape, np.float32) for name in MODALITIES}
+        roughen(seed, images, scene, axes)
+        share = images["T1ce"] / images["T1"]
+        assert share.std() < 0.06
+        assert share.max() < 1.35
+        most.append((images["T2"] / images["T1"]).std())
+    assert max(most) > 0.15
 
 
 def test_the_scanner_variant_keeps_its_own_bias_small() -> None:

@@ -17,11 +17,11 @@ Box = tuple[slice, slice, slice]
 
 RATIOS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "T1": {
-        "CSF": (0.15, 0.45), "GM": (0.62, 0.92), "NCR": (0.30, 0.80), "NET": (0.45, 0.85),
+        "CSF": (0.15, 0.45), "GM": (0.62, 0.92), "NCR": (0.50, 0.80), "NET": (0.62, 0.88),
         "ED": (0.58, 0.93), "ET": (0.55, 0.98), "vessel": (0.3, 0.9), "dura": (0.3, 1.0),
     },
     "T1ce": {
-        "CSF": (0.15, 0.45), "GM": (0.66, 1.05), "NCR": (0.28, 0.90), "NET": (0.45, 0.92),
+        "CSF": (0.15, 0.45), "GM": (0.66, 1.05), "NCR": (0.48, 0.85), "NET": (0.62, 0.92),
         "ED": (0.58, 0.97), "ET": (1.20, 2.40), "vessel": (1.3, 3.2), "dura": (0.8, 2.4),
     },
     "T2": {
@@ -33,7 +33,15 @@ RATIOS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "ED": (1.15, 2.30), "ET": (1.05, 1.95), "vessel": (0.2, 0.9), "dura": (0.3, 1.6),
     },
 }  # fmt: skip
-"""Signal of each tissue relative to white matter, lowest and highest, per modality."""
+"""Signal of each tissue, lowest and highest, per modality: relative to white matter, or to edema
+where :data:`DARKER_THAN_EDEMA` says so."""
+
+DARKER_THAN_EDEMA = {"T1": ("NCR", "NET"), "T1ce": ("NCR", "NET")}
+"""Core that does not enhance is darker than the edema around it on T1, with contrast agent too.
+
+A rater draws the core along what is dark on T1 (Menze et al. 2015, doi:10.1109/TMI.2014.2377694);
+a core whose gray values are drawn apart from its edema's could not be told from it.
+"""
 
 WHITE = {"T1": 0.85, "T1ce": 0.80, "T2": 0.45, "FLAIR": 0.50}
 """Signal of white matter before the scanner's own scale."""
@@ -64,6 +72,8 @@ def draw_signals(seed: int) -> dict[str, dict[str, float]]:
             tissue: white * float(generator.uniform(low, high))
             for tissue, (low, high) in RATIOS[modality].items()
         }
+        for tissue in DARKER_THAN_EDEMA.get(modality, ()):
+            signals[modality][tissue] *= signals[modality]["ED"] / white
         signals[modality]["WM"] = white
     return signals
 
@@ -136,11 +146,14 @@ def roughen(seed: int, images: dict[str, Array], scene: Scene, axes: Axes) -> No
     grains = [smooth_noise(generator, float(generator.uniform(1.8, 4.0))) for _ in range(2)]
     coarse: list[Field] = [smooth_noise(generator, float(generator.uniform(2.5, 6))) for _ in "ab"]
     sampled = [grain.on(axes) for grain in grains]
+    mottling: dict[str, NDArray[np.float64]] = {}
     for modality in MODALITIES:
         image = images[modality]
         a, b = generator.uniform(-0.035, 0.035, 2)
         image *= 1 + np.float32(a) * sampled[0] + np.float32(b) * sampled[1]
-        weights = generator.uniform(-0.16, 0.16, 2)
+        mottling[modality] = generator.uniform(-0.16, 0.16, 2)
+        # What is brighter on T1ce than on T1 enhances: a core that does not has T1's mottling.
+        weights = mottling["T1" if modality == "T1ce" else modality]
         if scene.tumor is not None and scene.box is not None:
             t, box = scene.tumor, scene.box
             near = (axes[0][box[0]], axes[1][box[1]], axes[2][box[2]])
