@@ -144,7 +144,7 @@ def test_slices_go_through_the_tumor_largest_first(tmp_path: Path, made: list[An
     assert [case.grade for case in train] == [0, 1, 0]
     case = study(1)
     assert case.truth is not None
-    areas = Placement.fit(case.shape, case.affine).to_ras(case.truth > 0).sum((0, 1))
+    areas = Placement.fit(case.shape, case.affine).turn(case.truth > 0).sum((0, 1))
     expected = Preprocessing.from_dict(settings.preprocessing).prepare(
         case, slice_index=int(areas.argmax())
     )

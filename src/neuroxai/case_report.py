@@ -122,11 +122,12 @@ def picture_of(
     """Return a case and its maps on the RAS+ grid, ready to be drawn."""
     used = {channel for m in maps for channel in m.channels if m.channels != ("all",)}
     scan = scan_of(case, placement, prediction, used)
+    upright = placement.upright
     heats = [
         HeatMap(
             method=m.explanation.method,
             title=m.explanation.title,
-            values=placement.to_ras(m.volume()),
+            values=upright.turn(m.volume()),
             signed=m.explanation.signed,
             channels=("",) if m.channels == ("all",) else m.channels,
         )
@@ -144,19 +145,20 @@ def scan_of(
     """Return a case on the RAS+ grid, with the modalities that are ``used``, or all of them."""
     names = [name for name in case.volumes if name in used] or list(case.volumes)
     labels = prediction.labels if prediction is not None else None
+    upright = placement.upright
     return Scan(
         name=case.name,
-        modalities={name: placement.to_ras(case.volumes[name]) for name in names},
+        modalities={name: upright.turn(case.volumes[name]) for name in names},
         spacing=spacing_ras(placement),
-        prediction=placement.to_ras(labels) if labels is not None else None,
-        truth=placement.to_ras(case.truth) if case.truth is not None else None,
+        prediction=upright.turn(labels) if labels is not None else None,
+        truth=upright.turn(case.truth) if case.truth is not None else None,
         slice_only=placement.slice_index,
     )
 
 
 def spacing_ras(placement: Placement) -> tuple[float, float, float]:
     """Return the voxel size in mm along X, Y, Z."""
-    x, y, z = np.linalg.norm(placement.ras_affine[:3, :3], axis=0)
+    x, y, z = np.linalg.norm(placement.upright.turned_affine[:3, :3], axis=0)
     return float(x), float(y), float(z)
 
 

@@ -14,6 +14,7 @@ from neuroxai.case_report import peak_memory_mb, scan_of
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
 from neuroxai.core.layers import Layer
 from neuroxai.data.nifti import write_nifti
+from neuroxai.data.placement import Placement
 from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
 from neuroxai.inspection.shares import mass_shares
@@ -98,20 +99,22 @@ class InspectionReport:
         affine = seen.layer_affine(found.layer)
         values = found.activations[0].float().numpy()
         cells = values[..., None] if values.ndim == 3 else values
+        upright = Placement.fit(cells.shape[1:], affine)
+        drawn = upright.turn(cells)
         pages: list[Path] = []
         part = f"desc-filters-{word(found.layer.name)}"
         for target, importance in found.importance.items():
             index = axial_slice(self.scan, [], target)[0]
-            through = seen.cell_of(found.layer, index)
+            through = seen.cell_at(upright, index)
             pictures = [
-                FilterPicture(k, cells[k, :, :, through], float(importance[0, k]))
+                FilterPicture(k, drawn[k, :, :, through], float(importance[0, k]))
                 for k in found.ranked(target)
             ]
             pages += draw_filters(
                 pictures,
                 self.results.folder / f"{self.stem}_label-{word(target)}_{part}",
                 title=f"{seen.case.name}  ·  target {target}  ·  filters of {found.layer.name}",
-                pixel=(float(np.linalg.norm(affine[:3, 0])), float(np.linalg.norm(affine[:3, 1]))),
+                pixel=(upright.spacing[0], upright.spacing[1]),
                 facts={
                     "model": seen.model["name"],
                     "filters": str(len(cells)),
@@ -207,7 +210,7 @@ class InspectionReport:
         self, shown: PatientMap, layer: Layer, index: int, shares: Mapping[str, Any]
     ) -> FlowPanel:
         seen = self.inspection
-        volume = shown.placement.to_ras(shown.volume()[0])
+        volume = shown.placement.upright.turn(shown.volume()[0])
         picture: NDArray[Any] = np.ascontiguousarray(volume[:, :, index])
         lines: tuple[str, ...] = ("no evidence for it",)
         if shares["positive"] is not None:

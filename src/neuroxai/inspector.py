@@ -16,6 +16,7 @@ from neuroxai.core.layers import Layer, layer_grid
 from neuroxai.core.spatial import spatial_shape, upsample
 from neuroxai.core.target import Class, Outputs, Region, Target
 from neuroxai.data.case import REGIONS, Case, region
+from neuroxai.data.placement import Placement
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.explainer import as_target, choose_device, describe_model, outputs_of, prepare
 from neuroxai.inspection.filters import LayerFilters, filters
@@ -88,13 +89,12 @@ class Inspection:
         affine: NDArray[np.float64] = self.prepared.placement.network_affine @ cells
         return affine
 
-    def cell_of(self, layer: Layer, index: int) -> int:
-        """Return the axial cell of a layer's grid that holds the scan's slice ``index``."""
-        if len(layer.shape) < 4:
-            return 0
-        cells = layer.shape[3]
-        inside = index - self.prepared.placement.start[2]
-        return min(max(inside * cells // self.grid[2], 0), cells - 1)
+    def cell_at(self, cells: Placement, index: int) -> int:
+        """Return the axial cell, of cells turned to RAS+, that holds the scan's slice ``index``."""
+        scan = self.prepared.placement.upright.turned_affine
+        along = np.linalg.solve(cells.turned_affine, scan)[2]
+        nearest = int(np.floor(along[2] * index + along[3] + 0.5))
+        return min(max(nearest, 0), cells.turned_shape[2] - 1)
 
     def patient_map(self, target: TargetFlow, layer: Layer) -> PatientMap:
         """Return a layer's map on the patient's own grid, ready to be saved."""

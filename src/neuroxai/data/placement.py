@@ -18,9 +18,10 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class Placement:
     """Where the network's grid lies in the patient's.
 
-    Three exact steps: axes permuted and flipped to RAS+ (X to the patient's right, Y to the
-    front, Z to the head), one axial slice taken for a 2D network, and a crop or pad per axis.
-    Nothing is resampled, so the way back is exact.
+    Three exact steps: axes permuted and flipped to the network's orientation (RAS+ unless it was
+    trained otherwise: X to the patient's right, Y to the front, Z to the head), one axial slice
+    taken for a 2D network, and a crop or pad per axis. Nothing is resampled, so the way back is
+    exact.
 
     Attributes
     ----------
@@ -33,11 +34,11 @@ class Placement:
     flips
         For X, Y, Z whether it runs against that axis.
     start
-        Per network axis the RAS index of its first voxel; negative where padding comes first.
+        Per network axis the turned index of its first voxel; negative where padding comes first.
     size
         The network's grid ``*S``: three numbers, or two for an axial slice.
     slice_index
-        The axial slice's index along Z, or None in 3D.
+        The axial slice's index along Z, counted in RAS+, or None in 3D.
 
     Examples
     --------
@@ -67,8 +68,14 @@ class Placement:
         start: Sequence[int] | None = None,
         size: Sequence[int] | None = None,
         slice_index: int | None = None,
+        orientation: str | None = "RAS",
     ) -> Placement:
-        """Turn a grid to RAS+ and crop or pad it to ``size`` from ``start`` (default: as it is).
+        """Turn a grid and crop or pad it to ``size`` from ``start`` (default: as it is).
+
+        Parameters
+        ----------
+        orientation
+            Where the network's axes point, as ``RAS`` or ``LPS``; None leaves them as stored.
 
         Raises
         ------
@@ -76,7 +83,7 @@ class Placement:
             If the affine is singular or the slice lies outside.
         """
         i, j, k = (int(n) for n in shape)
-        axes, flips = _orientation(np.asarray(affine, dtype=np.float64))
+        axes, flips = _orientation(np.asarray(affine, dtype=np.float64), orientation)
         whole = tuple((i, j, k)[axis] for axis in axes)
         if slice_index is not None:
             if not 0 <= slice_index < whole[2]:
@@ -96,13 +103,13 @@ class Placement:
         )
 
     @property
-    def ras_shape(self) -> tuple[int, int, int]:
+    def turned_shape(self) -> tuple[int, int, int]:
         """The patient's grid, turned: ``(X, Y, Z)``."""
         x, y, z = (self.shape[axis] for axis in self.axes)
         return x, y, z
 
     @property
-    def ras_affine(self) -> NDArray[np.float64]:
+    def turned_affine(self) -> NDArray[np.float64]:
         """``(4, 4)``, index in the turned volume to mm in the same world space."""
         turn = np.zeros((4, 4))
         turn[3, 3] = 1
@@ -118,16 +125,21 @@ class Placement:
         shift[: len(self.start), 3] = self.start
         if self.slice_index is not None:
             shift[2, 3] = self.slice_index
-        return self.ras_affine @ shift
+        return self.turned_affine @ shift
 
     @property
     def spacing(self) -> tuple[float, ...]:
         """Voxel size in mm along the network's axes."""
-        columns = np.linalg.norm(self.ras_affine[:3, :3], axis=0)
+        columns = np.linalg.norm(self.turned_affine[:3, :3], axis=0)
         return tuple(float(mm) for mm in columns[: len(self.size)])
 
-    def to_ras(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Turn ``(..., I, J, K)`` to RAS+ ``(..., X, Y, Z)``, C-contiguous.
+    @property
+    def upright(self) -> Placement:
+        """The same patient's grid, only turned to RAS+: what is drawn, whatever the network saw."""
+        return Placement.fit(self.shape, self.affine)
+
+    def turn(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Turn ``(..., I, J, K)`` to the orientation, ``(..., X, Y, Z)``, C-contiguous.
 
         Raises
         ------
@@ -140,7 +152,7 @@ class Placement:
         order = (*range(lead), *(lead + axis for axis in self.axes))
         return np.ascontiguousarray(array.transpose(order)[self._steps()])
 
-    def from_ras(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
+    def turn_back(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
         """Turn ``(..., X, Y, Z)`` back to the patient's ``(..., I, J, K)``.
 
         Raises
@@ -148,8 +160,10 @@ class Placement:
         CaseError
             If the array does not lie on the turned grid.
         """
-        if array.shape[-3:] != self.ras_shape:
-            raise CaseError(f"an array of shape {array.shape} is not on the grid {self.ras_shape}")
+        if array.shape[-3:] != self.turned_shape:
+            raise CaseError(
+                f"an array of shape {array.shape} is not on the grid {self.turned_shape}"
+            )
         lead = array.ndim - 3
         order = (*range(lead), *(lead + self.axes.index(axis) for axis in range(3)))
         return np.ascontiguousarray(array[self._steps()].transpose(order))
@@ -162,13 +176,13 @@ class Placement:
         CaseError
             If the volume does not lie on the patient's grid.
         """
-        turned = self.to_ras(volume)
+        turned = self.turn(volume)
         return self.crop(
             turned if self.slice_index is None else turned[..., self.slice_index], fill
         )
 
     def crop(self, turned: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
-        """Crop or pad what is turned to RAS+ already, ``(..., X, Y, Z)`` or a slice of it."""
+        """Crop or pad what is turned already, ``(..., X, Y, Z)`` or a slice of it."""
         lead = turned.shape[: turned.ndim - len(self.size)]
         cut: NDArray[Scalar] = np.full((*lead, *self.size), fill, dtype=turned.dtype)
         inside, taken = self._overlap()
@@ -188,19 +202,19 @@ class Placement:
             raise CaseError(
                 f"an array of shape {array.shape} is not on the network's grid {self.size}"
             )
-        whole = np.full((*array.shape[:-dimension], *self.ras_shape), fill, dtype=array.dtype)
+        whole = np.full((*array.shape[:-dimension], *self.turned_shape), fill, dtype=array.dtype)
         inside, taken = self._overlap()
         plane: NDArray[Scalar] = whole if self.slice_index is None else whole[..., self.slice_index]
         plane[inside] = array[taken]
-        return self.from_ras(whole)
+        return self.turn_back(whole)
 
     def describe(self) -> dict[str, Any]:
         """Return all of it as plain numbers and lists, for a JSON sidecar."""
         return {
             "patient_shape": list(self.shape),
             "patient_affine": self.affine.tolist(),
-            "ras_axes_from": list(self.axes),
-            "ras_axes_flipped": list(self.flips),
+            "axes_from": list(self.axes),
+            "axes_flipped": list(self.flips),
             "network_start": list(self.start),
             "network_size": list(self.size),
             "axial_slice": self.slice_index,
@@ -212,7 +226,7 @@ class Placement:
     def _overlap(self) -> tuple[Any, Any]:
         """Return what both grids share, as indices into the turned volume and the network's."""
         inside, taken = [], []
-        for n, first, s in zip(self.ras_shape, self.start, self.size, strict=False):
+        for n, first, s in zip(self.turned_shape, self.start, self.size, strict=False):
             low = min(max(first, 0), n)
             high = max(min(first + s, n), low)
             inside.append(slice(low, high))
@@ -229,18 +243,19 @@ def crop_start(length: int, size: int, low: int, high: int) -> int:
     Examples
     --------
     >>> crop_start(240, 192, 60, 180), crop_start(240, 192, 10, 180), crop_start(155, 160, 0, 155)
-    (24, 10, -3)
+    (24, 10, -2)
     """
-    start = (length - size) // 2
     if size >= length:
-        return start
+        # As MONAI pads: what is odd goes to the end.
+        return -((size - length) // 2)
+    start = (length - size) // 2
     if high - low > size:
         return min(max((low + high - size) // 2, 0), length - size)
     return min(max(start, high - size), low)
 
 
 def _orientation(
-    affine: NDArray[np.float64],
+    affine: NDArray[np.float64], orientation: str | None
 ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     import nibabel as nib
 
@@ -250,7 +265,11 @@ def _orientation(
         or np.linalg.matrix_rank(affine[:3, :3]) < 3
     ):
         raise CaseError("the affine is singular or not finite, so voxels have no place in the body")
-    ornt = nib.io_orientation(affine)
+    if orientation is None:
+        return (0, 1, 2), (False, False, False)
+    ornt = nib.orientations.ornt_transform(
+        nib.io_orientation(affine), nib.orientations.axcodes2ornt(tuple(orientation))
+    )
     of_axis = [int(world) for world in ornt[:, 0]]
     x, y, z = (of_axis.index(world) for world in range(3))
     return (x, y, z), (bool(ornt[x, 1] < 0), bool(ornt[y, 1] < 0), bool(ornt[z, 1] < 0))

@@ -27,7 +27,7 @@ __all__ = [
     "truth_on_network_grid",
 ]
 
-INTENSITIES = ("zscore_minmax", "zscore", "none")
+INTENSITIES = ("zscore_minmax", "zscore", "zscore_nonzero", "none")
 """Known ways of normalizing intensities."""
 
 _PAPER_SIZE = (192, 224, 160)
@@ -66,11 +66,11 @@ class Preprocessing:
         z = clip((v − μ) / σ, −clip, clip)        zscore
         x = (z − min z) / (max z − min z)         zscore_minmax, the paper's (§2.2)
 
-    The background becomes exactly 0 in both. Without the clip a z-score before a min–max scaling
-    is a mathematical no-op; with it a few bright vessels cannot press the brain into the dark.
+    The background becomes exactly 0 in both. ``zscore_nonzero`` is a ``zscore`` over the voxels
+    where the modality itself is not zero. Without the clip a z-score before a min–max scaling is a
+    mathematical no-op; with it a few bright vessels cannot press the brain into the dark.
 
-    In space: turned to RAS+ by flips and axis permutations, then cropped or padded. Nothing is
-    resampled.
+    In space: turned by flips and axis permutations, then cropped or padded. Nothing is resampled.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Preprocessing:
     intensity
         One of :data:`INTENSITIES`.
     size
-        3D: the upper bound per RAS axis; each axis gets the least multiple of ``divisor`` that
+        3D: the upper bound per turned axis; each axis gets the least multiple of ``divisor`` that
         holds the scan, but not more. None sets no bound. 2D: exactly this size.
     plane
         None for 3D, ``axial`` for a 2D network on slices of the same.
@@ -89,6 +89,8 @@ class Preprocessing:
         In standard deviations; None does not clip.
     spacing_mm
         Smallest and largest voxel edge the network was trained on; others bring a warning.
+    orientation
+        Where the network's axes point, as ``RAS`` or ``LPS``; None takes scans as they are stored.
 
     Raises
     ------
@@ -107,12 +109,13 @@ class Preprocessing:
     """
 
     modalities: tuple[str, ...]
-    intensity: Literal["zscore_minmax", "zscore", "none"] = "zscore_minmax"
+    intensity: Literal["zscore_minmax", "zscore", "zscore_nonzero", "none"] = "zscore_minmax"
     size: tuple[int, ...] | None = _PAPER_SIZE
     plane: Literal["axial"] | None = None
     divisor: int = 32
     clip: float | None = 5.0
     spacing_mm: tuple[float, float] | None = None
+    orientation: str | None = "RAS"
 
     def __post_init__(self) -> None:
         for name in ("modalities", "size", "spacing_mm"):
@@ -137,6 +140,10 @@ class Preprocessing:
             self, "size", sizes,
         )  # fmt: skip
         _require(self.clip is None or _is_positive(self.clip), self, "clip", "null or above 0")
+        _require(
+            self.orientation == "RAS" or (not flat and _is_orientation(self.orientation)),
+            self, "orientation", "'RAS' for slices, else three letters, as 'LPS', or null",
+        )  # fmt: skip
         spacing = self.spacing_mm
         ordered = _are(spacing, _is_positive, 2) and list(spacing or ()) == sorted(spacing or ())
         _require(spacing is None or ordered, self, "spacing_mm", "null or [smallest, largest]")
@@ -193,7 +200,7 @@ class Preprocessing:
             If the case lacks a modality, a volume is empty, constant or not finite inside the
             brain, or no slice can be chosen.
         """
-        turn = Placement.fit(case.shape, case.affine)
+        turn = Placement.fit(case.shape, case.affine, orientation=self.orientation)
         volumes = self._volumes(case, turn)
         brain: NDArray[np.bool_] = np.logical_or.reduce([v != 0 for v in volumes.values()])
         warnings = self._oddities(case, turn, brain)
@@ -209,7 +216,7 @@ class Preprocessing:
         index = None if self.plane is None else choose_slice(case, slice_index, mask, brain)
         shown = brain if index is None else brain[..., index]
         start, size = self._box(shown)
-        placement = Placement.fit(case.shape, case.affine, start, size, index)
+        placement = Placement.fit(case.shape, case.affine, start, size, index, self.orientation)
         lost = int(shown.sum() - placement.crop(shown).sum())
         if lost:
             warnings.append(
@@ -232,7 +239,7 @@ class Preprocessing:
             )
         volumes = {}
         for name in dict.fromkeys(self.modalities):
-            volume = turn.to_ras(np.asarray(case.volumes[name]))
+            volume = turn.turn(np.asarray(case.volumes[name]))
             bad = int(volume.size - np.isfinite(volume).sum())
             if bad:
                 raise CaseError(f"{case.name}: {name} holds {bad} voxels that are NaN or infinite")
@@ -265,11 +272,13 @@ class Preprocessing:
         self, what: str, volume: NDArray[np.float32], brain: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], float]:
         """Return the volume and what zero intensity became."""
+        if self.intensity == "zscore_nonzero":
+            brain = volume != 0
         values = volume[brain].astype(np.float64)
-        if values.min() == values.max():
+        if not values.size or values.min() == values.max():
+            gray = values[0] if values.size else 0
             raise CaseError(
-                f"{what} is constant ({values[0]:g}) inside the brain, it shows nothing; "
-                "check the export"
+                f"{what} is constant ({gray:g}) inside the brain, it shows nothing; check the export"
             )
         if self.intensity == "none":
             return volume, 0.0
@@ -346,6 +355,15 @@ def _are(values: object, kind: Callable[[object], bool], count: int | None = Non
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_orientation(value: object) -> bool:
+    pairs = ("LR", "PA", "IS")
+    return value is None or (
+        isinstance(value, str)
+        and len(value) == 3
+        and all(sum(letter in pair for letter in value) == 1 for pair in pairs)
+    )
 
 
 def _is_count(value: object) -> bool:

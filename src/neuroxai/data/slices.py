@@ -34,7 +34,7 @@ def largest_slice(mask: NDArray[Any], affine: NDArray[np.float64]) -> int:
     >>> largest_slice(mask, np.eye(4)), largest_slice(mask, np.diag([1.0, 1, -1, 1]))
     (3, 1)
     """
-    area = Placement.fit(mask.shape, affine).to_ras(mask != 0).sum(axis=(0, 1))
+    area = Placement.fit(mask.shape, affine).turn(mask != 0).sum(axis=(0, 1))
     if not area.any():
         raise CaseError("there is no tumor to choose a slice by; name the slice instead")
     return int(area.argmax())

@@ -7,18 +7,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.errors import MissingExtraError
+from neuroxai.core.errors import CaseError
+from neuroxai.data.atlas import tissue_priors
+from neuroxai.data.bias_field import without_bias_field
 from neuroxai.data.case import Case
 from neuroxai.data.case_labels import read_case_labels
+from neuroxai.data.placement import Placement
 
 TISSUES = ("CSF", "GM", "WM")
 """Tissues of the brain, in the order of their numbers 1, 2, 3 in a tissue file."""
 
-KNOWN, SEGMENTED = "known of the phantom", "a mixture of three Gaussians on T1"
+KNOWN = "known of the phantom"
+SEGMENTED = "T1 without its bias field, three Gaussians, MNI152 as prior"
 """Where tissues come from, as reports say it."""
 
-_QUANTILES = 10_000
-"""Points of the distribution that a mixture is fitted to, the same however the file is turned."""
+_STEPS = 100
+_DOUBT = 0.02
+"""Added to every share of the prior: the average brain rules nothing out."""
 
 
 def tissues_of(case: Case) -> tuple[NDArray[np.uint8] | None, str | None]:
@@ -27,9 +32,9 @@ def tissues_of(case: Case) -> tuple[NDArray[np.uint8] | None, str | None]:
     Raises
     ------
     CaseError
-        If a file of a synthetic cohort is damaged.
+        If a file of a synthetic cohort is damaged, or the tissues cannot be told.
     MissingExtraError
-        If they must be segmented, and scikit-learn is not installed.
+        If they must be segmented, and SimpleITK or nilearn is not installed.
     """
     known = known_tissues(case)
     if known is not None:
@@ -60,12 +65,17 @@ def known_tissues(case: Case) -> NDArray[np.uint8] | None:
 
 
 def segment_tissues(case: Case) -> NDArray[np.uint8] | None:
-    """Tell fluid, gray and white matter apart by their brightness on T1, ``(I, J, K)``.
+    r"""Tell fluid, gray and white matter apart on T1, ``(I, J, K)``: 1 CSF, 2 GM, 3 WM, 0 the rest.
 
-    scikit-learn fits a mixture of three Gaussians to the T1 of the brain without the tumor; from
-    dark to bright they are 1 CSF, 2 GM, 3 WM, and 0 is the rest. Neither neighbors nor the coil's
-    field are modeled: good enough to ask whether a filter follows a tissue, not to measure one.
-    ``benchmarks/tissues.py`` measures it on phantoms.
+    N4 takes out the coil's uneven brightness, an affine transform lays MNI152 on the brain without
+    its tumor, and expectation maximization fits three Gaussians whose shares at voxel v are the
+    template's, :math:`\pi_k(v)`:
+
+    .. math:: k(v) = \arg\max_k \pi_k(v) \, \mathcal{N}(x_v; \mu_k, \sigma_k^2)
+
+    Good enough to ask whether a filter follows a tissue, not to measure one: neighbors are not
+    modeled. ``benchmarks/tissues.py`` measures it on phantoms. A pure function of the case, the
+    same however its file is turned.
 
     Returns
     -------
@@ -74,8 +84,15 @@ def segment_tissues(case: Case) -> NDArray[np.uint8] | None:
 
     Raises
     ------
+    CaseError
+        If the brain and the template do not come together.
     MissingExtraError
-        If scikit-learn is not installed.
+        If SimpleITK or nilearn is not installed.
+
+    References
+    ----------
+    Van Leemput et al. 1999, doi:10.1109/42.811270 (the model); Tustison et al. 2010,
+    doi:10.1109/TMI.2010.2046908 (N4).
 
     Examples
     --------
@@ -85,28 +102,55 @@ def segment_tissues(case: Case) -> NDArray[np.uint8] | None:
     >>> bool((found[white] == 3).mean() > 0.7)
     True
     """
-    try:
-        from sklearn.mixture import GaussianMixture
-    except ImportError as error:
-        raise MissingExtraError("Tissue segmentation", "tissues", "scikit-learn") from error
-
     within = case.brain()
     if case.truth is not None:
         within &= case.truth == 0
-    values = case.volumes["T1"][within].astype(np.float64)
-    if not values.size or values.min() == values.max():
+    t1 = case.volumes["T1"]
+    if not within.any() or t1[within].min() == t1[within].max():
         return None
+    # All steps see one orientation, so that rounding is the same however the file is turned.
+    upright = Placement.fit(case.shape, case.affine)
+    try:
+        found = _segment(upright.turn(t1), upright.turn(within), upright.turned_affine)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise CaseError(
+            f"{case.name}: its tissues cannot be told from the T1 ({reason}); give them as masks, "
+            "or leave them out (--no-tissues)"
+        ) from error
+    return upright.turn_back(found)
+
+
+def _segment(
+    t1: NDArray[np.float32], within: NDArray[np.bool_], affine: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    even = without_bias_field(t1, within, affine)
+    priors = tissue_priors(even, within, affine)[:, within].astype(np.float64) + _DOUBT
+    values = even[within].astype(np.float64)
     quarter, middle, rest = np.quantile(values, (0.25, 0.5, 0.75))
-    # Vessels and rims are many times as bright as tissue and would claim a Gaussian of their own.
-    values = ((values - middle) / max(rest - quarter, 1e-9)).clip(-6, 6)[:, None]
-    points = np.quantile(values, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)[:, None]
-    # About the shares of fluid, gray and white matter in a skull-stripped brain.
-    starts = np.quantile(values, (0.08, 0.35, 0.80))[:, None]
-    mixture = GaussianMixture(
-        len(TISSUES), means_init=starts, reg_covar=1e-3, max_iter=200, random_state=0
-    ).fit(points)
-    number = np.empty(len(TISSUES), dtype=np.uint8)
-    number[np.argsort(mixture.means_[:, 0])] = range(1, len(TISSUES) + 1)
-    tissues = np.zeros(case.shape, dtype=np.uint8)
-    tissues[within] = number[mixture.predict(values)]
-    return tissues
+    # Vessels and rims are many times as bright as tissue and would widen its Gaussian.
+    values = ((values - middle) / max(rest - quarter, 1e-9)).clip(-6, 6)
+    shares, means = _three_gaussians(values, priors / priors.sum(axis=0))
+    if not means[0] < means[1] < means[2]:
+        raise RuntimeError("fluid, gray and white matter do not follow from dark to bright")
+    found = np.zeros(t1.shape, dtype=np.uint8)
+    found[within] = shares.argmax(axis=0) + 1
+    return found
+
+
+def _three_gaussians(
+    values: NDArray[np.float64], priors: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit a Gaussian for each row of ``priors (3, N)``; return the shares ``(3, N)`` and means."""
+    shares, means = priors, np.zeros(len(priors))
+    for _ in range(_STEPS):
+        weights = shares.sum(axis=1)
+        means = shares @ values / weights
+        squares = (values - means[:, None]) ** 2
+        variances = (shares * squares).sum(axis=1) / weights + 1e-3
+        scaled = squares / (-2 * variances[:, None])
+        likely = priors * np.exp(scaled - scaled.max(axis=0)) / np.sqrt(variances[:, None])
+        before, shares = shares, likely / likely.sum(axis=0)
+        if np.abs(shares - before).mean() < 1e-4:
+            break
+    return shares, means

@@ -328,7 +328,7 @@ def _slices(
     truth = case.truth
     if case.grade not in job.classes or truth is None or not truth.any():
         return np.empty((0, 0, 0, 0), np.float16), np.empty((0, 0, 0), np.uint8)
-    areas = Placement.fit(case.shape, case.affine).to_ras(truth > 0).sum(axis=(0, 1))
+    areas = Placement.fit(case.shape, case.affine).turn(truth > 0).sum(axis=(0, 1))
     # The largest, then others spread evenly over those nearly as large: at a tumor's ends its core
     # is out of sight, and with it what tells the grade.
     large = np.flatnonzero(areas >= 0.7 * areas.max())

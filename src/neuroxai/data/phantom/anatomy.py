@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuroxai.core.errors import MissingExtraError
 from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smooth_noise, stream
+from neuroxai.data.template import load_mni152
 
 CENTER_MNI = np.array([0.0, -17.0, 6.0])
 """The template point, in mm, that lies in the middle of the field of view."""
@@ -43,26 +41,11 @@ def _load() -> Template:
     ------
     MissingExtraError
         If nilearn, which carries the template, is not installed.
-
-    References
-    ----------
-    Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033
     """
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from nilearn import datasets
-    except ImportError as error:
-        raise MissingExtraError("The synthetic cohort", "phantom", "nilearn") from error
-    images: list[Any] = [
-        datasets.load_mni152_template(resolution=1),
-        datasets.load_mni152_gm_template(resolution=1),
-        datasets.load_mni152_wm_template(resolution=1),
-    ]
-    affine = np.asarray(images[0].affine, dtype=np.float64)
-    t1, gray, white = (np.asarray(image.dataobj, dtype=np.float32) for image in images)
+    brain = load_mni152(1, "The synthetic cohort", "phantom")
+    affine, t1, gray, white = brain.affine, brain.t1, brain.gray, brain.white
     # Every second voxel is enough for a distance, and eight times faster.
     coarse = gaussian_filter((t1 > 0.05).astype(np.float32)[::2, ::2, ::2], 0.5)
     inside = coarse > 0.5

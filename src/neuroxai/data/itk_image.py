@@ -1,0 +1,71 @@
+"""Volumes as SimpleITK wants them: axes reversed, millimeters in LPS+."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import MissingExtraError
+
+_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def load_itk() -> Any:
+    """Return the SimpleITK module.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise MissingExtraError("Tissue segmentation", "tissues", "SimpleITK") from error
+    return SimpleITK
+
+
+def itk_image(data: NDArray[Any], affine: NDArray[np.float64]) -> Any:
+    """Return a volume ``(I, J, K)`` with its place in the body as an ITK image.
+
+    Parameters
+    ----------
+    data
+        Floats, or booleans, which become 0 and 1.
+    affine
+        ``(4, 4)``, voxel index to millimeters in RAS+; a shear is lost.
+
+    Examples
+    --------
+    >>> image = itk_image(np.zeros((4, 5, 6)), np.diag([2.0, 1.0, 3.0, 1.0]))
+    >>> image.GetSize(), image.GetSpacing()
+    ((4, 5, 6), (2.0, 1.0, 3.0))
+    """
+    kind = np.uint8 if data.dtype == bool else np.float32
+    image = load_itk().GetImageFromArray(np.ascontiguousarray(data.astype(kind).T))
+    placed = _TO_LPS @ affine
+    spacing = np.linalg.norm(placed[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(placed[:3, 3].tolist())
+    image.SetDirection((placed[:3, :3] / spacing).ravel().tolist())
+    return image
+
+
+def itk_array(image: Any) -> NDArray[np.float32]:
+    """Return an ITK image's values ``(I, J, K)``."""
+    return np.asarray(load_itk().GetArrayFromImage(image), dtype=np.float32).T
+
+
+def shrunk(image: Any, voxel: float) -> Any:
+    """Return every n-th voxel of an image, so that they lie ``voxel`` mm apart or a little more.
+
+    Examples
+    --------
+    >>> shrunk(itk_image(np.zeros((40, 50, 6)), np.diag([1.0, 2.0, 5.0, 1.0])), 4.0).GetSize()
+    (10, 25, 6)
+    """
+    factors = [math.ceil(voxel / size) for size in image.GetSpacing()]
+    return load_itk().Shrink(image, factors)
