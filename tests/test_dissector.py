@@ -22,7 +22,7 @@ from neuroxai.data.phantom import write_cohort
 from neuroxai.dissection_report import write_dissection
 from neuroxai.dissector import Dissected, dissect
 from neuroxai.models.card import Card
-from neuroxai.models.checkpoint import Model
+from neuroxai.models.model import Model
 
 SHAPE = (28, 40, 24)
 

@@ -22,7 +22,7 @@ from neuroxai.core.target import Class
 from neuroxai.inspection import filters
 from neuroxai.inspection_report import InspectionReport
 from neuroxai.inspector import inspect
-from neuroxai.models.checkpoint import load_model
+from neuroxai.models.loading import load_model
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters
 from neuroxai.results import Results
 

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from monai.networks.nets import DynUNet
+from torch import Tensor, nn
+from torch.nn import functional
 
 from networks import SHAPES, explain, image, make, relative
 from neuroxai.core.errors import MethodError
+from neuroxai.core.probe import Asks
 from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.explainer import explain as explain_all
 from neuroxai.methods import make_method
-from neuroxai.methods.baselines import BASELINES, BLUR_FRACTION, baseline_image, gaussian_blur
+from neuroxai.methods.baselines import (
+    BASELINES,
+    BLUR_FRACTION,
+    baseline_image,
+    gaussian_blur,
+    path_start,
+)
 from neuroxai.methods.completeness import completeness
+from neuroxai.methods.guided_integrated_gradients import GuidedIntegratedGradients
+from neuroxai.methods.integrated_gradients import IntegratedGradients
+from neuroxai.models.deepseg import DeepSeg
 
 DIMS = pytest.mark.parametrize("dims", [2, 3])
 
@@ -132,3 +145,69 @@ def test_a_tolerance_out_of_reach_is_told() -> None:
     got = explain(method, make("segmenter"), image())
     assert got.diagnostics["nodes"] == 600, "twice as many would be over the limit"
     assert "over the tolerance" in got.notes[0]
+
+
+def contrast_network() -> nn.Module:
+    """A small U-Net with instance norms, as nnU-Net's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return DynUNet(3, 2, 3, [3, 3, 3], [1, 2, 2], [2, 2], filters=[4, 8, 16]).train(  # type: ignore[no-any-return]
+            mode=False
+        )
+
+
+def smooth_image(samples: int = 1) -> Tensor:
+    drawn = torch.rand(samples, 2, 16, 24, 20, generator=torch.Generator().manual_seed(3))
+    return functional.avg_pool3d(drawn, 3, 1, 1)
+
+
+def test_a_path_from_zero_says_nothing_of_a_network_with_instance_norms() -> None:
+    network, x = contrast_network(), smooth_image()
+    maps = {
+        name: explain_all(network, x, IntegratedGradients(baseline=name, steps=2), 1)
+        for name in ("zero", "auto", "blur")
+    }
+    found = {name: m["integrated_gradients"] for name, m in maps.items()}
+    assert found["zero"].diagnostics["completeness_gap"][0] > 0.8
+    assert found["auto"].diagnostics["completeness_gap"][0] <= 0.05
+    assert found["auto"].diagnostics["baselines"] == ["blur"]
+    assert found["auto"].diagnostics["nodes"] > 2
+    assert any("contrast, not to brightness" in note for note in found["auto"].notes)
+    assert found["blur"].diagnostics["nodes"] == 2
+    guided = explain_all(network, x, GuidedIntegratedGradients(steps=4), 1)
+    note = guided["guided_integrated_gradients"].notes
+    assert any("contrast, not to brightness" in each for each in note)
+
+
+def test_other_networks_start_at_zero_as_in_the_paper() -> None:
+    network, x = DeepSeg(2, 3, filters=2, depth=2).eval(), smooth_image(2)
+    auto, zero = (
+        explain_all(network, x, IntegratedGradients(baseline=name, steps=3), 1)[
+            "integrated_gradients"
+        ]
+        for name in ("auto", "zero")
+    )
+    assert torch.equal(auto.values, zero.values)
+    assert auto.diagnostics["baselines"] == ["zero", "zero"]
+    assert auto.notes == zero.notes
+
+
+def test_each_sample_starts_where_it_must() -> None:
+    """Two samples of which one has contrast only in the network's eyes."""
+
+    class Mixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            bright = x.mean(dim=(1, 2, 3))
+            contrast = torch.sign(bright)
+            kind = (x[:, 0, 0, 0] > 5).to(x)
+            return torch.stack([bright, kind * contrast + (1 - kind) * bright], dim=1)
+
+    x = torch.rand(2, 1, 8, 6, generator=torch.Generator().manual_seed(1)) + 0.5
+    x[1, 0, 0, 0] = 6000.0
+    network = Mixed()
+    probe = WholeVolume(network, Class(1))
+    with probe.at(x, Asks()):
+        start = path_start("auto", probe, x, torch.Generator().manual_seed(0))
+    assert start.names == ("zero", "blur")
+    assert not start.image[0].any()
+    assert torch.equal(start.image[1:], gaussian_blur(x[1:], BLUR_FRACTION))

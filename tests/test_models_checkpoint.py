@@ -219,7 +219,7 @@ def test_files_that_carry_code_are_not_even_opened(tmp_path: Path, suffix: str) 
 
 
 def test_names_that_lead_nowhere_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="neither a folder"):
+    with pytest.raises(ModelError, match="neither a shipped network"):
         load_model("deepseg-fantom")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ModelError, match="is a file"):

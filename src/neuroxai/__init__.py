@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from neuroxai.data.phantom import make_phantom
     from neuroxai.explainer import Explanations, explain, predict
     from neuroxai.methods import METHODS
-    from neuroxai.models.checkpoint import Model, load_model
+    from neuroxai.models.loading import load_model
+    from neuroxai.models.model import Model
     from neuroxai.patient_map import PatientMap
 
 _HOME = {
@@ -33,14 +34,14 @@ _HOME = {
     "Explanations": "explainer",
     "METHODS": "methods",
     "Mask": "core.restriction",
-    "Model": "models.checkpoint",
+    "Model": "models.model",
     "NeuroXAIError": "core.errors",
     "Outputs": "core.target",
     "PatientMap": "patient_map",
     "Predicted": "core.target",
     "Region": "core.target",
     "explain": "explainer",
-    "load_model": "models.checkpoint",
+    "load_model": "models.loading",
     "make_phantom": "data.phantom",
     "predict": "explainer",
     "read_case": "data.brats",

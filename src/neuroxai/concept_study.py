@@ -20,7 +20,7 @@ from neuroxai.data.concepts import concept_masks
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.data.tissues import tissues_of
 from neuroxai.explainer import outputs_of, prepare
-from neuroxai.models.checkpoint import Model
+from neuroxai.models.model import Model
 
 Own = Callable[[Case], Mapping[str, NDArray[np.generic]]]
 """A user's own masks of a case, by name."""

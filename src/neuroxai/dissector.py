@@ -22,7 +22,7 @@ from neuroxai.explainer import choose_device, describe_model
 from neuroxai.inspection.ablation import switched_off
 from neuroxai.inspection.control import randomized
 from neuroxai.inspection.dissection import BAU, Dissection, Match
-from neuroxai.models.checkpoint import Model
+from neuroxai.models.model import Model
 from neuroxai.prediction import read_output
 
 Report = Callable[[str, float, float], None]

@@ -34,7 +34,8 @@ from neuroxai.data.preprocessing import Prepared, Preprocessing
 from neuroxai.lesion import Lesion
 from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method
-from neuroxai.models.checkpoint import DEFAULT_MODEL, Model, load_model
+from neuroxai.models.loading import DEFAULT_MODEL, load_model
+from neuroxai.models.model import Model
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
 
@@ -208,7 +209,7 @@ def explain(
         for name, explanation in explanations.items()
     }
     prediction = read_output(output, outputs, subject, prepared.placement)
-    warnings = (*subject.warnings, *prepared.warnings)
+    warnings = (*subject.warnings, *prepared.warnings, *model.notes)
     return Explanations(maps, refused, output.cpu(), shared_seconds, prediction, warnings)
 
 
@@ -230,7 +231,7 @@ def outputs_of(model: Model) -> Outputs:
     activation: Literal["softmax", "sigmoid"] = (
         "sigmoid" if card.activation == "sigmoid" else "softmax"
     )
-    return Outputs(card.classes, card.regions, activation)
+    return Outputs(card.classes, card.regions, activation, key=model.output_key)
 
 
 def describe_model(model: Model) -> dict[str, str]:

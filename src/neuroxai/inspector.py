@@ -21,7 +21,7 @@ from neuroxai.data.preprocessing import Prepared
 from neuroxai.explainer import as_target, choose_device, describe_model, outputs_of, prepare
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
-from neuroxai.models.checkpoint import Model
+from neuroxai.models.model import Model
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
 

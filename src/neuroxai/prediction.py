@@ -129,10 +129,31 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
     if output.dim() == 2:
         chances = outputs.probabilities(output)[0].tolist()
         return Prediction(case, placement, dict(zip(outputs.names, chances, strict=True)), None)
-    indices = _class_indices(outputs.names)
-    winner = output[0].argmax(dim=0).cpu()
-    labels = torch.tensor(indices, dtype=torch.uint8)[winner].numpy()
+    labels = _labels(output[0].detach(), outputs).cpu().numpy()
     return Prediction(case, placement, {}, placement.to_patient(labels))
+
+
+def _labels(output: Tensor, outputs: Outputs) -> Tensor:
+    """Return indices into ``CLASSES``, ``(*S)`` uint8, of an output ``(K, *S)``.
+
+    Of exclusive classes the strongest counts. Of regions, which overlap, every voxel above one
+    half, the inner ones last: what is WT but not TC is edema, what is TC but not ET is necrosis,
+    as BraTS numbers them.
+    """
+    if set(outputs.names) <= set(REGIONS):
+        likely = outputs.probabilities(output[None])[0] > 0.5
+        labels = torch.zeros(output.shape[1:], dtype=torch.uint8, device=output.device)
+        for name, rest in (("WT", "ED"), ("TC", "NCR"), ("ET", "ET")):
+            if name in outputs.names:
+                labels[likely[outputs.names.index(name)]] = CLASSES.index(rest)
+        return labels
+    indices = torch.tensor(_class_indices(outputs.names), dtype=torch.uint8, device=output.device)
+    strongest = output.max(dim=0)
+    labels = indices[strongest.indices]
+    if outputs.activation == "sigmoid":
+        chance = outputs.probabilities(strongest.values[None, None])[0, 0]
+        labels = torch.where(chance > 0.5, labels, 0)
+    return labels
 
 
 def _class_indices(names: tuple[str, ...]) -> list[int]:

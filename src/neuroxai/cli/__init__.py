@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from neuroxai.cli.convert import convert
 from neuroxai.cli.demo import demo
 from neuroxai.cli.dissect import dissect
 from neuroxai.cli.explain import explain
 from neuroxai.cli.inspect import inspect
 from neuroxai.cli.methods import methods
+from neuroxai.cli.models import models
 from neuroxai.cli.phantom import phantom
 from neuroxai.cli.predict import predict
 from neuroxai.cli.train import train
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 for command in (explain, inspect, dissect, predict, train, phantom, methods, demo):
     app.command()(command)
+app.add_typer(models, name="models")
+app.add_typer(convert, name="convert")
 
 
 def _print_version(wanted: bool) -> None:

@@ -38,6 +38,9 @@ Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the firs
 def dissect(
     cohort: Cohort,
     model: options.ModelName = "deepseg-phantom",
+    weights: options.WeightsFile = None,
+    card: options.CardFile = None,
+    trust: options.Trust = False,
     mask: Masks = None,
     tissues: Tissues = True,
     cases: Limit = None,
@@ -57,11 +60,11 @@ def dissect(
     from neuroxai.data.mask_files import MaskFiles
     from neuroxai.dissection_report import write_dissection
     from neuroxai.dissector import dissect as run
-    from neuroxai.models.checkpoint import load_model
+    from neuroxai.models.loading import load_model
     from neuroxai.results import results_folder
 
     tune_allocator()
-    loaded = load_model(model)
+    loaded = load_model(model, weights=weights, card=card, trust=trust)
     own = MaskFiles(options.parse_pairs(mask, "--mask", "lesion=masks/{case}_lesion.nii.gz"))
     folders = find_cases(cohort)[:cases]
     if not folders:

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from neuroxai.case_report import CaseReport
     from neuroxai.explainer import Watcher
     from neuroxai.methods.base import Method
-    from neuroxai.models.checkpoint import Model
+    from neuroxai.models.model import Model
 
 
 def explain(
     case: options.CasePath = None,
     file: options.File = None,
     model: options.ModelName = "deepseg-phantom",
+    weights: options.WeightsFile = None,
+    card: options.CardFile = None,
+    trust: options.Trust = False,
     method: options.Methods = None,
     target: options.Targets = None,
     layer: options.Layer = None,
@@ -36,13 +39,13 @@ def explain(
     from neuroxai.core.target import named_target
     from neuroxai.explainer import explain as run
     from neuroxai.explainer import outputs_of
-    from neuroxai.models.checkpoint import load_model
+    from neuroxai.models.loading import load_model
     from neuroxai.results import Results, results_folder
 
     started = time.perf_counter()
     tune_allocator()
     made = _methods(method or ["all"], layer, parameter)
-    loaded = load_model(model)
+    loaded = load_model(model, weights=weights, card=card, trust=trust)
     outputs = outputs_of(loaded)
     words = target or _default_targets(loaded)
     targets = [named_target(word, outputs) for word in words]

@@ -27,6 +27,9 @@ def inspect(
     case: options.CasePath = None,
     file: options.File = None,
     model: options.ModelName = "deepseg-phantom",
+    weights: options.WeightsFile = None,
+    card: options.CardFile = None,
+    trust: options.Trust = False,
     target: options.Targets = None,
     filters: Filters = None,
     nifti: Nifti = False,
@@ -42,12 +45,12 @@ def inspect(
     from neuroxai.inspection_report import InspectionReport
     from neuroxai.inspector import every_target
     from neuroxai.inspector import inspect as run
-    from neuroxai.models.checkpoint import load_model
+    from neuroxai.models.loading import load_model
     from neuroxai.results import Results, results_folder
 
     started = time.perf_counter()
     tune_allocator()
-    loaded = load_model(model)
+    loaded = load_model(model, weights=weights, card=card, trust=trust)
     outputs = outputs_of(loaded)
     targets = [named_target(each, outputs) for each in target] if target else every_target(outputs)
     study = options.read_one_case(case, file, layout, loaded)

@@ -12,7 +12,7 @@ from neuroxai.core.errors import CaseError, MethodError
 
 if TYPE_CHECKING:
     from neuroxai.data.case import Case
-    from neuroxai.models.checkpoint import Model
+    from neuroxai.models.model import Model
 
 CasePath = Annotated[
     Path | None,
@@ -28,7 +28,25 @@ LayoutName = Annotated[
     str | None, typer.Option("--layout", help="Label numbering, e.g. brats2021; told from names.")
 ]
 ModelName = Annotated[
-    str, typer.Option("--model", help="A shipped network's name or a checkpoint folder.")
+    str,
+    typer.Option(
+        "--model",
+        help="A shipped network's name, a checkpoint folder, a MONAI bundle's folder, or "
+        "package.module:factory.",
+    ),
+]
+WeightsFile = Annotated[
+    Path | None, typer.Option("--weights", help="A factory's weights, a safetensors file.")
+]
+CardFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--card",
+        help="What a factory's network expects and returns; default: card.json beside its weights.",
+    ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the expressions in a bundle's configuration: code.")
 ]
 Methods = Annotated[
     list[str] | None,

@@ -9,6 +9,9 @@ def predict(
     case: options.CasePath = None,
     file: options.File = None,
     model: options.ModelName = "deepseg-phantom",
+    weights: options.WeightsFile = None,
+    card: options.CardFile = None,
+    trust: options.Trust = False,
     layout: options.LayoutName = None,
     slice_index: options.Slice = None,
     device: options.Device = "auto",
@@ -22,12 +25,12 @@ def predict(
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.explainer import describe_model
     from neuroxai.explainer import predict as run
-    from neuroxai.models.checkpoint import load_model
+    from neuroxai.models.loading import load_model
     from neuroxai.results import results_folder, write_json
 
     tune_allocator()
     console = Console(stderr=True)
-    loaded = load_model(model)
+    loaded = load_model(model, weights=weights, card=card, trust=trust)
     study = options.read_one_case(case, file, layout, loaded)
     with console.status(f"{study.name}: asking {loaded.card.name} ..."):
         prediction = run(loaded, study, slice_index=slice_index, device=device)

@@ -9,18 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
-"""The field's names, in the order BraTS lists them."""
+from neuroxai.core.vocabulary import CLASSES, MODALITIES, REGIONS
 
-CLASSES = ("background", "NCR", "ED", "ET", "RC")
-"""Tissue classes by index: necrosis, edema, enhancing tumor, resection cavity."""
-
-REGIONS: Mapping[str, tuple[str, ...]] = {
-    "WT": ("NCR", "ED", "ET"),
-    "TC": ("NCR", "ET"),
-    "ET": ("ET",),
-}
-"""Nested tumor regions as sets of classes: whole tumor, tumor core, enhancing tumor."""
+__all__ = ["CLASSES", "MODALITIES", "REGIONS", "Case", "Grade", "Layout", "Source", "region"]
 
 Grade = Literal["HGG", "LGG"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ __all__ = [
     "truth_on_network_grid",
 ]
 
-INTENSITIES = ("zscore_minmax", "zscore", "zscore_nonzero", "none")
+Intensity = Literal["zscore_minmax", "zscore", "zscore_nonzero", "minmax", "none"]
+INTENSITIES = get_args(Intensity)
 """Known ways of normalizing intensities."""
 
 _PAPER_SIZE = (192, 224, 160)
@@ -67,7 +68,8 @@ class Preprocessing:
         x = (z − min z) / (max z − min z)         zscore_minmax, the paper's (§2.2)
 
     The background becomes exactly 0 in both. ``zscore_nonzero`` is a ``zscore`` over the voxels
-    where the modality itself is not zero. Without the clip a z-score before a min–max scaling is a
+    where the modality itself is not zero, ``minmax`` scales the whole image, air included, to 0 to
+    1. Without the clip a z-score before a min–max scaling is a
     mathematical no-op; with it a few bright vessels cannot press the brain into the dark.
 
     In space: turned by flips and axis permutations, then cropped or padded. Nothing is resampled.
@@ -109,7 +111,7 @@ class Preprocessing:
     """
 
     modalities: tuple[str, ...]
-    intensity: Literal["zscore_minmax", "zscore", "zscore_nonzero", "none"] = "zscore_minmax"
+    intensity: Intensity = "zscore_minmax"
     size: tuple[int, ...] | None = _PAPER_SIZE
     plane: Literal["axial"] | None = None
     divisor: int = 32
@@ -277,11 +279,12 @@ class Preprocessing:
         values = volume[brain].astype(np.float64)
         if not values.size or values.min() == values.max():
             gray = values[0] if values.size else 0
-            raise CaseError(
-                f"{what} is constant ({gray:g}) inside the brain, it shows nothing; check the export"
-            )
+            raise CaseError(f"{what} is constant ({gray:g}) inside the brain; check the export")
         if self.intensity == "none":
             return volume, 0.0
+        if self.intensity == "minmax":
+            low, high = float(volume.min()), float(volume.max())
+            return (volume - np.float32(low)) / np.float32(high - low), -low / (high - low)
         mean, deviation = float(values.mean()), float(values.std())
         bound = math.inf if self.clip is None else float(self.clip)
         z = np.clip((values - mean) / deviation, -bound, bound)

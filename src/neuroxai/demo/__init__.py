@@ -29,7 +29,8 @@ from neuroxai.demo.sections import (
 from neuroxai.explainer import Watcher, explain
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.base import Method
-from neuroxai.models.checkpoint import DEFAULT_MODEL, Model, load_model
+from neuroxai.models.loading import DEFAULT_MODEL, load_model
+from neuroxai.models.model import Model
 from neuroxai.render.page import write_page
 from neuroxai.results import Results, write_json
 from neuroxai.training import train

@@ -13,7 +13,7 @@ from neuroxai.dissection_report import write_dissection
 from neuroxai.dissector import Dissected, Effect, dissect
 from neuroxai.inspection_report import InspectionReport
 from neuroxai.inspector import inspect
-from neuroxai.models.checkpoint import DEFAULT_MODEL, load_model
+from neuroxai.models.loading import DEFAULT_MODEL, load_model
 from neuroxai.render.page import Figure, Section, Table
 from neuroxai.results import Results
 

@@ -10,7 +10,8 @@ from neuroxai.case_report import CaseReport
 from neuroxai.data.case import Case
 from neuroxai.explainer import Explanations
 from neuroxai.methods import METHODS
-from neuroxai.models.checkpoint import DEFAULT_MODEL, Model
+from neuroxai.models.loading import DEFAULT_MODEL
+from neuroxai.models.model import Model
 from neuroxai.render.page import Figure, Section, Table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,6 +13,11 @@ from neuroxai.core.probe import Probe
 from neuroxai.core.spatial import per_sample
 
 BASELINES = ("zero", "black", "blur", "mean", "noise")
+AUTO = "auto"
+"""``zero``, or ``blur`` where a path from zero says nothing."""
+
+_EARLY = 1e-3
+_JUMP = 0.25
 
 BLUR_FRACTION = 0.1
 """Standard deviation of the blur, as a fraction of each axis."""
@@ -65,11 +72,71 @@ def baseline_image(
     raise MethodError(f"baseline {baseline!r} is unknown: {suggestion(baseline, BASELINES)}")
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the paths of a batch begin.
+
+    Attributes
+    ----------
+    image
+        The baseline, of the input's shape.
+    names
+        What was chosen for every sample, if it was chosen.
+    notes
+        Why.
+    """
+
+    image: Tensor
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def jumped(self) -> bool:
+        """Whether zero would have been a bad beginning for any sample."""
+        return "blur" in self.names
+
+
+def path_start(
+    baseline: str | Tensor, probe: Probe, x: Tensor, generator: torch.Generator
+) -> Start:
+    r"""Return the baseline of a path method; ``auto`` looks at the network first.
+
+    A network with instance norms answers to contrast and not to brightness: of the way from a zero
+    image to :math:`x` its score goes nearly all in the first thousandth, where no gradient is
+    taken, and what adds up afterwards says nothing. Where
+
+    .. math:: |S(10^{-3} x) - S(0)| > 0.25 \, |S(x) - S(0)|
+
+    the path starts at the strongly smoothed image instead, which has the same brightness and no
+    detail; each sample for itself.
+
+    Raises
+    ------
+    MethodError
+        As :func:`baseline_image`.
+    """
+    if isinstance(baseline, Tensor) or baseline != AUTO:
+        return Start(baseline_image(baseline, probe, x, generator))
+    zero = torch.zeros_like(x)
+    at_zero, early, whole = (probe.score(point) for point in (zero, _EARLY * x, x))
+    jump = (early - at_zero).abs() > _JUMP * (whole - at_zero).abs()
+    names = tuple("blur" if jumps else "zero" for jumps in jump.tolist())
+    if not bool(jump.any()):
+        return Start(zero, names)
+    image = torch.where(per_sample(jump, x), gaussian_blur(x, BLUR_FRACTION), zero)
+    return Start(image, names, (
+        "the network answers to contrast, not to brightness: from a zero image to this one its "
+        "score goes a quarter of the way or more in the first thousandth, so the path starts at "
+        "the blurred image",
+    ))  # fmt: skip
+
+
 def check_baseline(method: str, baseline: str | Tensor) -> None:
     """Refuse a baseline that has no such name."""
-    if isinstance(baseline, str) and baseline not in BASELINES:
+    known = (AUTO, *BASELINES)
+    if isinstance(baseline, str) and baseline not in known:
         raise MethodError(
-            f"{method}: baseline {baseline!r} is unknown: {suggestion(baseline, BASELINES)}"
+            f"{method}: baseline {baseline!r} is unknown: {suggestion(baseline, known)}"
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe import Probe
 from neuroxai.methods.base import Method, require
-from neuroxai.methods.baselines import baseline_image, check_baseline
+from neuroxai.methods.baselines import AUTO, check_baseline, path_start
 from neuroxai.methods.completeness import completeness
 
 _CLOSE = 1e-9
@@ -41,7 +41,7 @@ class GuidedIntegratedGradients(Method):
         Half width of the corridor, as a fraction of the path; 1 removes it, 0 gives integrated
         gradients with the left rule.
     baseline
-        See :func:`~neuroxai.methods.baselines.baseline_image`.
+        ``auto``, a name, or a tensor, as for integrated gradients.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class GuidedIntegratedGradients(Method):
     steps: int = 200
     fraction: float = 0.25
     max_distance: float = 0.02
-    baseline: str | Tensor = "zero"
+    baseline: str | Tensor = AUTO
 
     def __post_init__(self) -> None:
         check_baseline(self.name, self.baseline)
@@ -86,18 +86,20 @@ class GuidedIntegratedGradients(Method):
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Walk every sample's own path; the gradients of a batch are taken together."""
-        baseline = baseline_image(self.baseline, probe, x, generator)
+        start = path_start(self.baseline, probe, x, generator)
         paths = [
-            _Path(b, i, self.fraction, self.max_distance) for b, i in zip(baseline, x, strict=True)
+            _Path(b, i, self.fraction, self.max_distance)
+            for b, i in zip(start.image, x, strict=True)
         ]
         for step in range(self.steps):
             point = torch.stack([path.point() for path in paths])
             for path, gradient in zip(paths, probe.gradient(point), strict=True):
                 path.advance(gradient, (step + 1) / self.steps)
         values = torch.stack([path.attribution() for path in paths])
-        diagnostics = completeness(probe, values, x, baseline)
+        diagnostics = completeness(probe, values, x, start.image)
         diagnostics["moving_features"] = [path.features for path in paths]
-        return Attribution(values, diagnostics)
+        diagnostics["baselines"] = list(start.names)
+        return Attribution(values, diagnostics, start.notes)
 
 
 class _Path:

@@ -13,13 +13,15 @@ from neuroxai.core.errors import suggestion
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe import Probe
 from neuroxai.methods.base import Method, require
-from neuroxai.methods.baselines import baseline_image, check_baseline
+from neuroxai.methods.baselines import AUTO, check_baseline, path_start
 from neuroxai.methods.completeness import completeness, worst
 
 RULES = ("midpoint", "gauss_legendre", "left", "right", "trapezoid")
 
 MAX_NODES = 1024
 """Where refinement towards a tolerance ends."""
+
+_ROUGH_TOLERANCE, _ROUGH_NODES = 0.05, 256
 
 
 def quadrature(rule: str, n: int) -> tuple[list[float], list[float]]:
@@ -74,10 +76,12 @@ class IntegratedGradients(Method):
         ``midpoint`` (default: along the path a trained ReLU network is rough, and high-order
         rules do worse), ``gauss_legendre``, ``left``, ``right``, ``trapezoid``.
     baseline
-        ``zero``, ``black``, ``blur``, ``mean``, ``noise`` or a tensor; see
-        :func:`~neuroxai.methods.baselines.baseline_image`.
+        ``auto`` (the paper's ``zero``, or ``blur`` where a path from zero says nothing; see
+        :func:`~neuroxai.methods.baselines.path_start`), ``zero``, ``black``, ``blur``, ``mean``,
+        ``noise`` or a tensor; see :func:`~neuroxai.methods.baselines.baseline_image`.
     tolerance
-        Doubles the nodes until the completeness gap is under it, up to 1024.
+        Doubles the nodes until the completeness gap is under it, up to 1024. Where ``auto`` chose
+        ``blur``, whose path is rough, it is 5 % unless told, and the nodes end at 256.
 
     Examples
     --------
@@ -97,7 +101,7 @@ class IntegratedGradients(Method):
 
     steps: int = 32
     rule: str = "midpoint"
-    baseline: str | Tensor = "zero"
+    baseline: str | Tensor = AUTO
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
@@ -122,17 +126,27 @@ class IntegratedGradients(Method):
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Integrate, and refine until the tolerance is met."""
-        baseline = baseline_image(self.baseline, probe, x, generator)
+        start = path_start(self.baseline, probe, x, generator)
+        tolerance, most = self.tolerance, MAX_NODES
+        if tolerance is None and start.jumped:
+            tolerance, most = _ROUGH_TOLERANCE, max(_ROUGH_NODES, self.steps)
         nodes = self.steps
         while True:
-            values = (x - baseline) * self._mean_gradient(probe, x, baseline, nodes)
-            diagnostics = completeness(probe, values, x, baseline)
+            values = (x - start.image) * self._mean_gradient(probe, x, start.image, nodes)
+            diagnostics = completeness(probe, values, x, start.image)
             gap = worst(diagnostics["completeness_gap"])
-            if self.tolerance is None or gap <= self.tolerance or 2 * nodes > MAX_NODES:
+            if tolerance is None or gap <= tolerance or 2 * nodes > most:
                 break
             nodes *= 2
         diagnostics["nodes"] = nodes
-        return Attribution(values, diagnostics, tuple(self._notes(diagnostics, gap)))
+        diagnostics["baselines"] = list(start.names)
+        notes = list(start.notes)
+        if tolerance is not None and gap > tolerance:
+            notes.append(
+                f"the completeness gap stays at {gap:.1%} with {nodes} nodes, "
+                f"over the tolerance of {tolerance:.1%}"
+            )
+        return Attribution(values, diagnostics, tuple(notes))
 
     def _mean_gradient(self, probe: Probe, x: Tensor, baseline: Tensor, nodes: int) -> Tensor:
         """Return the weighted mean of the gradients at the path's nodes."""
@@ -147,12 +161,3 @@ class IntegratedGradients(Method):
             for weight, gradient in zip(weights[start : start + batch], gradients, strict=True):
                 mean += weight * gradient
         return mean
-
-    def _notes(self, diagnostics: dict[str, object], gap: float) -> list[str]:
-        notes = []
-        if self.tolerance is not None and gap > self.tolerance:
-            notes.append(
-                f"the completeness gap stays at {gap:.1%} with {diagnostics['nodes']} nodes, "
-                f"over the tolerance of {self.tolerance:.1%}"
-            )
-        return notes

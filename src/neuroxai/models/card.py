@@ -133,17 +133,50 @@ def read_card(path: Path) -> Card:
     ModelError
         If the file is missing, unreadable, too large or not a card.
     """
+    return Card.from_json(_text(path), source=path)
+
+
+def read_description(path: Path, *, architecture: str) -> Card:
+    """Read what a network of the user's own expects and returns.
+
+    A card of which only ``task``, ``modalities``, ``classes``, ``activation`` and
+    ``preprocessing`` must be there; the weights need no hash.
+
+    Raises
+    ------
+    ModelError
+        Naming ``path`` and the key that is missing, unknown or of the wrong kind.
+    """
+    try:
+        found = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: holds a {type(found).__name__}, expected a JSON object")
+    for key in ("task", "modalities", "classes", "activation", "preprocessing"):
+        if key not in found:
+            raise ModelError(f"{path}: the key {key!r} is missing; say it")
+    whole: dict[str, Any] = {
+        "name": architecture.rpartition(":")[2], "arguments": {}, "regions": {}, "training": {},
+        "metrics": {}, "weights_sha256": "0" * 64, "weights_dtype": "float32",
+        "license": "unknown", "use": USE, "format": FORMAT,
+        **found, "architecture": architecture,
+    }  # fmt: skip
+    return Card.from_json(json.dumps(whole), source=path)
+
+
+def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
             raise ModelError(f"{path}: {path.stat().st_size} bytes, expected a card of under 1 MB")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ModelError(
-            f"{path}: no such file; a checkpoint folder holds model.safetensors and card.json"
+            f"{path}: no such file; beside model.safetensors it says what the network expects and "
+            "returns"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from error
-    return Card.from_json(text, source=path)
 
 
 def _unchecked(found: dict[str, Any]) -> Card:

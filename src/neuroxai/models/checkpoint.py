@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,51 +17,22 @@ from torch import Tensor, nn
 from neuroxai.core.errors import ModelError, OutputError, suggestion
 from neuroxai.models.card import Card, read_card
 from neuroxai.models.deepseg import DeepSeg
+from neuroxai.models.model import Model
 from neuroxai.models.resnet import ResNet50
+from neuroxai.models.resnet50v2 import ResNet50V2
+from neuroxai.models.weights import fit, read_weights
 
-ARCHITECTURES: Mapping[str, type[nn.Module]] = {"deepseg": DeepSeg, "resnet50": ResNet50}
+ARCHITECTURES: Mapping[str, type[nn.Module]] = {
+    "deepseg": DeepSeg,
+    "resnet50": ResNet50,
+    "resnet50v2": ResNet50V2,
+}
 """The networks a card may name; nothing else is ever built from a file."""
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
-DEFAULT_MODEL = "deepseg-phantom"
 
 _SHIPPED = Path(__file__).parent / "shipped"
-_CARRY_CODE = {
-    ".pth",
-    ".pt",
-    ".pkl",
-    ".pickle",
-    ".ckpt",
-    ".h5",
-    ".hdf5",
-    ".keras",
-    ".bin",
-    ".joblib",
-}
-_LARGEST = 4 * 1024**3
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A network ready to be used and explained, and its card.
-
-    Attributes
-    ----------
-    network
-        In evaluation state, on the CPU, in float32; it returns logits.
-    card
-        What it expects and returns.
-    folder
-        Where it was loaded from.
-    weights_sha256
-        Hash of the weight file, for the provenance of every map.
-    """
-
-    network: nn.Module
-    card: Card
-    folder: Path
-    weights_sha256: str
 
 
 def shipped_models() -> tuple[str, ...]:
@@ -70,8 +40,13 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(card.parent.name for card in _SHIPPED.glob(f"*/{CARD}")))
 
 
-def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
-    """Load a shipped network by name, or a checkpoint by the path of its folder.
+def shipped_folder(name: str) -> Path:
+    """Return the folder of a network that comes with the package."""
+    return _SHIPPED / name
+
+
+def read_checkpoint(folder: Path) -> Model:
+    """Load a checkpoint folder.
 
     The weights must have the hash that the card pins, exactly the network's names and shapes, and
     finite values; float16 is widened to float32. Nothing in the folder is ever executed.
@@ -81,22 +56,19 @@ def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL) -> Model:
     ModelError
         Naming the file and what is wrong with it.
     """
-    folder = _find(name_or_path)
     card = read_card(folder / CARD)
-    weights = folder / WEIGHTS
-    payload = _read_weights(weights)
-    sha256 = hashlib.sha256(payload).hexdigest()
-    if sha256 != card.weights_sha256:
+    source = folder / WEIGHTS
+    weights = read_weights(source)
+    if weights.sha256 != card.weights_sha256:
         raise ModelError(
-            f"{weights}: sha256 is {sha256[:12]}…, the card pins {card.weights_sha256[:12]}…: "
-            "the file is damaged or belongs to another card"
+            f"{source}: sha256 is {weights.sha256[:12]}…, the card pins "
+            f"{card.weights_sha256[:12]}…: the file is damaged or belongs to another card"
         )
-    state = _parse(payload, weights)
     with torch.random.fork_rng(devices=[]):  # starting weights are drawn, and then replaced
         network = build_network(card.architecture, card.arguments, source=folder / CARD)
-    _fit(network, state, weights)
+    fit(network, weights.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
-    return Model(network=network, card=card, folder=folder, weights_sha256=sha256)
+    return Model(network=network, card=card, folder=folder, weights_sha256=weights.sha256)
 
 
 def save_checkpoint(
@@ -127,7 +99,7 @@ def save_checkpoint(
     state = {name: _narrow(name, value, dtype) for name, value in network.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
         twin = build_network(card.architecture, card.arguments, source="card")
-    _fit(twin, state, "the network to save")
+    fit(twin, state, "the network to save")
     payload: bytes = save(state)
     card = dataclasses.replace(
         card, weights_sha256=hashlib.sha256(payload).hexdigest(), weights_dtype=dtype
@@ -151,78 +123,6 @@ def build_network(
         raise ModelError(
             f"{source}: {architecture} cannot be built from {json.dumps(dict(arguments))} ({error})"
         ) from error
-
-
-def _find(name_or_path: str | os.PathLike[str]) -> Path:
-    """Return the checkpoint folder meant by a shipped name or a path."""
-    text = os.fspath(name_or_path)
-    shipped = shipped_models()
-    if text in shipped:
-        return _SHIPPED / text
-    path = Path(text)
-    if path.suffix.lower() in _CARRY_CODE:
-        raise ModelError(
-            f"{path}: files of the kind {path.suffix} can carry code and are not read; load it "
-            "where you trust it and convert it with neuroxai.models.checkpoint.save_checkpoint"
-        )
-    if path.is_dir():
-        return path
-    if path.is_file() and path.name in (WEIGHTS, CARD):
-        return path.parent
-    if path.is_file():
-        raise ModelError(f"{path}: is a file, expected a folder with {WEIGHTS} and {CARD}")
-    hint = suggestion(text, shipped) if shipped else "this installation ships no network"
-    raise ModelError(
-        f"{text}: neither a folder with {WEIGHTS} and {CARD} nor a shipped network; {hint}"
-    )
-
-
-def _read_weights(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise ModelError(
-                f"{path}: no such file; a checkpoint folder holds {WEIGHTS} and {CARD}"
-            )
-        if path.stat().st_size > _LARGEST:
-            raise ModelError(
-                f"{path}: {path.stat().st_size} bytes, more than a network should have"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _parse(payload: bytes, path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        state: dict[str, Tensor] = load(payload)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not a safetensors file ({error})") from error
-    return state
-
-
-def _fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load ``state`` into ``network`` if it fits exactly and is finite."""
-    expected = network.state_dict()
-    for name in expected:
-        if name not in state:
-            raise ModelError(f"{source}: the tensor {name!r} is missing")
-    for name, value in state.items():
-        if name not in expected:
-            raise ModelError(f"{source}: unknown tensor {name!r}; {suggestion(name, expected)}")
-        wanted = expected[name]
-        if value.shape != wanted.shape:
-            raise ModelError(
-                f"{source}: {name} has shape {tuple(value.shape)}, expected {tuple(wanted.shape)}"
-            )
-        allowed = (torch.float32, torch.float16) if wanted.is_floating_point() else (wanted.dtype,)
-        if value.dtype not in allowed:
-            raise ModelError(f"{source}: {name} is {value.dtype}, expected {allowed[0]}")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ModelError(f"{source}: {name} holds values that are not finite")
-    network.load_state_dict({name: value.to(expected[name]) for name, value in state.items()})
 
 
 def _narrow(name: str, value: Tensor, dtype: str) -> Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 
 from neuroxai.core.errors import ModelError
 from neuroxai.data.case import CLASSES, Case
-from neuroxai.models.checkpoint import Model
+from neuroxai.models.model import Model
 from neuroxai.prediction import dice, dice_of_counts
 from neuroxai.training.cases import Prepared
 

@@ -17,7 +17,9 @@ from torch import nn
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import ModelError, OutputError, TrainingError
 from neuroxai.models.card import Card, read_card
-from neuroxai.models.checkpoint import Model, build_network, load_model, save_checkpoint
+from neuroxai.models.checkpoint import build_network, save_checkpoint
+from neuroxai.models.loading import load_model
+from neuroxai.models.model import Model
 from neuroxai.training.cases import Prepared, Report, gather
 from neuroxai.training.config import Config, read_config
 from neuroxai.training.evaluate import (

@@ -1,0 +1,78 @@
+"""``neuroxai models``: which networks there are, and what a network is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from neuroxai.cli import options
+
+models = typer.Typer(help="List networks, and check one of yours.", no_args_is_help=True)
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the networks that come with the package."""
+    from rich.console import Console
+
+    from neuroxai.models.checkpoint import shipped_models
+    from neuroxai.models.loading import load_model
+
+    console = Console(highlight=False)
+    for name in shipped_models():
+        card = load_model(name).card
+        console.print(
+            f"[bold]{name}[/bold]  {card.task}, {', '.join(card.modalities)} → "
+            f"{', '.join(card.classes)}; {card.use}",
+            soft_wrap=True,
+        )
+
+
+@models.command()
+def check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --model elsewhere.")],
+    weights: options.WeightsFile = None,
+    card: options.CardFile = None,
+    trust: options.Trust = False,
+) -> None:
+    """Explain what a network expects and returns, and which methods apply to it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from neuroxai.data.preprocessing import Preprocessing
+    from neuroxai.model_check import check_model
+    from neuroxai.models.loading import load_model
+
+    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    said, console = loaded.card, Console(highlight=False)
+    with Console(stderr=True).status(f"trying {said.name} ..."):
+        found = check_model(loaded)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    recipe = Preprocessing.from_dict(said.preprocessing)
+    rows = {
+        "Network": f"{said.name}, {said.architecture}, read as a {loaded.kind}",
+        "Weights": f"{found.parameters:,} numbers, sha256 {loaded.weights_sha256[:16]}…",
+        "Task": said.task,
+        "Modalities": ", ".join(said.modalities),
+        "Outputs": f"{', '.join(said.classes)} by {said.activation}",
+        "Regions": "; ".join(f"{name} = {' + '.join(m)}" for name, m in said.regions.items()),
+        "Intensities": recipe.intensity,
+        "Orientation": recipe.orientation or "as stored",
+        "Sizes": f"multiples of {recipe.divisor}",
+        "Tried on": f"{_times(found.shape)} → {_times(found.output_shape)}",
+        "Layers": f"{found.layers} convolutions can be looked into",
+        "License": said.license,
+        "Use": said.use,
+    }
+    for name, value in rows.items():
+        table.add_row(name, value or "none")
+    console.print(table)
+    for note in loaded.notes:
+        console.print(f"Note: {note}", soft_wrap=True)
+    for method, reason in found.refused.items():
+        console.print(f"{method}: {'yes' if reason is None else f'no, {reason}'}", soft_wrap=True)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

@@ -1,0 +1,128 @@
+"""A MONAI configuration read as data: references are followed, expressions are not run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neuroxai.core.errors import ModelError
+
+_LARGEST = 4_000_000
+_DEEPEST = 40
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, too large, or holds something else.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ModelError(f"{path}: {path.stat().st_size} bytes, expected under 4 MB")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: holds a {type(found).__name__}, expected a JSON object")
+    return found
+
+
+class ConfigData:
+    """The tables of a bundle's configuration.
+
+    ``@name`` and ``@name::part`` (or ``#`` instead of ``::``) stand for another entry. A text that
+    begins with ``$`` is Python; with ``trust`` MONAI evaluates it, without it is refused by name.
+    ``%file::entry`` reads another file and is refused.
+
+    Parameters
+    ----------
+    tables
+        The configuration's entries.
+    source
+        Its file, for messages.
+    trust
+        Whether expressions may run.
+
+    Examples
+    --------
+    >>> data = ConfigData({"size": [8, 8], "inferer": {"roi_size": "@size"}}, Path("a.json"))
+    >>> data.get("inferer")
+    {'roi_size': [8, 8]}
+    """
+
+    def __init__(self, tables: Mapping[str, Any], source: Path, *, trust: bool = False) -> None:
+        self.source = source
+        self._tables = tables
+        self._trust = trust
+        self._parser: Any = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tables
+
+    def raw(self, name: str) -> Any:
+        """Return an entry as it is written, or None where there is none."""
+        return self._tables.get(name)
+
+    def get(self, name: str) -> Any:
+        """Return an entry with everything in it resolved, or None where there is none.
+
+        Raises
+        ------
+        ModelError
+            If it asks for an expression, a missing entry or another file, or never ends.
+        """
+        return self._resolve(self._tables.get(name), name, 0)
+
+    def _resolve(self, value: Any, place: str, depth: int) -> Any:
+        if depth > _DEEPEST:
+            raise ModelError(f"{self.source}: {place} refers to itself, or is nested too deep")
+        if isinstance(value, Mapping):
+            return {k: self._resolve(v, f"{place}::{k}", depth + 1) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self._resolve(v, f"{place}::{n}", depth + 1) for n, v in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        if value.startswith("$"):
+            return self._evaluated(value, place)
+        if value.startswith("%"):
+            raise ModelError(f"{self.source}: {place} is {value!r}, which reads another file")
+        if value.startswith("@"):
+            return self._resolve(self._entry(value[1:], place), place, depth + 1)
+        return value
+
+    def _entry(self, reference: str, place: str) -> Any:
+        found: Any = self._tables
+        for part in reference.replace("#", "::").split("::"):
+            try:
+                found = found[int(part)] if isinstance(found, list) else found[part]
+            except (KeyError, IndexError, ValueError, TypeError) as error:
+                raise ModelError(
+                    f"{self.source}: {place} refers to {reference!r}, which is not there"
+                ) from error
+        return found
+
+    def _evaluated(self, expression: str, place: str) -> Any:
+        if not self._trust:
+            raise ModelError(
+                f"{self.source}: {place} is the expression {expression!r}, which is code; "
+                "if you trust this bundle, load it with --trust (trust=True)"
+            )
+        from monai.bundle import ConfigParser
+
+        if self._parser is None:
+            self._parser = ConfigParser(dict(self._tables))
+        try:
+            return self._parser.get_parsed_content(place)
+        except Exception as error:
+            raise ModelError(
+                f"{self.source}: {place} is the expression {expression!r}, which fails ({error})"
+            ) from error

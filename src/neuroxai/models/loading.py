@@ -1,0 +1,83 @@
+"""One door for every kind of model a user may have."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from neuroxai.core.errors import ModelError, suggestion
+from neuroxai.models.checkpoint import (
+    CARD,
+    WEIGHTS,
+    read_checkpoint,
+    shipped_folder,
+    shipped_models,
+)
+from neuroxai.models.factory import read_factory
+from neuroxai.models.model import Model
+from neuroxai.models.monai_bundle import METADATA, read_bundle
+from neuroxai.models.weights import refuse_code
+
+DEFAULT_MODEL = "deepseg-phantom"
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    card: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+) -> Model:
+    """Load a network, whatever it comes as.
+
+    Nothing that a file says is executed unless ``trust`` is given.
+
+    Parameters
+    ----------
+    name_or_path
+        A shipped network's name, a checkpoint folder, the folder of a MONAI bundle, or
+        ``package.module:factory``, something importable that returns an ``nn.Module``.
+    weights, card
+        For a factory: the safetensors file, and a JSON file with what the network expects and
+        returns; see :func:`~neuroxai.models.factory.read_factory`.
+    trust
+        Evaluate the expressions in a bundle's configuration.
+
+    Raises
+    ------
+    ModelError
+        Naming the file and what is wrong with it.
+
+    Examples
+    --------
+    >>> load_model("deepseg-phantom").card.modalities
+    ('T1', 'T1ce', 'T2', 'FLAIR')
+    """
+    text = os.fspath(name_or_path)
+    if _FACTORY.fullmatch(text):
+        return read_factory(text, weights, card)
+    if weights is not None or card is not None:
+        raise ModelError(
+            f"{text}: brings its own weights and card; give others only for package.module:factory"
+        )
+    shipped = shipped_models()
+    if text in shipped:
+        return read_checkpoint(shipped_folder(text))
+    path = Path(text)
+    refuse_code(path)
+    if path.is_file() and path.name in (WEIGHTS, CARD):
+        path = path.parent
+    if path.is_file():
+        raise ModelError(f"{path}: is a file, expected a folder with {WEIGHTS} and {CARD}")
+    if (path / METADATA).is_file():
+        return read_bundle(path, trust=trust)
+    if path.is_dir():
+        return read_checkpoint(path)
+    hint = suggestion(text, shipped) if shipped else "this installation ships no network"
+    raise ModelError(
+        f"{text}: neither a shipped network, nor a checkpoint folder ({WEIGHTS} and {CARD}), nor a "
+        f"MONAI bundle ({METADATA}), nor package.module:factory; {hint}"
+    )

@@ -1,0 +1,108 @@
+"""Weights on disk: safetensors alone, exactly the network's names and shapes, finite."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from neuroxai.core.errors import ModelError, suggestion
+
+CARRY_CODE = {
+    ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".h5", ".hdf5", ".keras", ".bin", ".joblib", ".ts",
+}  # fmt: skip
+"""Endings of files that can carry code, and are not read."""
+
+_LARGEST = 4 * 1024**3
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What a weight file holds."""
+
+    tensors: Mapping[str, Tensor]
+    sha256: str
+    """Of the file."""
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a safetensors file, which carries no code.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, of another kind, unreadable, too large or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    refuse_code(path)
+    try:
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; the weights were expected there")
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise ModelError(f"{path}: {size} bytes, more than a network should have")
+        payload = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        tensors: dict[str, Tensor] = load(payload)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    return Weights(tensors, hashlib.sha256(payload).hexdigest())
+
+
+def refuse_code(path: Path) -> None:
+    """Refuse a file whose kind can carry code.
+
+    Raises
+    ------
+    ModelError
+        Saying how to convert it.
+
+    Examples
+    --------
+    >>> refuse_code(Path("model.safetensors"))
+    """
+    if path.suffix.lower() in CARRY_CODE:
+        raise ModelError(
+            f"{path}: files of the kind {path.suffix} can carry code and are not read; if you "
+            f"trust it, convert it:  neuroxai convert torch {path} --trust"
+        )
+
+
+def fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load ``state`` into ``network``, widened to its own types.
+
+    Raises
+    ------
+    ModelError
+        Naming ``source`` and the tensor that is missing, unknown, of another shape or type, or
+        not finite.
+    """
+    expected = network.state_dict()
+    for name in expected:
+        if name not in state:
+            raise ModelError(f"{source}: the tensor {name!r} is missing")
+    for name, value in state.items():
+        if name not in expected:
+            raise ModelError(f"{source}: unknown tensor {name!r}; {suggestion(name, expected)}")
+        wanted = expected[name]
+        if value.shape != wanted.shape:
+            raise ModelError(
+                f"{source}: {name} has shape {tuple(value.shape)}, expected {tuple(wanted.shape)}"
+            )
+        allowed = _FLOATS if wanted.is_floating_point() else (wanted.dtype,)
+        if value.dtype not in allowed:
+            raise ModelError(f"{source}: {name} is {value.dtype}, expected {allowed[0]}")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{source}: {name} holds values that are not finite")
+    network.load_state_dict({name: value.to(expected[name]) for name, value in state.items()})

@@ -1,0 +1,117 @@
+"""Networks of the user's own: a factory, weights, and a card."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from neuroxai.core.errors import ModelError
+from neuroxai.data.phantom import make_phantom
+from neuroxai.explainer import explain
+from neuroxai.models import load_model
+
+CODE = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv3d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv3d(3, 4, 1))
+    def forward(self, x):
+        return self.body(x)
+
+def build():
+    return Net()
+
+def wrong():
+    return 3
+
+def broken():
+    raise KeyError("no such thing")
+"""
+CARD: dict[str, Any] = {
+    "task": "segmentation",
+    "modalities": ["T1ce", "FLAIR"],
+    "classes": ["background", "NCR", "ED", "ET"],
+    "activation": "softmax",
+    "preprocessing": {"modalities": ["T1ce", "FLAIR"], "intensity": "zscore", "divisor": 4,
+                      "size": None},
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "my_network.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_network", raising=False)
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv3d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv3d(3, 4, 1))
+    save_file({f"body.{k}": v for k, v in body.state_dict().items()}, tmp_path / "w.safetensors")
+    (tmp_path / "card.json").write_text(json.dumps(CARD))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["build", "Net"])
+def test_a_factory_or_a_class_explains_a_case(home: Path, name: str) -> None:
+    model = load_model(f"my_network:{name}", weights=home / "w.safetensors")
+    assert model.card.modalities == ("T1ce", "FLAIR")
+    assert model.card.name == name
+    phantom = make_phantom(7, spacing=3.0)
+    maps = explain(model, phantom.case, "vanilla_gradient", "ET")
+    volume = maps["vanilla_gradient"].volume()
+    assert volume.shape == (2, *phantom.case.shape)
+    assert np.abs(volume).max() > 0
+    assert str(home) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("my_network:wrong", "returned a int, expected an nn.Module"),
+        ("my_network:broken", "KeyError: 'no such thing'"),
+        ("my_network:nothing", "cannot be built"),
+        ("no_such_module:build", "cannot be built"),
+    ],
+)
+def test_a_factory_that_fails_is_named(home: Path, spec: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(spec, weights=home / "w.safetensors")
+    assert str(caught.value).startswith(spec)
+
+
+def test_what_is_missing_is_asked_for(home: Path) -> None:
+    with pytest.raises(ModelError, match="add --weights"):
+        load_model("my_network:build")
+    (home / "card.json").unlink()
+    with pytest.raises(ModelError, match=r"card\.json: no such file"):
+        load_model("my_network:build", weights=home / "w.safetensors")
+    other = home / "other.json"
+    other.write_text(json.dumps({k: v for k, v in CARD.items() if k != "activation"}))
+    with pytest.raises(ModelError, match="'activation' is missing"):
+        load_model("my_network:build", weights=home / "w.safetensors", card=other)
+    other.write_text(json.dumps({**CARD, "colour": 1}))
+    with pytest.raises(ModelError, match="unknown key 'colour'"):
+        load_model("my_network:build", weights=home / "w.safetensors", card=other)
+
+
+def test_only_a_factory_takes_weights(home: Path) -> None:
+    with pytest.raises(ModelError, match="brings its own weights"):
+        load_model("deepseg-phantom", weights=home / "w.safetensors")
+
+
+def test_half_precision_weights_are_widened(home: Path) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(home / "w.safetensors")
+    save_file({k: v.bfloat16() for k, v in state.items()}, home / "half.safetensors")
+    model = load_model("my_network:build", weights=home / "half.safetensors")
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(value, state[name].bfloat16().float())

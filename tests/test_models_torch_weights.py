@@ -1,0 +1,89 @@
+"""Pickled weights: converted only when trusted, and never executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from neuroxai.core.errors import ModelError
+from neuroxai.models.torch_weights import convert_torch
+
+STATE = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2)).state_dict()
+
+
+class Harm:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("wrapped", ["plain", "nested", "parallel"])
+def test_tensors_come_through(tmp_path: Path, wrapped: str) -> None:
+    content: dict[str, object] = dict(STATE)
+    if wrapped == "nested":
+        content = {"epoch": 3, "model": {"state_dict": dict(STATE)}}
+    elif wrapped == "parallel":
+        content = {f"module.{name}": value for name, value in STATE.items()}
+    torch.save(content, tmp_path / "a.pt")
+    out = convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
+    found = load_file(out)
+    assert set(found) == set(STATE)
+    assert all(torch.equal(found[name], STATE[name]) for name in STATE)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "a.safetensors"]
+
+
+def test_without_trust_nothing_is_read(tmp_path: Path) -> None:
+    torch.save(dict(STATE), tmp_path / "a.pt")
+    with pytest.raises(ModelError, match=r"can carry code.*--trust"):
+        convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors")
+
+
+def test_code_is_not_run_even_when_trusted(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    with (tmp_path / "a.pt").open("wb") as stream:
+        pickle.dump({"w": Harm(mark)}, stream)
+    with pytest.raises(ModelError, match="cannot be converted"):
+        convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt"]
+
+
+def test_two_tables_ask_for_a_choice(tmp_path: Path) -> None:
+    torch.save({"net": dict(STATE), "ema": dict(STATE)}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match=r"2 tables of tensors, choose by --entry: net, ema"):
+        convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
+    with pytest.raises(ModelError, match=r"no table of tensors at 'nte'"):
+        convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="nte")
+    convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="ema")
+
+
+def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"no pickle")
+    for source, words in (("a.pt", "cannot be converted"), ("b.pt", "no such file")):
+        with pytest.raises(ModelError, match=words):
+            convert_torch(tmp_path / source, tmp_path / "a.safetensors", trust=True)
+    with pytest.raises(ModelError, match=r"ends in \.safetensors"):
+        convert_torch(tmp_path / "a.pt", tmp_path / "a.bin", trust=True)
+
+
+def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
+    torch.save(dict(STATE), tmp_path / "a.pt")
+    command = [str(Path(sys.executable).with_name("neuroxai")), "convert", "torch", "a.pt"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "--trust" in refused.stderr
+    done = subprocess.run(
+        [*command, "--trust"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "a.safetensors" in done.stdout
