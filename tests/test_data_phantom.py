@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError, MissingExtraError
 from neuroxai.data.case import CLASSES, MODALITIES
+from neuroxai.data import template
 from neuroxai.data.phantom import VARIANTS, Phantom, anatomy, make, make_phantom
 from neuroxai.data.phantom.artifacts import Scanner, draw_scanners
 from neuroxai.data.phantom.make import MIDDLE, grid
@@ -323,6 +324,7 @@ def test_contradictions_are_refused(arguments: dict[str, Any], words: str) -> No
 
 
 def test_without_nilearn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    template._load.cache_clear()
     anatomy._load.cache_clear()
     anatomy._blurred.cache_clear()
     monkeypatch.setitem(sys.modules, "nilearn", None)

@@ -89,7 +89,7 @@ def study(seed: int, **known: NDArray[np.uint8] | None) -> Case:
 
 @pytest.fixture(scope="module")
 def dissected() -> Dissected:
-    return dissect(model(), [study(0), study(1), study(2)], causal=2)
+    return dissect(model(), [study(0), study(1), study(2)], tissues=False, causal=2)
 
 
 def test_the_planted_filter_is_found(dissected: Dissected) -> None:
@@ -107,7 +107,10 @@ def test_chance_stands_beside_every_number(dissected: Dissected) -> None:
         assert 0 <= finding.control <= finding.control_best <= 1
     # FLAIR alone tells the tumor here, so some shuffled filter sees it by chance; but not always
     # the same one, and the learned figures stay as they are.
-    chance = [dissect(model(), [study(0)], seed=seed).best_filter("WT") for seed in range(4)]
+    chance = [
+        dissect(model(), [study(0)], tissues=False, seed=seed).best_filter("WT")
+        for seed in range(4)
+    ]
     assert len({finding.control for finding in chance}) > 1
     assert min(finding.control for finding in chance) < 0.5
     assert len({finding.match.iou for finding in chance}) == 1
@@ -139,11 +142,11 @@ def test_own_masks_and_unknown_concepts() -> None:
         mask: NDArray[np.generic] = (case.volumes["T1"] > 150).astype(np.uint8)
         return {"bright": mask} if case.name != "case1" else {}
 
-    found = dissect(model(), [study(0), study(2)], own=own)
+    found = dissect(model(), [study(0), study(2)], tissues=False, own=own)
     assert found.best_filter("bright").match.filter == 0
     assert found.best_filter("bright").match.iou > 0.95
     with pytest.raises(CaseError, match="case1: the concept 'bright' is not known"):
-        dissect(model(), [study(0), study(1)], own=own)
+        dissect(model(), [study(0), study(1)], tissues=False, own=own)
     with pytest.raises(CaseError, match="at least one case"):
         dissect(model(), [])
 
@@ -151,14 +154,14 @@ def test_own_masks_and_unknown_concepts() -> None:
 def test_the_network_is_left_as_found() -> None:
     plain = model()
     before = {key: value.clone() for key, value in plain.network.state_dict().items()}
-    dissect(plain, [study(0)], causal=1)
+    dissect(plain, [study(0)], tissues=False, causal=1)
     for key, value in plain.network.state_dict().items():
         assert torch.equal(value, before[key])
     assert not any(module._forward_hooks for module in plain.network.modules())
 
 
 def test_several_filters_of_a_concept_are_switched_off_one_at_a_time() -> None:
-    found = dissect(model(), [study(0)], causal=1, best=2, others=1)
+    found = dissect(model(), [study(0)], tissues=False, causal=1, best=2, others=1)
     effects = [effect for effect in found.effects if effect.concept == "WT"]
     expected = [finding.match for finding in found.best_filters("WT", 2)]
     assert [(e.layer, e.filter) for e in effects] == [(m.layer, m.filter) for m in expected]

@@ -50,7 +50,7 @@ def test_a_map_equals_the_networks_own_gradient_carried_by_hand(
         scaled[brain] = (z - z.min()) / (z.max() - z.min())
         channels.append(scaled[::-1, ::-1, :])  # LPS to RAS
     x = np.zeros((1, 4, 32, 64, 32), np.float32)
-    starts = [-(-(32 - 26) // 2), -(-(64 - 45) // 2), -(-(32 - 30) // 2)]
+    starts = [(32 - 26) // 2, (64 - 45) // 2, (32 - 30) // 2]
     i, j, k = (slice(s, s + n) for s, n in zip(starts, cases.SHAPE, strict=True))
     x[0, :, i, j, k] = np.stack(channels)
     tensor = torch.from_numpy(x).requires_grad_(True)
