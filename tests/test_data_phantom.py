@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError, MissingExtraError
-from neuroxai.data.case import CLASSES, MODALITIES
 from neuroxai.data import template
+from neuroxai.data.case import CLASSES, MODALITIES
 from neuroxai.data.phantom import VARIANTS, Phantom, anatomy, make, make_phantom
 from neuroxai.data.phantom.artifacts import Scanner, draw_scanners
 from neuroxai.data.phantom.make import MIDDLE, grid
