@@ -16,12 +16,12 @@ def list_models() -> None:
     """List the networks that come with the package."""
     from rich.console import Console
 
-    from neuroxai.models.checkpoint import shipped_models
-    from neuroxai.models.loading import load_model
+    from neuroxai.models.card import read_card
+    from neuroxai.models.checkpoint import CARD, shipped_folder, shipped_models
 
     console = Console(highlight=False)
     for name in shipped_models():
-        card = load_model(name).card
+        card = read_card(shipped_folder(name) / CARD)
         console.print(
             f"[bold]{name}[/bold]  {card.task}, {', '.join(card.modalities)} → "
             f"{', '.join(card.classes)}; {card.use}",

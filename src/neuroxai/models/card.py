@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroxai.core.errors import ModelError, suggestion
+from neuroxai.models.config_data import read_json
 
 USE = "research use only, not for clinical use"
 FORMAT = 1
@@ -147,12 +148,7 @@ def read_description(path: Path, *, architecture: str) -> Card:
     ModelError
         Naming ``path`` and the key that is missing, unknown or of the wrong kind.
     """
-    try:
-        found = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds a {type(found).__name__}, expected a JSON object")
+    found = read_json(path)
     for key in ("task", "modalities", "classes", "activation", "preprocessing"):
         if key not in found:
             raise ModelError(f"{path}: the key {key!r} is missing; say it")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroxai.core.errors import ModelError
+from neuroxai.models.counts import check_counts
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -79,9 +80,7 @@ class DeepSeg(nn.Module):
             "filters": filters,
             "depth": depth,
         }
-        for name, count in counts.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ModelError(f"DeepSeg: {name} is {count!r}, expected a whole number from 1 up")
+        check_counts("DeepSeg", counts)
         self.in_channels = in_channels
         self.spatial_dims = spatial_dims
         self.divisor = 2**depth

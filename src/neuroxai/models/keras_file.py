@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import MissingExtraError, ModelError
+from neuroxai.models.weights import LARGEST
 
-_LARGEST = 4 * 1024**3
 _MOST_LAYERS = 10_000
 
 
@@ -101,7 +101,7 @@ def _array(found: Any, name: str, path: Path, h5py: Any) -> NDArray[Any]:
         raise ModelError(f"{path}: {name} is no array of numbers")
     if found.external or found.is_virtual:
         raise ModelError(f"{path}: {name} lies in another file; it is not read")
-    if found.nbytes > _LARGEST:
+    if found.nbytes > LARGEST:
         raise ModelError(f"{path}: {name} claims {found.nbytes} bytes, more than a layer has")
     values = np.asarray(found[()])
     if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.errors import ModelError
+from neuroxai.models.counts import check_counts
 
 
 class ResNet50(nn.Module):
@@ -52,11 +53,7 @@ class ResNet50(nn.Module):
         self, in_channels: int = 3, out_channels: int = 2, *, dropout: float = 0.5
     ) -> None:
         super().__init__()
-        for name, count in {"in_channels": in_channels, "out_channels": out_channels}.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ModelError(
-                    f"ResNet50: {name} is {count!r}, expected a whole number from 1 up"
-                )
+        check_counts("ResNet50", {"in_channels": in_channels, "out_channels": out_channels})
         self.in_channels = in_channels
         self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)

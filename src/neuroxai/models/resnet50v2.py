@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroxai.core.errors import ModelError
+from neuroxai.models.counts import check_counts
 
 _EPSILON = 1.001e-5
 _STAGES = ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1))
@@ -54,13 +55,8 @@ class ResNet50V2(nn.Module):
         self, in_channels: int = 3, out_channels: int = 2, *, size: int = 224, dropout: float = 0.5
     ) -> None:
         super().__init__()
-        counts = {"in_channels": in_channels, "out_channels": out_channels, "size": size}
-        for name, count in counts.items():
-            least = 65 if name == "size" else 1
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise ModelError(
-                    f"ResNet50V2: {name} is {count!r}, expected a whole number from {least} up"
-                )
+        check_counts("ResNet50V2", {"in_channels": in_channels, "out_channels": out_channels})
+        check_counts("ResNet50V2", {"size": size}, least=65)
         self.in_channels, self.size = in_channels, size
         self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3)
         self.pool1 = nn.MaxPool2d(kernel_size=3, stride=2)

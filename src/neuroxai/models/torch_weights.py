@@ -10,12 +10,11 @@ from pathlib import Path
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import ModelError
-from neuroxai.models.weights import read_weights
+from neuroxai.models.weights import LARGEST, read_weights
 
 LIMIT_S = 300
 """Seconds after which a conversion is stopped."""
 
-_LARGEST = 4 * 1024**3
 _CHILD = Path(__file__).with_name("torch_weights_child.py")
 
 
@@ -56,7 +55,7 @@ def convert_torch(
             f"{path}: a pickled file can carry code that runs when it is read; "
             "if you trust where it comes from, add --trust"
         )
-    if path.stat().st_size > _LARGEST:
+    if path.stat().st_size > LARGEST:
         raise ModelError(f"{path}: {path.stat().st_size} bytes, more than a network should have")
     if target.suffix != ".safetensors":
         raise ModelError(f"{target}: expected a name that ends in .safetensors")

@@ -17,7 +17,8 @@ CARRY_CODE = {
 }  # fmt: skip
 """Endings of files that can carry code, and are not read."""
 
-_LARGEST = 4 * 1024**3
+LARGEST = 4 * 1024**3
+"""Bytes of a weight file or tensor, at most."""
 
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -48,7 +49,7 @@ def read_weights(path: Path) -> Weights:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; the weights were expected there")
         size = path.stat().st_size
-        if size > _LARGEST:
+        if size > LARGEST:
             raise ModelError(f"{path}: {size} bytes, more than a network should have")
         payload = path.read_bytes()
     except OSError as error:

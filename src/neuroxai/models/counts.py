@@ -1,0 +1,26 @@
+"""One check of a network's whole-number arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from neuroxai.core.errors import ModelError
+
+
+def check_counts(network: str, counts: Mapping[str, object], least: int = 1) -> None:
+    """Refuse arguments that are not whole numbers from ``least`` up.
+
+    Raises
+    ------
+    ModelError
+        Naming the network and the argument.
+
+    Examples
+    --------
+    >>> check_counts("DeepSeg", {"filters": 8, "depth": 5})
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise ModelError(
+                f"{network}: {name} is {count!r}, expected a whole number from {least} up"
+            )
