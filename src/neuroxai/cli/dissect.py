@@ -92,29 +92,32 @@ def print_dissection(found: Dissected) -> None:
     count = len(found.cases)
     title = f"Best filter per concept, {count} case{'s' if count > 1 else ''}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for heading in ("Concept", "Kind", "Filter"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("IoU", "Chance", "Share"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    if found.effects:
-        table.add_column("Switched off", no_wrap=True)
+    for heading in ("Concept", "Filter"):
+        table.add_column(heading, overflow="fold")
+    regions = tuple(found.effects[0].dice) if found.effects else ()
+    for heading in ("IoU", "Chance", "Share", *(f"{region} off" for region in regions)):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    explicit: bool | None = None
     for concept in found.concepts:
         finding = found.best_filter(concept)
+        if finding.explicit is not explicit:
+            explicit = finding.explicit
+            table.add_row(f"[italic]{'explicit' if explicit else 'implicit'}")
         match, effect = finding.match, found.best_effect(concept)
         dice = effect.dice if effect is not None else {}
         table.add_row(
             concept,
-            "explicit" if finding.explicit else "implicit",
             f"{match.layer} #{match.filter}",
             f"{match.iou:.2f}",
             f"{finding.control_best:.2f}",
             f"{found.shares[concept]:.1%}",
-            *([" ".join(f"{n} {change:+.2f}" for n, change in dice.items())] if effect else []),
+            *(f"{dice[region]:+.2f}" if region in dice else "" for region in regions),
         )
     console.print(table)
     if found.tissues_from:
         console.print(f"CSF, GM and WM: {', '.join(found.tissues_from)}.")
     console.print(
-        "Chance: the best filter of the same layer with shuffled weights. Switched off: change of "
-        "Dice per region without the filter; an IoU is a correlation, that is a cause."
+        "Implicit: never labeled in training. Chance: the best filter of the same layer with "
+        "shuffled weights. Off: change of a region's Dice without the filter; an IoU is a "
+        "correlation, that is a cause."
     )
