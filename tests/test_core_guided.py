@@ -116,7 +116,7 @@ def test_every_spelling_of_a_rectifier(dims: int, spelling: str) -> None:
 
 def test_the_plain_gradient_from_the_same_pass_is_plain() -> None:
     """Guided and plain gradients share a forward pass; the rule sleeps during the plain one."""
-    from neuroxai.core.probe import Asks
+    from neuroxai.core.answers import Asks
     from neuroxai.core.whole_volume import WholeVolume
 
     network, x = net(nn.ReLU()), image()

@@ -24,8 +24,9 @@ from networks import (
     seeded,
     snapshot,
 )
+from neuroxai.core.answers import Asks
 from neuroxai.core.errors import LayerError, MethodError
-from neuroxai.core.probe import Asks
+from neuroxai.core.one_pass import one_pass
 from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.methods import METHODS, make_method
@@ -131,7 +132,7 @@ def test_score_gradient_and_layers_at_another_point() -> None:
     assert (layer.name, layer.kind, layer.shape) == ("down", "Conv2d", (7, 5, 7))
 
 
-def test_reduce_layers_hands_out_activation_and_gradient() -> None:
+def test_a_pass_hands_out_activation_and_gradient() -> None:
     network, x = make("segmenter", 3), image(3)
     probe = WholeVolume(network, Class(TARGET))
     names = ["enter", "down", "join", "enter_act"]
@@ -140,8 +141,8 @@ def test_reduce_layers_hands_out_activation_and_gradient() -> None:
         return torch.stack([activation, gradient])
 
     with probe.at(x, Asks()):
-        found = probe.reduce_layers(x, names, both)
-    assert list(found) == names
+        found = one_pass(probe, x, Asks(layers=frozenset(names)), both).maps
+    assert set(found) == set(names)
     assert (probe.passes.forward, probe.passes.backward) == (1, 1)
     seen: dict[str, Tensor] = {}
     handles = [

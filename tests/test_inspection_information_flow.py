@@ -358,7 +358,7 @@ _MEASURE = """
 import resource, sys, torch
 from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
-from neuroxai.core.probe import Asks
+from neuroxai.core.answers import Asks
 from neuroxai.core.watch import cam
 from neuroxai.inspection import information_flow
 from neuroxai.models.deepseg import DeepSeg

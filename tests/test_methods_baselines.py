@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from networks import SHAPES, explain, image, make, relative
+from neuroxai.core.answers import Asks
 from neuroxai.core.errors import MethodError
-from neuroxai.core.probe import Asks
 from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.explainer import explain as explain_all

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from neuroxai.core.answers import Asks
 from neuroxai.core.errors import (
     LayerError,
     MethodError,
@@ -24,7 +25,6 @@ from neuroxai.core.errors import (
     suggestion,
 )
 from neuroxai.core.explanation import Explanation, network_hash
-from neuroxai.core.probe import Asks
 from neuroxai.core.restriction import Mask, Restriction
 from neuroxai.core.restriction import Prediction as PredictedRegion
 from neuroxai.core.target import Class, Outputs, Predicted, Region, Target, named_target

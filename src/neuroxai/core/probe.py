@@ -3,100 +3,126 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
+from typing import Any
 
 from torch import Tensor, nn
 
-from neuroxai.core.layers import Layer, layer_grid
+from neuroxai.core.answers import Answers, Asks, Passes
+from neuroxai.core.errors import MethodError
+from neuroxai.core.layers import Layer, check_names, layer_grid
 from neuroxai.core.spatial import spatial_shape
-from neuroxai.core.target import BoundTarget, Outputs
-from neuroxai.core.watch import Reducer
+from neuroxai.core.target import BoundTarget, Outputs, Target
+from neuroxai.core.untouched import untouched
 
 VOXELS_AT_ONCE = 2 * 96**3
 """How many voxels a batch of path nodes or noisy copies may hold."""
 
 
-@dataclass(frozen=True)
-class Asks:
-    """What a method will ask at the explained point, so that passes can be shared."""
-
-    gradient: bool = False
-    guided: bool = False
-    layers: frozenset[str] = frozenset()
-
-    def __or__(self, other: Asks) -> Asks:
-        return Asks(
-            self.gradient or other.gradient,
-            self.guided or other.guided,
-            self.layers | other.layers,
-        )
-
-
-@dataclass
-class Passes:
-    """How many passes through the network were spent, in samples and in calls."""
-
-    forward: int = 0
-    backward: int = 0
-    gradients: int = 0
-    """Samples whose input gradient was computed; what a progress bar counts."""
-    on_gradient: Callable[[int], None] = field(default=lambda samples: None, repr=False)
-
-
 class Probe(ABC):
     """What the methods see of a network and a target.
 
-    Attributes
+    At the explained point every question is answered at most once, and all that was announced in
+    :meth:`at` from the passes of the first one.
+
+    Parameters
     ----------
     network
-        The network, never edited.
+        Any module; parameters are frozen for the duration and everything is left as found.
+    target
+        What is explained.
     outputs
-        What its output channels mean.
+        What the output channels mean.
     air
-        What air looks like on the network's input scale, per modality, if known.
+        What air looks like on the input scale, per modality; for the ``black`` baseline.
+
+    Attributes
+    ----------
     passes
         What was spent so far.
+    extended
+        Activations outside the paper that the guided rule was extended to.
+    copied
+        Layers whose output is overwritten in place, and is copied.
     """
 
-    network: nn.Module
-    outputs: Outputs
-    air: tuple[float, ...] | None
-    passes: Passes
+    def __init__(
+        self,
+        network: nn.Module,
+        target: Target,
+        outputs: Outputs | None = None,
+        *,
+        air: tuple[float, ...] | None = None,
+    ) -> None:
+        self.network = network
+        self.outputs = outputs or Outputs()
+        self.air = air
+        self.passes = Passes()
+        self.extended: tuple[str, ...] = ()
+        self.copied: set[str] = set()
+        self._question = target
+        self._bound: BoundTarget | None = None
+        self._point: Tensor | None = None
+        self._asks = Asks()
+        self._answers: Answers | None = None
 
     @abstractmethod
-    def at(self, x: Tensor, asks: Asks) -> AbstractContextManager[None]:
+    def visit(self, x: Tensor, asks: Asks) -> Answers:
+        """Answer everything asked about ``x``; the target is bound to the first output."""
+
+    @abstractmethod
+    def run(self, x: Tensor) -> Tensor:
+        """Return the model output of ``x``, without a graph."""
+
+    @contextmanager
+    def at(self, x: Tensor, asks: Asks) -> Iterator[None]:
         """Make ``x`` ``(B, C, *S)`` the explained point; inside, the network is frozen.
 
-        Everything in ``asks`` is answered from one forward pass. On leaving, the network is as it
-        was found, after an exception too.
+        On leaving, the network is as it was found, after an exception too.
         """
+        check_names(self.network, sorted(asks.layers))
+        with untouched(self.network):
+            self._point, self._asks, self._answers, self._bound = x, asks, None, None
+            try:
+                yield
+            finally:
+                self._point, self._asks, self._answers, self._bound = None, Asks(), None, None
 
     @property
-    @abstractmethod
     def explained(self) -> Tensor | None:
         """The explained point, None outside :meth:`at`."""
-
-    @abstractmethod
-    def output(self) -> Tensor:
-        """Return the model output at the explained point."""
+        return self._point
 
     @property
-    @abstractmethod
     def target(self) -> BoundTarget:
         """The target as it is fixed at the explained point."""
+        return self.bind(self._known().output)
 
-    @abstractmethod
+    @property
+    def rectifiers(self) -> tuple[str, ...]:
+        """Activations outside the paper that the guided rule was extended to."""
+        return self.extended
+
+    def output(self) -> Tensor:
+        """Return the model output at the explained point."""
+        return self._known().output
+
     def score(self, x: Tensor) -> Tensor:
         """Return the target's value ``(B,)`` of ``x``."""
+        if x is self._point:
+            return self._known().score
+        return self.target.score(self.run(x))
 
-    @abstractmethod
     def gradient(self, x: Tensor) -> Tensor:
         """Return ``dS/dx``, ``(B, C, *S)``."""
+        if x is not self._point:
+            return _given(self._anywhere(x, Asks(gradient=True)).gradient)
+        if self._known().gradient is None:
+            self._known().take(self.visit(x, Asks(gradient=True)))
+        return _given(self._known().gradient)
 
-    @abstractmethod
     def guided_gradient(self, x: Tensor) -> Tensor:
         """Return ``dS/dx`` under the guided rule.
 
@@ -105,8 +131,13 @@ class Probe(ABC):
         MethodError
             If the network has no rectifier.
         """
+        if x is not self._point:
+            return self._anywhere(x, Asks(guided=True)).guided_gradient()
+        known = self._known()
+        if known.guided is None and "guided" not in known.refused:
+            known.take(self.visit(x, Asks(guided=True)))
+        return known.guided_gradient()
 
-    @abstractmethod
     def layer_map(self, x: Tensor, name: str) -> tuple[Layer, Tensor]:
         """Return a layer and its signed class activation map ``(B, 1, *S_layer)``.
 
@@ -115,26 +146,46 @@ class Probe(ABC):
         LayerError
             If there is no such layer, it never ran, or the target does not depend on it.
         """
+        asks = Asks(layers=frozenset([name]))
+        if x is not self._point:
+            return self._anywhere(x, asks).layer_map(name)
+        known = self._known()
+        if name not in known.maps and name not in known.refused:
+            known.take(self.visit(x, asks))
+        return known.layer_map(name)
 
-    @abstractmethod
-    def reduce_layers(
-        self, x: Tensor, names: Sequence[str], reduce: Reducer
-    ) -> Mapping[str, tuple[Layer, Tensor]]:
-        """Return ``reduce(activation, gradient)`` of layers, from one forward and backward pass.
-
-        Gradients are reduced one layer at a time while they arrive, so that all layers'
-        gradients never sit in memory together.
-        """
-
-    @property
-    @abstractmethod
-    def rectifiers(self) -> tuple[str, ...]:
-        """Activations outside the paper that the guided rule was extended to."""
+    def bind(self, output: Tensor) -> BoundTarget:
+        """Fix the target at the explained point, at its first output."""
+        if self._bound is None:
+            self._bound = self._question.bind(self.outputs, output)
+        return self._bound
 
     def layer_grid(self, x: Tensor) -> tuple[int, ...]:
         """Return the grid that layer maps are laid on before they are cut to ``x``'s."""
         return layer_grid(self.network, spatial_shape(x))
 
+    def describe(self) -> dict[str, Any]:
+        """Return how the network is run, where that is not in one piece; for the provenance."""
+        return {}
+
     def batch(self, x: Tensor) -> int:
         """Return how many copies of ``x`` go through the network at once."""
         return max(1, VOXELS_AT_ONCE // (x.shape[0] * prod(spatial_shape(x))))
+
+    def _known(self) -> Answers:
+        """Return the answers at the explained point; the first question costs the shared pass."""
+        if self._point is None:
+            raise MethodError("no point is explained: ask inside 'with probe.at(x, asks)'")
+        if self._answers is None:
+            self._answers = self.visit(self._point, self._asks)
+        return self._answers
+
+    def _anywhere(self, x: Tensor, asks: Asks) -> Answers:
+        self._known()  # the target is bound there, not at a point of some path
+        return self.visit(x, asks)
+
+
+def _given(value: Tensor | None) -> Tensor:
+    if value is None:
+        raise MethodError("the probe was asked for an answer that its pass did not give")
+    return value

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from neuroxai.core.answers import Asks
 from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
-from neuroxai.core.probe import Asks, Probe
+from neuroxai.core.probe import Probe
 
 _OVERFLOW = (
     "{} NaN or infinite values: the network overflows on this input; check its weights and the "
@@ -102,6 +103,7 @@ class Method(ABC):
                     "input_shape": list(x.shape),
                     "versions": versions(),
                     "citation": self.citation,
+                    **probe.describe(),
                 },
                 seconds=seconds,
             )

@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from neuroxai.core.answers import Asks
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.layers import AUTO
-from neuroxai.core.probe import Asks, Probe
+from neuroxai.core.probe import Probe
 from neuroxai.core.spatial import spatial_shape, upsample
 from neuroxai.methods.base import Method
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from neuroxai.core.answers import Asks
 from neuroxai.core.explanation import Attribution
-from neuroxai.core.probe import Asks, Probe
+from neuroxai.core.probe import Probe
 from neuroxai.methods.base import Method
 
 

@@ -1,0 +1,196 @@
+"""One forward pass and the backward passes taken from it: everything asked, answered at once."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from neuroxai.core.answers import Answers, Asks, Passes
+from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.guided import GuidedRule
+from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer
+from neuroxai.core.target import Outputs
+from neuroxai.core.watch import Reducer, Watch, cam
+
+
+class Scored(Protocol):
+    """Makes the scalar of an output that is differentiated."""
+
+    def score(self, output: Tensor) -> Tensor:
+        """Return ``(B,)`` of an output."""
+        ...
+
+
+class Host(Protocol):
+    """On whose behalf a pass is taken.
+
+    Attributes
+    ----------
+    network, outputs
+        What is run, and which of its outputs counts.
+    passes
+        What was spent so far; counted up.
+    copied
+        Layers whose output is overwritten in place, and is copied; found out on the way.
+    extended
+        Activations that the guided rule was extended to.
+    """
+
+    network: nn.Module
+    outputs: Outputs
+    passes: Passes
+    copied: set[str]
+    extended: tuple[str, ...]
+
+    def bind(self, output: Tensor) -> Scored:
+        """Return what is differentiated."""
+        ...
+
+
+def one_pass(host: Host, x: Tensor, asks: Asks, reduce: Reducer = cam) -> Answers:
+    """Answer everything asked about ``x`` from one forward pass."""
+    walk = _Walk(host, x, asks, reduce)
+    answers = walk.run()
+    if walk.overwritten:
+        # An in-place layer wrote over an activation that was to be kept: once more, with a
+        # copy of it, now that it is known which one.
+        host.copied |= walk.overwritten
+        answers = _Walk(host, x, asks, reduce).run()
+    return answers
+
+
+class _Walk:
+    """One forward pass and the backward passes taken from it."""
+
+    def __init__(self, host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> None:
+        self._host = host
+        self._asks = asks
+        self._reduce = reduce
+        self._rule = GuidedRule()
+        self._needs_input = asks.gradient or asks.guided
+        self._x = x.detach()
+        if self._needs_input:
+            self._x.requires_grad_()
+        self._convolutions: list[Layer] = []
+        self._watch = Watch(host.copied)
+        self._wanted: dict[str, str] = {}
+        self.overwritten: set[str] = set()
+
+    def run(self) -> Answers:
+        differentiates = self._needs_input or bool(self._asks.layers)
+        with torch.set_grad_enabled(differentiates):
+            output = self._forward()
+            bound = self._host.bind(output)
+            score = bound.score(output)
+            total = score.sum()
+        answers = Answers(output.detach(), score.detach())
+        if not differentiates:
+            return answers
+        self._choose_layers(answers, classifier=output.dim() == 2)
+        if self.overwritten:
+            return answers
+        if not score.requires_grad:
+            if self._needs_input:
+                raise MethodError(
+                    "the target does not depend on the input in any differentiable way: "
+                    "the network detaches its input or returns a constant"
+                )
+            answers.refused.update((name, _beside(name)) for name in self._wanted)
+            return answers
+        if self._asks.guided and not self._rule.seen:
+            answers.refused["guided"] = MethodError(
+                "guided backpropagation is void on this network: "
+                f"{type(self._host.network).__name__} has no rectifier (ReLU or the like), so "
+                "the map would equal the plain gradient; use vanilla_gradient"
+            )
+        guided = self._asks.guided and bool(self._rule.seen)
+        if self._asks.gradient or self._wanted:
+            self._plain_backward(total, answers, retain_graph=guided)
+        if guided:
+            self._host.extended = self._rule.extended
+            self._guided_backward(total, answers)
+        return answers
+
+    def _forward(self) -> Tensor:
+        host = self._host
+        with ExitStack() as stack:
+            if self._asks.guided:
+                stack.enter_context(self._rule.watching())
+            if self._asks.layers:
+                names = sorted(self._asks.layers)
+                stack.enter_context(LayerHooks(host.network, names, self._meet))
+            host.passes.forward += 1
+            # A copy, because a network may work in place on what it is given.
+            return host.outputs.select(host.network(self._x.clone()))
+
+    def _meet(self, layer: Layer, output: Tensor) -> Tensor | None:
+        """Keep hold of a layer's output; called in the order the data flows."""
+        plain = layer.name.partition("#")[0]
+        convolution = isinstance(self._host.network.get_submodule(plain), _ConvNd)
+        if convolution:
+            self._convolutions.append(layer)
+        named = {layer.name, plain} & self._asks.layers
+        if layer.name == plain and f"{plain}#1" in self._asks.layers:
+            named |= {f"{plain}#1"}
+        if not named and not (convolution and AUTO in self._asks.layers):
+            return None
+        for name in named:
+            self._wanted[name] = layer.name  # a module's last call answers to its plain name
+        return self._watch.hold(layer, output)
+
+    def _choose_layers(self, answers: Answers, *, classifier: bool) -> None:
+        for name in sorted(self._asks.layers):
+            try:
+                if name == AUTO:
+                    chosen_layer = auto_layer(self._convolutions, classifier=classifier)
+                    self._wanted[AUTO] = chosen_layer.name
+                elif name not in self._wanted:
+                    raise LayerError(
+                        f"layer {name!r} never ran in the forward pass: name one that does"
+                    )
+                shape = self._watch.layers[self._wanted[name]].shape
+                if len(shape) != self._x.dim() - 1:
+                    del self._wanted[name]
+                    raise LayerError(
+                        f"layer {name!r} gives {shape} per sample, expected (channels, *space) "
+                        f"with {self._x.dim() - 2} axes of space: name a layer that keeps them"
+                    )
+            except LayerError as error:
+                answers.refused[name] = error
+        self._watch.keep_only(set(self._wanted.values()))
+        self.overwritten = self._watch.overwritten()
+
+    def _plain_backward(self, total: Tensor, answers: Answers, *, retain_graph: bool) -> None:
+        self._host.passes.backward += 1
+        inputs = [self._x] if self._asks.gradient else []
+        gradients, reduced = self._watch.backward(
+            total, inputs, self._reduce, retain_graph=retain_graph
+        )
+        if self._asks.gradient:
+            answers.gradient = self._arrived(gradients[0])
+        for name, label in self._wanted.items():
+            if label in reduced:
+                answers.maps[name] = (self._watch.layers[label], reduced[label])
+            else:
+                answers.refused[name] = _beside(label)
+
+    def _guided_backward(self, total: Tensor, answers: Answers) -> None:
+        self._host.passes.backward += 1
+        with self._rule.in_force():
+            (guided,) = torch.autograd.grad(total, [self._x], allow_unused=True)
+        answers.guided = self._arrived(guided)
+
+    def _arrived(self, gradient: Tensor | None) -> Tensor:
+        """Count an input gradient; a target that ignores the input has a zero one."""
+        passes = self._host.passes
+        passes.gradients += self._x.shape[0]
+        passes.on_gradient(self._x.shape[0])
+        return torch.zeros_like(self._x.detach()) if gradient is None else gradient.detach()
+
+
+def _beside(label: str) -> LayerError:
+    return LayerError(f"the target does not depend on layer {label!r}: name a layer on its way")
