@@ -139,6 +139,11 @@ class BoundTarget:
     description: dict[str, Any]
     notes: tuple[str, ...] = ()
 
+    @property
+    def linear(self) -> bool:
+        """Whether ``S`` is linear in the output, so that its slope is the same everywhere."""
+        return self.channels.shape[1] == 1 and self.scale == "logit"
+
     def score(self, output: Tensor) -> Tensor:
         r"""Return ``S``, shape ``(N,)``, of an output of ``N = n·B`` samples, stacked by node.
 
