@@ -16,7 +16,7 @@ from monai.transforms import Compose, LoadImaged, NormalizeIntensityd
 from safetensors.torch import load_file, save_file
 
 import bundles
-from neuroxai.core.errors import ModelError
+from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.data.brats import read_case
 from neuroxai.data.phantom.cohort import write_cohort
 from neuroxai.explainer import explain, predict, prepare
@@ -36,7 +36,17 @@ def bundle(tmp_path: Path) -> Path:
     return bundles.write_bundle(tmp_path / "brats_mri_segmentation")
 
 
-def monai_logits(patient: Path) -> torch.Tensor:
+SMALL: dict[str, Any] = {"roi_size": [40, 48, 32], "overlap": 0.5, "mode": "gaussian"}
+"""Windows that do not hold the patient, whose grid is 64×77×63 or so."""
+
+
+def with_inferer(folder: Path, **inferer: Any) -> Path:
+    config = bundles.inference()
+    config["inferer"] = {"_target_": "SlidingWindowInferer", "device": "@device", **inferer}
+    return bundles.write_bundle(folder, config=config)
+
+
+def monai_logits(patient: Path, **inferer: Any) -> torch.Tensor:
     """What MONAI itself makes of the files, on the patient's grid."""
     files = [str(patient / f"{patient.name}_{SUFFIX[name]}.nii.gz") for name in bundles.CHANNELS]
     pipeline = Compose([
@@ -44,9 +54,9 @@ def monai_logits(patient: Path) -> torch.Tensor:
         NormalizeIntensityd(keys="image", nonzero=True, channel_wise=True),
     ])  # fmt: skip
     image = torch.as_tensor(np.asarray(pipeline({"image": files})["image"]))
-    inferer = SlidingWindowInferer(roi_size=(64, 64, 56), overlap=0.5)
+    made = SlidingWindowInferer(**(inferer or {"roi_size": (64, 64, 56), "overlap": 0.5}))
     with torch.no_grad():
-        found: torch.Tensor = inferer(image[None].float(), bundles.network())
+        found: torch.Tensor = made(image[None].float(), bundles.network())
     return found[0]
 
 
@@ -64,20 +74,25 @@ def test_the_card_says_what_the_configurations_say(bundle: Path) -> None:
     assert card.metrics == {"val_mean_dice": 0.85}
     assert "diagnostic" in card.use
     assert model.kind == "MONAI bundle"
-    assert any("[64, 64, 56]" in note for note in model.notes)
+    assert model.windows is not None
+    assert model.windows.describe() == {
+        "size": [64, 64, 56], "overlap": 0.5, "placed": "stepped", "weights": "constant",
+    }  # fmt: skip
     assert any("as they are stored" in note for note in model.notes)
     for name, value in bundles.network().state_dict().items():
         assert torch.equal(model.network.state_dict()[name], value)
 
 
-def test_the_answer_is_that_of_monais_own_pipeline(bundle: Path, patient: Path) -> None:
-    model = load_model(bundle)
+@pytest.mark.parametrize("inferer", [{}, SMALL], ids=["one window", "many windows"])
+def test_the_answer_is_that_of_monais_own_pipeline(
+    tmp_path: Path, patient: Path, inferer: dict[str, Any]
+) -> None:
+    folder = tmp_path / "b"
+    model = load_model(with_inferer(folder, **inferer) if inferer else bundles.write_bundle(folder))
     case = read_case(patient)
-    prepared = prepare(model, case, None)
-    assert tuple(prepared.x.shape[2:]) == (64, 64, 56)
-    with torch.no_grad():
-        ours = prepared.placement.to_patient(model.network(prepared.x)[0].numpy())
-    theirs = monai_logits(patient).numpy()
+    maps = explain(model, case, "vanilla_gradient", "WT")
+    ours = maps["vanilla_gradient"].placement.to_patient(maps.output[0].numpy())
+    theirs = monai_logits(patient, **inferer).numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     tc, wt, et = theirs > 0
     expected = np.where(et, 3, np.where(tc, 1, np.where(wt, 2, 0)))
@@ -135,6 +150,47 @@ def test_an_orientation_is_followed(tmp_path: Path, patient: Path) -> None:
     np.testing.assert_array_equal(
         prepared.placement.to_patient(prepared.placement.to_network(volume)), volume
     )
+
+
+def test_a_network_for_windows_is_inspected_at_once_and_says_so(
+    tmp_path: Path, patient: Path
+) -> None:
+    model = load_model(with_inferer(tmp_path / "b", **SMALL))
+    case = read_case(patient)
+    prepared = prepare(model, case, None, at_once=True)
+    assert all(n % 8 == 0 for n in prepared.x.shape[2:])
+    assert "from windows of 40×48×32 voxels" in prepared.warnings[-1]
+    seen = prepare(model, case, None)
+    assert tuple(seen.x.shape[2:]) == case.shape
+    assert not any("windows" in warning for warning in seen.warnings)
+
+
+@pytest.mark.parametrize(
+    ("inferer", "words"),
+    [
+        ({"_target_": "PatchInferer"}, "PatchInferer, which is unknown here"),
+        ({"roi_size": [-1, 8, 8]}, "roi_size is"),
+        ({"overlap": 1}, "overlap is 1"),
+        ({"mode": "cosine"}, "importance maps"),
+        ({"padding_mode": "reflect"}, "padding_mode is 'reflect'"),
+        ({"inner_size": 4}, "option 'inner_size' is unknown"),
+    ],
+)
+def test_inferers_that_cannot_be_followed_are_refused(
+    tmp_path: Path, inferer: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        load_model(with_inferer(tmp_path / "b", **{**SMALL, **inferer}))
+
+
+def test_another_voxel_size_is_refused(tmp_path: Path, patient: Path) -> None:
+    config = bundles.inference()
+    config["preprocessing"]["transforms"].insert(
+        1, {"_target_": "Spacingd", "keys": "image", "pixdim": [1.0, 1.0, 1.0]}
+    )
+    model = load_model(bundles.write_bundle(tmp_path / "b", config=config))
+    with pytest.raises(CaseError, match=r"voxels of 3 x 3 x 3 mm .* it needs 1 x 1 x 1 mm"):
+        prepare(model, read_case(patient), None)
 
 
 def test_expressions_run_only_when_trusted(tmp_path: Path) -> None:

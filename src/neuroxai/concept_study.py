@@ -55,7 +55,7 @@ class ConceptStudies:
     def open(self, each: Case | Path) -> ConceptStudy:
         """Return a study, or the one in a folder, on the network's grid."""
         case = each if isinstance(each, Case) else self._read(each)
-        prepared = prepare(self.model, case, None, self._device)
+        prepared = prepare(self.model, case, None, self._device, at_once=True)
         tissues, source = tissues_of(case) if self._tissues else (None, None)
         known = concept_masks(case, tissues=tissues, own=self._own(case) if self._own else None)
         masks = {

@@ -25,8 +25,11 @@ from neuroxai.core.errors import (
     suggestion,
 )
 from neuroxai.core.explanation import Explanation, network_hash
+from neuroxai.core.probe import Probe
 from neuroxai.core.restriction import Mask, Restriction
 from neuroxai.core.restriction import Prediction as PredictedRegion
+from neuroxai.core.sliding_window import SlidingWindow
+from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import Class, Outputs, Predicted, Region, Target, named_target
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.data.case import CLASSES, Case
@@ -176,7 +179,7 @@ def explain(
     if within is not None:
         question = _restricted(question, within, outputs, subject, prepared)
     air = prepared.air if prepared is not None else None
-    probe = WholeVolume(network, question, outputs, air=air)
+    probe = _probe(model, network, question, outputs, air)
     probe.passes.on_gradient = watcher.on_gradient
     explanations: dict[str, Explanation] = {}
     refused: dict[str, str] = {}
@@ -220,9 +223,28 @@ def predict(
     prepared = prepare(model, case, slice_index, device)
     outputs = outputs_of(model)
     network = model.network.to(choose_device(device)).eval()
+    x = _moved(prepared.x, network)
+
+    def answer(part: Tensor) -> Tensor:
+        return outputs.select(network(part))
+
     with torch.no_grad():
-        output = outputs.select(network(_moved(prepared.x, network)))
+        laid = model.windows.over(spatial_shape(x)) if model.windows else None
+        output = laid.blend(x, answer) if laid else answer(x)
     return read_output(output, outputs, case, prepared.placement)
+
+
+def _probe(
+    model: Model | nn.Module,
+    network: nn.Module,
+    question: Target,
+    outputs: Outputs,
+    air: tuple[float, ...] | None,
+) -> Probe:
+    windows = model.windows if isinstance(model, Model) else None
+    if windows is None:
+        return WholeVolume(network, question, outputs, air=air)
+    return SlidingWindow(network, question, outputs, windows=windows, air=air)
 
 
 def outputs_of(model: Model) -> Outputs:
@@ -263,9 +285,29 @@ def choose_device(word: str) -> torch.device:
     return device
 
 
-def prepare(model: Model, case: Case, slice_index: int | None, device: str = "auto") -> Prepared:
-    """Return a case as the model takes it; choose a slice for a 2D network."""
+def prepare(
+    model: Model,
+    case: Case,
+    slice_index: int | None,
+    device: str = "auto",
+    *,
+    at_once: bool = False,
+) -> Prepared:
+    """Return a case as the model takes it; choose a slice for a 2D network.
+
+    ``at_once`` is for those who send the whole image through a network that is meant to look
+    through windows: it is padded to what the network can divide, and a warning says so.
+    """
     recipe = Preprocessing.from_dict(model.card.preprocessing)
+    if model.windows is not None and not at_once:
+        recipe = dataclasses.replace(recipe, divisor=1)
+    elif model.windows is not None:
+        prepared = recipe.prepare(case)
+        note = (
+            f"{case.name}: seen at once, while the network's answers are put together from windows "
+            f"of {'×'.join(map(str, model.windows.size))} voxels"
+        )
+        return dataclasses.replace(prepared, warnings=(*prepared.warnings, note))
     if recipe.plane is None or slice_index is not None or case.truth is not None:
         return recipe.prepare(case, slice_index)
     segmenter = load_model(DEFAULT_MODEL)

@@ -152,7 +152,7 @@ def inspect(
     """
     network = model.network.to(choose_device(device))
     outputs = outputs_of(model)
-    prepared = prepare(model, case, slice_index, device)
+    prepared = prepare(model, case, slice_index, device, at_once=True)
     x = prepared.x.to(next(network.parameters()).device)
     asked = [as_target(target, outputs) for target in targets or every_target(outputs)]
     flow = information_flow(network, x, asked, outputs)

@@ -18,10 +18,10 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class Placement:
     """Where the network's grid lies in the patient's.
 
-    Three exact steps: axes permuted and flipped to the network's orientation (RAS+ unless it was
-    trained otherwise: X to the patient's right, Y to the front, Z to the head), one axial slice
-    taken for a 2D network, and a crop or pad per axis. Nothing is resampled, so the way back is
-    exact.
+    Three exact steps: axes permuted and flipped to the network's orientation and order (RAS+
+    unless it was trained otherwise: X to the patient's right, Y to the front, Z to the head), one
+    axial slice taken for a 2D network, and a crop or pad per axis. Nothing is resampled, so the
+    way back is exact.
 
     Attributes
     ----------
@@ -69,13 +69,17 @@ class Placement:
         size: Sequence[int] | None = None,
         slice_index: int | None = None,
         orientation: str | None = "RAS",
+        order: Sequence[int] = (0, 1, 2),
     ) -> Placement:
         """Turn a grid and crop or pad it to ``size`` from ``start`` (default: as it is).
 
         Parameters
         ----------
         orientation
-            Where the network's axes point, as ``RAS`` or ``LPS``; None leaves them as stored.
+            Where the axes point, as ``RAS`` or ``LPS``; None leaves them as stored.
+        order
+            Which of the turned axes is the network's first, second and third; ``(2, 1, 0)`` for a
+            network that works in z, y, x.
 
         Raises
         ------
@@ -83,7 +87,10 @@ class Placement:
             If the affine is singular or the slice lies outside.
         """
         i, j, k = (int(n) for n in shape)
-        axes, flips = _orientation(np.asarray(affine, dtype=np.float64), orientation)
+        turned, turned_flips = _orientation(np.asarray(affine, dtype=np.float64), orientation)
+        first, second, third = order
+        axes = turned[first], turned[second], turned[third]
+        flips = turned_flips[first], turned_flips[second], turned_flips[third]
         whole = tuple((i, j, k)[axis] for axis in axes)
         if slice_index is not None:
             if not 0 <= slice_index < whole[2]:

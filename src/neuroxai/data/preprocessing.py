@@ -27,7 +27,9 @@ __all__ = [
     "truth_on_network_grid",
 ]
 
-Intensity = Literal["zscore_minmax", "zscore", "zscore_nonzero", "minmax", "none"]
+Intensity = Literal[
+    "zscore_minmax", "zscore", "zscore_nonzero", "zscore_filled", "zscore_box", "minmax", "none"
+]
 INTENSITIES = get_args(Intensity)
 """Known ways of normalizing intensities."""
 
@@ -68,8 +70,9 @@ class Preprocessing:
         x = (z − min z) / (max z − min z)         zscore_minmax, the paper's (§2.2)
 
     The background becomes exactly 0 in both. ``zscore_nonzero`` is a ``zscore`` over the voxels
-    where the modality itself is not zero, ``minmax`` scales the whole image, air included, to 0 to
-    1. Without the clip a z-score before a min–max scaling is a
+    where the modality itself is not zero, ``zscore_filled`` over the brain with its holes,
+    ``zscore_box`` over everything in the brain's box; ``minmax`` scales the whole image, air
+    included, to 0 to 1. Without the clip a z-score before a min–max scaling is a
     mathematical no-op; with it a few bright vessels cannot press the brain into the dark.
 
     In space: turned by flips and axis permutations, then cropped or padded. Nothing is resampled.
@@ -92,7 +95,14 @@ class Preprocessing:
     spacing_mm
         Smallest and largest voxel edge the network was trained on; others bring a warning.
     orientation
-        Where the network's axes point, as ``RAS`` or ``LPS``; None takes scans as they are stored.
+        Where the axes point, as ``RAS`` or ``LPS``; None takes scans as they are stored.
+    axis_order
+        Which of these axes is the network's first, second and third; ``(2, 1, 0)`` is z, y, x.
+    crop_to_brain
+        Whether the network sees the brain's box alone.
+    voxel_mm
+        The voxel edges along the network's axes that it needs. A scan of others is refused: what
+        it would be resampled to is another image.
 
     Raises
     ------
@@ -118,9 +128,12 @@ class Preprocessing:
     clip: float | None = 5.0
     spacing_mm: tuple[float, float] | None = None
     orientation: str | None = "RAS"
+    axis_order: tuple[int, ...] = (0, 1, 2)
+    crop_to_brain: bool = False
+    voxel_mm: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("modalities", "size", "spacing_mm"):
+        for name in ("modalities", "size", "spacing_mm", "axis_order", "voxel_mm"):
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
@@ -145,6 +158,20 @@ class Preprocessing:
         _require(
             self.orientation == "RAS" or (not flat and _is_orientation(self.orientation)),
             self, "orientation", "'RAS' for slices, else three letters, as 'LPS', or null",
+        )  # fmt: skip
+        _require(
+            isinstance(self.axis_order, tuple)
+            and sorted(map(str, self.axis_order)) == ["0", "1", "2"]
+            and (not flat or self.axis_order == (0, 1, 2)),
+            self, "axis_order", "[0, 1, 2] for slices, else these in any order",
+        )  # fmt: skip
+        _require(
+            self.voxel_mm is None or (not flat and _are(self.voxel_mm, _is_positive, 3)),
+            self, "voxel_mm", "null or, in 3D, three lengths in mm",
+        )  # fmt: skip
+        _require(
+            isinstance(self.crop_to_brain, bool) and not (flat and self.crop_to_brain),
+            self, "crop_to_brain", "true or false, and false for slices",
         )  # fmt: skip
         spacing = self.spacing_mm
         ordered = _are(spacing, _is_positive, 2) and list(spacing or ()) == sorted(spacing or ())
@@ -202,12 +229,13 @@ class Preprocessing:
             If the case lacks a modality, a volume is empty, constant or not finite inside the
             brain, or no slice can be chosen.
         """
-        turn = Placement.fit(case.shape, case.affine, orientation=self.orientation)
+        turn = self._placement(case)
         volumes = self._volumes(case, turn)
         brain: NDArray[np.bool_] = np.logical_or.reduce([v != 0 for v in volumes.values()])
         warnings = self._oddities(case, turn, brain)
+        counted = self._counted(brain)
         normalized = {
-            name: self._normalized(f"{case.name}: {name}", volume, brain)
+            name: self._normalized(f"{case.name}: {name}", volume, counted)
             for name, volume in volumes.items()
         }
         if self.plane is None and slice_index is not None:
@@ -218,7 +246,7 @@ class Preprocessing:
         index = None if self.plane is None else choose_slice(case, slice_index, mask, brain)
         shown = brain if index is None else brain[..., index]
         start, size = self._box(shown)
-        placement = Placement.fit(case.shape, case.affine, start, size, index, self.orientation)
+        placement = self._placement(case, start, size, index)
         lost = int(shown.sum() - placement.crop(shown).sum())
         if lost:
             warnings.append(
@@ -230,6 +258,17 @@ class Preprocessing:
             placement=placement,
             air=tuple(normalized[name][1] for name in self.modalities),
             warnings=tuple(warnings),
+        )
+
+    def _placement(
+        self,
+        case: Case,
+        start: list[int] | None = None,
+        size: list[int] | None = None,
+        slice_index: int | None = None,
+    ) -> Placement:
+        return Placement.fit(
+            case.shape, case.affine, start, size, slice_index, self.orientation, self.axis_order
         )
 
     def _volumes(self, case: Case, turn: Placement) -> dict[str, NDArray[np.float32]]:
@@ -254,6 +293,16 @@ class Preprocessing:
                 f"{case.name}: {', '.join(dict.fromkeys(self.modalities))} hold no brain, every "
                 "voxel is zero; check the skull-stripping"
             )
+        held = bounding_box(brain)
+        if self.voxel_mm is not None:
+            lengths = [edge.stop - edge.start for edge in held]
+            sizes = zip(lengths, turn.spacing, self.voxel_mm, strict=True)
+            if any(round(n * mm / needed) != n for n, mm, needed in sizes):
+                raise CaseError(
+                    f"{case.name}: voxels of {_times(f'{mm:.3g}' for mm in turn.spacing)} mm along "
+                    f"the network's axes, it needs {_times(f'{mm:g}' for mm in self.voxel_mm)} mm; "
+                    "resample the scans first"
+                )
         warnings = []
         if brain.all():
             warnings.append(
@@ -269,6 +318,19 @@ class Preprocessing:
                     f"was trained on {low:g} to {high:g} mm; trust its answer less"
                 )
         return warnings
+
+    def _counted(self, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the voxels whose mean and deviation count, the same for every modality."""
+        if self.intensity == "zscore_filled":
+            from scipy.ndimage import binary_fill_holes
+
+            filled: NDArray[np.bool_] = binary_fill_holes(brain)
+            return filled
+        if self.intensity == "zscore_box":
+            whole = np.zeros_like(brain)
+            whole[bounding_box(brain)] = True
+            return whole
+        return brain
 
     def _normalized(
         self, what: str, volume: NDArray[np.float32], brain: NDArray[np.bool_]
@@ -299,6 +361,11 @@ class Preprocessing:
         """Return start and size of the network's grid, in RAS voxels."""
         start, size = [], []
         for axis, (length, held) in enumerate(zip(brain.shape, bounding_box(brain), strict=True)):
+            if self.crop_to_brain:
+                inside = held.stop - held.start
+                size.append(-(-inside // self.divisor) * self.divisor)
+                start.append(held.start + crop_start(inside, size[axis], 0, inside))
+                continue
             if self.plane is not None and self.size is not None:
                 size.append(self.size[axis])
             else:

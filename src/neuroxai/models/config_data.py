@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,23 @@ class ConfigData:
         """Return an entry as it is written, or None where there is none."""
         return self._tables.get(name)
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str, *, without: Collection[str] = ()) -> Any:
         """Return an entry with everything in it resolved, or None where there is none.
+
+        Parameters
+        ----------
+        without
+            Keys of it that are left out, so that what is not needed need not be resolved.
 
         Raises
         ------
         ModelError
             If it asks for an expression, a missing entry or another file, or never ends.
         """
-        return self._resolve(self._tables.get(name), name, 0)
+        found = self._tables.get(name)
+        if isinstance(found, Mapping) and without:
+            found = {key: value for key, value in found.items() if key not in without}
+        return self._resolve(found, name, 0)
 
     def _resolve(self, value: Any, place: str, depth: int) -> Any:
         if depth > _DEEPEST:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from neuroxai.core.windows import Windows
 from neuroxai.models.card import Card
 
 
@@ -28,6 +29,8 @@ class Model:
         What it was read as.
     output_key
         Which of several outputs counts: an index for a list or tuple, a key for a dict.
+    windows
+        How its answer is put together where it looks through windows; None for all at once.
     notes
         What differs from how its makers run it, a sentence each.
     """
@@ -38,4 +41,5 @@ class Model:
     weights_sha256: str
     kind: str = "checkpoint"
     output_key: int | str | None = None
+    windows: Windows | None = None
     notes: tuple[str, ...] = ()

@@ -14,29 +14,16 @@ from torch import nn
 from neuroxai.core.errors import MissingExtraError, ModelError, suggestion
 from neuroxai.core.vocabulary import REGIONS
 from neuroxai.models.card import USE, Card
+from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words
 from neuroxai.models.config_data import ConfigData, read_json
 from neuroxai.models.model import Model
+from neuroxai.models.monai_inferer import read_inferer
 from neuroxai.models.monai_transforms import read_transforms
 from neuroxai.models.weights import fit, read_weights, refuse_code
 
 METADATA = Path("configs", "metadata.json")
 INFERENCE = Path("configs", "inference.json")
 SAFETENSORS = Path("models", "model.safetensors")
-
-_MODALITIES = {
-    "t1": "T1", "t1w": "T1", "t1n": "T1",
-    "t1c": "T1ce", "t1ce": "T1ce", "t1gd": "T1ce", "t1gad": "T1ce", "t1post": "T1ce",
-    "t2": "T2", "t2w": "T2",
-    "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR",
-}  # fmt: skip
-_OUTPUTS = {
-    "background": "background",
-    "wholetumor": "WT", "wt": "WT", "tumorcore": "TC", "tc": "TC",
-    "enhancingtumor": "ET", "et": "ET", "gdenhancingtumor": "ET",
-    "necroticcore": "NCR", "ncr": "NCR", "ncrnet": "NCR", "necrosis": "NCR",
-    "nonenhancingtumorcore": "NCR", "edema": "ED", "ed": "ED", "peritumoraledema": "ED",
-    "snfh": "ED",
-}  # fmt: skip
 
 
 def read_bundle(folder: Path, *, trust: bool = False) -> Model:
@@ -68,7 +55,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
     network, description = _network(config)
     recipe = read_transforms(config.get("preprocessing") or [], config.source, len(modalities))
     recipe.settings.setdefault("divisor", divisor)
-    notes = [*recipe.notes, *_window(config)]
+    notes = list(recipe.notes)
     if recipe.settings["orientation"] is None:
         notes.append(
             "it was trained on scans as they were stored, and is given yours as they are stored: "
@@ -98,7 +85,10 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
         license=str(metadata.get("license") or metadata.get("copyright") or "unknown"),
         use=f"{metadata.get('intended_use') or USE}",
     )
-    return Model(network, card, folder, weights.sha256, kind="MONAI bundle", notes=tuple(notes))
+    return Model(
+        network, card, folder, weights.sha256, kind="MONAI bundle", windows=read_inferer(config),
+        notes=tuple(notes),
+    )  # fmt: skip
 
 
 def _table(found: Any) -> Mapping[str, Any]:
@@ -112,8 +102,8 @@ def _channels(
     layout = _table(metadata.get("network_data_format"))
     image = _table(_table(layout.get("inputs")).get("image"))
     pred = _table(_table(layout.get("outputs")).get("pred"))
-    inputs = _names(image, "inputs.image", _MODALITIES, source)
-    outputs = _names(pred, "outputs.pred", _OUTPUTS, source)
+    inputs = _names(image, "inputs.image", MODALITIES, source)
+    outputs = _names(pred, "outputs.pred", OUTPUTS, source)
     divisors = [1]
     for entry in image.get("spatial_shape") or []:
         found = re.fullmatch(r"\s*(\d+)\s*\*\s*n\s*", str(entry))
@@ -135,7 +125,7 @@ def _names(
             f"{source}: network_data_format.{what}.channel_def is {dict(defined)!r}, expected a "
             "name for every channel from 0 on; add it, or the channels cannot be matched by name"
         )
-    names = tuple(known.get(re.sub(r"[^a-z0-9]", "", name.lower()), name) for name in ordered)
+    names = tuple(in_our_words(name, known) for name in ordered)
     if len(set(names)) < len(names):
         raise ModelError(f"{source}: network_data_format.{what} names one channel twice: {ordered}")
     return names
@@ -201,15 +191,3 @@ def _activation(config: ConfigData, names: tuple[str, ...]) -> str:
         f"{config.source}: postprocessing names neither sigmoid nor softmax, so what the outputs "
         f"{', '.join(names)} mean is unknown; add an Activationsd"
     )
-
-
-def _window(config: ConfigData) -> list[str]:
-    """Return what to say of an inferer with windows."""
-    inferer = config.raw("inferer")
-    size = inferer.get("roi_size") if isinstance(inferer, Mapping) else None
-    if size is None:
-        return []
-    return [
-        f"the network is given the whole image at once, the bundle's inferer windows of {size}: "
-        "where the image is larger its answer differs near their borders"
-    ]

@@ -32,14 +32,11 @@ class Recipe:
     ----------
     settings
         Keys of our preprocessing.
-    pixdim
-        The voxel size in mm that scans must have, if the chain resamples.
     notes
         What is done otherwise than in MONAI, a sentence each.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
-    pixdim: tuple[float, ...] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -139,12 +136,7 @@ def _space(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None
     sizes = pixdim if isinstance(pixdim, list) else [pixdim] * 3
     if len(sizes) != 3 or not all(isinstance(mm, int | float) and mm > 0 for mm in sizes):
         return f"pixdim is {pixdim!r}, expected three lengths in mm"
-    recipe.pixdim = tuple(float(mm) for mm in sizes)
-    recipe.settings["spacing_mm"] = [min(recipe.pixdim), max(recipe.pixdim)]
-    recipe.notes.append(
-        f"scans are not resampled to {'×'.join(f'{mm:g}' for mm in recipe.pixdim)} mm: give scans "
-        "with such voxels"
-    )
+    recipe.settings["voxel_mm"] = [float(mm) for mm in sizes]
     return _unread(
         options,
         {"mode": (), "padding_mode": (), "align_corners": (), "dtype": (), "diagonal": (False,),

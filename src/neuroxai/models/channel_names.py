@@ -1,0 +1,32 @@
+"""What a network's makers call its channels, in our words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+MODALITIES = {
+    "t1": "T1", "t1w": "T1", "t1n": "T1",
+    "t1c": "T1ce", "t1ce": "T1ce", "t1gd": "T1ce", "t1gad": "T1ce", "t1post": "T1ce",
+    "t2": "T2", "t2w": "T2",
+    "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR",
+}  # fmt: skip
+OUTPUTS = {
+    "background": "background",
+    "wholetumor": "WT", "wt": "WT", "tumorcore": "TC", "tc": "TC",
+    "enhancingtumor": "ET", "et": "ET", "gdenhancingtumor": "ET",
+    "necroticcore": "NCR", "ncr": "NCR", "ncrnet": "NCR", "necrosis": "NCR",
+    "nonenhancingtumorcore": "NCR", "edema": "ED", "ed": "ED", "peritumoraledema": "ED",
+    "snfh": "ED",
+}  # fmt: skip
+
+
+def in_our_words(name: str, known: Mapping[str, str]) -> str:
+    """Return our word for a channel, or its own name where we have none.
+
+    Examples
+    --------
+    >>> in_our_words("T1-Gd", MODALITIES), in_our_words("CT", MODALITIES)
+    ('T1ce', 'CT')
+    """
+    return known.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
