@@ -73,7 +73,7 @@ def test_the_card_says_what_the_configurations_say(bundle: Path) -> None:
     assert card.preprocessing["divisor"] == 8
     assert card.metrics == {"val_mean_dice": 0.85}
     assert "diagnostic" in card.use
-    assert model.kind == "MONAI bundle"
+    assert model.kind == "a MONAI bundle"
     assert model.windows is not None
     assert model.windows.describe() == {
         "size": [64, 64, 56], "overlap": 0.5, "placed": "stepped", "weights": "constant",

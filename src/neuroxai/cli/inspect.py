@@ -89,11 +89,12 @@ def print_flow(report: InspectionReport) -> None:
     for target in seen.flow.targets:
         title = f"{target.name}: where the evidence for it lies, in percent"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-        table.add_column("Layer", overflow="ellipsis", no_wrap=True)
-        table.add_column("Filters", justify="right", no_wrap=True)
+        table.add_column("Layer", overflow="fold")
+        table.add_column("Filters", justify="right", no_wrap=True, min_width=7)
         table.add_column("Grid", no_wrap=True)
         for region in regions:
-            table.add_column(region, justify="right", no_wrap=True)
+            width = max(len(region), len("100.0"))
+            table.add_column(region, justify="right", no_wrap=True, min_width=width)
         for row in report.rows[target.name]:
             found = row["positive"] or {}
             table.add_row(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuroxai.cli import options
+
+if TYPE_CHECKING:
+    from neuroxai.core.windows import Windows
 
 models = typer.Typer(help="List networks, and check one of yours.", no_args_is_help=True)
 
@@ -51,15 +54,16 @@ def check(
     table = Table(show_header=False, box=None, pad_edge=False)
     recipe = Preprocessing.from_dict(said.preprocessing)
     rows = {
-        "Network": f"{said.name}, {said.architecture}, read as a {loaded.kind}",
+        "Network": f"{said.name}, {said.architecture}, read as {loaded.kind}",
         "Weights": f"{found.parameters:,} numbers, sha256 {loaded.weights_sha256[:16]}…",
         "Task": said.task,
         "Modalities": ", ".join(said.modalities),
         "Outputs": f"{', '.join(said.classes)} by {said.activation}",
         "Regions": "; ".join(f"{name} = {' + '.join(m)}" for name, m in said.regions.items()),
         "Intensities": recipe.intensity,
-        "Orientation": recipe.orientation or "as stored",
-        "Sizes": f"multiples of {recipe.divisor}",
+        "Orientation": _axes(recipe.orientation, recipe.axis_order),
+        "Voxels": _needed(recipe.voxel_mm, recipe.spacing_mm),
+        "Sizes": _sizes(loaded.windows, recipe.divisor),
         "Tried on": f"{_times(found.shape)} → {_times(found.output_shape)}",
         "Layers": f"{found.layers} convolutions can be looked into",
         "License": said.license,
@@ -72,6 +76,25 @@ def check(
         console.print(f"Note: {note}", soft_wrap=True)
     for method, reason in found.refused.items():
         console.print(f"{method}: {'yes' if reason is None else f'no, {reason}'}", soft_wrap=True)
+
+
+def _axes(orientation: str | None, order: tuple[int, ...]) -> str:
+    named = orientation or "as stored"
+    return (
+        named if order == (0, 1, 2) else f"{named}, axes {''.join('xyz'[axis] for axis in order)}"
+    )
+
+
+def _needed(exact: tuple[float, ...] | None, usual: tuple[float, float] | None) -> str:
+    if exact is not None:
+        return f"{'×'.join(f'{mm:g}' for mm in exact)} mm, others are refused"
+    return f"{usual[0]:g} to {usual[1]:g} mm, others bring a warning" if usual else "any"
+
+
+def _sizes(windows: Windows | None, divisor: int) -> str:
+    if windows is None:
+        return f"multiples of {divisor}"
+    return f"any, through windows of {_times(windows.size)}, overlap {windows.overlap:g}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

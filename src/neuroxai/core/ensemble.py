@@ -34,8 +34,18 @@ class Ensemble(nn.Module):
 
     def siblings(self, name: str) -> tuple[str, ...]:
         """Return the layer of that name in every member."""
-        first, _, rest = name.partition(".")
-        number, _, inner = rest.partition(".")
-        if first != "members" or not number.isdigit() or not inner:
+        inner = self._inner(name)
+        if not inner:
             return (name,)
         return tuple(f"members.{i}.{inner}" for i in range(len(self.members)))
+
+    def in_all(self, name: str) -> str:
+        """Return how the layer of that name in all members is called."""
+        inner = self._inner(name)
+        return f"members.*.{inner}" if inner else name
+
+    @staticmethod
+    def _inner(name: str) -> str:
+        first, _, rest = name.partition(".")
+        number, _, inner = rest.partition(".")
+        return inner if first == "members" and number.isdigit() else ""

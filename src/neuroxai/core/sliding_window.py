@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -159,6 +159,8 @@ class SlidingWindow(Probe):
             weights[found.name] = total / cells
         with torch.no_grad():
             signed = laid.blend(x, lambda window: self._window_map(window, weights))
+        if isinstance(self.network, Ensemble):
+            layer = replace(layer, name=self.network.in_all(layer.name))
         answers.maps[name] = (layer, signed)
 
     def _window_map(self, window: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError, ModelError, suggestion
 from neuroxai.data.case import Case
+from neuroxai.data.intensity import INTENSITIES, Intensity, counted_voxels, normalize
 from neuroxai.data.placement import Placement, crop_start
 from neuroxai.data.slices import choose_slice, largest_slice
 
@@ -26,12 +27,6 @@ __all__ = [
     "largest_slice",
     "truth_on_network_grid",
 ]
-
-Intensity = Literal[
-    "zscore_minmax", "zscore", "zscore_nonzero", "zscore_filled", "zscore_box", "minmax", "none"
-]
-INTENSITIES = get_args(Intensity)
-"""Known ways of normalizing intensities."""
 
 _PAPER_SIZE = (192, 224, 160)
 
@@ -233,9 +228,9 @@ class Preprocessing:
         volumes = self._volumes(case, turn)
         brain: NDArray[np.bool_] = np.logical_or.reduce([v != 0 for v in volumes.values()])
         warnings = self._oddities(case, turn, brain)
-        counted = self._counted(brain)
+        counted = counted_voxels(self.intensity, brain)
         normalized = {
-            name: self._normalized(f"{case.name}: {name}", volume, counted)
+            name: normalize(f"{case.name}: {name}", volume, counted, self.intensity, self.clip)
             for name, volume in volumes.items()
         }
         if self.plane is None and slice_index is not None:
@@ -318,44 +313,6 @@ class Preprocessing:
                     f"was trained on {low:g} to {high:g} mm; trust its answer less"
                 )
         return warnings
-
-    def _counted(self, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the voxels whose mean and deviation count, the same for every modality."""
-        if self.intensity == "zscore_filled":
-            from scipy.ndimage import binary_fill_holes
-
-            filled: NDArray[np.bool_] = binary_fill_holes(brain)
-            return filled
-        if self.intensity == "zscore_box":
-            whole = np.zeros_like(brain)
-            whole[bounding_box(brain)] = True
-            return whole
-        return brain
-
-    def _normalized(
-        self, what: str, volume: NDArray[np.float32], brain: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float32], float]:
-        """Return the volume and what zero intensity became."""
-        if self.intensity == "zscore_nonzero":
-            brain = volume != 0
-        values = volume[brain].astype(np.float64)
-        if not values.size or values.min() == values.max():
-            gray = values[0] if values.size else 0
-            raise CaseError(f"{what} is constant ({gray:g}) inside the brain; check the export")
-        if self.intensity == "none":
-            return volume, 0.0
-        if self.intensity == "minmax":
-            low, high = float(volume.min()), float(volume.max())
-            return (volume - np.float32(low)) / np.float32(high - low), -low / (high - low)
-        mean, deviation = float(values.mean()), float(values.std())
-        bound = math.inf if self.clip is None else float(self.clip)
-        z = np.clip((values - mean) / deviation, -bound, bound)
-        air = min(max(-mean / deviation, -bound), bound)
-        if self.intensity == "zscore_minmax":
-            z, air = (z - z.min()) / (z.max() - z.min()), 0.0
-        normalized = np.zeros_like(volume)
-        normalized[brain] = z
-        return normalized, air
 
     def _box(self, brain: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
         """Return start and size of the network's grid, in RAS voxels."""

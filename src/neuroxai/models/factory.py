@@ -49,7 +49,7 @@ def read_factory(spec: str, weights: StrPath | None, card: StrPath | None) -> Mo
     loaded = read_weights(source)
     fit(network, loaded.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
-    return Model(network, found, source.parent, loaded.sha256, kind="module of your own")
+    return Model(network, found, source.parent, loaded.sha256, kind="a module of your own")
 
 
 def _call(spec: str) -> nn.Module:

@@ -17,6 +17,8 @@ from neuroxai.models.checkpoint import (
 from neuroxai.models.factory import read_factory
 from neuroxai.models.model import Model
 from neuroxai.models.monai_bundle import METADATA, read_bundle
+from neuroxai.models.nnunet import DATASET, read_nnunet
+from neuroxai.models.nnunet_plans import PLANS
 from neuroxai.models.weights import refuse_code
 
 DEFAULT_MODEL = "deepseg-phantom"
@@ -38,13 +40,14 @@ def load_model(
     Parameters
     ----------
     name_or_path
-        A shipped network's name, a checkpoint folder, the folder of a MONAI bundle, or
-        ``package.module:factory``, something importable that returns an ``nn.Module``.
+        A shipped network's name, a checkpoint folder, the folder of a MONAI bundle or of a trained
+        nnU-Net, or ``package.module:factory``, something importable that returns an ``nn.Module``.
     weights, card
         For a factory: the safetensors file, and a JSON file with what the network expects and
         returns; see :func:`~neuroxai.models.factory.read_factory`.
     trust
-        Evaluate the expressions in a bundle's configuration.
+        Evaluate the expressions in a bundle's configuration; read nnU-Net's pickled checkpoints,
+        in a process with limits.
 
     Raises
     ------
@@ -74,10 +77,13 @@ def load_model(
         raise ModelError(f"{path}: is a file, expected a folder with {WEIGHTS} and {CARD}")
     if (path / METADATA).is_file():
         return read_bundle(path, trust=trust)
+    if (path / PLANS).is_file() and (path / DATASET).is_file():
+        return read_nnunet(path, trust=trust)
     if path.is_dir():
         return read_checkpoint(path)
     hint = suggestion(text, shipped) if shipped else "this installation ships no network"
     raise ModelError(
         f"{text}: neither a shipped network, nor a checkpoint folder ({WEIGHTS} and {CARD}), nor a "
-        f"MONAI bundle ({METADATA}), nor package.module:factory; {hint}"
+        f"MONAI bundle ({METADATA}), nor an nnU-Net folder ({PLANS}), nor package.module:factory; "
+        f"{hint}"
     )

@@ -39,7 +39,7 @@ class Model:
     card: Card
     folder: Path
     weights_sha256: str
-    kind: str = "checkpoint"
+    kind: str = "a checkpoint"
     output_key: int | str | None = None
     windows: Windows | None = None
     notes: tuple[str, ...] = ()

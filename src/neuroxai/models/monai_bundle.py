@@ -86,7 +86,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
         use=f"{metadata.get('intended_use') or USE}",
     )
     return Model(
-        network, card, folder, weights.sha256, kind="MONAI bundle", windows=read_inferer(config),
+        network, card, folder, weights.sha256, kind="a MONAI bundle", windows=read_inferer(config),
         notes=tuple(notes),
     )  # fmt: skip
 

@@ -21,7 +21,8 @@ def main(source: str, out: str, entry: str) -> None:
     from safetensors.torch import save_file
 
     try:
-        found = torch.load(source, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numbers()):
+            found = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:
         first = str(error).strip().splitlines() or [""]
         raise SystemExit(f"{type(error).__name__}: {first[0][:300]}") from None
@@ -37,6 +38,16 @@ def main(source: str, out: str, entry: str) -> None:
         known = ", ".join(tables) or "none"
         raise SystemExit(f"it holds {len(tables)} tables of tensors, choose by --entry: {known}")
     save_file({_plain(name): tensor.contiguous().clone() for name, tensor in chosen.items()}, out)
+
+
+def _numbers() -> list[Any]:
+    """Return what NumPy's plain numbers are pickled with; training logs are full of them."""
+    import numpy as np
+
+    kinds = [np.dtype(word) for word in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")]
+    scalar = np.float32(0).__reduce__()[0]
+    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [np.dtype, *(type(kind) for kind in kinds), *named]
 
 
 def _tables(found: Any, place: str) -> Any:

@@ -1,0 +1,83 @@
+"""Intensities made comparable, each modality for itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.box import bounding_box
+from neuroxai.core.errors import CaseError
+
+Intensity = Literal[
+    "zscore_minmax", "zscore", "zscore_nonzero", "zscore_filled", "zscore_box", "minmax", "none"
+]
+INTENSITIES = get_args(Intensity)
+"""Known ways of normalizing intensities."""
+
+
+def counted_voxels(kind: Intensity, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the voxels whose mean and deviation count, the same for every modality."""
+    if kind == "zscore_filled":
+        from scipy.ndimage import binary_fill_holes
+
+        filled: NDArray[np.bool_] = binary_fill_holes(brain)
+        return filled
+    if kind == "zscore_box":
+        whole = np.zeros_like(brain)
+        whole[bounding_box(brain)] = True
+        return whole
+    return brain
+
+
+def normalize(
+    what: str,
+    volume: NDArray[np.float32],
+    counted: NDArray[np.bool_],
+    kind: Intensity,
+    clip: float | None,
+) -> tuple[NDArray[np.float32], float]:
+    """Return the volume and what zero intensity became.
+
+    Parameters
+    ----------
+    what
+        The scan, for messages.
+    volume, counted
+        ``(X, Y, Z)``; the voxels that :func:`counted_voxels` gave.
+    kind, clip
+        See :class:`~neuroxai.data.preprocessing.Preprocessing`.
+
+    Raises
+    ------
+    CaseError
+        If the volume is constant there.
+
+    Examples
+    --------
+    >>> volume = np.array([0, 1, 3], np.float32)
+    >>> normalize("T1", volume, volume != 0, "zscore", None)
+    (array([ 0., -1.,  1.], dtype=float32), -2.0)
+    """
+    if kind == "zscore_nonzero":
+        counted = volume != 0
+    values = volume[counted].astype(np.float64)
+    if not values.size or values.min() == values.max():
+        gray = values[0] if values.size else 0
+        raise CaseError(f"{what} is constant ({gray:g}) inside the brain; check the export")
+    if kind == "none":
+        return volume, 0.0
+    if kind == "minmax":
+        low, high = float(volume.min()), float(volume.max())
+        return (volume - np.float32(low)) / np.float32(high - low), -low / (high - low)
+    mean, deviation = float(values.mean()), float(values.std())
+    bound = math.inf if clip is None else float(clip)
+    z = np.clip((values - mean) / deviation, -bound, bound)
+    air = min(max(-mean / deviation, -bound), bound)
+    if kind == "zscore_minmax":
+        z, air = (z - z.min()) / (z.max() - z.min()), 0.0
+    normalized = np.zeros_like(volume)
+    normalized[counted] = z
+    return normalized, air

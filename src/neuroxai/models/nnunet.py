@@ -1,0 +1,174 @@
+"""nnU-Net v2: a trained-model folder, read as data (Isensee et al. 2021)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from neuroxai.core.ensemble import Ensemble
+from neuroxai.core.errors import ModelError
+from neuroxai.core.vocabulary import REGIONS
+from neuroxai.models.card import Card
+from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words
+from neuroxai.models.config_data import read_json
+from neuroxai.models.model import Model
+from neuroxai.models.nnunet_plans import (
+    PLANS,
+    build_network,
+    read_configuration,
+    read_preprocessing,
+)
+from neuroxai.models.torch_weights import convert_torch
+from neuroxai.models.weights import Weights, fit, read_weights
+
+DATASET = Path("dataset.json")
+
+_CHECKPOINTS = ("checkpoint_final", "checkpoint_best")
+
+
+def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
+    """Load a trained-model folder of nnU-Net v2, as it predicts without mirroring.
+
+    ``dataset.json`` names channels and labels, ``plans.json`` the network, the preprocessing and
+    the patch; the weights are those of every ``fold_X``, whose answers are averaged. nnU-Net's own
+    code is not needed, only its network classes. Its checkpoints are pickles: convert each with
+    ``neuroxai convert torch fold_X/checkpoint_final.pth --entry network_weights --trust``, or
+    ``trust`` them here, and they are converted in memory every time.
+
+    What it does on scans is followed exactly: axes z, y, x as stored, the box of what is not zero,
+    its z-scores, windows of the patch's size spread evenly by half a patch with Gaussian weights,
+    logits averaged over the folds. Mirroring at test time is left out: a map of a mirrored answer
+    is a mixture of maps.
+
+    Parameters
+    ----------
+    folder
+        As ``nnUNetTrainer__nnUNetPlans__3d_fullres``.
+    trust
+        Read pickled checkpoints, in a process with limits.
+
+    Raises
+    ------
+    ModelError
+        Naming the file and what cannot be read or followed: 2D configurations, cascades, readers
+        and normalizations other than nnU-Net's usual ones.
+    MissingExtraError
+        If the network classes are not installed.
+
+    References
+    ----------
+    F. Isensee et al., *Nature Methods* 18, 203–211 (2021), doi:10.1038/s41592-020-01008-z.
+    """
+    dataset, plans = read_json(folder / DATASET), read_json(folder / PLANS)
+    configuration = read_configuration(plans, folder)
+    modalities = _modalities(dataset, folder / DATASET)
+    names, activation = _outputs(dataset, folder / DATASET)
+    recipe, windows = read_preprocessing(plans, configuration, modalities)
+    checkpoints = _checkpoints(folder)
+    members, hashes = [], []
+    for path in checkpoints:
+        weights = _weights(path, trust=trust)
+        network = build_network(configuration, len(modalities), len(names))
+        fit(network, weights.tensors, path)
+        members.append(network.eval().requires_grad_(requires_grad=False))
+        hashes.append(weights.sha256)
+    regions: dict[str, tuple[str, ...]] = {each: (each,) for each in names if each in REGIONS}
+    if activation == "softmax":
+        regions = {region: them for region, them in REGIONS.items() if set(them) <= set(names)}
+    notes = ["nnU-Net's mirroring at test time is left out: its own answer is a mean over mirrors"]
+    if checkpoints[0].stem != _CHECKPOINTS[0]:
+        notes.append(f"there is no {_CHECKPOINTS[0]}, so {checkpoints[0].stem} was read")
+    card = Card(
+        name=f"{dataset.get('name') or plans.get('dataset_name') or folder.resolve().name}",
+        architecture=configuration.network,
+        arguments=dict(configuration.arguments),
+        task="segmentation",
+        modalities=modalities,
+        classes=names,
+        activation=activation,
+        regions=regions,
+        preprocessing=recipe,
+        training={
+            "configuration": configuration.name,
+            "folds": [path.parent.name for path in checkpoints],
+        },
+        metrics={},
+        weights_sha256=hashes[0],
+        license=str(dataset.get("licence") or dataset.get("license") or "unknown"),
+    )
+    whole = members[0] if len(members) == 1 else Ensemble(members)
+    pinned = hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
+    return Model(
+        whole, card, folder, pinned, kind=f"a trained nnU-Net v2, {_folds(len(members))}",
+        windows=windows, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _folds(count: int) -> str:
+    return "one fold" if count == 1 else f"the mean of {count} folds"
+
+
+def _modalities(dataset: Mapping[str, Any], source: Path) -> tuple[str, ...]:
+    channels = dataset.get("channel_names") or dataset.get("modality")
+    if not isinstance(channels, Mapping) or sorted(channels) != sorted(
+        map(str, range(len(channels)))
+    ):
+        raise ModelError(f"{source}: channel_names is {channels!r}, expected a name for 0, 1, …")
+    names = tuple(in_our_words(str(channels[str(i)]), MODALITIES) for i in range(len(channels)))
+    if len(set(names)) < len(names):
+        raise ModelError(f"{source}: channel_names names one channel twice: {dict(channels)}")
+    return names
+
+
+def _outputs(dataset: Mapping[str, Any], source: Path) -> tuple[tuple[str, ...], str]:
+    """Return what the output channels are, and their activation."""
+    labels = dataset.get("labels")
+    if not isinstance(labels, Mapping) or labels.get("background") != 0:
+        raise ModelError(f"{source}: labels is {labels!r}, expected a table with background 0")
+    known = {str(name): value for name, value in labels.items() if name != "ignore"}
+    if any(isinstance(value, list) and len(value) > 1 for value in known.values()):
+        # Regions, one sigmoid each, in the order of the file.
+        del known["background"]
+        return tuple(in_our_words(name, OUTPUTS) for name in known), "sigmoid"
+    numbers = {
+        name: value[0] if isinstance(value, list) else value for name, value in known.items()
+    }
+    if sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
+        raise ModelError(f"{source}: labels are {dict(labels)}, expected the numbers 0, 1, 2, …")
+    ordered = sorted(numbers, key=numbers.__getitem__)
+    return tuple(in_our_words(name, OUTPUTS) for name in ordered), "softmax"
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return one checkpoint of every fold, without its ending; of ``fold_all`` if it is alone."""
+    folds = sorted(each for each in folder.glob("fold_*") if each.name[5:].isdigit())
+    for name in _CHECKPOINTS:
+        for group in (folds, [folder / "fold_all"]):
+            found = [
+                fold / name
+                for fold in group
+                if any((fold / f"{name}{end}").is_file() for end in (".safetensors", ".pth"))
+            ]
+            if found:
+                return found
+    raise ModelError(
+        f"{folder}: holds no fold_X with {_CHECKPOINTS[0]}.safetensors or {_CHECKPOINTS[0]}.pth"
+    )
+
+
+def _weights(path: Path, *, trust: bool) -> Weights:
+    ready = path.with_suffix(".safetensors")
+    if ready.is_file():
+        return read_weights(ready)
+    pickled = path.with_suffix(".pth")
+    if not trust:
+        raise ModelError(
+            f"{pickled}: a pickled file can carry code and is not read; if you trust it, convert "
+            f"it once:  neuroxai convert torch {pickled} --entry network_weights --trust"
+        )
+    with tempfile.TemporaryDirectory(prefix="neuroxai-") as temporary:
+        made = Path(temporary, "weights.safetensors")
+        return read_weights(convert_torch(pickled, made, trust=True, entry="network_weights"))
