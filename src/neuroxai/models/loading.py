@@ -14,6 +14,8 @@ from neuroxai.models.checkpoint import (
     shipped_folder,
     shipped_models,
 )
+from neuroxai.models.exported import SUFFIX as EXPORTED
+from neuroxai.models.exported import read_exported
 from neuroxai.models.factory import read_factory
 from neuroxai.models.model import Model
 from neuroxai.models.monai_bundle import METADATA, read_bundle
@@ -41,13 +43,14 @@ def load_model(
     ----------
     name_or_path
         A shipped network's name, a checkpoint folder, the folder of a MONAI bundle or of a trained
-        nnU-Net, or ``package.module:factory``, something importable that returns an ``nn.Module``.
+        nnU-Net, a ``.pt2`` file of ``torch.export``, or ``package.module:factory``, something
+        importable that returns an ``nn.Module``.
     weights, card
-        For a factory: the safetensors file, and a JSON file with what the network expects and
-        returns; see :func:`~neuroxai.models.factory.read_factory`.
+        For a factory: the safetensors file; and, as for an exported program, a JSON file with what
+        the network expects and returns; see :func:`~neuroxai.models.factory.read_factory`.
     trust
-        Evaluate the expressions in a bundle's configuration; read nnU-Net's pickled checkpoints,
-        in a process with limits.
+        Evaluate the expressions in a bundle's configuration or an exported program; read nnU-Net's
+        pickled checkpoints, in a process with limits.
 
     Raises
     ------
@@ -62,6 +65,9 @@ def load_model(
     text = os.fspath(name_or_path)
     if _FACTORY.fullmatch(text):
         return read_factory(text, weights, card)
+    path = Path(text)
+    if weights is None and path.suffix == EXPORTED:
+        return read_exported(path, None if card is None else Path(card), trust=trust)
     if weights is not None or card is not None:
         raise ModelError(
             f"{text}: brings its own weights and card; give others only for package.module:factory"
@@ -69,7 +75,6 @@ def load_model(
     shipped = shipped_models()
     if text in shipped:
         return read_checkpoint(shipped_folder(text))
-    path = Path(text)
     refuse_code(path)
     if path.is_file() and path.name in (WEIGHTS, CARD):
         path = path.parent
