@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,9 @@ from networks import image, make, quick, relative
 from neuroxai.core.errors import ModelError
 from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
-from neuroxai.explainer import explain
+from neuroxai.data.case import Case as NamedCase
+from neuroxai.data.layouts import LAYOUTS
+from neuroxai.explainer import explain, predict
 from neuroxai.methods import METHODS, make_method
 from neuroxai.models import load_model
 
@@ -203,3 +206,17 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         network.get_parameter("join.weight")[0, 0] = float("nan")
     with pytest.raises(ModelError, match="not finite"):
         load_model(export(tmp_path, network, 2), trust=True)
+
+
+def test_a_size_it_does_not_take_is_the_networks_fault_not_ours(
+    program: Path, tmp_path: Path
+) -> None:
+    volume = np.random.default_rng(0).random((10, 8, 404)).astype(np.float32)
+    scans = dict.fromkeys(CARD["modalities"], volume)
+    case = NamedCase("long", scans, np.eye(4), LAYOUTS["plain"])
+    loaded = load_model(program, trust=True)
+    words = r"net\.pt2: the network fails on an input of \(1, 4, 10, 8, 404\) \(.*404"
+    with pytest.raises(ModelError, match=words):
+        explain(loaded, case, "vanilla_gradient", "ET")
+    with pytest.raises(ModelError, match=words):
+        predict(loaded, case)

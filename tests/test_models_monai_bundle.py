@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, LoadImaged, NormalizeIntensityd
 from safetensors.torch import load_file, save_file
@@ -320,3 +324,53 @@ def test_a_broken_configuration_is_named(bundle: Path) -> None:
         path.write_text(text)
         with pytest.raises(ModelError, match=r"inference\.json"):
             load_model(bundle)
+
+
+def as_yaml(bundle: Path, text: str) -> Path:
+    (bundle / "configs" / "inference.json").unlink()
+    path = bundle / "configs" / "inference.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_configuration_in_yaml_says_the_same(bundle: Path, patient: Path) -> None:
+    case = read_case(patient)
+    expected = predict(load_model(bundle), case).labels
+    as_yaml(bundle, yaml.safe_dump(bundles.inference()))
+    np.testing.assert_array_equal(predict(load_model(bundle), case).labels, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("network_def: !!python/object/apply:pathlib.Path.touch [{mark}]", "YAML of plain values"),
+        ("a: &a [1, 1]\nb: [*a, *a]", "anchors"),
+        ("- 1\n- 2", "holds a list"),
+        ("a: [1", "YAML of plain values"),
+        ("[" * 5000, "YAML of plain values"),
+    ],
+)
+def test_yaml_that_is_more_than_data_is_refused(bundle: Path, text: str, words: str) -> None:
+    mark = bundle / "ran"
+    path = as_yaml(bundle, text.replace("{mark}", str(mark)))
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(bundle)
+    assert str(path) in str(caught.value)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["bundle.zip", "bundle.tar", "bundle.tar.gz", "fold.tgz"])
+def test_archives_are_not_unpacked(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    if name.endswith("zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("../evil.txt", "x")
+    else:
+        with tarfile.open(path, "w") as tar:
+            member = tarfile.TarInfo("../evil.txt")
+            member.size = 1
+            tar.addfile(member, io.BytesIO(b"x"))
+    with pytest.raises(ModelError, match="archives are not unpacked"):
+        load_model(path)
+    assert not (tmp_path / "evil.txt").exists()

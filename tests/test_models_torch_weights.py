@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -87,3 +90,25 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "a.safetensors" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_with_names_that_leave_it_writes_nothing(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "in" / "weights.pth"
+    path.parent.mkdir()
+    if kind == "zip":
+        torch.save({"w": torch.ones(2)}, path)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("../evil.txt", "x")
+    else:
+        with tarfile.open(path, "w") as tar:
+            for name in ("../evil.txt", "storages", "tensors", "pickle"):
+                member = tarfile.TarInfo(name)
+                member.size = 1
+                tar.addfile(member, io.BytesIO(b"x"))
+    out = tmp_path / "in" / "weights.safetensors"
+    with pytest.raises(ModelError, match="cannot be converted"):
+        convert_torch(path, out, trust=True)
+    assert not out.exists()
+    assert not (tmp_path / "evil.txt").exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["in"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -74,8 +77,10 @@ def test_the_channel_order_is_the_networks_own() -> None:
     found = read_output(output, Outputs(("ET", "background", "ED"), {}, "softmax"), case, placement)
     assert found.labels is not None
     assert set(found.labels.ravel().tolist()) == {3}
-    with pytest.raises(ModelError, match="liver"):
-        read_output(output, Outputs(("liver", "background", "ED"), {}), case, placement)
+    own = read_output(output, Outputs(("liver", "background", "ED"), {}), case, placement)
+    assert own.classes == ("background", "liver", "ED")
+    assert own.labels is not None
+    assert set(own.labels.ravel().tolist()) == {1}
 
 
 def _flood(mask: NDArray[np.bool_]) -> list[set[tuple[int, ...]]]:
@@ -113,3 +118,45 @@ def test_words_stay_in_their_folder(name: str) -> None:
     made = word(name)
     assert made
     assert not set(made) & set("/\\\x00 .")
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_classes_of_a_networks_own_keep_their_names_and_numbers(
+    activation: str, tmp_path: Path
+) -> None:
+    truth = np.zeros((4, 6, 5), np.uint8)
+    truth[0] = 3
+    case = _case("brats2018", truth)
+    placement = Placement.fit(case.shape, case.affine)
+    names = ("background", "lesion", "vessel") if activation == "softmax" else ("lesion", "vessel")
+    output = torch.full((1, len(names), 4, 6, 5), -1.0)
+    output[0, names.index("vessel"), 3, 4, 2] = 2
+    output[0, names.index("lesion"), 0, 0, 0] = 1
+    if activation == "softmax":
+        output[:, 0] = 0
+    else:
+        output[0, names.index("lesion"), 3, 4, 2] = 1  # both; the stronger one counts
+    outputs = Outputs(names, {}, activation)  # type: ignore[arg-type]
+    prediction = read_output(output, outputs, case, placement)
+    assert prediction.classes == ("background", "lesion", "vessel")
+    assert prediction.volumes_ml() == pytest.approx({"lesion": 0.006, "vessel": 0.006})
+    assert prediction.dice() == {}
+    assert prediction.describe()["labels"] == {"background": 0, "lesion": 1, "vessel": 2}
+    written = prediction.save(tmp_path)
+    assert written is not None
+    image = nib.load(written)
+    kept = np.asarray(image.dataobj)
+    assert kept[0, 1, 2] == 2
+    assert kept[3, 5, 0] == 1
+    assert np.count_nonzero(kept) == 2
+    assert b"the network's own" in image.header["descrip"].item()
+
+
+def test_too_many_classes_for_a_label_file() -> None:
+    case = _case("brats2018")
+    names = ("background", *(f"part {i}" for i in range(300)))
+    output = torch.zeros(1, len(names), *case.shape)
+    with pytest.raises(ModelError, match="301 classes"):
+        read_output(
+            output, Outputs(names, {}, "softmax"), case, Placement.fit(case.shape, case.affine)
+        )

@@ -145,13 +145,17 @@ def scan_of(
     """Return a case on the RAS+ grid, with the modalities that are ``used``, or all of them."""
     names = [name for name in case.volumes if name in used] or list(case.volumes)
     labels = prediction.labels if prediction is not None else None
+    # A truth of tumors says nothing of a network's own classes, and would share their colors.
+    own = prediction is not None and labels is not None and not prediction.of_tumors
+    truth = None if own else case.truth
     upright = placement.upright
     return Scan(
         name=case.name,
         modalities={name: upright.turn(case.volumes[name]) for name in names},
         spacing=spacing_ras(placement),
         prediction=upright.turn(labels) if labels is not None else None,
-        truth=upright.turn(case.truth) if case.truth is not None else None,
+        truth=upright.turn(truth) if truth is not None else None,
+        **({"classes": prediction.classes} if own and prediction is not None else {}),
         slice_only=placement.slice_index,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -39,6 +40,7 @@ from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
 from neuroxai.models.model import Model
+from neuroxai.network_fault import network_faults
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
 
@@ -184,7 +186,8 @@ def explain(
     explanations: dict[str, Explanation] = {}
     refused: dict[str, str] = {}
     asks = reduce(or_, (method.asks for method in made), Asks())
-    with probe.at(x, asks):
+    blamed = network_faults(model, x) if isinstance(model, Model) else nullcontext()
+    with blamed, probe.at(x, asks):
         started = time.perf_counter()
         output = probe.output()
         shared_seconds = time.perf_counter() - started
@@ -228,7 +231,7 @@ def predict(
     def answer(part: Tensor) -> Tensor:
         return outputs.select(network(part))
 
-    with torch.no_grad():
+    with network_faults(model, x), torch.no_grad():
         laid = model.windows.over(spatial_shape(x)) if model.windows else None
         output = laid.blend(x, answer) if laid else answer(x)
     return read_output(output, outputs, case, prepared.placement)

@@ -184,7 +184,7 @@ def _masks(
 ) -> tuple[dict[str, Tensor], str | None]:
     """Return the regions on the network's grid, and where they come from."""
     labels, source = case.truth, "truth"
-    if labels is None:
+    if labels is None and prediction.of_tumors:
         labels, source = prediction.labels, "prediction"
     masks: dict[str, NDArray[np.bool_]] = {}
     if labels is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from neuroxai.core.errors import ModelError, NeuroXAIError
+from neuroxai.core.target import Class
 from neuroxai.core.units import find_units
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.explainer import explain, outputs_of
@@ -71,10 +72,13 @@ def check_model(model: Model, *, seed: int = 0) -> ModelCheck:
             f"{model.folder}: the network returns {output.shape[1]} channels, its card names "
             f"{len(model.card.classes)}: {', '.join(model.card.classes)}"
         )
+    # A segmenter without regions of a tumor: its last class, because the first is background.
+    plain = model.card.task == "segmentation" and not outputs.regions
+    target = Class(len(model.card.classes) - 1) if plain else None
     refused: dict[str, str | None] = {}
     for method in make_methods("all"):
         try:
-            explain(model.network, x, _quick(method), outputs=outputs, seed=seed)
+            explain(model.network, x, _quick(method), target, outputs=outputs, seed=seed)
             refused[method.name] = None
         except NeuroXAIError as error:
             refused[method.name] = str(error)

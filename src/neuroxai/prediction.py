@@ -33,13 +33,21 @@ class Prediction:
     probabilities
         Class name to probability, for a classifier; empty for a segmenter.
     labels
-        ``(I, J, K)`` indices into ``data.case.CLASSES``, for a segmenter; else None.
+        ``(I, J, K)`` indices into ``classes``, for a segmenter; else None.
+    classes
+        What the indices mean: those of brain tumors, or a network's own with background first.
     """
 
     case: Case
     placement: Placement
     probabilities: Mapping[str, float]
     labels: NDArray[np.uint8] | None
+    classes: tuple[str, ...] = CLASSES
+
+    @property
+    def of_tumors(self) -> bool:
+        """Whether the labels are those of brain tumors, which have regions and a file layout."""
+        return self.classes == CLASSES
 
     @property
     def label(self) -> str | None:
@@ -47,10 +55,14 @@ class Prediction:
         return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
 
     def volumes_ml(self) -> dict[str, float]:
-        """Return the predicted regions' volumes in milliliters."""
+        """Return the volumes of the predicted regions, or of a network's own classes, in ml."""
         if self.labels is None:
             return {}
         voxel_ml = float(np.prod(self.case.spacing)) / 1000
+        if not self.of_tumors:
+            counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+            named = zip(self.classes[1:], counts[1:].tolist(), strict=True)
+            return {name: count * voxel_ml for name, count in named}
         return {name: float(region(self.labels, name).sum()) * voxel_ml for name in REGIONS}
 
     def dice(self) -> dict[str, float]:
@@ -58,7 +70,7 @@ class Prediction:
 
         Both empty counts as 1.
         """
-        if self.labels is None or self.case.truth is None:
+        if self.labels is None or self.case.truth is None or not self.of_tumors:
             return {}
         return {
             name: dice(region(self.labels, name), region(self.case.truth, name)) for name in REGIONS
@@ -66,6 +78,8 @@ class Prediction:
 
     def save(self, out: str | Path) -> Path | None:
         """Write ``CASE_dseg.nii.gz`` in the label numbers of the case's own layout.
+
+        A network's own classes keep their numbers, 0 is background.
 
         Returns
         -------
@@ -78,21 +92,26 @@ class Prediction:
         describe_dataset(folder)
         return write_nifti(
             folder / f"{word(self.case.name)}_dseg.nii.gz",
-            encode_labels(self.labels, self.case.layout),
+            encode_labels(self.labels, self.case.layout) if self.of_tumors else self.labels,
             self.case.affine,
-            description=f"Predicted labels, {self.case.layout.name}; {NOT_FOR_CLINICAL_USE}",
+            description=f"Predicted labels, {self._numbering}; {NOT_FOR_CLINICAL_USE}",
         )
 
     def describe(self) -> dict[str, Any]:
         """Return the answer in numbers, ready for JSON."""
         if self.labels is None:
             return {"label": self.label, "probabilities": dict(self.probabilities)}
+        own = {name: number for number, name in enumerate(self.classes)}
         return {
-            "labels": dict(self.case.layout.labels),
-            "layout": self.case.layout.name,
+            "labels": dict(self.case.layout.labels) if self.of_tumors else own,
+            "layout": self._numbering,
             "volumes_ml": self.volumes_ml(),
             "dice": self.dice(),
         }
+
+    @property
+    def _numbering(self) -> str:
+        return self.case.layout.name if self.of_tumors else "the network's own"
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
@@ -129,38 +148,37 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
     if output.dim() == 2:
         chances = outputs.probabilities(output)[0].tolist()
         return Prediction(case, placement, dict(zip(outputs.names, chances, strict=True)), None)
-    labels = _labels(output[0].detach(), outputs).cpu().numpy()
-    return Prediction(case, placement, {}, placement.to_patient(labels))
+    classes, labels = _labels(output[0].detach(), outputs)
+    return Prediction(case, placement, {}, placement.to_patient(labels.cpu().numpy()), classes)
 
 
-def _labels(output: Tensor, outputs: Outputs) -> Tensor:
-    """Return indices into ``CLASSES``, ``(*S)`` uint8, of an output ``(K, *S)``.
+def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
+    """Return classes, and indices into them ``(*S)`` uint8, of an output ``(K, *S)``.
 
-    Of exclusive classes the strongest counts. Of regions, which overlap, every voxel above one
-    half, the inner ones last: what is WT but not TC is edema, what is TC but not ET is necrosis,
-    as BraTS numbers them.
+    Of exclusive classes the strongest counts. Of regions of a tumor, which overlap, every voxel
+    above one half, the inner ones last: what is WT but not TC is edema, what is TC but not ET is
+    necrosis, as BraTS numbers them. Of other overlapping classes the strongest above one half.
     """
     if set(outputs.names) <= set(REGIONS):
-        likely = outputs.probabilities(output[None])[0] > 0.5
-        labels = torch.zeros(output.shape[1:], dtype=torch.uint8, device=output.device)
-        for name, rest in (("WT", "ED"), ("TC", "NCR"), ("ET", "ET")):
-            if name in outputs.names:
-                labels[likely[outputs.names.index(name)]] = CLASSES.index(rest)
-        return labels
-    indices = torch.tensor(_class_indices(outputs.names), dtype=torch.uint8, device=output.device)
+        return CLASSES, _nested(output, outputs)
     strongest = output.max(dim=0)
-    labels = indices[strongest.indices]
+    sure = torch.ones_like(strongest.indices, dtype=torch.bool)
     if outputs.activation == "sigmoid":
-        chance = outputs.probabilities(strongest.values[None, None])[0, 0]
-        labels = torch.where(chance > 0.5, labels, 0)
+        sure = outputs.probabilities(strongest.values[None, None])[0, 0] > 0.5
+    classes: tuple[str, ...] = CLASSES
+    if not set(outputs.names) <= set(CLASSES):
+        classes = (CLASSES[0], *(name for name in outputs.names if name != CLASSES[0]))
+    numbers = [classes.index(name) for name in outputs.names]
+    if len(classes) > np.iinfo(np.uint8).max:
+        raise ModelError(f"the network has {len(classes)} classes, a label file holds 255 at most")
+    indices = torch.tensor(numbers, dtype=torch.uint8, device=output.device)
+    return classes, torch.where(sure, indices[strongest.indices], 0)
+
+
+def _nested(output: Tensor, outputs: Outputs) -> Tensor:
+    likely = outputs.probabilities(output[None])[0] > 0.5
+    labels = torch.zeros(output.shape[1:], dtype=torch.uint8, device=output.device)
+    for name, rest in (("WT", "ED"), ("TC", "NCR"), ("ET", "ET")):
+        if name in outputs.names:
+            labels[likely[outputs.names.index(name)]] = CLASSES.index(rest)
     return labels
-
-
-def _class_indices(names: tuple[str, ...]) -> list[int]:
-    unknown = [name for name in names if name not in CLASSES]
-    if unknown:
-        raise ModelError(
-            f"the network's class {unknown[0]!r} has no place in a label file, "
-            f"expected classes among {', '.join(CLASSES)}"
-        )
-    return [CLASSES.index(name) for name in names]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from neuroxai.core.errors import ModelError
+from neuroxai.core.errors import MissingExtraError, ModelError
 
 _LARGEST = 4_000_000
 _DEEPEST = 40
@@ -22,17 +22,55 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing, too large, or holds something else.
     """
     try:
+        found = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error})") from error
+    return _object(found, path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping of plain values from a file; no tags, no anchors.
+
+    Anchors are refused because a few lines of them unfold to more than memory holds.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, too large, or holds something else.
+    MissingExtraError
+        If PyYAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("Reading YAML", "monai", "pyyaml") from error
+    text = _text(path)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ModelError(f"{path}: uses YAML anchors, which are not read; write values out")
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"{path}: not valid YAML of plain values ({first})") from error
+    return _object(found, path)
+
+
+def _text(path: Path) -> str:
+    try:
         if path.stat().st_size > _LARGEST:
             raise ModelError(f"{path}: {path.stat().st_size} bytes, expected under 4 MB")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not valid JSON ({error})") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: not text in UTF-8 ({error.reason})") from error
+
+
+def _object(found: Any, path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds a {type(found).__name__}, expected a JSON object")
+        raise ModelError(f"{path}: holds a {type(found).__name__}, expected a table of entries")
     return found
 
 

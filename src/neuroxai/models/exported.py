@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -80,8 +81,11 @@ def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -
         )
     payload = _archive(path)
     try:
-        program = torch.export.load(io.BytesIO(_without_pickles(payload, path)))
-        network = torch.export.unflatten(program)
+        with warnings.catch_warnings():
+            # Torch warns of its own internals; there is nothing a user could do about it.
+            warnings.simplefilter("ignore", FutureWarning)
+            program = torch.export.load(io.BytesIO(_without_pickles(payload, path)))
+            network = torch.export.unflatten(program)
     except ModelError:
         raise
     except Exception as error:

@@ -25,6 +25,7 @@ from neuroxai.models.weights import refuse_code
 
 DEFAULT_MODEL = "deepseg-phantom"
 
+_ARCHIVE = re.compile(r"\.(zip|tar|tgz|7z|(tar\.)?(gz|bz2|xz|zst))$")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -78,6 +79,8 @@ def load_model(
     refuse_code(path)
     if path.is_file() and path.name in (WEIGHTS, CARD):
         path = path.parent
+    if path.is_file() and _ARCHIVE.search(path.name.lower()):
+        raise ModelError(f"{path}: archives are not unpacked; unpack it, and name the folder")
     if path.is_file():
         raise ModelError(f"{path}: is a file, expected a folder with {WEIGHTS} and {CARD}")
     if (path / METADATA).is_file():

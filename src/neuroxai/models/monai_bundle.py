@@ -15,7 +15,7 @@ from neuroxai.core.errors import MissingExtraError, ModelError, suggestion
 from neuroxai.core.vocabulary import REGIONS
 from neuroxai.models.card import USE, Card
 from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words
-from neuroxai.models.config_data import ConfigData, read_json
+from neuroxai.models.config_data import ConfigData, read_json, read_yaml
 from neuroxai.models.model import Model
 from neuroxai.models.monai_inferer import read_inferer
 from neuroxai.models.monai_transforms import read_transforms
@@ -29,8 +29,8 @@ SAFETENSORS = Path("models", "model.safetensors")
 def read_bundle(folder: Path, *, trust: bool = False) -> Model:
     """Load a bundle: network, channels, preprocessing and outputs from its configurations.
 
-    ``configs/metadata.json`` says what the channels are, ``configs/inference.json`` how the
-    network is built, what comes before it and after it; the weights are
+    ``configs/metadata.json`` says what the channels are, ``configs/inference.json`` (or ``.yaml``)
+    how the network is built, what comes before it and after it; the weights are
     ``models/model.safetensors``. A network is only ever built from a class of
     ``monai.networks.nets``.
 
@@ -50,7 +50,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
         If MONAI is not installed.
     """
     metadata = read_json(folder / METADATA)
-    config = ConfigData(read_json(folder / INFERENCE), folder / INFERENCE, trust=trust)
+    config = _configuration(folder, trust=trust)
     modalities, names, divisor = _channels(metadata, folder / METADATA)
     network, description = _network(config)
     recipe = read_transforms(config.get("preprocessing") or [], config.source, len(modalities))
@@ -89,6 +89,14 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
         network, card, folder, weights.sha256, kind="a MONAI bundle", windows=read_inferer(config),
         notes=tuple(notes),
     )  # fmt: skip
+
+
+def _configuration(folder: Path, *, trust: bool) -> ConfigData:
+    for ending, read in ((".json", read_json), (".yaml", read_yaml), (".yml", read_yaml)):
+        path = (folder / INFERENCE).with_suffix(ending)
+        if path.is_file():
+            return ConfigData(read(path), path, trust=trust)
+    raise ModelError(f"{folder / INFERENCE}: no such file, nor one that ends in .yaml")
 
 
 def _table(found: Any) -> Mapping[str, Any]:

@@ -13,8 +13,11 @@ PERCENTILE = 99.5
 LABELS = ("background", "NCR", "ED", "ET", "RC")
 """Tissue classes by index; the same order as ``data.case.CLASSES``."""
 
-LABEL_COLORS = ("#000000", "#D55E00", "#009E73", "#F0E442", "#56B4E9")
-"""One color a class, told apart by color-blind readers too (Okabe and Ito)."""
+LABEL_COLORS = (
+    "#000000", "#D55E00", "#009E73", "#F0E442", "#56B4E9", "#CC79A7", "#E69F00", "#0072B2",
+)  # fmt: skip
+"""One color a class, told apart by color-blind readers too (Okabe and Ito); a network with more
+classes of its own begins anew."""
 
 FOCUS = {
     "WT": (1, 2, 3),
@@ -97,4 +100,17 @@ def label_layer(labels: NDArray[Any], opacity: float = 0.6) -> NDArray[np.float3
     table = np.zeros((len(LABEL_COLORS), 4), dtype=np.float32)
     for index, color in enumerate(LABEL_COLORS[1:], start=1):
         table[index] = [*(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)), opacity]
-    return table[labels.astype(np.intp)]
+    colored: NDArray[np.float32] = table[color_index(labels.astype(np.intp))]
+    return colored
+
+
+def color_index(label: Any) -> Any:
+    """Return which of :data:`LABEL_COLORS` a class index has, or an array of them.
+
+    Examples
+    --------
+    >>> [color_index(label) for label in (0, 3, 7, 8)]
+    [0, 3, 7, 1]
+    """
+    index = np.asarray(label)
+    return np.where(index == 0, 0, (index - 1) % (len(LABEL_COLORS) - 1) + 1)[()]

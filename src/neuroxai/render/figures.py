@@ -182,7 +182,7 @@ def _sheet(
     for key in ("score", "probability"):
         title += f"  ·  {key} {facts[key]}" if key in facts else ""
     rest = {k: v for k, v in facts.items() if k not in ("score", "probability")}
-    return Montage(title, rows, columns, rest, sorted(legend), _notes(scan, maps, note))
+    return Montage(title, rows, columns, rest, scan.legend(legend), _notes(scan, maps, note))
 
 
 def _notes(scan: Scan, maps: Sequence[HeatMap], note: str) -> list[str]:
@@ -234,10 +234,15 @@ def _overlay(column: Column, grays: Sequence[NDArray[Any]]) -> Column:
 
 def _focus(scan: Scan, target: str) -> tuple[NDArray[np.bool_], str] | None:
     """Return the mask that the picture should go through, and what it is."""
-    words = re.split(r"[^A-Za-z0-9]+", target)
-    name = next((word for word in words if word in FOCUS), None)
-    wishes: list[tuple[str, tuple[int, ...]]] = [(name, FOCUS[name])] if name else []
-    wishes.append(("tumor", tuple(range(1, len(LABELS)))))
+    everything = tuple(range(1, len(scan.classes)))
+    if scan.classes == LABELS:
+        words = re.split(r"[^A-Za-z0-9]+", target)
+        name = next((word for word in words if word in FOCUS), None)
+        wishes: list[tuple[str, tuple[int, ...]]] = [(name, FOCUS[name])] if name else []
+        wishes.append(("tumor", everything))
+    else:
+        wishes = [(name, (i,)) for i, name in enumerate(scan.classes) if i and name == target]
+        wishes.append(("all classes", everything))
     for what, classes in wishes:
         for where, labels in (("truth", scan.truth), ("prediction", scan.prediction)):
             if labels is not None:

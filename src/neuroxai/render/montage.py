@@ -62,14 +62,14 @@ class Column:
 class Montage:
     """A whole sheet; :meth:`save` writes it as a PNG.
 
-    ``legend`` holds the class indices whose colors are explained.
+    ``legend`` names the classes whose colors are explained, by their index.
     """
 
     title: str
     rows: Sequence[Row]
     columns: Sequence[Column]
     facts: Mapping[str, str] = field(default_factory=dict)
-    legend: Sequence[int] = ()
+    legend: Mapping[int, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def figure(self) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,9 @@ class Scan:
     spacing
         Voxel size in mm along X, Y, Z.
     prediction, truth
-        ``(X, Y, Z)`` class indices: 0 background, 1 NCR, 2 ED, 3 ET, 4 RC; or None.
+        ``(X, Y, Z)`` indices into ``classes``, or None.
+    classes
+        What they mean; those of brain tumors: background, NCR, ED, ET, RC.
     slice_only
         For a 2D network the one axial slice that it saw; arrays may then have ``Z = 1``.
     """
@@ -36,7 +38,12 @@ class Scan:
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     prediction: NDArray[Any] | None = None
     truth: NDArray[Any] | None = None
+    classes: tuple[str, ...] = LABELS
     slice_only: int | None = None
+
+    def legend(self, indices: Collection[int]) -> dict[int, str]:
+        """Return the names of the classes that are shown, by their index."""
+        return {index: self.classes[index] for index in sorted(indices)}
 
 
 @dataclass(frozen=True, eq=False)

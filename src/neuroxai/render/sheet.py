@@ -11,7 +11,7 @@ import numpy as np
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-from neuroxai.render.colors import LABEL_COLORS, LABELS, Limits
+from neuroxai.render.colors import LABEL_COLORS, Limits, color_index
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,20 +135,26 @@ class Sheet:
             times = f"\N{MULTIPLICATION SIGN}10{raised}"
             self.write(x + wide / 2, y + 40, times, size=7.5, ha="center")
 
-    def legend(self, classes: Sequence[int], y: float, x: float) -> None:
-        """Explain the colors of classes in one line."""
-        names = {
-            "NCR": "necrosis (NCR)", "ED": "edema (ED)",
-            "ET": "enhancing tumor (ET)", "RC": "resection cavity (RC)",
-        }  # fmt: skip
-        for index in classes:
+    def legend(self, classes: Mapping[int, str], y: float, x: float) -> None:
+        """Explain the colors of classes, by their index, in one line; say how many more."""
+        for number, (index, name) in enumerate(classes.items()):
+            text = _TISSUES.get(name, clean(name))
+            width = 32 + 12 * len(text) + 36
+            if x + width > self.width - PAD and number:
+                self.write(x, y + 3, f"and {len(classes) - number} more", size=9)
+                return
             patch = self.axes(x, y + 3, 22, 22)
-            patch.set_facecolor(LABEL_COLORS[index])
+            patch.set_facecolor(LABEL_COLORS[color_index(index)])
             patch.set_xticks([])
             patch.set_yticks([])
-            text = names[LABELS[index]]
             self.write(x + 32, y + 3, text, size=9)
-            x += 32 + 12 * len(text) + 36
+            x += width
+
+
+_TISSUES = {
+    "NCR": "necrosis (NCR)", "ED": "edema (ED)", "ET": "enhancing tumor (ET)",
+    "RC": "resection cavity (RC)",
+}  # fmt: skip
 
 
 def clean(text: str) -> str:
