@@ -20,6 +20,15 @@ REGIONS: dict[str, Any] = {
     "background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3],
 }  # fmt: skip
 LABELS: dict[str, Any] = {"background": 0, "edema": 1, "necrosis": 2, "enhancing tumor": 3}
+Edges = tuple[float, float, float]
+KINDS: dict[str, tuple[dict[str, Any], str, Edges]] = {
+    "regions": (REGIONS, "PlainConvUNet", (1, 1, 1)),
+    "labels": (LABELS, "PlainConvUNet", (1, 1, 1)),
+    "residual": (REGIONS, "ResidualEncoderUNet", (1, 1, 1)),
+    "resampled": (REGIONS, "PlainConvUNet", (1.3, 0.8, 1.1)),
+    "thick": (LABELS, "PlainConvUNet", (1.1, 1, 3.6)),
+}
+"""Labels, network and voxel edges of what nnU-Net's own answers are kept of."""
 NAME = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, 1, 0, -15], [0, 0, 1, 3], [0, 0, 0, 1]])
 SHAPE = (30, 37, 26)
@@ -173,8 +182,9 @@ def volumes() -> dict[str, NDArray[np.float32]]:
     return made
 
 
-def write_case(folder: Path) -> Path:
+def write_case(folder: Path, edges: Edges = (1, 1, 1)) -> Path:
     folder.mkdir(parents=True)
+    affine = AFFINE @ np.diag([*edges, 1])
     for name, volume in volumes().items():
-        nib.save(nib.Nifti1Image(volume, AFFINE), folder / f"{folder.name}_{SUFFIX[name]}.nii.gz")
+        nib.save(nib.Nifti1Image(volume, affine), folder / f"{folder.name}_{SUFFIX[name]}.nii.gz")
     return folder

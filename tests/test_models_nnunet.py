@@ -28,11 +28,6 @@ from neuroxai.models.model import Model
 from neuroxai.models.torch_weights import convert_torch
 
 REFERENCE = Path(__file__).parent / "references" / "nnunet.npz"
-KINDS = {
-    "regions": (nnunets.REGIONS, "PlainConvUNet"),
-    "labels": (nnunets.LABELS, "PlainConvUNet"),
-    "residual": (nnunets.REGIONS, "ResidualEncoderUNet"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +55,10 @@ def test_the_card_says_what_dataset_and_plans_say(model: Model) -> None:
     assert any("mirroring" in note for note in model.notes)
 
 
-@pytest.mark.parametrize("word", KINDS)
-def test_the_answer_is_that_of_nnunet(tmp_path: Path, case: Case, word: str) -> None:
-    labels, kind = KINDS[word]
+@pytest.mark.parametrize("word", nnunets.KINDS)
+def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
+    labels, kind, edges = nnunets.KINDS[word]
+    case = read_case(nnunets.write_case(tmp_path / "BraTS2021_01", edges))
     folder = nnunets.write_nnunet(tmp_path, about=nnunets.dataset(labels), kind=kind)
     loaded = load_model(folder, trust=True)
     with np.load(REFERENCE) as kept:
@@ -79,7 +75,7 @@ def test_the_answer_is_that_of_nnunet(tmp_path: Path, case: Case, word: str) -> 
     # nnU-Net numbers edema 1, necrosis 2, enhancing tumor 3; here they are 2, 1, 3.
     in_theirs = np.array([0, 2, 1, 3])[found]
     values = placement.to_patient(maps.output[0].numpy(), fill=9.0)
-    if word == "labels":
+    if loaded.card.activation == "softmax":
         ordered = np.sort(values, axis=0)
         sure = (ordered[-1] - ordered[-2] > 0.05) | (values == 9.0).all(axis=0)
     else:
@@ -92,6 +88,13 @@ def test_the_answer_is_that_of_nnunet(tmp_path: Path, case: Case, word: str) -> 
     assert sure.mean() > 0.75
     np.testing.assert_array_equal(in_theirs[sure], expected_labels[sure])
     assert set(np.unique(expected_labels)) == {0, 1, 2, 3}
+
+
+def test_the_oracle_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thick slices resampled as if they were thin give another answer than nnU-Net's."""
+    monkeypatch.setattr("neuroxai.data.resampling._ANISOTROPIC", 9.0)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        test_the_answer_is_that_of_nnunet(tmp_path, "thick")
 
 
 def test_the_gradient_is_that_of_the_blended_mean_of_folds(model: Model, case: Case) -> None:
@@ -282,15 +285,39 @@ def test_plans_of_before_2_4_are_understood(tmp_path: Path) -> None:
         load_model(folder)
 
 
-def test_scans_that_nnunet_would_resample_are_refused(model: Model, tmp_path: Path) -> None:
-    folder = tmp_path / "BraTS2021_02"
-    nnunets.write_case(folder)
-    for file in folder.iterdir():
-        image = nib.load(file)
-        affine = nnunets.AFFINE @ np.diag([1, 1, 2, 1])
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), file)
+def test_a_map_of_a_resampled_scan_lies_where_it_was_asked(model: Model, tmp_path: Path) -> None:
+    """The gradient of one spot's output peaks at that spot, on the patient's own grid."""
+    case = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1.3, 0.8, 1.1)))
+    prepared = prepare(model, case, None)
+    assert any("resampled from voxels of 0.8 x 1.1 x 1.3 mm" in w for w in prepared.warnings)
+    mask = np.zeros(case.shape, bool)
+    mask[6:9, 12:15, 8:11] = True
+    maps = explain(model, case, "vanilla_gradient", "WT", within=mask)
+    seen = np.abs(maps["vanilla_gradient"].volume()).sum(axis=0)
+    assert seen.shape == case.shape
+    peak = np.unravel_index(seen.argmax(), seen.shape)
+    assert np.abs(np.array(peak) - [7, 13, 9]).max() <= 3
+    # A cell of the network's grid lies where its affine says: the centers of both boxes agree.
+    placement = prepared.placement
+    middle = (np.array(placement.grid) - 1) / 2
+    low = placement.turned_affine @ [*(np.array(placement.start)), 1]
+    high = placement.turned_affine @ [*(np.array(placement.start) + placement.size - 1.0), 1]
+    np.testing.assert_allclose(
+        (placement.network_affine @ [*middle, 1])[:3], ((low + high) / 2)[:3]
+    )
+    whole = prepare(model, case, None, at_once=True)
+    assert all(n % 4 == 0 for n in whole.x.shape[2:])
+
+
+def test_another_way_of_resampling_is_refused(tmp_path: Path) -> None:
+    planned = copy.deepcopy(nnunets.plans())
+    planned["configurations"]["base"]["resampling_fn_data"] = "resample_torch_fornnunet"
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)), trust=True)
+    same = read_case(nnunets.write_case(tmp_path / "BraTS2021_01"))
+    assert prepare(loaded, same, None).placement.resampling is None
+    other = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1, 1, 2)))
     with pytest.raises(CaseError, match=r"voxels of 1 x 2 x 1 mm .* it needs 1 x 1 x 1 mm"):
-        prepare(model, read_case(folder), None)
+        prepare(loaded, other, None)
 
 
 def test_without_the_mask_all_of_the_box_is_normalized(tmp_path: Path, case: Case) -> None:

@@ -148,6 +148,12 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
     if output.dim() == 2:
         chances = outputs.probabilities(output)[0].tolist()
         return Prediction(case, placement, dict(zip(outputs.names, chances, strict=True)), None)
+    if placement.resampling is not None:
+        # As nnU-Net: the outputs are brought to the patient's grid, and decided on there.
+        values = torch.from_numpy(placement.to_patient(output[0].detach().cpu().numpy()))
+        inside = placement.to_patient(np.ones(placement.grid, np.uint8))
+        classes, labels = _labels(values, outputs)
+        return Prediction(case, placement, {}, labels.numpy() * inside, classes)
     classes, labels = _labels(output[0].detach(), outputs)
     return Prediction(case, placement, {}, placement.to_patient(labels.cpu().numpy()), classes)
 

@@ -58,27 +58,30 @@ def answers(root: Path, case: Path, out: Path) -> tuple[np.ndarray, NDArray[Any]
                 blended = torch.zeros(len(found), *x.shape[1:])
             blended[cut] += gaussian * found
             total[cut[1:]] += gaussian
+    forward = predictor.plans_manager.transpose_forward
+    there = manager.resampling_fn_probabilities(
+        blended / total,
+        properties["shape_after_cropping_and_before_resampling"],
+        manager.spacing,
+        [properties["spacing"][axis] for axis in forward],
+    )
     logits = np.full((len(blended), *properties["shape_before_cropping"]), np.nan, np.float32)
     box = tuple(slice(a, b) for a, b in properties["bbox_used_for_cropping"])
-    logits[(slice(None), *box)] = (blended / total).numpy()
+    logits[(slice(None), *box)] = np.asarray(there)
     backward = [axis + 1 for axis in predictor.plans_manager.transpose_backward]
     return logits.transpose(0, *backward).transpose(0, 3, 2, 1), labels.astype(np.uint8)
 
 
 def main(out: Path) -> None:
-    """Answer with regions, with labels, and with a residual encoder."""
+    """Answer every kind of folder and case."""
     kept: dict[str, NDArray[Any]] = {}
-    for word, about, kind in (
-        ("regions", nnunets.dataset(), "PlainConvUNet"),
-        ("labels", nnunets.dataset(nnunets.LABELS), "PlainConvUNet"),
-        ("residual", nnunets.dataset(), "ResidualEncoderUNet"),
-    ):
+    for word, (labels, kind, edges) in nnunets.KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
-            root = nnunets.write_nnunet(Path(folder), about=about, kind=kind)
-            case = nnunets.write_case(Path(folder) / "case")
-            logits, labels = answers(root, case, Path(folder))
+            root = nnunets.write_nnunet(Path(folder), about=nnunets.dataset(labels), kind=kind)
+            case = nnunets.write_case(Path(folder) / "case", edges)
+            logits, segmentation = answers(root, case, Path(folder))
         kept[f"{word}_logits"] = logits[:, ::3, ::3, ::3]
-        kept[f"{word}_labels"] = labels
+        kept[f"{word}_labels"] = segmentation
     np.savez_compressed(out / "nnunet.npz", allow_pickle=False, **kept)
 
 

@@ -10,6 +10,7 @@ from neuroxai.cli import options
 
 if TYPE_CHECKING:
     from neuroxai.core.windows import Windows
+    from neuroxai.data.preprocessing import Preprocessing
 
 models = typer.Typer(help="List networks, and check one of yours.", no_args_is_help=True)
 
@@ -62,7 +63,7 @@ def check(
         "Regions": "; ".join(f"{name} = {' + '.join(m)}" for name, m in said.regions.items()),
         "Intensities": recipe.intensity,
         "Orientation": _axes(recipe.orientation, recipe.axis_order),
-        "Voxels": _needed(recipe.voxel_mm, recipe.spacing_mm),
+        "Voxels": _needed(recipe),
         "Sizes": _sizes(loaded.windows, recipe.divisor),
         "Tried on": f"{_times(found.shape)} → {_times(found.output_shape)}",
         "Layers": f"{found.layers} convolutions can be looked into",
@@ -85,9 +86,11 @@ def _axes(orientation: str | None, order: tuple[int, ...]) -> str:
     )
 
 
-def _needed(exact: tuple[float, ...] | None, usual: tuple[float, float] | None) -> str:
+def _needed(recipe: Preprocessing) -> str:
+    exact, usual = recipe.voxel_mm, recipe.spacing_mm
     if exact is not None:
-        return f"{'×'.join(f'{mm:g}' for mm in exact)} mm, others are refused"
+        others = "refused" if recipe.resampling == "refuse" else "resampled"
+        return f"{'×'.join(f'{mm:g}' for mm in exact)} mm, others are {others}"
     return f"{usual[0]:g} to {usual[1]:g} mm, others bring a warning" if usual else "any"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
+from neuroxai.data.resampling import Resampling
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -20,8 +21,8 @@ class Placement:
 
     Three exact steps: axes permuted and flipped to the network's orientation and order (RAS+
     unless it was trained otherwise: X to the patient's right, Y to the front, Z to the head), one
-    axial slice taken for a 2D network, and a crop or pad per axis. Nothing is resampled, so the
-    way back is exact.
+    axial slice taken for a 2D network, and a crop or pad per axis. The way back is exact, unless
+    the network needs voxels of another size, for which what was cut is resampled at the end.
 
     Attributes
     ----------
@@ -36,9 +37,11 @@ class Placement:
     start
         Per network axis the turned index of its first voxel; negative where padding comes first.
     size
-        The network's grid ``*S``: three numbers, or two for an axial slice.
+        What is cut, in the patient's voxels: three numbers, or two for an axial slice.
     slice_index
         The axial slice's index along Z, counted in RAS+, or None in 3D.
+    resampling
+        From what was cut to the network's grid, or None where they are the same.
 
     Examples
     --------
@@ -59,6 +62,7 @@ class Placement:
     start: tuple[int, ...]
     size: tuple[int, ...]
     slice_index: int | None = None
+    resampling: Resampling | None = None
 
     @classmethod
     def fit(
@@ -110,6 +114,11 @@ class Placement:
         )
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """The network's grid ``*S``."""
+        return self.size if self.resampling is None else self.resampling.grid
+
+    @property
     def turned_shape(self) -> tuple[int, int, int]:
         """The patient's grid, turned: ``(X, Y, Z)``."""
         x, y, z = (self.shape[axis] for axis in self.axes)
@@ -132,11 +141,17 @@ class Placement:
         shift[: len(self.start), 3] = self.start
         if self.slice_index is not None:
             shift[2, 3] = self.slice_index
+        if self.resampling is not None:
+            stretch = np.eye(4)
+            for axis, (old, new) in enumerate(zip(self.size, self.grid, strict=True)):
+                stretch[axis, axis] = old / new
+                stretch[axis, 3] = (old / new - 1) / 2
+            shift = shift @ stretch
         return self.turned_affine @ shift
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Voxel size in mm along the network's axes."""
+        """The patient's voxel edges in mm along the network's axes."""
         columns = np.linalg.norm(self.turned_affine[:3, :3], axis=0)
         return tuple(float(mm) for mm in columns[: len(self.size)])
 
@@ -189,12 +204,17 @@ class Placement:
         )
 
     def crop(self, turned: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
-        """Crop or pad what is turned already, ``(..., X, Y, Z)`` or a slice of it."""
+        """Bring what is turned already, ``(..., X, Y, Z)`` or a slice of it, to the network's."""
+        found = self.cut(turned, fill)
+        return found if self.resampling is None else self.resampling.to_grid(found)
+
+    def cut(self, turned: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
+        """Crop or pad what is turned already, in the patient's own voxels."""
         lead = turned.shape[: turned.ndim - len(self.size)]
-        cut: NDArray[Scalar] = np.full((*lead, *self.size), fill, dtype=turned.dtype)
+        found: NDArray[Scalar] = np.full((*lead, *self.size), fill, dtype=turned.dtype)
         inside, taken = self._overlap()
-        cut[taken] = turned[inside]
-        return cut
+        found[taken] = turned[inside]
+        return found
 
     def to_patient(self, array: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
         """Lay ``(..., *S)`` on the patient's grid ``(..., I, J, K)``; ``fill`` where it was cut.
@@ -205,10 +225,12 @@ class Placement:
             If the array does not lie on the network's grid.
         """
         dimension = len(self.size)
-        if array.shape[-dimension:] != self.size:
+        if array.shape[-dimension:] != self.grid:
             raise CaseError(
-                f"an array of shape {array.shape} is not on the network's grid {self.size}"
+                f"an array of shape {array.shape} is not on the network's grid {self.grid}"
             )
+        if self.resampling is not None:
+            array = self.resampling.to_shape(array)
         whole = np.full((*array.shape[:-dimension], *self.turned_shape), fill, dtype=array.dtype)
         inside, taken = self._overlap()
         plane: NDArray[Scalar] = whole if self.slice_index is None else whole[..., self.slice_index]
@@ -225,6 +247,7 @@ class Placement:
             "network_start": list(self.start),
             "network_size": list(self.size),
             "axial_slice": self.slice_index,
+            **({} if self.resampling is None else {"resampled_to": list(self.grid)}),
         }
 
     def _steps(self) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from neuroxai.core.errors import CaseError, ModelError, suggestion
 from neuroxai.data.case import Case
 from neuroxai.data.intensity import INTENSITIES, Intensity, counted_voxels, normalize
 from neuroxai.data.placement import Placement, crop_start
+from neuroxai.data.resampling import Resampling, grid_of
 from neuroxai.data.slices import choose_slice, largest_slice
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ class Preprocessing:
     included, to 0 to 1. Without the clip a z-score before a min–max scaling is a
     mathematical no-op; with it a few bright vessels cannot press the brain into the dark.
 
-    In space: turned by flips and axis permutations, then cropped or padded. Nothing is resampled.
+    In space: turned by flips and axis permutations, then cropped or padded; nothing is resampled
+    but for a network that needs it.
 
     Attributes
     ----------
@@ -96,8 +99,10 @@ class Preprocessing:
     crop_to_brain
         Whether the network sees the brain's box alone.
     voxel_mm
-        The voxel edges along the network's axes that it needs. A scan of others is refused: what
-        it would be resampled to is another image.
+        The voxel edges along the network's axes that it needs; None takes any.
+    resampling
+        What is done with a scan of other voxels: ``refuse`` it, or resample it as ``nnunet`` does
+        (the brain's box alone); see :class:`~neuroxai.data.resampling.Resampling`.
 
     Raises
     ------
@@ -126,6 +131,7 @@ class Preprocessing:
     axis_order: tuple[int, ...] = (0, 1, 2)
     crop_to_brain: bool = False
     voxel_mm: tuple[float, ...] | None = None
+    resampling: Literal["refuse", "nnunet"] = "refuse"
 
     def __post_init__(self) -> None:
         for name in ("modalities", "size", "spacing_mm", "axis_order", "voxel_mm"):
@@ -167,6 +173,11 @@ class Preprocessing:
         _require(
             isinstance(self.crop_to_brain, bool) and not (flat and self.crop_to_brain),
             self, "crop_to_brain", "true or false, and false for slices",
+        )  # fmt: skip
+        _require(
+            self.resampling == "refuse"
+            or (self.resampling == "nnunet" and self.voxel_mm is not None and self.crop_to_brain),
+            self, "resampling", "'refuse', or 'nnunet' with voxel_mm and crop_to_brain",
         )  # fmt: skip
         spacing = self.spacing_mm
         ordered = _are(spacing, _is_positive, 2) and list(spacing or ()) == sorted(spacing or ())
@@ -242,7 +253,18 @@ class Preprocessing:
         shown = brain if index is None else brain[..., index]
         start, size = self._box(shown)
         placement = self._placement(case, start, size, index)
-        lost = int(shown.sum() - placement.crop(shown).sum())
+        resampled = self._resampled(turn, brain)
+        if resampled is not None:
+            box = bounding_box(brain)
+            placement = dataclasses.replace(
+                self._placement(case, [s.start for s in box], list(resampled.shape)),
+                resampling=resampled,
+            )
+            warnings.append(
+                f"{case.name}: resampled from voxels of {_edges(resampled.mm)} mm to "
+                f"{_edges(resampled.grid_mm)} mm for the network; maps and labels are brought back"
+            )
+        lost = int(shown.sum() - placement.cut(shown).sum())
         if lost:
             warnings.append(
                 f"{case.name}: the brain is larger than the network's {_times(size)} voxels, "
@@ -266,6 +288,17 @@ class Preprocessing:
             case.shape, case.affine, start, size, slice_index, self.orientation, self.axis_order
         )
 
+    def _resampled(self, turn: Placement, brain: NDArray[np.bool_]) -> Resampling | None:
+        """Return the way to the voxels that the network needs, None where the scan has them."""
+        if self.voxel_mm is None or self.resampling == "refuse":
+            return None
+        shape = tuple(edge.stop - edge.start for edge in bounding_box(brain))
+        grid = grid_of(shape, turn.spacing, self.voxel_mm)
+        if grid == shape:
+            return None
+        grid = tuple(-(-n // self.divisor) * self.divisor for n in grid)
+        return Resampling(shape, turn.spacing, grid, self.voxel_mm)
+
     def _volumes(self, case: Case, turn: Placement) -> dict[str, NDArray[np.float32]]:
         missing = [name for name in dict.fromkeys(self.modalities) if name not in case.volumes]
         if missing:
@@ -288,15 +321,12 @@ class Preprocessing:
                 f"{case.name}: {', '.join(dict.fromkeys(self.modalities))} hold no brain, every "
                 "voxel is zero; check the skull-stripping"
             )
-        held = bounding_box(brain)
-        if self.voxel_mm is not None:
-            lengths = [edge.stop - edge.start for edge in held]
-            sizes = zip(lengths, turn.spacing, self.voxel_mm, strict=True)
-            if any(round(n * mm / needed) != n for n, mm, needed in sizes):
+        if self.voxel_mm is not None and self.resampling == "refuse":
+            lengths = [edge.stop - edge.start for edge in bounding_box(brain)]
+            if grid_of(lengths, turn.spacing, self.voxel_mm) != tuple(lengths):
                 raise CaseError(
-                    f"{case.name}: voxels of {_times(f'{mm:.3g}' for mm in turn.spacing)} mm along "
-                    f"the network's axes, it needs {_times(f'{mm:g}' for mm in self.voxel_mm)} mm; "
-                    "resample the scans first"
+                    f"{case.name}: voxels of {_edges(turn.spacing)} mm along the network's axes, "
+                    f"it needs {_edges(self.voxel_mm)} mm; resample the scans first"
                 )
         warnings = []
         if brain.all():
@@ -399,6 +429,10 @@ def _is_count(value: object) -> bool:
 
 def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and value is not True and 0 < value < math.inf
+
+
+def _edges(mm: Sequence[float]) -> str:
+    return _times(f"{edge:.3g}" for edge in mm)
 
 
 def _times(numbers: Any) -> str:

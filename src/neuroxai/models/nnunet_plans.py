@@ -225,6 +225,7 @@ def read_preprocessing(
         "axis_order": [(2, 1, 0)[axis] for axis in forward],
         "crop_to_brain": True,
         "voxel_mm": [float(mm) for mm in spacing],
+        "resampling": _resampling(table),
         "divisor": _divisor(configuration),
     }
     return recipe, Windows(size, _importance(size), overlap=0.5, even=True)
@@ -245,6 +246,19 @@ def _intensity(table: Mapping[str, Any], source: Path) -> str:
         f"{source}: normalization_schemes are {schemes} with use_mask_for_norm {masked}; expected "
         "ZScoreNormalization or NoNormalization, the same for every channel"
     )
+
+
+def _resampling(table: Mapping[str, Any]) -> str:
+    """Return ``nnunet`` where the plans ask for nnU-Net's usual way, which is known here."""
+    usual = "resample_data_or_seg_to_shape"
+    for kind, order in (("data", 3), ("probabilities", 1)):
+        options = table.get(f"resampling_fn_{kind}_kwargs")
+        if table.get(f"resampling_fn_{kind}") != usual or not isinstance(options, Mapping):
+            return "refuse"
+        asked = {key: options.get(key) for key in ("order", "order_z", "force_separate_z")}
+        if asked != {"order": order, "order_z": 0, "force_separate_z": None}:
+            return "refuse"
+    return "nnunet"
 
 
 def _divisor(configuration: Configuration) -> int:
