@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from neuroxai.core.errors import ModelError
+from neuroxai.core.errors import ModelError, TargetError
 from neuroxai.data.phantom import make_phantom
 from neuroxai.explainer import explain
 from neuroxai.models import load_model
@@ -30,6 +30,16 @@ class Net(nn.Module):
 
 def build():
     return Net()
+
+class Several(Net):
+    def forward(self, x):
+        z = self.body(x)
+        return {"aside": z.mean(), "seg": z}
+
+class Pair(Net):
+    def forward(self, x):
+        z = self.body(x)
+        return -z, z
 
 def wrong():
     return 3
@@ -115,3 +125,24 @@ def test_half_precision_weights_are_widened(home: Path) -> None:
     model = load_model("my_network:build", weights=home / "half.safetensors")
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, state[name].bfloat16().float())
+
+
+@pytest.mark.parametrize(("name", "output"), [("Several", "seg"), ("Pair", 1)])
+def test_of_several_outputs_the_card_names_the_one_that_counts(
+    home: Path, name: str, output: int | str
+) -> None:
+    case = make_phantom(7, spacing=3.0).case
+    plain = load_model("my_network:Net", weights=home / "w.safetensors")
+    expected = explain(plain, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
+    with pytest.raises(TargetError, match="name the output that counts"):
+        explain(
+            load_model(f"my_network:{name}", weights=home / "w.safetensors"),
+            case, "vanilla_gradient", "ET",
+        )  # fmt: skip
+    (home / "card.json").write_text(json.dumps({**CARD, "output": output}))
+    model = load_model(f"my_network:{name}", weights=home / "w.safetensors")
+    found = explain(model, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    (home / "card.json").write_text(json.dumps({**CARD, "output": True}))
+    with pytest.raises(ModelError, match="output is True, expected an index or a key"):
+        load_model(f"my_network:{name}", weights=home / "w.safetensors")

@@ -137,11 +137,12 @@ def read_card(path: Path) -> Card:
     return Card.from_json(_text(path), source=path)
 
 
-def read_description(path: Path, *, architecture: str) -> Card:
-    """Read what a network of the user's own expects and returns.
+def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str | None]:
+    """Read what a network of the user's own expects and returns, and which of its outputs counts.
 
     A card of which only ``task``, ``modalities``, ``classes``, ``activation`` and
-    ``preprocessing`` must be there; the weights need no hash.
+    ``preprocessing`` must be there; the weights need no hash. ``output`` is the index or key of
+    the one that counts, for a network that returns several.
 
     Raises
     ------
@@ -152,13 +153,16 @@ def read_description(path: Path, *, architecture: str) -> Card:
     for key in ("task", "modalities", "classes", "activation", "preprocessing"):
         if key not in found:
             raise ModelError(f"{path}: the key {key!r} is missing; say it")
+    output = found.pop("output", None)
+    if isinstance(output, bool) or not isinstance(output, int | str | None):
+        raise ModelError(f"{path}: output is {output!r}, expected an index or a key")
     whole: dict[str, Any] = {
         "name": architecture.rpartition(":")[2], "arguments": {}, "regions": {}, "training": {},
         "metrics": {}, "weights_sha256": "0" * 64, "weights_dtype": "float32",
         "license": "unknown", "use": USE, "format": FORMAT,
         **found, "architecture": architecture,
     }  # fmt: skip
-    return Card.from_json(json.dumps(whole), source=path)
+    return Card.from_json(json.dumps(whole), source=path), output
 
 
 def _text(path: Path) -> str:

@@ -71,7 +71,7 @@ def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -
     ModelError
         If it is not trusted, is no such archive, or holds what is refused.
     """
-    found = read_description(
+    found, output = read_description(
         Path(card) if card is not None else path.with_name("card.json"), architecture=path.name
     )
     if not trust:
@@ -101,7 +101,7 @@ def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -
             raise ModelError(f"{path}: {name} holds values that are not finite")
     network.eval().requires_grad_(requires_grad=False)
     pinned = hashlib.sha256(payload).hexdigest()
-    return Model(network, found, path.parent, pinned, kind="an exported program")
+    return Model(network, found, path.parent, pinned, kind="an exported program", output_key=output)
 
 
 def _archive(path: Path) -> bytes:

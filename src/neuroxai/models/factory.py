@@ -32,7 +32,8 @@ def read_factory(spec: str, weights: StrPath | None, card: StrPath | None) -> Mo
         A safetensors file with exactly the network's names and shapes.
     card
         A JSON file that says what the network expects and returns: ``task``, ``modalities``,
-        ``classes``, ``activation``, ``preprocessing``, and what else a card holds. By default
+        ``classes``, ``activation``, ``preprocessing``, and what else a card holds; ``output`` says
+        which of several outputs counts. By default
         ``card.json`` beside the weights.
 
     Raises
@@ -44,12 +45,14 @@ def read_factory(spec: str, weights: StrPath | None, card: StrPath | None) -> Mo
         raise ModelError(f"{spec}: its weights are missing; add --weights model.safetensors")
     source = Path(weights)
     description = Path(card) if card is not None else source.with_name("card.json")
-    found = read_description(description, architecture=spec)
+    found, output = read_description(description, architecture=spec)
     network = _call(spec)
     loaded = read_weights(source)
     fit(network, loaded.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
-    return Model(network, found, source.parent, loaded.sha256, kind="a module of your own")
+    return Model(
+        network, found, source.parent, loaded.sha256, kind="a module of your own", output_key=output
+    )
 
 
 def _call(spec: str) -> nn.Module:

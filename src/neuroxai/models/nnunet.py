@@ -39,9 +39,9 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     ``trust`` them here, and they are converted in memory every time.
 
     What it does on scans is followed exactly: axes z, y, x as stored, the box of what is not zero,
-    its z-scores, its resampling, windows of the patch's size spread evenly by half a patch with Gaussian weights,
-    logits averaged over the folds. Mirroring at test time is left out: a map of a mirrored answer
-    is a mixture of maps.
+    its z-scores, its resampling, windows of the patch's size spread evenly by half a patch with
+    Gaussian weights, logits averaged over the folds. Mirroring at test time is left out: a map of a
+    mirrored answer is a mixture of maps.
 
     Parameters
     ----------
