@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from neuroxai.models.nnunet_networks import NNUNet, Shape
+
 CHANNELS = ("T1", "T1ce", "T2", "FLAIR")
 SUFFIX = {"T1": "t1", "T1ce": "t1ce", "T2": "t2", "FLAIR": "flair"}
 REGIONS: dict[str, Any] = {
@@ -105,17 +107,14 @@ def plans(network: str = "PlainConvUNet") -> dict[str, Any]:
 
 
 def drawn(state: Mapping[str, Tensor], fold: int) -> dict[str, Tensor]:
-    """Return weights for every name, the same for a layer that goes by two names."""
+    """Return weights for every name."""
     made = {}
     for name, value in state.items():
-        plain = name.replace("decoder.encoder.", "encoder.")
-        for number, layer in enumerate(("conv", "norm")):
-            plain = plain.replace(f"all_modules.{number}.", f"{layer}.")
-        rng = np.random.default_rng(zlib.crc32(f"{plain}/{fold}".encode()))
+        rng = np.random.default_rng(zlib.crc32(f"{name}/{fold}".encode()))
         normal = rng.standard_normal(tuple(value.shape))
         if value.dim() > 1:
             normal *= np.sqrt(2 / np.prod(value.shape[1:]))
-        elif plain.endswith("norm.weight"):
+        elif name.endswith("norm.weight"):
             normal = 1 + 0.3 * normal
         else:
             normal *= 0.3
@@ -124,15 +123,26 @@ def drawn(state: Mapping[str, Tensor], fold: int) -> dict[str, Tensor]:
 
 
 def network(kind: str = "PlainConvUNet", outputs: int = 3, fold: int = 0) -> nn.Module:
-    from dynamic_network_architectures.architectures import unet
-
     arguments = dict(architecture(kind)["arch_kwargs"])
     arguments |= {
         "conv_op": nn.Conv3d, "norm_op": nn.InstanceNorm3d, "nonlin": nn.LeakyReLU,
     }  # fmt: skip
-    made: nn.Module = getattr(unet, kind)(input_channels=4, num_classes=outputs, **arguments)
+    made = NNUNet(Shape(**arguments), 4, outputs)
     made.load_state_dict(drawn(made.state_dict(), fold))
     return made.train(mode=False)
+
+
+def as_saved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights under all the names that nnU-Net gives them."""
+    made = dict(state)
+    for name, value in state.items():
+        for number, layer in enumerate(("conv", "norm")):
+            head, _, tail = name.rpartition(f".{layer}.")
+            if head:
+                made[f"{head}.all_modules.{number}.{tail}"] = value
+    for name in [each for each in made if each.startswith("encoder.")]:
+        made[f"decoder.{name}"] = made[name]
+    return made
 
 
 def write_nnunet(
@@ -153,7 +163,7 @@ def write_nnunet(
     for fold in folds:
         (root / f"fold_{fold}").mkdir()
         checkpoint = {
-            "network_weights": network(kind, outputs, fold).state_dict(),
+            "network_weights": as_saved(network(kind, outputs, fold).state_dict()),
             "optimizer_state": {"state": {}, "param_groups": [{"lr": np.float64(0.01)}]},
             "grad_scaler_state": None,
             "logging": {"mean_fg_dice": [np.float32(0.5)], "epoch_end_timestamps": [1.0]},

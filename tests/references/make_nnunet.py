@@ -21,8 +21,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from numpy.typing import NDArray
 
 import nnunets
@@ -30,6 +28,9 @@ import nnunets
 
 def answers(root: Path, case: Path, out: Path) -> tuple[np.ndarray, NDArray[Any]]:
     """Return logits ``(K, I, J, K)`` float32 and labels, on the patient's grid."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+
     predictor = nnUNetPredictor(
         tile_step_size=0.5, use_gaussian=True, use_mirroring=False,
         perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False,

@@ -15,6 +15,7 @@ from neuroxai.models.card import Card
 from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words
 from neuroxai.models.config_data import read_json
 from neuroxai.models.model import Model
+from neuroxai.models.nnunet_networks import own_names
 from neuroxai.models.nnunet_plans import (
     PLANS,
     build_network,
@@ -33,8 +34,8 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     """Load a trained-model folder of nnU-Net v2, as it predicts without mirroring.
 
     ``dataset.json`` names channels and labels, ``plans.json`` the network, the preprocessing and
-    the patch; the weights are those of every ``fold_X``, whose answers are averaged. nnU-Net's own
-    code is not needed, only its network classes. Its checkpoints are pickles: convert each with
+    the patch; the weights are those of every ``fold_X``, whose answers are averaged. nnU-Net
+    itself is not needed. Its checkpoints are pickles: convert each with
     ``neuroxai convert torch fold_X/checkpoint_final.pth --entry network_weights --trust``, or
     ``trust`` them here, and they are converted in memory every time.
 
@@ -55,8 +56,6 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     ModelError
         Naming the file and what cannot be read or followed: 2D configurations, cascades, readers
         and normalizations other than nnU-Net's usual ones.
-    MissingExtraError
-        If the network classes are not installed.
 
     References
     ----------
@@ -72,7 +71,7 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     for path in checkpoints:
         weights = _weights(path, trust=trust)
         network = build_network(configuration, len(modalities), len(names))
-        fit(network, weights.tensors, path)
+        fit(network, own_names(weights.tensors), path)
         members.append(network.eval().requires_grad_(requires_grad=False))
         hashes.append(weights.sha256)
     regions: dict[str, tuple[str, ...]] = {each: (each,) for each in names if each in REGIONS}

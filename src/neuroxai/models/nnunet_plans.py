@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from neuroxai.core.errors import MissingExtraError, ModelError
+from neuroxai.core.errors import ModelError
 from neuroxai.core.windows import Windows
+from neuroxai.models.nnunet_networks import NNUNet, Shape
 
 PLANS = Path("plans.json")
 
@@ -144,16 +145,8 @@ def build_network(configuration: Configuration, inputs: int, outputs: int) -> nn
     ------
     ModelError
         If its class or an argument is none that is known.
-    MissingExtraError
-        If the network classes are not installed.
     """
     source = configuration.source
-    try:
-        from dynamic_network_architectures.architectures import unet
-    except ImportError as error:
-        raise MissingExtraError(
-            "Reading an nnU-Net folder", "nnunet", "dynamic_network_architectures"
-        ) from error
     name = configuration.network.rpartition(".")[2]
     if name not in _NETWORKS:
         raise ModelError(
@@ -164,18 +157,11 @@ def build_network(configuration: Configuration, inputs: int, outputs: int) -> nn
     for key in configuration.classes:
         if arguments.get(key) is not None:
             arguments[key] = _operation(arguments[key], key, source)
-    arguments["deep_supervision"] = False
     try:
         with torch.random.fork_rng(devices=[]):
-            built: nn.Module = getattr(unet, name)(
-                input_channels=inputs, num_classes=outputs, **arguments
-            )
-    # Its classes assert what they are given.
-    except (TypeError, ValueError, RuntimeError, AssertionError, IndexError) as error:
-        raise ModelError(
-            f"{source}: {name} cannot be built from its arguments ({error})"
-        ) from error
-    return built
+            return NNUNet(Shape(**arguments), inputs, outputs)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ModelError(f"{source}: {name} cannot be built as it says ({error})") from error
 
 
 def _operation(value: Any, key: str, source: Path) -> type[nn.Module]:

@@ -109,7 +109,7 @@ def color_index(label: Any) -> Any:
 
     Examples
     --------
-    >>> [color_index(label) for label in (0, 3, 7, 8)]
+    >>> color_index([0, 3, 7, 8]).tolist()
     [0, 3, 7, 1]
     """
     index = np.asarray(label)
