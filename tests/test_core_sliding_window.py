@@ -109,6 +109,11 @@ def test_a_linear_target_takes_one_sweep_along_a_path() -> None:
             probe.gradient(x * 0.5)
         assert probe.passes.forward - before == sweeps * count
         assert probe.passes.gradients == len(x)
+        fresh = SlidingWindow(network, target, OUTPUTS, windows=windows)
+        with fresh.at(x, Asks(gradient=True)):
+            fresh.gradient(x)
+            assert torch.equal(fresh.output(), probe.run(x))
+        assert fresh.passes.forward == sweeps * count
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -233,6 +238,13 @@ def test_refusals() -> None:
         options: dict[str, Any] = {"size": (6, 8), "weights": torch.ones(6, 8), "overlap": 0.5}
         with pytest.raises(ModelError, match="windows of"):
             Windows(**{**options, **bad})
+    few = Outputs(("air", "a"), {}, "softmax")
+    probe = SlidingWindow(make("segmenter", 2), Class(1), few, windows=some_windows(2))
+    with (
+        pytest.raises(ModelError, match="returns 5 channels, its outputs name 2"),
+        probe.at(x, Asks()),
+    ):
+        probe.gradient(x)
     probe = SlidingWindow(make("segmenter", 2), Class(9), windows=some_windows(2))
     with pytest.raises(TargetError, match="class 9"), probe.at(x, Asks()):
         probe.gradient(x)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.ensemble import Ensemble
-from neuroxai.core.errors import NeuroXAIError
+from neuroxai.core.errors import ModelError, NeuroXAIError
 from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, layer_grid
 from neuroxai.core.one_pass import one_pass
 from neuroxai.core.probe import Probe
@@ -73,6 +73,7 @@ class SlidingWindow(Probe):
     def visit(self, x: Tensor, asks: Asks) -> Answers:
         """Answer everything asked about ``x`` in as few sweeps over its windows as it takes."""
         laid, sweeps = self._laid(x), asks.gradient or asks.guided or bool(asks.layers)
+        self._bind_ahead(x)
         linear = sweeps and self._bound is not None and self._bound.linear
         output = self._any_output(x) if linear else self.run(x)
         bound = self.bind(output)
@@ -115,11 +116,18 @@ class SlidingWindow(Probe):
         self.passes.forward += 1
         return self.outputs.select(self.network(window.clone()))
 
+    def _bind_ahead(self, x: Tensor) -> None:
+        """Bind a target that needs no output, so that a linear one needs no sweep for it."""
+        names = self.outputs.names
+        if self._bound is None and names and not self._question.needs_output(self.outputs):
+            shape = (x.shape[0], len(names), *spatial_shape(x))
+            self.bind(x.new_zeros(1).expand(shape))
+
     def _any_output(self, x: Tensor) -> Tensor:
         """Return an output of the right shape, for a target whose slope is the same everywhere."""
-        known = self.output()
-        copies = x.shape[0] // known.shape[0]
-        return torch.zeros_like(known).repeat(copies, *([1] * (known.dim() - 1)))
+        names = self.outputs.names
+        channels = len(names) if names else self.output().shape[1]
+        return x.new_zeros((x.shape[0], channels, *spatial_shape(x)))
 
     def _named(
         self, window: Tensor, asked: frozenset[str], refused: dict[str, NeuroXAIError]
@@ -198,6 +206,11 @@ class _Window:
     def bind(self, output: Tensor) -> _Window:
         """Refuse an answer that does not lie on the window."""
         check_answer(output, spatial_shape(self.seed))
+        if output.shape[1] != self.seed.shape[1]:
+            raise ModelError(
+                f"the network returns {output.shape[1]} channels, its outputs name "
+                f"{self.seed.shape[1]}: name as many"
+            )
         return self
 
     def score(self, output: Tensor) -> Tensor:

@@ -190,6 +190,11 @@ class Target(ABC):
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
         """Return the channels ``(B, n)`` that form the target."""
 
+    def needs_output(self, outputs: Outputs) -> bool:
+        """Return whether binding looks at an output's values, not only at its shape."""
+        unknown = outputs.activation is None and not outputs.activated
+        return unknown or self.within is not None
+
     def bind(self, outputs: Outputs, output: Tensor) -> BoundTarget:
         """Fix the target at the explained point.
 
@@ -334,6 +339,10 @@ class Predicted(Target):
     def name(self) -> str:
         """``predicted``, until it is known which class that is."""
         return "predicted"
+
+    def needs_output(self, outputs: Outputs) -> bool:
+        """Return that it does: the class is chosen by it."""
+        return True
 
     def word(self, outputs: Outputs, channels: Tensor) -> str:
         """Return the predicted class's name, if all samples agree on it."""

@@ -1,0 +1,155 @@
+"""The exact gradient of a blended answer, against the sum of its windows and against one graph.
+
+python benchmarks/sliding_window.py [--size 240 240 155] [--window 128 128 128] [--overlap 0.5]
+
+The network is the 3D DeepSeg. A row is the gradient of one class's mean logit, and of a region's,
+over the blended answer. "Windows' sum" is one forward and one backward pass of stock torch over
+every window, with nothing kept and nothing blended: no exact gradient can cost less. Times are
+taken in turns in one process; memory (Linux only) is the growth of the largest resident size over
+a process that holds the network and the scan, each in a process of its own, and for the windows'
+sum one window is enough. ``--graph`` adds MONAI's sliding_window_inference differentiated as one
+graph, which needs the memory of all windows together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from monai.data.utils import compute_importance_map
+from monai.inferers import sliding_window_inference
+from torch import Tensor, nn
+
+import neuroxai as nx
+from neuroxai.core.allocator import tune_allocator
+from neuroxai.core.answers import Asks
+from neuroxai.core.sliding_window import SlidingWindow
+from neuroxai.core.target import Outputs
+from neuroxai.core.windows import Windows
+from neuroxai.models.deepseg import DeepSeg
+
+NAMES = ("background", "NCR", "ED", "ET")
+OUTPUTS = Outputs(NAMES, {"TC": ("NCR", "ET")}, "softmax")
+
+
+def ready(size: Sequence[int]) -> tuple[nn.Module, Tensor]:
+    """Return network and scan, both made from fixed seeds."""
+    torch.manual_seed(0)
+    network = DeepSeg(4, len(NAMES)).eval().requires_grad_(requires_grad=False)
+    return network, torch.randn(1, 4, *size)
+
+
+def windows_of(size: Sequence[int], overlap: float) -> Windows:
+    """Return MONAI's windows with Gaussian weights."""
+    return Windows(tuple(size), compute_importance_map(size, mode="gaussian"), overlap)
+
+
+def ours(network: nn.Module, x: Tensor, windows: Windows, target: nx.Target) -> Tensor:
+    """Return the exact gradient."""
+    probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
+    with probe.at(x, Asks(gradient=True)):
+        return probe.gradient(x)
+
+
+def each_window(network: nn.Module, x: Tensor, windows: Windows, count: int | None = None) -> None:
+    """One forward and one backward pass of stock torch over every window, or the first few."""
+    laid = windows.over(x.shape[2:])
+    padded = laid.pad(x)
+    for cut in list(laid)[:count]:
+        leaf = padded[cut].clone().requires_grad_()
+        torch.autograd.grad(network(leaf)[:, 3].mean(), leaf)
+
+
+def one_graph(network: nn.Module, x: Tensor, windows: Windows) -> Tensor:
+    """MONAI's windows differentiated whole."""
+    leaf = x.clone().requires_grad_()
+    blended = sliding_window_inference(
+        leaf, windows.size, 1, network, overlap=windows.overlap, roi_weight_map=windows.weights
+    )
+    (gradient,) = torch.autograd.grad(blended[:, 3].mean(), leaf)
+    return gradient
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long a call takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def resident(key: str) -> int:
+    """Return the resident size now, or its peak, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def memory(what: str, given: argparse.Namespace) -> float:
+    """Return by how many MB one kind of work grows a process of its own."""
+    command = [
+        sys.executable, __file__, "--measure", what, "--overlap", str(given.overlap),
+        "--size", *map(str, given.size), "--window", *map(str, given.window),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    """Measure and print."""
+    words = argparse.ArgumentParser()
+    words.add_argument("--size", type=int, nargs=3, default=[240, 240, 155])
+    words.add_argument("--window", type=int, nargs=3, default=[128, 128, 128])
+    words.add_argument("--overlap", type=float, default=0.5)
+    words.add_argument("--repeats", type=int, default=2)
+    words.add_argument("--graph", action="store_true")
+    words.add_argument("--measure", choices=["ours", "window"], help=argparse.SUPPRESS)
+    given = words.parse_args()
+    tune_allocator()
+    (network, x), windows = ready(given.size), windows_of(given.window, given.overlap)
+    if given.measure:
+        before = resident("VmRSS")
+        if given.measure == "ours":
+            ours(network, x, windows, nx.Region("TC"))
+        else:
+            each_window(network, x, windows, 1)
+        print((resident("VmHWM") - before) / 1024)
+        return
+    count = len(windows.over(given.size))
+    works: dict[str, Callable[[], object]] = {
+        "windows' sum": lambda: each_window(network, x, windows),
+        "class, exact": lambda: ours(network, x, windows, nx.Class(3)),
+        "region, exact": lambda: ours(network, x, windows, nx.Region("TC")),
+    }
+    if given.graph:
+        works["one graph (MONAI)"] = lambda: one_graph(network, x, windows)
+    each_window(network, x, windows, 1)
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(given.repeats):
+        for name, work in works.items():
+            taken[name].append(seconds(work))
+    print(
+        f"DeepSeg at {given.size}, {count} windows of {given.window}, overlap {given.overlap:g}, "
+        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
+    )
+    base = min(taken["windows' sum"])
+    for name, times in taken.items():
+        print(f"{name:20} {min(times):8.1f} s (to {max(times):.1f}), {min(times) / base:5.2f}")
+    if given.graph:
+        exact = one_graph(network, x, windows)
+        found = ours(network, x, windows, nx.Class(3))
+        print(f"largest difference   {float((found - exact).abs().max() / exact.abs().max()):.1e}")
+    one, all_of_it = memory("window", given), memory("ours", given)
+    volumes = (x.numel() * 2 + x[0, 0].numel() * (2 * len(NAMES) + 2)) * 4 / 2**20
+    print(
+        f"memory: one window {one:.0f} MB, volumes (scan and gradient, output and seed, weights) "
+        f"{volumes:.0f} MB, exact gradient {all_of_it:.0f} MB, {all_of_it / (one + volumes):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
