@@ -15,14 +15,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from captum.attr import LayerGradCam
+from measure import growth, print_growth, seconds
 from torch import Tensor, nn
 
 import neuroxai as nx
@@ -64,32 +61,16 @@ def loop(network: nn.Module, x: Tensor, classes: int) -> None:
             one(network, x, layer, number)
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """Return how long a call takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def memory(what: str, size: list[int]) -> float:
     """Return by how many MB one kind of work grows a process of its own."""
-    command = [sys.executable, __file__, "--measure", what, "--size", *map(str, size)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    return growth(__file__, ["--measure", what, "--size", *size])
 
 
 def measure(what: str, size: list[int]) -> None:
     """Do one kind of work once and print the growth of the largest resident size in MB."""
     network, x = ready(size)
-    before = resident("VmRSS")
-    {"all": everything, "one": one}[what](network, x)
-    print((resident("VmHWM") - before) / 1024)
-
-
-def resident(key: str) -> int:
-    """Return the resident size now, or its peak, in kB; a child's rusage begins at its parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+    work = {"all": everything, "one": one}[what]
+    print_growth(lambda: work(network, x))
 
 
 def main() -> None:

@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
+from measure import growth, print_growth, seconds
 from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
@@ -76,27 +73,10 @@ def one_graph(network: nn.Module, x: Tensor, windows: Windows) -> Tensor:
     return gradient
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long a call takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def resident(key: str) -> int:
-    """Return the resident size now, or its peak, in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
-
-
 def memory(what: str, given: argparse.Namespace) -> float:
     """Return by how many MB one kind of work grows a process of its own."""
-    command = [
-        sys.executable, __file__, "--measure", what, "--overlap", str(given.overlap),
-        "--size", *map(str, given.size), "--window", *map(str, given.window),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    sizes = ["--size", *given.size, "--window", *given.window]
+    return growth(__file__, ["--measure", what, "--overlap", given.overlap, *sizes])
 
 
 def main() -> None:
@@ -112,12 +92,10 @@ def main() -> None:
     tune_allocator()
     (network, x), windows = ready(given.size), windows_of(given.window, given.overlap)
     if given.measure:
-        before = resident("VmRSS")
         if given.measure == "ours":
-            ours(network, x, windows, nx.Region("TC"))
+            print_growth(lambda: ours(network, x, windows, nx.Region("TC")))
         else:
-            each_window(network, x, windows, 1)
-        print((resident("VmHWM") - before) / 1024)
+            print_growth(lambda: each_window(network, x, windows, 1))
         return
     count = len(windows.over(given.size))
     works: dict[str, Callable[[], object]] = {

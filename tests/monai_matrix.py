@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from networks import relative, seeded
+from networks import OlderNumpy, relative, seeded
 from neuroxai.core.errors import NeuroXAIError
 from neuroxai.core.explanation import Explanation
 from neuroxai.core.spatial import upsample
@@ -271,20 +271,12 @@ class Case:
         import saliency.core as saliency
         from saliency.core import guided_ig
 
-        class Older:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(np, name)
-
-            @staticmethod
-            def quantile(a: Any, q: float, *, interpolation: str) -> Any:
-                return np.quantile(a, q, method=interpolation)  # type: ignore[call-overload]
-
         def call(values: Any, call_model_args: Any, expected_keys: Any) -> dict[str, Any]:
             return {
                 saliency.INPUT_OUTPUT_GRADIENTS: self.gradient(torch.from_numpy(values)).numpy()
             }
 
-        kept, guided_ig.np = guided_ig.np, Older()
+        kept, guided_ig.np = guided_ig.np, OlderNumpy()
         try:
             found = [
                 saliency.GuidedIG().GetMask(

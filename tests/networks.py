@@ -173,6 +173,17 @@ def plain_gradient(network: nn.Module, x: Tensor, channel: int) -> Tensor:
     return gradient
 
 
+class OlderNumpy:
+    """NumPy with the ``interpolation=`` that ``np.quantile`` lost in 2.4."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    @staticmethod
+    def quantile(a: Any, q: float, *, interpolation: str) -> Any:
+        return np.quantile(a, q, method=interpolation)  # type: ignore[call-overload]
+
+
 def snapshot(network: nn.Module) -> dict[str, Any]:
     """Everything about a network and the world around it that an explanation must not change."""
     seen: dict[str, Any] = {

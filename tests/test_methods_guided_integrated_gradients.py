@@ -11,24 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import TASKS, explain, image, make, plain_gradient, relative
+from networks import TASKS, OlderNumpy, explain, image, make, plain_gradient, relative
 from neuroxai.core.target import Class
 from neuroxai.methods import guided_integrated_gradients as room
 from neuroxai.methods import make_method
 
 TARGET = 2
 NAME = "guided_integrated_gradients"
-
-
-class OlderNumpy:
-    """NumPy with the ``interpolation=`` that ``np.quantile`` lost in 2.4."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-    @staticmethod
-    def quantile(a: Any, q: float, *, interpolation: str) -> Any:
-        return np.quantile(a, q, method=interpolation)  # type: ignore[call-overload]
 
 
 @pytest.fixture

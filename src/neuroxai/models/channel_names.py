@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from neuroxai.core.vocabulary import REGIONS
 
 MODALITIES = {
     "t1": "T1", "t1w": "T1", "t1n": "T1",
@@ -30,3 +32,21 @@ def in_our_words(name: str, known: Mapping[str, str]) -> str:
     ('T1ce', 'CT')
     """
     return known.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
+
+
+def regions_of(names: Sequence[str], activation: str) -> dict[str, tuple[str, ...]]:
+    """Return the tumor regions that a network's outputs make up.
+
+    Of exclusive classes those whose every class is there; of overlapping ones those that are
+    outputs themselves.
+
+    Examples
+    --------
+    >>> regions_of(("WT", "ET"), "sigmoid")
+    {'WT': ('WT',), 'ET': ('ET',)}
+    >>> regions_of(("background", "NCR", "ET"), "softmax")
+    {'TC': ('NCR', 'ET'), 'ET': ('ET',)}
+    """
+    if activation == "softmax":
+        return {region: them for region, them in REGIONS.items() if set(them) <= set(names)}
+    return {name: (name,) for name in names if name in REGIONS}

@@ -18,7 +18,7 @@ from torch.nn import functional
 from neuroxai.core.errors import ModelError
 from neuroxai.models.card import read_description
 from neuroxai.models.model import Model
-from neuroxai.models.weights import LARGEST
+from neuroxai.models.weights import LARGEST, read_whole
 
 SUFFIX = ".pt2"
 
@@ -79,7 +79,7 @@ def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -
             f"{path}: an exported program holds expressions that run when it is read; if you trust "
             "where it comes from, load it with --trust (trust=True)"
         )
-    payload = _archive(path)
+    payload = read_whole(path)
     try:
         with warnings.catch_warnings():
             # Torch warns of its own internals; there is nothing a user could do about it.
@@ -102,19 +102,6 @@ def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -
     network.eval().requires_grad_(requires_grad=False)
     pinned = hashlib.sha256(payload).hexdigest()
     return Model(network, found, path.parent, pinned, kind="an exported program", output_key=output)
-
-
-def _archive(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ModelError(
-                f"{path}: {path.stat().st_size} bytes, more than a network should have"
-            )
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _without_pickles(payload: bytes, path: Path) -> bytes:

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from neuroxai.core.errors import MissingExtraError, ModelError, suggestion
-from neuroxai.core.vocabulary import REGIONS
 from neuroxai.models.card import USE, Card
-from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words
+from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words, regions_of
 from neuroxai.models.config_data import ConfigData, read_json, read_yaml
 from neuroxai.models.model import Model
 from neuroxai.models.monai_inferer import read_inferer
@@ -66,9 +65,6 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
     fit(network, weights.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
     activation = _activation(config, names)
-    regions: dict[str, tuple[str, ...]] = {name: (name,) for name in names if name in REGIONS}
-    if activation == "softmax":
-        regions = {name: them for name, them in REGIONS.items() if set(them) <= set(names)}
     card = Card(
         name=str(metadata.get("name") or folder.resolve().name),
         architecture=f"monai.networks.nets.{description['_target_']}",
@@ -77,7 +73,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
         modalities=modalities,
         classes=names,
         activation=activation,
-        regions=regions,
+        regions=regions_of(names, activation),
         preprocessing={"modalities": list(modalities), **recipe.settings},
         training={"bundle_version": str(metadata.get("version", "unknown"))},
         metrics=_table(metadata.get("eval_metrics")),

@@ -10,9 +10,8 @@ from typing import Any
 
 from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import ModelError
-from neuroxai.core.vocabulary import REGIONS
 from neuroxai.models.card import Card
-from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words
+from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words, regions_of
 from neuroxai.models.config_data import read_json
 from neuroxai.models.model import Model
 from neuroxai.models.nnunet_networks import own_names
@@ -74,9 +73,6 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
         fit(network, own_names(weights.tensors), path)
         members.append(network.eval().requires_grad_(requires_grad=False))
         hashes.append(weights.sha256)
-    regions: dict[str, tuple[str, ...]] = {each: (each,) for each in names if each in REGIONS}
-    if activation == "softmax":
-        regions = {region: them for region, them in REGIONS.items() if set(them) <= set(names)}
     notes = ["nnU-Net's mirroring at test time is left out: its own answer is a mean over mirrors"]
     if checkpoints[0].stem != _CHECKPOINTS[0]:
         notes.append(f"there is no {_CHECKPOINTS[0]}, so {checkpoints[0].stem} was read")
@@ -88,7 +84,7 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
         modalities=modalities,
         classes=names,
         activation=activation,
-        regions=regions,
+        regions=regions_of(names, activation),
         preprocessing=recipe,
         training={
             "configuration": configuration.name,

@@ -45,20 +45,31 @@ def read_weights(path: Path) -> Weights:
     from safetensors.torch import load
 
     refuse_code(path)
+    payload = read_whole(path)
+    try:
+        tensors: dict[str, Tensor] = load(payload)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    return Weights(tensors, hashlib.sha256(payload).hexdigest())
+
+
+def read_whole(path: Path) -> bytes:
+    """Read a file that is no larger than a network should be.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, unreadable or too large.
+    """
     try:
         if not path.is_file():
             raise ModelError(f"{path}: no such file; the weights were expected there")
         size = path.stat().st_size
         if size > LARGEST:
             raise ModelError(f"{path}: {size} bytes, more than a network should have")
-        payload = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    try:
-        tensors: dict[str, Tensor] = load(payload)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not a safetensors file ({error})") from error
-    return Weights(tensors, hashlib.sha256(payload).hexdigest())
 
 
 def refuse_code(path: Path) -> None:
