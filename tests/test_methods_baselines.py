@@ -131,7 +131,7 @@ def test_the_gap_is_the_definitions() -> None:
     probe = WholeVolume(network, Class(2))
     values = torch.rand(x.shape, generator=torch.Generator().manual_seed(2))
     with probe.at(x, make_method("vanilla_gradient").asks):
-        found = completeness(probe, values, x, start)
+        found = completeness(values, probe.score(x), probe.score(start))
     with torch.no_grad():
         ends = [network.eval()(p)[:, 2].flatten(1).double().mean(dim=1) for p in (x, start)]
     for b in range(3):

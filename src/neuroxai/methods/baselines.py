@@ -80,6 +80,8 @@ class Start:
     ----------
     image
         The baseline, of the input's shape.
+    score
+        The target's value ``(B,)`` there.
     names
         What was chosen for every sample, if it was chosen.
     notes
@@ -87,6 +89,7 @@ class Start:
     """
 
     image: Tensor
+    score: Tensor
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -116,15 +119,16 @@ def path_start(
         As :func:`baseline_image`.
     """
     if isinstance(baseline, Tensor) or baseline != AUTO:
-        return Start(baseline_image(baseline, probe, x, generator))
+        image = baseline_image(baseline, probe, x, generator)
+        return Start(image, probe.score(image))
     zero = torch.zeros_like(x)
     at_zero, early, whole = (probe.score(point) for point in (zero, _EARLY * x, x))
     jump = (early - at_zero).abs() > _JUMP * (whole - at_zero).abs()
     names = tuple("blur" if jumps else "zero" for jumps in jump.tolist())
     if not bool(jump.any()):
-        return Start(zero, names)
+        return Start(zero, at_zero, names)
     image = torch.where(per_sample(jump, x), gaussian_blur(x, BLUR_FRACTION), zero)
-    return Start(image, names, (
+    return Start(image, probe.score(image), names, (
         "the network answers to contrast, not to brightness: from a zero image to this one its "
         "score goes a quarter of the way or more in the first thousandth, so the path starts at "
         "the blurred image",

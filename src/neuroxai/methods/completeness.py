@@ -6,21 +6,25 @@ from typing import Any
 
 from torch import Tensor
 
-from neuroxai.core.probe import Probe
-
 _VANISHING = 1e-9
 
 
-def completeness(probe: Probe, values: Tensor, x: Tensor, baseline: Tensor) -> dict[str, Any]:
+def completeness(values: Tensor, at_x: Tensor, at_baseline: Tensor) -> dict[str, Any]:
     r"""Return the score's change and the completeness gap, per sample.
 
     .. math:: \frac{|\sum_i a_i - (S(x) - S(x'))|}{|S(x) - S(x')|}
 
     (Sundararajan et al. 2017, arXiv:1703.01365, Proposition 1). The gap is None where the score
     does not change between baseline and input, because then there is nothing to be a part of.
+
+    Parameters
+    ----------
+    values
+        The attribution ``(B, C, *S)``.
+    at_x, at_baseline
+        The scores ``(B,)`` of the input and of where its path starts.
     """
-    at_x = probe.score(x).double().cpu()
-    at_baseline = probe.score(baseline).double().cpu()
+    at_x, at_baseline = at_x.double().cpu(), at_baseline.double().cpu()
     change = at_x - at_baseline
     total = values.double().flatten(1).sum(dim=1).cpu()
     floor = _VANISHING * (at_x.abs() + at_baseline.abs())

@@ -96,7 +96,7 @@ class GuidedIntegratedGradients(Method):
             for path, gradient in zip(paths, probe.gradient(point), strict=True):
                 path.advance(gradient, (step + 1) / self.steps)
         values = torch.stack([path.attribution() for path in paths])
-        diagnostics = completeness(probe, values, x, start.image)
+        diagnostics = completeness(values, probe.score(x), start.score)
         diagnostics["moving_features"] = [path.features for path in paths]
         diagnostics["baselines"] = list(start.names)
         return Attribution(values, diagnostics, start.notes)

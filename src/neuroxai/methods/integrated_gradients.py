@@ -133,7 +133,7 @@ class IntegratedGradients(Method):
         nodes = self.steps
         while True:
             values = (x - start.image) * self._mean_gradient(probe, x, start.image, nodes)
-            diagnostics = completeness(probe, values, x, start.image)
+            diagnostics = completeness(values, probe.score(x), start.score)
             gap = worst(diagnostics["completeness_gap"])
             if tolerance is None or gap <= tolerance or 2 * nodes > most:
                 break
