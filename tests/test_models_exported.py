@@ -220,3 +220,16 @@ def test_a_size_it_does_not_take_is_the_networks_fault_not_ours(
         explain(loaded, case, "vanilla_gradient", "ET")
     with pytest.raises(ModelError, match=words):
         predict(loaded, case)
+
+
+def test_an_archive_with_broken_compression_is_refused(tmp_path: Path) -> None:
+    path, name = tmp_path / "net.pt2", "net/models/model.json"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr(name, bytes(range(256)) * 40)
+    payload = bytearray(path.read_bytes())
+    begin = payload.index(name.encode()) + len(name)
+    payload[begin : begin + 40] = b"\xff" * 40
+    path.write_bytes(payload)
+    (tmp_path / "card.json").write_text(json.dumps(CARD))
+    with pytest.raises(ModelError, match="not an archive of torch"):
+        load_model(path, trust=True)

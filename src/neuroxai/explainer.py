@@ -30,7 +30,6 @@ from neuroxai.core.probe import Probe
 from neuroxai.core.restriction import Mask, Restriction
 from neuroxai.core.restriction import Prediction as PredictedRegion
 from neuroxai.core.sliding_window import SlidingWindow
-from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import Class, Outputs, Predicted, Region, Target, named_target
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.data.case import CLASSES, Case
@@ -227,13 +226,9 @@ def predict(
     outputs = outputs_of(model)
     network = model.network.to(choose_device(device)).eval()
     x = _moved(prepared.x, network)
-
-    def answer(part: Tensor) -> Tensor:
-        return outputs.select(network(part))
-
-    with network_faults(model, x), torch.no_grad():
-        laid = model.windows.over(spatial_shape(x)) if model.windows else None
-        output = laid.blend(x, answer) if laid else answer(x)
+    probe = _probe(model, network, as_target(None, outputs), outputs, None)
+    with network_faults(model, x):
+        output = probe.run(x)
     return read_output(output, outputs, case, prepared.placement)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuroxai.core.explanation import Explanation, tensor_hash, versions
 from neuroxai.core.layers import Layer, layer_grid
-from neuroxai.core.spatial import spatial_shape, upsample
+from neuroxai.core.spatial import laid_on, spatial_shape
 from neuroxai.core.target import Class, Outputs, Region, Target
 from neuroxai.data.case import REGIONS, Case, region
 from neuroxai.data.placement import Placement
@@ -67,9 +67,8 @@ class Inspection:
 
     def map_of(self, target: TargetFlow, layer: Layer) -> Tensor:
         """Return a layer's signed map on the network's input grid, ``(*S)``."""
-        x = self.prepared.x
-        cut = (slice(None), slice(None), *map(slice, spatial_shape(x)))
-        return upsample(target.maps[layer.name].float(), self.grid)[cut][0, 0]
+        values = target.maps[layer.name].float()
+        return laid_on(values, self.grid, spatial_shape(self.prepared.x))[0, 0]
 
     def number(self, layer: Layer) -> int:
         """Return a layer's place in the flow, from 1."""

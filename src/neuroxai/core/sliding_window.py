@@ -16,7 +16,7 @@ from neuroxai.core.errors import ModelError, NeuroXAIError
 from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, layer_grid
 from neuroxai.core.one_pass import one_pass
 from neuroxai.core.probe import Probe
-from neuroxai.core.spatial import spatial_shape, upsample
+from neuroxai.core.spatial import laid_on, spatial_shape
 from neuroxai.core.target import BoundTarget, Outputs, Target
 from neuroxai.core.windows import Laid, Windows, check_answer
 
@@ -183,9 +183,8 @@ class SlidingWindow(Probe):
         with LayerHooks(self.network, names, look):
             self._answer(window)
         low = torch.stack(maps).sum(dim=0).unsqueeze(1)
-        laid_on = layer_grid(self.network, spatial_shape(window))
-        cut = (slice(None), slice(None), *map(slice, spatial_shape(window)))
-        return upsample(low, laid_on)[cut]
+        size = spatial_shape(window)
+        return laid_on(low, layer_grid(self.network, size), size)
 
 
 @dataclass(eq=False)

@@ -70,6 +70,21 @@ def upsample(values: Tensor, size: Sequence[int]) -> Tensor:
     return functional.interpolate(values, size=size, mode=_LINEAR[len(size)], align_corners=False)
 
 
+def laid_on(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Interpolate ``(B, C, *S)`` to ``grid`` and cut the image's ``size`` out of its beginning.
+
+    The two differ for a network that pads images at the end of their axes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> laid_on(torch.ones(1, 1, 2, 3), (4, 6), (3, 6)).shape
+    torch.Size([1, 1, 3, 6])
+    """
+    cut = (slice(None), slice(None), *map(slice, size))
+    return upsample(values, grid)[cut]
+
+
 def channel_range(x: Tensor) -> Tensor:
     """Return ``max − min`` of every sample's every channel: ``(B, C)``."""
     flat = x.flatten(2)

@@ -12,7 +12,7 @@ from neuroxai.core.answers import Asks
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.layers import AUTO
 from neuroxai.core.probe import Probe
-from neuroxai.core.spatial import spatial_shape, upsample
+from neuroxai.core.spatial import laid_on, spatial_shape
 from neuroxai.methods.base import Method
 
 
@@ -59,8 +59,7 @@ class GradCAM(Method):
         """Return the rectified, up-sampled map."""
         layer, signed = probe.layer_map(x, self.layer)
         low = signed.clamp(min=0)
-        cut = (slice(None), slice(None), *map(slice, spatial_shape(x)))
-        values = upsample(low, probe.layer_grid(x))[cut].contiguous()
+        values = laid_on(low, probe.layer_grid(x), spatial_shape(x)).contiguous()
         empty = ~low.flatten(1).any(dim=1)
         notes = tuple(
             f"the map of layer {layer.name} is negative everywhere and was rectified to zero"

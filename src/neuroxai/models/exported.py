@@ -7,6 +7,7 @@ import io
 import json
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -122,7 +123,7 @@ def _without_pickles(payload: bytes, path: Path) -> bytes:
                 elif name.name.endswith("_config.json") and b"use_pickle" in held:
                     _refuse_pickles(held, name, path)
                 kept.writestr(zipfile.ZipInfo(entry.filename), held)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise ModelError(f"{path}: not an archive of torch.export ({error})") from error
     return made.getvalue()
 
