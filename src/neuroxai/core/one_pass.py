@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.fast_path import run_fast
 from neuroxai.core.guided import GuidedRule
 from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer
 from neuroxai.core.target import Outputs
@@ -53,6 +54,17 @@ class Host(Protocol):
 
 def one_pass(host: Host, x: Tensor, asks: Asks, reduce: Reducer = cam) -> Answers:
     """Answer everything asked about ``x`` from one forward pass."""
+    passes = host.passes
+    spent = passes.forward, passes.backward, passes.gradients
+
+    def work(x: Tensor) -> Answers:
+        passes.forward, passes.backward, passes.gradients = spent
+        return _taken(host, x, asks, reduce)
+
+    return run_fast(host.network, x, work)
+
+
+def _taken(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
     walk = _Walk(host, x, asks, reduce)
     answers = walk.run()
     if walk.overwritten:
@@ -189,7 +201,9 @@ class _Walk:
         passes = self._host.passes
         passes.gradients += self._x.shape[0]
         passes.on_gradient(self._x.shape[0])
-        return torch.zeros_like(self._x.detach()) if gradient is None else gradient.detach()
+        return (
+            torch.zeros_like(self._x.detach()) if gradient is None else gradient.detach()
+        ).contiguous()
 
 
 def _beside(label: str) -> LayerError:

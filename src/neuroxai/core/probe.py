@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.errors import MethodError
+from neuroxai.core.fast_path import weights_kept
 from neuroxai.core.layers import Layer, check_names, layer_grid
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import BoundTarget, Outputs, Target
@@ -83,7 +84,7 @@ class Probe(ABC):
         On leaving, the network is as it was found, after an exception too.
         """
         check_names(self.network, sorted(asks.layers))
-        with untouched(self.network):
+        with untouched(self.network), weights_kept():
             self._point, self._asks, self._answers, self._bound = x, asks, None, None
             try:
                 yield

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import ModelError, NeuroXAIError
+from neuroxai.core.fast_path import run_fast
 from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, layer_grid
 from neuroxai.core.one_pass import one_pass
 from neuroxai.core.probe import Probe
@@ -114,7 +115,9 @@ class SlidingWindow(Probe):
 
     def _answer(self, window: Tensor) -> Tensor:
         self.passes.forward += 1
-        return self.outputs.select(self.network(window.clone()))
+        return run_fast(
+            self.network, window, lambda x: self.outputs.select(self.network(x.clone()))
+        )
 
     def _bind_ahead(self, x: Tensor) -> None:
         """Bind a target that needs no output, so that a linear one needs no sweep for it."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.fast_path import run_fast
 from neuroxai.core.layers import Layer
 from neuroxai.core.target import BoundTarget, Outputs, Target
 from neuroxai.core.untouched import untouched
@@ -126,15 +127,21 @@ def information_flow(
     >>> [layer.name for layer in flow.layers], tuple(flow.targets[1].maps["0"].shape)
     (['0', '2'], (1, 1, 4, 3))
     """
-    outputs = outputs or Outputs()
-    began = time.perf_counter()
+    known = outputs or Outputs()
     with untouched(network), torch.enable_grad():
-        walk = take_walk(network, x, outputs)
-        bound = bind_all(targets, outputs, walk)
-        flows = [
-            _follow(walk, target, reduce, retain_graph=number < len(bound))
-            for number, target in enumerate(bound, start=1)
-        ]
+        return run_fast(network, x, lambda x: _flow(network, x, targets, known, reduce))
+
+
+def _flow(
+    network: nn.Module, x: Tensor, targets: Sequence[Target], outputs: Outputs, reduce: Reducer
+) -> InformationFlow:
+    began = time.perf_counter()
+    walk = take_walk(network, x, outputs)
+    bound = bind_all(targets, outputs, walk)
+    flows = [
+        _follow(walk, target, reduce, retain_graph=number < len(bound))
+        for number, target in enumerate(bound, start=1)
+    ]
     return InformationFlow(
         layers=tuple(walk.watch.layers.values()),
         targets=tuple(flows),

@@ -1,0 +1,212 @@
+r"""3D convolutions on the CPU, channels last: the same answer as stock torch, sooner and leaner.
+
+Stock torch has three weaknesses here (torch 2.13, measured in ``benchmarks/convolutions.py``).
+A batch of one with few voxels goes through ``slow_conv3d``, one matrix product after another. A
+large one goes through oneDNN with the channels first, which has to be turned round on the way in
+and out. And the input is kept for the gradient of weights that are frozen. Here every convolution
+goes through oneDNN with the channels last (``torch.channels_last_3d``), and only the weights are
+kept: the gradient of the input,
+
+.. math:: \frac{\partial S}{\partial x} = \sum_k \frac{\partial S}{\partial y_k} \star w_k,
+
+is for a stride of one itself a convolution, of the output's gradient with the flipped weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHANNELS_LAST = torch.channels_last_3d
+
+_aten = torch.ops.aten
+_Triple = tuple[int, int, int]
+_ONES: _Triple = (1, 1, 1)
+_NO_PADDING: _Triple = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a kernel moves over an image; every triple is depth, height, width."""
+
+    stride: _Triple
+    padding: _Triple
+    dilation: _Triple
+    groups: int = 1
+    output_padding: _Triple = _NO_PADDING
+    """Of a transposed convolution."""
+
+
+class LaidWeights:
+    """Weights as the kernels want them, made once and kept for as long as this lives."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, bool], tuple[Tensor, int, Tensor]] = {}
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weights with the channels last."""
+        return self._get(weight, None)
+
+    def backward(self, weight: Tensor, groups: int) -> Tensor:
+        """Return the weights of the convolution that takes the output's gradient to the input's.
+
+        Flipped along every spatial axis, input and output channels exchanged within each group.
+        """
+        return self._get(weight, groups)
+
+    def _get(self, weight: Tensor, groups: int | None) -> Tensor:
+        key = (id(weight), groups is None)
+        found = self._kept.get(key)
+        if found is not None and found[0] is weight and found[1] == weight._version:
+            return found[2]
+        plain = weight.detach()
+        if groups is not None:
+            exchanged = plain.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+            plain = exchanged.flip(2, 3, 4)
+        laid = plain.contiguous(memory_format=CHANNELS_LAST)
+        # The weight itself is kept beside: an id is only as good as its object lives.
+        self._kept[key] = (weight, weight._version, laid)
+        return laid
+
+
+def triple(value: int | Sequence[int]) -> _Triple:
+    """Return one number for all three axes, or three, as three.
+
+    Examples
+    --------
+    >>> triple(2), triple((1, 2, 3)), triple([4])
+    ((2, 2, 2), (1, 2, 3), (4, 4, 4))
+    """
+    values = (value,) if isinstance(value, int) else tuple(int(n) for n in value)
+    first, *rest = values * 3 if len(values) == 1 else values
+    return (first, rest[0], rest[1])
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry, laid: LaidWeights
+) -> Tensor:
+    """Return ``conv3d`` of ``x`` ``(B, C, D, H, W)``, with the channels last.
+
+    Weights and bias are taken as frozen.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        given: Tensor = _Convolution.apply(x, weight, bias, at, laid)  # type: ignore[no-untyped-call]
+        return given
+    return _forward(x, weight, bias, at, laid)
+
+
+def convolve_transposed(
+    x: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry, laid: LaidWeights
+) -> Tensor:
+    """Return ``conv_transpose3d`` of ``x`` ``(B, C, D, H, W)``.
+
+    Weights and bias are taken as frozen.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        given: Tensor = _Transposed.apply(x, weight, bias, at, laid)  # type: ignore[no-untyped-call]
+        return given
+    return _forward_transposed(x, weight, bias, at, laid)
+
+
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry, laid: LaidWeights
+) -> Tensor:
+    x = x.contiguous(memory_format=CHANNELS_LAST)
+    weight = laid.forward(weight)
+    y: Tensor = _aten.mkldnn_convolution(
+        x, weight, bias, at.padding, at.stride, at.dilation, at.groups
+    )
+    return y
+
+
+def _forward_transposed(
+    x: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry, laid: LaidWeights
+) -> Tensor:
+    rest = (at.stride, at.padding, at.dilation, True, at.output_padding, at.groups)
+    if _backend(x, weight, bias, rest).startswith("Slow"):
+        return _through_onednn(x, lambda opaque: _aten.convolution(opaque, weight, bias, *rest))
+    x = x.contiguous(memory_format=CHANNELS_LAST)
+    y: Tensor = _aten.convolution(x, laid.forward(weight), bias, *rest)
+    return y
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry, laid: LaidWeights
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.shape, ctx.at, ctx.laid = x.shape, at, laid
+        return _forward(x, weight, bias, at, laid)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        at: Geometry = ctx.at
+        reach = [d * (k - 1) for d, k in zip(at.dilation, weight.shape[2:], strict=True)]
+        border = tuple(r - p for r, p in zip(reach, at.padding, strict=True))
+        if at.stride == _ONES and min(border) >= 0:
+            flipped = ctx.laid.backward(weight, at.groups)
+            gradient = gradient.contiguous(memory_format=CHANNELS_LAST)
+            back = _aten.mkldnn_convolution(
+                gradient, flipped, None, border, _ONES, at.dilation, at.groups
+            )
+        else:
+            back = _input_gradient(gradient, ctx.shape, weight, at, ctx.laid)
+        return back, None, None, None, None
+
+
+class _Transposed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, at: Geometry, laid: LaidWeights
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.at, ctx.laid = at, laid
+        return _forward_transposed(x, weight, bias, at, laid)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        # A transposed convolution is a convolution's gradient; its own is that convolution.
+        return _forward(gradient, weight, None, ctx.at, ctx.laid), None, None, None, None
+
+
+def _input_gradient(
+    gradient: Tensor, shape: torch.Size, weight: Tensor, at: Geometry, laid: LaidWeights
+) -> Tensor:
+    """Return the gradient of a strided convolution's input, whose values are not needed."""
+    rest = (at.stride, at.padding, at.dilation, False, _NO_PADDING, at.groups)
+    wanted = [True, False, False]
+    like = gradient.new_empty(1).expand(shape)
+    if _backend(like, weight, None, rest).startswith("Slow"):
+        opaque = torch.empty(shape, layout=torch._mkldnn)  # type: ignore[attr-defined]
+        return _through_onednn(
+            gradient,
+            lambda g: _aten.convolution_backward(g, opaque, weight, None, *rest, wanted)[0],
+        )
+    gradient = gradient.contiguous(memory_format=CHANNELS_LAST)
+    like = torch.empty(shape, memory_format=CHANNELS_LAST)
+    back: Tensor = _aten.convolution_backward(
+        gradient, like, laid.forward(weight), None, *rest, wanted
+    )[0]
+    return back
+
+
+def _backend(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[Any, ...]) -> str:
+    """Return torch's own choice for a call."""
+    chosen = torch._C._select_conv_backend(x, weight, bias, *rest)
+    # A new backend may have no name in Python; oneDNN's for transposed ones has none.
+    return str(chosen.name)
+
+
+def _through_onednn(x: Tensor, work: Any) -> Tensor:
+    """Have oneDNN do what torch would do slowly: it never declines a tensor of its own layout."""
+    dense: Tensor = work(x.contiguous().to_mkldnn()).to_dense()
+    return dense

@@ -1,0 +1,241 @@
+"""Faster ways to the same answer, for any network and without editing it.
+
+A function mode sees the calls of torch that a network makes and sends those with a faster twin to
+it: :mod:`~neuroxai.core.convolution` and :mod:`~neuroxai.core.normalization`. What it does not
+know exactly goes on to stock torch. A network that depends on how its tensors lie in memory
+(``view`` on a convolution's result) fails under it; it is run again in stock torch, and so ever
+after.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from neuroxai.core.convolution import (
+    CHANNELS_LAST,
+    Geometry,
+    LaidWeights,
+    convolve,
+    convolve_transposed,
+    triple,
+)
+from neuroxai.core.normalization import batch_norm, instance_norm
+
+SWITCH = "NEUROXAI_STOCK_TORCH"
+"""The environment variable that switches the fast path off, if set to anything but 0."""
+
+T = TypeVar("T")
+
+_stock: ContextVar[bool] = ContextVar("stock_torch", default=False)
+_laid: ContextVar[LaidWeights | None] = ContextVar("laid_weights", default=None)
+_bound_to_layout: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+@contextmanager
+def stock_torch() -> Iterator[None]:
+    """Run networks in stock torch inside, to the bit.
+
+    The environment variable ``NEUROXAI_STOCK_TORCH=1`` does the same for a whole process.
+
+    Examples
+    --------
+    >>> with stock_torch():
+    ...     is_fast(torch.zeros(1, 1, 4, 4, 4), nn.Identity())
+    False
+    """
+    token = _stock.set(True)
+    try:
+        yield
+    finally:
+        _stock.reset(token)
+
+
+@contextmanager
+def weights_kept() -> Iterator[None]:
+    """Keep the weights as the faster twins want them from one pass to the next, inside."""
+    token = _laid.set(LaidWeights())
+    try:
+        yield
+    finally:
+        _laid.reset(token)
+
+
+def is_fast(x: Tensor, network: nn.Module) -> bool:
+    """Whether passes of ``x`` through a network go the fast way."""
+    return (
+        x.dim() == 5
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not _stock.get()
+        and os.environ.get(SWITCH, "0") in ("", "0")
+        and network not in _bound_to_layout
+        and _pays()
+    )
+
+
+def run_fast(network: nn.Module, x: Tensor, work: Callable[[Tensor], T]) -> T:
+    """Return ``work(x)``, which sends ``x`` through a network, the fast way where there is one.
+
+    ``work`` may be called twice: with the channels last, and, if that fails, with ``x`` as it is.
+    """
+    if not is_fast(x, network):
+        return work(x)
+    try:
+        with FastPath():
+            return work(x.contiguous(memory_format=CHANNELS_LAST))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "alloc" in str(error):
+            raise
+        found = work(x)  # a fault of the network's own comes up again, from stock torch
+        _bound_to_layout.add(network)
+        return found
+
+
+class FastPath(TorchFunctionMode):
+    """Sends calls to their faster twins, inside; the backward pass of its results needs it not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.laid = _laid.get() or LaidWeights()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        twin = _TWINS.get(func)
+        if twin is not None:
+            found = twin(self.laid, *args, **kwargs)
+            if found is not None:
+                return found
+        return func(*args, **kwargs)
+
+
+def _conv3d(
+    laid: LaidWeights,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    if not _frozen(input, weight, bias):
+        return None
+    spread = triple(dilation)
+    if isinstance(padding, str):
+        reach = [d * (k - 1) if padding == "same" else 0
+                 for d, k in zip(spread, weight.shape[2:], strict=True)]  # fmt: skip
+        if any(r % 2 for r in reach):
+            return None
+        padding = [r // 2 for r in reach]
+    at = Geometry(triple(stride), triple(padding), spread, groups)
+    return convolve(input, weight, bias, at, laid)
+
+
+def _conv_transpose3d(
+    laid: LaidWeights,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor | None:
+    if not _frozen(input, weight, bias):
+        return None
+    at = Geometry(triple(stride), triple(padding), triple(dilation), groups, triple(output_padding))
+    if any(o >= s for o, s in zip(at.output_padding, at.stride, strict=True)):
+        return None
+    return convolve_transposed(input, weight, bias, at, laid)
+
+
+def _batch_norm(
+    laid: LaidWeights,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    known = running_mean is not None and running_var is not None and not training
+    if not (known and input.requires_grad and _frozen(input, weight, bias)):
+        return None
+    return batch_norm(input, running_mean, running_var, weight, bias, eps)  # type: ignore[arg-type]
+
+
+def _instance_norm(
+    laid: LaidWeights,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    own = use_input_stats and running_mean is None and running_var is None
+    if not (own and _frozen(input, weight, bias) and input[0, 0].numel() > 1):
+        return None
+    return instance_norm(input, weight, bias, eps)
+
+
+def _lies_elsewhere(laid: LaidWeights, input: Any, *rest: Any, **more: Any) -> None:
+    """Refuse what would read a tensor's memory in another order than it lies."""
+    if isinstance(input, Tensor) and input.dim() == 5 and not input.is_contiguous():
+        raise RuntimeError("the network depends on how a tensor lies in memory")
+
+
+_TWINS: dict[Callable[..., Any], Callable[..., Any]] = {
+    functional.conv3d: _conv3d,
+    torch.ops.aten.conv3d.default: _conv3d,
+    functional.conv_transpose3d: _conv_transpose3d,
+    functional.batch_norm: _batch_norm,
+    functional.instance_norm: _instance_norm,
+    torch.as_strided: _lies_elsewhere,
+    torch.Tensor.as_strided: _lies_elsewhere,
+    torch.Tensor.data_ptr: _lies_elsewhere,
+    torch.Tensor.untyped_storage: _lies_elsewhere,
+}
+
+
+def _frozen(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether the twins are made for a call: single precision, on the CPU, frozen weights."""
+    if type(x) is not Tensor or x.dim() != 5 or x.numel() == 0:
+        return False
+    return x.dtype == torch.float32 and x.device.type == "cpu" and all(
+        part is None or (part.dtype == x.dtype and not part.requires_grad)
+        for part in (weight, bias)
+    )  # fmt: skip
+
+
+@cache
+def _pays() -> bool:
+    """Whether this machine's torch has what the twins are made of."""
+    return bool(torch.backends.mkldnn.is_available())
+
+
+__all__ = ["SWITCH", "FastPath", "is_fast", "run_fast", "stock_torch", "weights_kept"]
