@@ -148,12 +148,24 @@ def test_norms(affine: bool, batch: int) -> None:
     )
 
 
-def test_an_instance_norm_far_from_zero_is_as_exact_as_stock_torchs() -> None:
-    x = 1000 + drawn(1, 3, 20, 30, 25)
-    expected = functional.instance_norm(x.double())
-    stock = relative(functional.instance_norm(x).double(), expected)
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_group_norm(groups: int) -> None:
+    weight, bias = drawn(6), drawn(6)
+    check(
+        lambda x, dtype: functional.group_norm(
+            x, groups, weight.to(dtype), bias.to(dtype), eps=0.01
+        ),
+        3 * drawn(*SHAPE) + 5,
+    )
+
+
+@pytest.mark.parametrize("groups", [2, 6])
+def test_a_norm_far_from_zero_is_as_exact_as_stock_torchs(groups: int) -> None:
+    x = 1000 + drawn(1, 6, 20, 30, 25)
+    expected = functional.group_norm(x.double(), groups)
+    stock = relative(functional.group_norm(x, groups).double(), expected)
     with FastPath():
-        found = functional.instance_norm(x.contiguous(memory_format=CHANNELS_LAST))
+        found = functional.group_norm(x.contiguous(memory_format=CHANNELS_LAST), groups)
     assert relative(found.double(), expected) <= max(2 * stock, 1e-6)
 
 

@@ -19,6 +19,7 @@ import nnunets
 from networks import relative
 from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import CaseError, ModelError
+from neuroxai.core.fast_path import stock_torch
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.explainer import explain, predict, prepare
@@ -99,7 +100,8 @@ def test_the_oracle_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_gradient_is_that_of_the_blended_mean_of_folds(model: Model, case: Case) -> None:
     """Against one big graph through preprocessed image, tiles and folds, written out by hand."""
-    maps = explain(model, case, "vanilla_gradient", "ET")
+    with stock_torch():
+        maps = explain(model, case, "vanilla_gradient", "ET")
     x = prepare(model, case, None).x.requires_grad_()
     assert model.windows is not None
     starts = [

@@ -185,6 +185,7 @@ class InspectionReport:
                     "score": target.score[0],
                     "layers": self.rows.get(target.name, []),
                     "beside": list(target.beside),
+                    "cancelled": list(target.cancelled),
                     "notes": list(target.notes),
                 }
                 for target in seen.flow.targets

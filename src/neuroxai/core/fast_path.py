@@ -30,7 +30,7 @@ from neuroxai.core.convolution import (
     convolve_transposed,
     triple,
 )
-from neuroxai.core.normalization import batch_norm, instance_norm
+from neuroxai.core.normalization import batch_norm, group_norm
 
 SWITCH = "NEUROXAI_STOCK_TORCH"
 """The environment variable that switches the fast path off, if set to anything but 0."""
@@ -200,7 +200,20 @@ def _instance_norm(
     own = use_input_stats and running_mean is None and running_var is None
     if not (own and _frozen(input, weight, bias) and input[0, 0].numel() > 1):
         return None
-    return instance_norm(input, weight, bias, eps)
+    return group_norm(input, input.shape[1], weight, bias, eps)
+
+
+def _group_norm(
+    laid: LaidWeights,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if not _frozen(input, weight, bias) or num_groups < 1 or input.shape[1] % num_groups:
+        return None
+    return group_norm(input, num_groups, weight, bias, eps)
 
 
 def _lies_elsewhere(laid: LaidWeights, input: Any, *rest: Any, **more: Any) -> None:
@@ -215,6 +228,7 @@ _TWINS: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.conv_transpose3d: _conv_transpose3d,
     functional.batch_norm: _batch_norm,
     functional.instance_norm: _instance_norm,
+    functional.group_norm: _group_norm,
     torch.as_strided: _lies_elsewhere,
     torch.Tensor.as_strided: _lies_elsewhere,
     torch.Tensor.data_ptr: _lies_elsewhere,

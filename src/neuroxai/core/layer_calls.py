@@ -1,4 +1,4 @@
-"""Every convolution and transformer block that runs in a forward pass, in the order data flows."""
+"""Every layer with a place in the image that runs in a forward pass, in the order data flows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from neuroxai.core.layers import CallLabels, Layer
+from neuroxai.core.layers import CallLabels, Layer, is_convolution, takes_mean_away
 from neuroxai.core.watch import OnGrid
 
 FUNCTIONAL = {
@@ -32,8 +31,9 @@ Visit = Callable[[Layer, Tensor, OnGrid | None], Tensor | None]
 class LayerCalls:
     """Meets every layer with a place in the image, for one forward pass.
 
-    A layer is a convolution, as a module or as a function, or a transformer block, whose tokens
-    are laid on the grid they stand for. What has no place in the image is named with the reason.
+    A layer is a convolution, as a module or as a function, an instance or group norm (in front of
+    which there are no weights for a map), or a transformer block, whose tokens are laid on the
+    grid they stand for. What has no place in the image is named with the reason.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class LayerCalls:
     def function_called(self, name: str, output: Tensor, visit: Visit) -> Tensor | None:
         """Meet a convolution that was called as a function, outside of a convolution module."""
         owner = self._running[-1] if self._running else ""
-        if owner and isinstance(self._network.get_submodule(owner), _ConvNd):
+        if owner and is_convolution(self._network.get_submodule(owner)):
             return None
         return self._meet(f"{owner}.{name}" if owner else name, name, output, visit)
 
@@ -181,7 +181,9 @@ class _FunctionMode(TorchFunctionMode):
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, _ConvNd) or _is_block_name(type(module).__name__)
+    return (
+        is_convolution(module) or takes_mean_away(module) or _is_block_name(type(module).__name__)
+    )
 
 
 def _is_block_name(kind: str) -> bool:

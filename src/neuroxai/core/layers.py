@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
 
 from neuroxai.core.errors import LayerError, suggestion
 
 AUTO = "auto"
-"""A classifier's last convolution with spatial extent; a segmenter's last one before its output."""
+"""The layer that :func:`auto_layer` chooses."""
 
 
 @dataclass(frozen=True)
@@ -48,32 +49,62 @@ def check_names(network: nn.Module, names: Sequence[str]) -> None:
     known = {name for name, _ in network.named_modules() if name}
     for name in names:
         if name != AUTO and name.partition("#")[0] not in known:
-            convolutions = [n for n, m in network.named_modules() if isinstance(m, _ConvNd)]
+            convolutions = [n for n, m in network.named_modules() if is_convolution(m)]
             hint = suggestion(name, known)
             if hint.startswith("known"):
                 hint = "convolutions: " + ", ".join(convolutions)
             raise LayerError(f"layer {name!r} does not exist: {hint}")
 
 
-def auto_layer(layers: Sequence[Layer], *, classifier: bool) -> Layer:
+def is_convolution(module: nn.Module) -> bool:
+    """Whether a module is a convolution."""
+    return isinstance(module, _ConvNd)
+
+
+def takes_mean_away(module: nn.Module) -> bool:
+    """Whether a module norms an image by its own statistics.
+
+    The gradients of what it is given then add up to zero over the image (for a group norm, over
+    the image and the group's channels), and so do a class activation map's weights.
+    """
+    return isinstance(module, (_InstanceNorm, nn.GroupNorm))
+
+
+def auto_layer(network: nn.Module, ran: Sequence[Layer], *, classifier: bool) -> Layer:
     """Return the layer that Grad-CAM looks at by default.
+
+    It is a classifier's last convolution with spatial extent, a segmenter's last convolution
+    before its output convolution; or, where an instance or group norm follows that one, the norm:
+    in front of it there are no weights to be had.
+
+    Parameters
+    ----------
+    network
+        The network.
+    ran
+        Its convolutions and norms that ran, in the order data flows; others may be among them.
 
     Raises
     ------
     LayerError
         If the network has no such convolution.
     """
+    modules = [network.get_submodule(layer.name.partition("#")[0]) for layer in ran]
+    places = [place for place, module in enumerate(modules) if is_convolution(module)]
     if classifier:
-        wide = [layer for layer in layers if prod(layer.shape[1:]) > 1]
-        if not wide:
+        places = [place for place in places if prod(ran[place].shape[1:]) > 1]
+        if not places:
             raise LayerError("no convolution with spatial extent ran: name a layer with layer=")
-        return wide[-1]
-    if len(layers) < 2:
+        place, end = places[-1], len(ran)
+    elif len(places) < 2:
         raise LayerError(
-            f"{len(layers)} convolution(s) ran, expected one before the output convolution: "
+            f"{len(places)} convolution(s) ran, expected one before the output convolution: "
             "name a layer with layer="
         )
-    return layers[-2]
+    else:
+        place, end = places[-2:]
+    behind = (n for n in range(place + 1, end) if takes_mean_away(modules[n]))
+    return ran[next(behind, place)]
 
 
 def layer_grid(network: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
@@ -119,7 +150,7 @@ class LayerHooks:
     network
         The network to look into.
     names
-        The layers to hook beside every convolution.
+        The layers to hook beside every convolution, and every norm over own statistics.
     visit
         Called with every hooked layer and its output, in the order the data flows; a tensor it
         returns goes on through the network instead.
@@ -134,7 +165,7 @@ class LayerHooks:
 
     def __enter__(self) -> LayerHooks:
         for name, module in self._network.named_modules():
-            if name in self._modules or isinstance(module, _ConvNd):
+            if name in self._modules or is_convolution(module) or takes_mean_away(module):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
         return self
 

@@ -1,13 +1,15 @@
 r"""Norms that keep the channels last, and keep no more than their gradient needs.
 
 A batch norm in evaluation mode is :math:`y = x \, s + t` with a number for each channel; its
-gradient needs :math:`s` alone, while stock torch keeps ``x``. An instance norm of stock torch turns
-the channels first; this one takes them as they lie, with
+gradient needs :math:`s` alone, while stock torch keeps ``x``. Of norms over an image's own
+statistics stock torch has none for this order: its instance norm turns the channels first, and its
+group norm adds up a whole image in single precision (logits of a SegResNet off by 3e-3). Here
 
-.. math:: \frac{\partial S}{\partial x} = s \Big(g - \overline{g}
+
+.. math:: \frac{\partial S}{\partial x} = \frac{1}{\sigma} \Big(g - \overline{g}
           - \frac{x - \overline{x}}{\sigma^2} \, \overline{g \, (x - \overline{x})}\Big)
 
-of the gradient :math:`g` that arrives, means over space.
+of the gradient :math:`g` that arrives, weighted; means over space, then over a group's channels.
 """
 
 from __future__ import annotations
@@ -31,9 +33,14 @@ def batch_norm(
     return given
 
 
-def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Return ``x`` ``(B, C, *S)`` normed by every sample's own statistics, laid as ``x`` is."""
-    given: Tensor = _InstanceNorm.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Return ``x`` ``(B, C, *S)`` normed by its own statistics, laid as ``x`` is.
+
+    Each sample and group of channels by its own; as many groups as channels make an instance norm.
+    """
+    given: Tensor = _GroupNorm.apply(x, groups, weight, bias, eps)  # type: ignore[no-untyped-call]
     return given
 
 
@@ -61,30 +68,40 @@ class _BatchNorm(torch.autograd.Function):
         return gradient * _along(scale, gradient), None, None, None, None, None
 
 
-class _InstanceNorm(torch.autograd.Function):
+class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+        ctx: Any, x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> Tensor:
-        space = tuple(range(2, x.dim()))
         # Centered first: the mean of squares less the square of the mean loses every digit.
-        centered = x - x.mean(dim=space, keepdim=True)
-        inverse = (centered * centered).mean(dim=space, keepdim=True).add_(eps).rsqrt_()
-        scale = inverse if weight is None else inverse * _along(weight, x)
-        ctx.save_for_backward(centered, inverse, scale)
-        y = centered * scale
+        centered = x - _means(x, groups)
+        inverse = _means(centered * centered, groups).add_(eps).rsqrt_()
+        ctx.save_for_backward(centered, inverse)
+        ctx.weight, ctx.groups = weight, groups
+        y = centered * (inverse if weight is None else inverse * _along(weight, x))
         return y if bias is None else y.add_(_along(bias, x))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        centered, inverse, scale = ctx.saved_tensors
-        space = tuple(range(2, gradient.dim()))
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        centered, inverse = ctx.saved_tensors
+        if ctx.weight is not None:
+            gradient = gradient * _along(ctx.weight, gradient)
         # A mean over the image sends nearly the same gradient everywhere: what is left of it after
         # its mean is small, so the mean is taken away before anything is added up.
-        rest = gradient - gradient.mean(dim=space, keepdim=True)
-        slope = (rest * centered).mean(dim=space, keepdim=True) * inverse.square()
-        return rest.addcmul_(centered, slope, value=-1).mul_(scale), None, None, None
+        rest = gradient - _means(gradient, ctx.groups)
+        slope = _means(rest * centered, ctx.groups) * inverse.square()
+        back = rest.addcmul_(centered, slope, value=-1).mul_(inverse)
+        return back, None, None, None, None
+
+
+def _means(x: Tensor, groups: int) -> Tensor:
+    """Return the mean of every sample's every group, once for each of its channels."""
+    means = x.mean(dim=tuple(range(2, x.dim())), keepdim=True)
+    if groups == x.shape[1]:
+        return means
+    shared: Tensor = means.unflatten(1, (groups, -1)).mean(dim=2)
+    return shared.repeat_interleave(x.shape[1] // groups, dim=1)
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.errors import LayerError, MethodError
@@ -87,7 +86,7 @@ class _Walk:
         self._x = x.detach()
         if self._needs_input:
             self._x.requires_grad_()
-        self._convolutions: list[Layer] = []
+        self._ran: list[Layer] = []
         self._watch = Watch(host.copied)
         self._wanted: dict[str, str] = {}
         self.overwritten: set[str] = set()
@@ -142,13 +141,11 @@ class _Walk:
     def _meet(self, layer: Layer, output: Tensor) -> Tensor | None:
         """Keep hold of a layer's output; called in the order the data flows."""
         plain = layer.name.partition("#")[0]
-        convolution = isinstance(self._host.network.get_submodule(plain), _ConvNd)
-        if convolution:
-            self._convolutions.append(layer)
+        self._ran.append(layer)
         named = {layer.name, plain} & self._asks.layers
         if layer.name == plain and f"{plain}#1" in self._asks.layers:
             named |= {f"{plain}#1"}
-        if not named and not (convolution and AUTO in self._asks.layers):
+        if not named and AUTO not in self._asks.layers:
             return None
         for name in named:
             self._wanted[name] = layer.name  # a module's last call answers to its plain name
@@ -158,8 +155,8 @@ class _Walk:
         for name in sorted(self._asks.layers):
             try:
                 if name == AUTO:
-                    chosen_layer = auto_layer(self._convolutions, classifier=classifier)
-                    self._wanted[AUTO] = chosen_layer.name
+                    chosen = auto_layer(self._host.network, self._ran, classifier=classifier)
+                    self._wanted[AUTO] = chosen.name
                 elif name not in self._wanted:
                     raise LayerError(
                         f"layer {name!r} never ran in the forward pass: name one that does"
@@ -185,7 +182,9 @@ class _Walk:
         if self._asks.gradient:
             answers.gradient = self._arrived(gradients[0])
         for name, label in self._wanted.items():
-            if label in reduced:
+            if label in self._watch.cancelled:
+                answers.refused[name] = _cancelled(label)
+            elif label in reduced:
                 answers.maps[name] = (self._watch.layers[label], reduced[label])
             else:
                 answers.refused[name] = _beside(label)
@@ -204,6 +203,14 @@ class _Walk:
         return (
             torch.zeros_like(self._x.detach()) if gradient is None else gradient.detach()
         ).contiguous()
+
+
+def _cancelled(label: str) -> LayerError:
+    return LayerError(
+        f"the gradients at layer {label!r} cancel out over the image, its map would be rounding "
+        "noise: what follows takes the mean away, as an instance norm does; name the norm or the "
+        "activation behind it"
+    )
 
 
 def _beside(label: str) -> LayerError:

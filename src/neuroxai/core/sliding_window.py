@@ -151,7 +151,7 @@ class SlidingWindow(Probe):
         found: list[Layer] = []
         with torch.no_grad(), LayerHooks(self.network, [], lambda layer, _: found.append(layer)):
             check_answer(self._answer(window), self.windows.size)
-        return auto_layer(found, classifier=False).name
+        return auto_layer(self.network, found, classifier=False).name
 
     def _map(
         self, name: str, members: tuple[str, ...], x: Tensor, pulled: _Pulled, answers: Answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ class TargetFlow:
         Layer to its signed class activation map ``(B, 1, *S_layer)``, in the order data flows.
     beside
         Layers that the target does not depend on.
+    cancelled
+        Layers whose gradients add up to nothing, so that a map of them would be rounding noise:
+        what follows takes the mean away, as an instance norm does.
     notes
         What a reader must know.
     """
@@ -40,6 +43,7 @@ class TargetFlow:
     score: tuple[float, ...]
     maps: Mapping[str, Tensor]
     beside: tuple[str, ...]
+    cancelled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -160,11 +164,22 @@ def _follow(walk: Walk, target: BoundTarget, reduce: Reducer, *, retain_graph: b
     maps: dict[str, Tensor] = {}
     if score.requires_grad:
         _, maps = walk.watch.backward(score.sum(), [], reduce, retain_graph=retain_graph)
-    names = list(walk.watch.layers)
+    cancelled = walk.watch.cancelled if reduce is cam else set[str]()
+    names = [name for name in walk.watch.layers if name not in cancelled]
     return TargetFlow(
         target=target.description,
         score=tuple(score.detach().tolist()),
         maps={name: maps[name].cpu() for name in names if name in maps},
         beside=tuple(name for name in names if name not in maps),
-        notes=target.notes,
+        cancelled=tuple(name for name in walk.watch.layers if name in cancelled),
+        notes=(*target.notes, *_said(cancelled)),
+    )
+
+
+def _said(cancelled: Collection[str]) -> tuple[str, ...]:
+    if not cancelled:
+        return ()
+    return (
+        f"{len(cancelled)} layer(s) have no map, because their gradients cancel out over the "
+        "image: a norm behind them takes the mean away; look at the norm instead",
     )
