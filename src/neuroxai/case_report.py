@@ -107,6 +107,7 @@ class CaseReport:
             "warnings": list(explanations.warnings),
             "seconds": round(seconds, 3),
             "peak_memory_mb": peak_memory_mb(),
+            "memory": dict(explanations.memory),
             "provenance": {**first.explanation.provenance, "versions": versions()},
             "use": NOT_FOR_CLINICAL_USE,
         }

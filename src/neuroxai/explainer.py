@@ -11,9 +11,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroxai.core.answers import Asks
@@ -22,19 +20,15 @@ from neuroxai.core.errors import (
     MethodError,
     ModelError,
     NoMapError,
-    TargetError,
     suggestion,
 )
 from neuroxai.core.explanation import Explanation, network_hash
+from neuroxai.core.memory import is_shortage, parse_size
 from neuroxai.core.probe import Probe
-from neuroxai.core.restriction import Mask, Restriction
-from neuroxai.core.restriction import Prediction as PredictedRegion
-from neuroxai.core.sliding_window import SlidingWindow
-from neuroxai.core.target import Class, Outputs, Predicted, Region, Target, named_target
-from neuroxai.core.whole_volume import WholeVolume
-from neuroxai.data.case import CLASSES, Case
+from neuroxai.core.target import Outputs, Target
+from neuroxai.data.case import Case
 from neuroxai.data.preprocessing import Prepared, Preprocessing
-from neuroxai.lesion import Lesion
+from neuroxai.memory_plan import MemoryPlan, Way, plan_memory, probe_for
 from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
@@ -42,8 +36,8 @@ from neuroxai.models.model import Model
 from neuroxai.network_fault import network_faults
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
+from neuroxai.question import Within, as_target, restricted
 
-Within = Restriction | NDArray[Any] | Tensor | str
 OnMethod = Callable[[Method], None]
 OnGradient = Callable[[int], None]
 
@@ -66,7 +60,9 @@ class Explanations(Mapping[str, Any]):
         What the passes took that the gradient, the guided gradient and all layer maps share; it
         is in none of the methods' own times.
     warnings
-        What is odd about the case but safe to use.
+        What is odd about the case but safe to use, and what memory made necessary.
+    memory
+        The way through the network, the bytes it was expected to take and those allowed, in MB.
     """
 
     maps: Mapping[str, PatientMap | Explanation]
@@ -75,6 +71,7 @@ class Explanations(Mapping[str, Any]):
     shared_seconds: float = 0.0
     prediction: Prediction | None = None
     warnings: tuple[str, ...] = ()
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, method: str) -> Any:
         if method in self.refused:
@@ -116,6 +113,7 @@ def explain(
     slice_index: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    memory: int | str | None = None,
     watcher: Watcher | None = None,
 ) -> Explanations:
     """Explain a network's answer on a case or a tensor.
@@ -143,6 +141,10 @@ def explain(
         largest tumor in the truth, else in what ``deepseg-phantom`` predicts.
     device
         ``auto``, ``cpu``, ``cuda``; a bare module stays where it is.
+    memory
+        Bytes that may be taken, or a size such as ``4GB``; by default 80 % of what the device has
+        left. Where the whole image does not fit, blocks of the network are run twice; where that
+        does not fit either, a segmenter looks through windows, and a warning says so.
 
     Raises
     ------
@@ -178,30 +180,40 @@ def explain(
     x = _moved(x, network)
     question = as_target(target, outputs)
     if within is not None:
-        question = _restricted(question, within, outputs, subject, prepared)
+        question = restricted(question, within, outputs, subject, prepared)
     air = prepared.air if prepared is not None else None
-    probe = _probe(model, network, question, outputs, air)
-    probe.passes.on_gradient = watcher.on_gradient
-    explanations: dict[str, Explanation] = {}
-    refused: dict[str, str] = {}
-    asks = reduce(or_, (method.asks for method in made), Asks())
     blamed = network_faults(model, x) if isinstance(model, Model) else nullcontext()
-    with blamed, probe.at(x, asks):
-        started = time.perf_counter()
-        output = probe.output()
-        shared_seconds = time.perf_counter() - started
-        for method in made:
-            watcher.on_method(method)
+    windows = model.windows if isinstance(model, Model) else None
+    with blamed:
+        plan = _plan(model, network, x, outputs, memory)
+        ways = list(plan.ways)
+        while True:
+            way = ways.pop(0)
+            probe = probe_for(way, network, question, outputs, air, windows)
+            probe.passes.on_gradient = watcher.on_gradient
             try:
-                explanations[method.name] = method.explain(probe, x, seed=seed)
-            except (MethodError, LayerError) as error:
-                if len(made) == 1:
+                run = _run(made, probe, x, seed, watcher)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_shortage(error):
                     raise
-                refused[method.name] = str(error)
+                if not ways and not plan.measured:
+                    plan = plan_memory(network, x, outputs)
+                    ways = list(plan.ways[1:])
+                if not ways:
+                    raise ModelError(
+                        f"memory ran out on an input of {tuple(x.shape)}, at the last with "
+                        f"{way.said()}: free memory, or give a smaller image"
+                    ) from error
+    explanations, refused, output, shared_seconds = run
     if not explanations:
         raise MethodError("; ".join(refused.values()))
+    memory_notes, memory_facts = plan.notes(way), plan.describe(way)
     if prepared is None or not isinstance(model, Model) or not isinstance(subject, Case):
-        return Explanations(explanations, refused, output.cpu(), shared_seconds)
+        return Explanations(
+            explanations, refused, output.cpu(), shared_seconds,
+            warnings=memory_notes, memory=memory_facts,
+        )  # fmt: skip
     identity = describe_model(model)
     maps = {
         name: PatientMap(
@@ -214,8 +226,52 @@ def explain(
         for name, explanation in explanations.items()
     }
     prediction = read_output(output, outputs, subject, prepared.placement)
-    warnings = (*subject.warnings, *prepared.warnings, *model.notes)
-    return Explanations(maps, refused, output.cpu(), shared_seconds, prediction, warnings)
+    warnings = (*subject.warnings, *prepared.warnings, *model.notes, *memory_notes)
+    return Explanations(
+        maps, refused, output.cpu(), shared_seconds, prediction, warnings, memory_facts
+    )
+
+
+def _run(
+    methods: Iterable[Method], probe: Probe, x: Tensor, seed: int, watcher: Watcher
+) -> tuple[dict[str, Explanation], dict[str, str], Tensor, float]:
+    """Return every method's explanation or refusal, the output, and the shared passes' time."""
+    methods = list(methods)
+    explanations: dict[str, Explanation] = {}
+    refused: dict[str, str] = {}
+    asks = reduce(or_, (method.asks for method in methods), Asks())
+    with probe.at(x, asks):
+        started = time.perf_counter()
+        output = probe.output()
+        shared_seconds = time.perf_counter() - started
+        for method in methods:
+            watcher.on_method(method)
+            try:
+                explanations[method.name] = method.explain(probe, x, seed=seed)
+            except (MethodError, LayerError) as error:
+                if len(methods) == 1:
+                    raise
+                refused[method.name] = str(error)
+    return explanations, refused, output, shared_seconds
+
+
+def _plan(
+    model: Model | nn.Module,
+    network: nn.Module,
+    x: Tensor,
+    outputs: Outputs,
+    memory: int | str | None,
+) -> MemoryPlan:
+    budget = None if memory is None else parse_size(memory)
+    if not isinstance(model, Model):
+        return plan_memory(network, x, outputs, budget, always=budget is not None)
+    if model.windows is not None:
+        part = x.new_zeros((*x.shape[:2], *model.windows.size))
+        plan = plan_memory(network, part, outputs, budget)
+        return dataclasses.replace(
+            plan, ways=tuple(way for way in plan.ways if way.windows is None) or (Way("whole"),)
+        )
+    return plan_memory(network, x, outputs, budget, always=x.dim() == 5)
 
 
 def predict(
@@ -226,23 +282,11 @@ def predict(
     outputs = outputs_of(model)
     network = model.network.to(choose_device(device)).eval()
     x = _moved(prepared.x, network)
-    probe = _probe(model, network, as_target(None, outputs), outputs, None)
+    question = as_target(None, outputs)
+    probe = probe_for(Way("whole"), network, question, outputs, None, model.windows)
     with network_faults(model, x):
         output = probe.run(x)
     return read_output(output, outputs, case, prepared.placement)
-
-
-def _probe(
-    model: Model | nn.Module,
-    network: nn.Module,
-    question: Target,
-    outputs: Outputs,
-    air: tuple[float, ...] | None,
-) -> Probe:
-    windows = model.windows if isinstance(model, Model) else None
-    if windows is None:
-        return WholeVolume(network, question, outputs, air=air)
-    return SlidingWindow(network, question, outputs, windows=windows, air=air)
 
 
 def outputs_of(model: Model) -> Outputs:
@@ -320,71 +364,9 @@ def _moved(x: Tensor, network: nn.Module) -> Tensor:
     return x if parameter is None else x.to(parameter.device)
 
 
-def as_target(target: Target | str | int | None, outputs: Outputs) -> Target:
-    """Return what a target, a word, a number, or nothing means for a network."""
-    if isinstance(target, Target):
-        return target
-    if isinstance(target, int):
-        return Class(target)
-    if isinstance(target, str):
-        return named_target(target, outputs)
-    return Region(next(iter(outputs.regions))) if outputs.regions else Predicted()
-
-
-def _restricted(
-    question: Target,
-    within: Within,
-    outputs: Outputs,
-    subject: Case | Tensor,
-    prepared: Prepared | None,
-) -> Target:
-    return dataclasses.replace(  # type: ignore[type-var]
-        question, within=_restriction(question, within, outputs, subject, prepared)
-    )
-
-
-def _restriction(
-    question: Target,
-    within: Within,
-    outputs: Outputs,
-    subject: Case | Tensor,
-    prepared: Prepared | None,
-) -> Restriction:
-    if isinstance(within, Restriction):
-        return within
-    if isinstance(within, str):
-        kind, _, number = within.partition(":")
-        if within == "prediction":
-            return PredictedRegion()
-        if kind == "lesion" and (number or "1").isdigit():
-            return Lesion(int(number or 1))
-        if within == "truth":
-            return _truth(question, outputs, subject, prepared)
-        raise TargetError(
-            f"within={within!r} is unknown: {suggestion(within, ('prediction', 'truth', 'lesion'))}"
-        )
-    if prepared is None:
-        return Mask(torch.as_tensor(within))
-    values = prepared.placement.to_network(np.asarray(within))
-    return Mask(torch.from_numpy(values), "given mask")
-
-
-def _truth(
-    question: Target, outputs: Outputs, subject: Case | Tensor, prepared: Prepared | None
-) -> Restriction:
-    if not isinstance(subject, Case) or subject.truth is None or prepared is None:
-        raise TargetError("within='truth' needs a case with a label file, and this has none")
-    names = outputs.names
-    channels = question.channels(outputs, torch.zeros(1, len(names), 1, 1))[0].tolist()
-    members = [CLASSES.index(names[c]) for c in channels if names[c] in CLASSES]
-    values = prepared.placement.to_network(np.isin(subject.truth, members).astype(np.uint8))
-    return Mask(torch.from_numpy(values), "truth")
-
-
 __all__ = [
     "Explanations",
     "Watcher",
-    "as_target",
     "choose_device",
     "describe_model",
     "explain",

@@ -18,12 +18,13 @@ from neuroxai.core.target import Class, Outputs, Region, Target
 from neuroxai.data.case import REGIONS, Case, region
 from neuroxai.data.placement import Placement
 from neuroxai.data.preprocessing import Prepared
-from neuroxai.explainer import as_target, choose_device, describe_model, outputs_of, prepare
+from neuroxai.explainer import choose_device, describe_model, outputs_of, prepare
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
 from neuroxai.models.model import Model
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
+from neuroxai.question import as_target
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from neuroxai.cli import options
 from neuroxai.cli.progress import bars
@@ -30,6 +31,7 @@ def explain(
     parameter: options.Parameters = None,
     layout: options.LayoutName = None,
     device: options.Device = "auto",
+    memory: options.Memory = None,
     seed: options.Seed = 0,
     out: options.Out = None,
 ) -> None:
@@ -58,15 +60,15 @@ def explain(
                 watcher = progress.watch(question.name)
                 explanations = run(
                     loaded, study, made, question, within=within, slice_index=slice_index,
-                    seed=seed, device=device, watcher=watcher,
+                    seed=seed, device=device, memory=memory, watcher=watcher,
                 )  # fmt: skip
                 progress.write(question.name)
                 report.add(explanations)
         report.finish(explanations, seconds=time.perf_counter() - started)
-    print_report(report, explanations.warnings)
+    print_report(report, explanations.warnings, explanations.memory)
 
 
-def print_report(report: CaseReport, warnings: tuple[str, ...]) -> None:
+def print_report(report: CaseReport, warnings: tuple[str, ...], memory: Mapping[str, Any]) -> None:
     """Print each method's time and completeness gap, and where the files are."""
     from rich.console import Console
     from rich.table import Table
@@ -97,10 +99,22 @@ def print_report(report: CaseReport, warnings: tuple[str, ...]) -> None:
             table.add_row(name, method, "", "", f"no map: {reason}")
     console.print(table)
     console.print("Gap: completeness gap of path methods, 0 % is exact.")
+    console.print(_said_memory(memory), soft_wrap=True)
     for warning in warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
     console.print(f"Written: {report.results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)
+
+
+def _said_memory(memory: Mapping[str, Any]) -> str:
+    from neuroxai.case_report import peak_memory_mb
+
+    expected = "unknown" if memory["predicted_mb"] is None else f"{memory['predicted_mb']:,} MB"
+    allowed = "unknown" if memory["budget_mb"] is None else f"{memory['budget_mb']:,} MB"
+    return (
+        f"Memory: {expected} expected of a pass ({memory['way']}), {allowed} allowed; "
+        f"the process took {peak_memory_mb():,} MB at its peak."
+    )
 
 
 def _methods(words: list[str], layer: str | None, parameters: list[str] | None) -> list[Method]:

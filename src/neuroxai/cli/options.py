@@ -72,6 +72,13 @@ Parameters = Annotated[
     typer.Option("--set", metavar="METHOD.NAME=VALUE", help="A method's parameter; repeatable."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE",
+        help="What may be taken of memory, e.g. 4GB; default: 80 % of what is left.",
+    ),
+]  # fmt: skip
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that draws random numbers.")]
 Out = Annotated[
     Path | None,

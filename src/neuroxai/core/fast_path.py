@@ -30,6 +30,7 @@ from neuroxai.core.convolution import (
     convolve_transposed,
     triple,
 )
+from neuroxai.core.memory import is_shortage
 from neuroxai.core.normalization import batch_norm, group_norm
 
 SWITCH = "NEUROXAI_STOCK_TORCH"
@@ -94,10 +95,8 @@ def run_fast(network: nn.Module, x: Tensor, work: Callable[[Tensor], T]) -> T:
     try:
         with FastPath():
             return work(x.contiguous(memory_format=CHANNELS_LAST))
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
-        if "alloc" in str(error):
+        if is_shortage(error):
             raise
         found = work(x)  # a fault of the network's own comes up again, from stock torch
         _bound_to_layout.add(network)
@@ -231,8 +230,6 @@ _TWINS: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.group_norm: _group_norm,
     torch.as_strided: _lies_elsewhere,
     torch.Tensor.as_strided: _lies_elsewhere,
-    torch.Tensor.data_ptr: _lies_elsewhere,
-    torch.Tensor.untyped_storage: _lies_elsewhere,
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from neuroxai.core.answers import Answers, Asks, Passes
+from neuroxai.core.checkpointing import checkpointed
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.guided import GuidedRule
@@ -38,6 +40,8 @@ class Host(Protocol):
         Layers whose output is overwritten in place, and is copied; found out on the way.
     extended
         Activations that the guided rule was extended to.
+    checkpointed
+        Whether only the inputs of blocks are kept, and the blocks run again.
     """
 
     network: nn.Module
@@ -45,6 +49,7 @@ class Host(Protocol):
     passes: Passes
     copied: set[str]
     extended: tuple[str, ...]
+    checkpointed: bool
 
     def bind(self, output: Tensor) -> Scored:
         """Return what is differentiated."""
@@ -64,6 +69,37 @@ def one_pass(host: Host, x: Tensor, asks: Asks, reduce: Reducer = cam) -> Answer
 
 
 def _taken(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
+    if not host.checkpointed:
+        return _walked(host, x, asks, reduce)
+    if AUTO not in asks.layers:
+        with checkpointed(host.network, asks.layers):
+            return _walked(host, x, asks, reduce)
+    # Which blocks are spared has to be known before the pass.
+    try:
+        chosen = _auto(host, x)
+    except LayerError as error:
+        rest = replace(asks, layers=asks.layers - {AUTO})
+        answers = _taken(host, x, rest, reduce)
+        answers.refused[AUTO] = error
+        return answers
+    answers = _taken(host, x, replace(asks, layers=asks.layers - {AUTO} | {chosen}), reduce)
+    if chosen in answers.maps:
+        answers.maps[AUTO] = answers.maps[chosen]
+    elif chosen in answers.refused:
+        answers.refused[AUTO] = answers.refused[chosen]
+    return answers
+
+
+def _auto(host: Host, x: Tensor) -> str:
+    """Return the layer that Grad-CAM looks at by default, from a pass without a graph."""
+    ran: list[Layer] = []
+    host.passes.forward += 1
+    with torch.no_grad(), LayerHooks(host.network, [], lambda layer, _: ran.append(layer)):
+        output = host.outputs.select(host.network(x.clone()))
+    return auto_layer(host.network, ran, classifier=output.dim() == 2).name
+
+
+def _walked(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
     walk = _Walk(host, x, asks, reduce)
     answers = walk.run()
     if walk.overwritten:

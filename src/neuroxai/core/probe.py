@@ -43,6 +43,8 @@ class Probe(ABC):
     ----------
     passes
         What was spent so far.
+    checkpointed
+        Set to keep less in memory and take longer; see :mod:`neuroxai.core.checkpointing`.
     extended
         Activations outside the paper that the guided rule was extended to.
     copied
@@ -61,6 +63,7 @@ class Probe(ABC):
         self.outputs = outputs or Outputs()
         self.air = air
         self.passes = Passes()
+        self.checkpointed = False
         self.extended: tuple[str, ...] = ()
         self.copied: set[str] = set()
         self._question = target

@@ -203,6 +203,7 @@ class _Window:
         self.network = self.probe.network
         self.outputs = self.probe.outputs
         self.copied = self.probe.copied
+        self.checkpointed = self.probe.checkpointed
         self.passes = Passes()
 
     def bind(self, output: Tensor) -> _Window:

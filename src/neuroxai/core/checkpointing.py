@@ -1,0 +1,118 @@
+"""Less memory for more time: only what goes into a block is kept, the block is run again.
+
+In the backward pass every block of a network is run a second time from its input, and then
+differentiated (Chen et al. 2016, arXiv:1604.06174). The network is not edited: for the time of a
+pass its blocks' ``forward`` is wrapped, and unwrapped afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
+
+from neuroxai.core.layers import is_convolution
+
+MOST_CONVOLUTIONS = 4
+"""How many convolutions a block may hold: about one level of a U-Net, one unit of a ResNet."""
+
+
+@contextmanager
+def checkpointed(network: nn.Module, spared: Collection[str] = ()) -> Iterator[None]:
+    """Run a network's blocks twice instead of keeping what happens in them, inside.
+
+    Parameters
+    ----------
+    network
+        Any module; a block of it that takes anything but one tensor, or gives anything else,
+        is run as ever.
+    spared
+        Names of layers that somebody looks into: blocks that hold them are run as ever.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    >>> x = torch.rand(1, 1, 5, 5, requires_grad=True)
+    >>> with checkpointed(network):
+    ...     (gradient,) = torch.autograd.grad(network(x).sum(), x)
+    >>> bool(torch.equal(gradient, torch.autograd.grad(network(x).sum(), x)[0]))
+    True
+    """
+    found = blocks(network)
+    kept = {id(module) for name, module in found if _holds(name, spared)}
+    wrapped = {id(module): module for _, module in found if id(module) not in kept}
+    for module in wrapped.values():
+        module.forward = _wrapped(module.forward)
+    try:
+        yield
+    finally:
+        for module in wrapped.values():
+            del module.__dict__["forward"]
+
+
+def blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the largest parts of a network that hold no more convolutions than a block may.
+
+    A part that is used under several names has several entries.
+    """
+    found = []
+    waiting = list(network.named_children())
+    while waiting:
+        name, module = waiting.pop(0)
+        count = sum(is_convolution(part) for part in module.modules())
+        if count > MOST_CONVOLUTIONS or "forward" in vars(module):
+            waiting += [(f"{name}.{child}", part) for child, part in module.named_children()]
+        elif count and not is_convolution(module):
+            found.append((name, module))
+    return found
+
+
+def _holds(name: str, spared: Collection[str]) -> bool:
+    plain = [layer.partition("#")[0] for layer in spared]
+    return any(layer == name or layer.startswith(f"{name}.") for layer in plain)
+
+
+def _wrapped(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        alone = len(args) == 1 and not kwargs and type(args[0]) is Tensor
+        if not (alone and torch.is_grad_enabled() and args[0].requires_grad):
+            return forward(*args, **kwargs)
+        try:
+            return _Block.apply(args[0], forward)  # type: ignore[no-untyped-call]
+        except _NotOneTensorError:
+            return forward(*args)
+
+    return run
+
+
+class _NotOneTensorError(Exception):
+    pass
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
+        # A copy goes in, because a block may work in place on what it is given.
+        y = run(x.clone())
+        if type(y) is not Tensor:
+            raise _NotOneTensorError
+        ctx.save_for_backward(x)
+        # Whoever watches or bends the first run shall see the second as well.
+        ctx.run, ctx.modes = run, _get_current_function_mode_stack()
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad(), ExitStack() as stack:
+            for mode in ctx.modes:
+                stack.enter_context(mode)
+            leaf = x.detach().requires_grad_()
+            y = ctx.run(leaf.clone())
+        (back,) = torch.autograd.grad(y, leaf, gradient, allow_unused=True)
+        return back, None

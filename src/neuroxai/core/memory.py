@@ -1,0 +1,88 @@
+"""How much memory there is, and how much somebody allows."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from neuroxai.core.errors import ModelError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
+          "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
+_SHORTAGES = ("not enough memory", "can't allocate memory", "could not create a memory")
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def parse_size(text: str | int) -> int:
+    """Return a size in bytes.
+
+    Raises
+    ------
+    ModelError
+        If it is no size.
+
+    Examples
+    --------
+    >>> parse_size("4GB"), parse_size("1.5 GiB"), parse_size(1000)
+    (4000000000, 1610612736, 1000)
+    """
+    found = _SIZE.fullmatch(str(text))
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if size <= 0:
+        raise ModelError(f"memory {text!r} is no size: write it as 4GB or 512MiB")
+    return size
+
+
+def said_size(size: float) -> str:
+    """Return a size for people.
+
+    Examples
+    --------
+    >>> said_size(4_210_000_000), said_size(73_000_000)
+    ('4.2 GB', '73 MB')
+    """
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def available(device: torch.device) -> int | None:
+    """Return the bytes a process may still take on a device, None where nothing tells.
+
+    On the CPU it is the smaller of what the system has left and what the control group allows.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    known = [size for size in (_system(), _control_group()) if size is not None]
+    return min(known, default=None)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORTAGES)
+
+
+def _system() -> int | None:
+    if _MEMINFO.exists():
+        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+        if "MemAvailable" in lines:
+            return int(lines["MemAvailable"].split()[0]) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _control_group() -> int | None:
+    limit, used = (_CGROUP / name for name in ("memory.max", "memory.current"))
+    try:
+        allowed = limit.read_text().strip()
+        return None if allowed == "max" else max(int(allowed) - int(used.read_text()), 0)
+    except (OSError, ValueError):
+        return None

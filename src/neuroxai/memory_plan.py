@@ -1,0 +1,225 @@
+"""The way a case goes through a network in the memory there is: at once, in blocks, in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuroxai.core.checkpointing import checkpointed
+from neuroxai.core.fast_path import run_fast
+from neuroxai.core.footprint import Footprint, footprint
+from neuroxai.core.memory import available, said_size
+from neuroxai.core.probe import Probe
+from neuroxai.core.sliding_window import SlidingWindow
+from neuroxai.core.spatial import spatial_shape
+from neuroxai.core.target import Outputs, Target
+from neuroxai.core.untouched import untouched
+from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.core.windows import Windows
+
+SHARE = 0.8
+"""Of what the machine has left, how much is taken if nobody says."""
+
+GENEROUS = 8_000
+"""Bytes per voxel that no network known here takes; with so many to spare nothing is predicted."""
+
+LEAST_WINDOW = 32
+_OVERLAP = 0.5
+_SPREAD = 0.125
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One way through a network.
+
+    Attributes
+    ----------
+    name
+        ``whole``, ``checkpointed`` or ``windows``.
+    needs
+        Bytes it is expected to take; None if nothing is known.
+    windows
+        How the image is cut, where it is.
+    """
+
+    name: str
+    needs: int | None = None
+    windows: Windows | None = None
+
+    def said(self) -> str:
+        """Return the way in words."""
+        needs = "" if self.needs is None else f", about {said_size(self.needs)}"
+        if self.windows is not None:
+            return f"windows of {'×'.join(map(str, self.windows.size))} voxels{needs}"
+        return {"whole": "the whole image at once",
+                "checkpointed": "blocks of the network run twice"}[self.name] + needs  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPlan:
+    """Which ways there are, from the fastest to the leanest.
+
+    Attributes
+    ----------
+    budget
+        Bytes that may be taken; None where nobody knows.
+    ways
+        Those that fit, or the leanest, and behind it what is left if memory runs out all the same.
+    passed_over
+        Faster ones that do not fit.
+    measured
+        Whether anything was predicted; if not, there may be more ways.
+    """
+
+    budget: int | None
+    ways: tuple[Way, ...]
+    passed_over: tuple[Way, ...] = ()
+    measured: bool = True
+
+    def describe(self, way: Way) -> dict[str, Any]:
+        """Return the plan and what was done, ready for JSON."""
+        return {
+            "way": way.name,
+            "predicted_mb": None if way.needs is None else round(way.needs / 1e6),
+            "budget_mb": None if self.budget is None else round(self.budget / 1e6),
+        }
+
+    def notes(self, way: Way) -> tuple[str, ...]:
+        """Return what somebody must know of a way that is not the first choice."""
+        if way.name == "whole":
+            return ()
+        allowed = "" if self.budget is None else f" ({said_size(self.budget)} allowed)"
+        first = (*self.passed_over, *self.ways)[0]
+        instead = f" instead of {first.said()}" if first is not way else ""
+        note = f"memory{allowed}: {way.said()}{instead}"
+        if way.name == "windows":
+            note += (
+                "; the maps are of the answer that is put together from the windows, which is not "
+                "the network's answer to the whole image"
+            )
+        return (note,)
+
+
+def plan_memory(
+    network: nn.Module,
+    x: Tensor,
+    outputs: Outputs,
+    budget: int | None = None,
+    *,
+    always: bool = True,
+    divisor: int = LEAST_WINDOW,
+) -> MemoryPlan:
+    """Return the ways that ``x`` can go through a network in ``budget`` bytes.
+
+    Parameters
+    ----------
+    network
+        Any module; it is left as found.
+    x
+        ``(B, C, *S)``.
+    outputs
+        Which of the network's outputs counts.
+    budget
+        Bytes; by default 80 % of what the device has left.
+    always
+        Predict even where there is memory in plenty.
+    divisor
+        What the lengths of windows are multiples of.
+    """
+    if budget is None:
+        left = available(x.device)
+        budget = None if left is None else int(SHARE * left)
+    plenty = budget is not None and GENEROUS * x.shape[0] * prod(spatial_shape(x)) <= budget
+    if plenty and not always:
+        return MemoryPlan(budget, (Way("whole"),), measured=False)
+    found = _Measured(network, outputs)
+    whole = footprint(found.take, x)
+    ways = [Way("whole", _bytes(whole, x))]
+    lean = None if plenty else footprint(partial(found.take, twice=True), x)
+    if lean is None or whole is None or lean.per_voxel < whole.per_voxel:
+        ways.append(Way("checkpointed", _bytes(lean, x)))
+    if found.segments and whole is not None:
+        ways += _in_windows(whole, x, found.channels, divisor)
+    if budget is None:
+        return MemoryPlan(budget, tuple(ways))
+    fits = [way.needs is None or way.needs <= budget for way in ways]
+    first = fits.index(True) if True in fits else len(ways) - 1
+    return MemoryPlan(budget, tuple(ways[first:]), tuple(ways[:first]))
+
+
+def _bytes(found: Footprint | None, x: Tensor) -> int | None:
+    return None if found is None else found.of(x)
+
+
+class _Measured:
+    """Takes the passes that are measured, and looks at what comes out."""
+
+    def __init__(self, network: nn.Module, outputs: Outputs) -> None:
+        self._network, self._outputs = network, outputs
+        self.segments, self.channels = False, 0
+
+    def take(self, x: Tensor, *, twice: bool = False) -> None:
+        with untouched(self._network), torch.enable_grad():
+            run_fast(self._network, x, lambda x: self._pass(x, twice))
+
+    def _pass(self, x: Tensor, twice: bool) -> None:
+        leaf = x.detach().clone().requires_grad_()
+        if twice:
+            with checkpointed(self._network):
+                output = self._outputs.select(self._network(leaf))
+                torch.autograd.grad(output.sum(), leaf)
+        else:
+            output = self._outputs.select(self._network(leaf))
+            torch.autograd.grad(output.sum(), leaf)
+        self.segments = spatial_shape(output) == spatial_shape(x)
+        self.channels = output.shape[1]
+
+
+def _in_windows(whole: Footprint, x: Tensor, channels: int, divisor: int) -> Iterator[Way]:
+    """Give ever smaller windows: the longest edge is halved until all are small."""
+    size = list(spatial_shape(x))
+    # Scan, gradient, answer, its gradient, and the windows' weights stay beside one window.
+    volumes = 4 * x.shape[0] * prod(size) * (3 * x.shape[1] + 3 * channels + 2)
+    while max(size) > max(divisor, LEAST_WINDOW):
+        longest = size.index(max(size))
+        size[longest] = max(-(-size[longest] // 2 // divisor) * divisor, divisor)
+        needs = int(whole.per_voxel * x.shape[0] * prod(size)) + volumes
+        yield Way("windows", needs, Windows(tuple(size), _gaussian(size), _OVERLAP))
+
+
+def _gaussian(size: list[int]) -> Tensor:
+    """Return weights that fall off towards a window's faces, nowhere under a thousandth."""
+    weights = torch.ones(())
+    for length in size:
+        places = torch.arange(length) - (length - 1) / 2
+        along = torch.exp(-0.5 * (places / (_SPREAD * length)) ** 2)
+        weights = weights[..., None] * along
+    return weights.clamp(min=1e-3)
+
+
+def probe_for(
+    way: Way,
+    network: nn.Module,
+    question: Target,
+    outputs: Outputs,
+    air: tuple[float, ...] | None,
+    windows: Windows | None = None,
+) -> Probe:
+    """Return the probe that goes a way.
+
+    ``windows`` are those that the network is meant to look through, whatever the way.
+    """
+    windows = windows or way.windows
+    probe: Probe = (
+        WholeVolume(network, question, outputs, air=air)
+        if windows is None
+        else SlidingWindow(network, question, outputs, windows=windows, air=air)
+    )
+    probe.checkpointed = way.name == "checkpointed"
+    return probe

@@ -1,0 +1,175 @@
+"""A budget of memory: what is predicted, which way is taken, and what happens when it runs out."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import cases
+from neuroxai.cli import app
+from neuroxai.core.errors import ModelError
+from neuroxai.core.memory import available, is_shortage, parse_size
+from neuroxai.core.target import Outputs
+from neuroxai.explainer import explain
+from neuroxai.memory_plan import plan_memory
+from neuroxai.models.deepseg import DeepSeg
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4GB", 4 * GB), ("512MiB", 2**29), ("1.5g", 15 * 10**8), (77, 77), ("100 kB", 10**5)],
+)
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-4GB", "0", "4XB", "4 GB GB"])
+def test_no_size(text: str) -> None:
+    with pytest.raises(ModelError, match="write it as 4GB"):
+        parse_size(text)
+
+
+def test_what_is_left_is_no_more_than_the_machine_has() -> None:
+    left = available(torch.device("cpu"))
+    assert left is not None
+    assert 0 < left < 2**50
+
+
+def test_shortages() -> None:
+    assert is_shortage(MemoryError())
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_shortage(raised.value)
+    assert not is_shortage(RuntimeError("shapes do not fit"))
+
+
+def segmenter() -> DeepSeg:
+    torch.manual_seed(0)
+    return DeepSeg(4, 3)
+
+
+def plan(budget: int, shape: tuple[int, ...] = (96, 128, 64)) -> list[str]:
+    ways = plan_memory(segmenter(), torch.rand(1, 4, *shape), Outputs(), budget).ways
+    return [way.name if way.windows is None else str(way.windows.size) for way in ways]
+
+
+def test_the_way_that_fits_is_chosen() -> None:
+    assert plan(100 * GB)[0] == "whole"
+    smaller = plan(10**8)
+    assert smaller[0].startswith("(")
+    assert plan(1) == ["(32, 32, 32)"]
+
+
+def test_windows_get_smaller_to_the_end() -> None:
+    sizes = [way for way in plan(100 * 10**6 + 1, (96, 128, 64)) if way.startswith("(")]
+    assert sizes[-1] == "(32, 32, 32)"
+    assert len(sizes) == len(set(sizes))
+
+
+def test_a_classifier_never_gets_windows() -> None:
+    network = nn.Sequential(
+        nn.Conv3d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    ways = plan_memory(network, torch.rand(1, 1, 64, 96, 64), Outputs(), 1).ways
+    assert all(way.windows is None for way in ways)
+
+
+def test_a_network_of_one_size_is_taken_as_it_is() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64**3, 2))
+    found = plan_memory(network, torch.rand(1, 1, 64, 64, 64), Outputs(), 10 * GB)
+    assert found.ways[0].name == "whole"
+    assert found.ways[0].needs == plan_memory(
+        network, torch.rand(1, 1, 64, 64, 64), Outputs(), 10 * GB
+    ).ways[0].needs  # fmt: skip
+
+
+def test_windows_explain_the_blended_answer_and_say_so() -> None:
+    network, x = segmenter(), torch.rand(1, 4, 64, 96, 64)
+    maps = explain(network, x, ["vanilla_gradient", "grad_cam"], 1, memory="1MB")
+    assert maps.memory["way"] == "windows"
+    assert maps.memory["budget_mb"] == 1
+    assert "not the network's answer to the whole image" in maps.warnings[0]
+    assert maps["grad_cam"].provenance["windows"]["size"] == [32, 32, 32]
+    assert not explain(network, x, "vanilla_gradient", 1, memory="64GB").warnings
+
+
+class Hungry(nn.Module):
+    """Says that memory ran out, whenever an image is larger than a limit or a graph is built."""
+
+    def __init__(self, voxels: int) -> None:
+        super().__init__()
+        self.voxels = voxels
+        self.inner = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv3d(3, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x[0, 0].numel() > self.voxels:
+            torch.empty(2**60, dtype=torch.uint8)
+        out: Tensor = self.inner(x)
+        return out
+
+
+def test_out_of_memory_steps_down_and_says_so() -> None:
+    x = torch.rand(1, 1, 64, 64, 48)
+    for memory in ("64GB", None):
+        maps = explain(Hungry(32 * 64 * 48), x, "vanilla_gradient", 1, memory=memory)
+        assert maps.memory["way"] == "windows"
+        assert "instead of the whole image at once" in maps.warnings[0]
+
+
+def test_out_of_memory_to_the_end_is_an_error() -> None:
+    with pytest.raises(ModelError, match="memory ran out on an input of"):
+        explain(Hungry(1), torch.rand(1, 1, 64, 64, 48), "vanilla_gradient", 1, memory="64GB")
+
+
+_LIMITED = """
+import resource, torch
+import neuroxai as nx
+from neuroxai.models.deepseg import DeepSeg
+torch.set_num_threads(1)
+torch.manual_seed(0)
+network, x = DeepSeg(4, 3), torch.rand(1, 4, 96, 128, 96)
+nx.explain(network, x[..., :32, :32, :32], "vanilla_gradient", 1)
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 250 * 2**20,) * 2)
+maps = nx.explain(network, x, "vanilla_gradient", 1, memory="64GB")
+print(maps.memory["way"], maps["vanilla_gradient"].values.isfinite().all().item(), maps.warnings)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="address space is limited on Linux"
+)
+def test_a_process_that_gets_no_more_memory_finishes() -> None:
+    """250 MiB beside what it holds: the whole image does not go, what is left does."""
+    assert resource.RLIMIT_AS
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    way, finite = done.stdout.split()[:2]
+    assert way in ("windows", "checkpointed")
+    assert finite == "True"
+
+
+def test_the_command_says_what_was_expected_and_what_was_taken(tmp_path: Path) -> None:
+    folder = cases.write_study(tmp_path)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        app,
+        ["explain", str(folder), "--method", "vanilla_gradient", "--target", "WT", "--memory",
+         "64GB", "-o", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "expected of a pass (whole), 64,000 MB allowed" in done.output
+    assert json.loads((out / "summary.json").read_text())["memory"]["way"] == "whole"
