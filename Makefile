@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q
 
-.PHONY: demo test install check format clean
+.PHONY: demo test install check bench format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/neuroxai demo --out demo
@@ -20,6 +20,13 @@ check: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Half an hour on a quiet machine; every script can be run alone.
+BENCHES := passes memory import_time convolutions guided_ig grad_cam inspection \
+           integrated_gradients sliding_window seven_maps scaling gpu
+bench: $(VENV)/.tested
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@$(BIN)/python benchmarks/report.py
 
 format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .

@@ -13,28 +13,28 @@ printed.
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 from collections.abc import Callable
 
-import torch
 from captum.attr import LayerGradCam
-from measure import growth, print_growth, seconds
+from measure import (
+    Row,
+    Table,
+    deepseg,
+    floor_pass,
+    growth,
+    in_turn,
+    middle,
+    print_growth,
+    seconds,
+    spread,
+)
 from torch import Tensor, nn
 
 import neuroxai as nx
-from neuroxai.core.allocator import tune_allocator
 from neuroxai.inspection.information_flow import information_flow
-from neuroxai.models.deepseg import DeepSeg
 
 CLASSES = 4
 ONE_LAYER = "decoder.3.conv2"
-
-
-def ready(size: list[int]) -> tuple[nn.Module, Tensor]:
-    """Return network and scan, both made from fixed seeds."""
-    torch.manual_seed(0)
-    return DeepSeg(4, CLASSES).eval(), torch.randn(1, 4, *size)
 
 
 def mean_of(network: nn.Module, number: int) -> Callable[[Tensor], Tensor]:
@@ -42,9 +42,9 @@ def mean_of(network: nn.Module, number: int) -> Callable[[Tensor], Tensor]:
     return lambda x: network(x)[:, number].flatten(1).mean(1)
 
 
-def everything(network: nn.Module, x: Tensor) -> None:
-    """All layers and classes, ours."""
-    information_flow(network, x, [nx.Class(number) for number in range(CLASSES)])
+def everything(network: nn.Module, x: Tensor, classes: int = CLASSES) -> None:
+    """All layers and some classes, ours."""
+    information_flow(network, x, [nx.Class(number) for number in range(classes)])
 
 
 def one(network: nn.Module, x: Tensor, layer: str = ONE_LAYER, number: int = 1) -> None:
@@ -68,7 +68,7 @@ def memory(what: str, size: list[int]) -> float:
 
 def measure(what: str, size: list[int]) -> None:
     """Do one kind of work once and print the growth of the largest resident size in MB."""
-    network, x = ready(size)
+    network, x = deepseg(size, classes=CLASSES)
     work = {"all": everything, "one": one}[what]
     print_growth(lambda: work(network, x))
 
@@ -81,30 +81,37 @@ def main() -> None:
     words.add_argument("--whole-loop", action="store_true")
     words.add_argument("--measure", choices=["all", "one"], help=argparse.SUPPRESS)
     given = words.parse_args()
-    tune_allocator()
+    nx.tune_allocator()
     if given.measure:
         measure(given.measure, given.size)
         return
-    network, x = ready(given.size)
-    one(network, x)
-    taken: dict[str, list[float]] = {"all": [], "one": []}
-    for _ in range(given.repeats):
-        taken["all"].append(seconds(lambda: everything(network, x)))
-        taken["one"].append(seconds(lambda: one(network, x)))
+    network, x = deepseg(given.size, classes=CLASSES)
+    taken = in_turn(
+        {
+            "F": lambda: floor_pass(network, x),
+            "one target": lambda: everything(network, x, 1),
+            "all": lambda: everything(network, x),
+            "one": lambda: one(network, x),
+        },
+        given.repeats,
+    )
     classes = CLASSES if given.whole_loop else 1
     whole = seconds(lambda: loop(network, x, classes)) * CLASSES / classes
-    here, there = (statistics.median(taken[key]) for key in ("all", "one"))
-    print(
-        f"DeepSeg at {given.size}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
-    )
-    print(f"26 layers x 4 classes, ours:     {here:8.2f} s  (of {len(taken['all'])}: "
-          f"{min(taken['all']):.2f} to {max(taken['all']):.2f})")  # fmt: skip
-    print(f"one layer, one class, captum:    {there:8.2f} s  (ours takes {here / there:.2f} times)")
-    said = "" if given.whole_loop else ", one class measured, times 4"
-    print(f"loop of captum over 26 x 4{said}: {whole:8.2f} s  ({whole / here:.1f} times ours)")
+    name, half = "×".join(map(str, given.size)), {key: middle(t) for key, t in taken.items()}
+    table = Table("inspection")
+    for key, count, bar in (("one target", 1, 0.8), ("all", CLASSES, 2.0)):
+        table.add(Row(f"Grad-CAM of 26 layers, {count} target(s), {name}", "F", half[key],
+                      half["F"], bar=bar, detail=spread(taken[key])))  # fmt: skip
+    said = "" if given.whole_loop else "; one class measured, times 4"
+    table.add(Row(f"Grad-CAM of 26 layers, {CLASSES} targets, {name}", "a loop over captum",
+                  half["all"], whole, bar=30, at_least=True,
+                  detail=f"the bar is: 30 times faster{said}"))  # fmt: skip
+    table.add(Row(f"Grad-CAM of 26 layers, {CLASSES} targets, {name}",
+                  "captum, one layer and target", half["all"], half["one"]))  # fmt: skip
     both = {what: memory(what, given.size) for what in ("all", "one")}
-    print(f"memory: all {both['all']:.0f} MB, one {both['one']:.0f} MB, "
-          f"ratio {both['all'] / both['one']:.2f}")  # fmt: skip
+    table.add(Row("memory of the same", "captum, one layer and target", both["all"], both["one"],
+                  "MB", bar=1.3))  # fmt: skip
+    table.write()
 
 
 if __name__ == "__main__":

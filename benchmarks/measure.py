@@ -1,19 +1,179 @@
-"""Seconds of a call, and the memory of a process: what the benchmarks share."""
+"""What the benchmarks share: seconds, memory, turns, and a row of the table with its bar.
+
+Every script prints its rows and writes them to ``benchmarks/results/``; ``report.py`` makes
+``docs/benchmarks.md`` of them. Nothing in that table is typed by hand.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-def seconds(work: Callable[[], object]) -> float:
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "captum", "monai", "saliency", "grad-cam", "medcam")
+
+Work = Callable[[], object]
+
+
+@dataclass
+class Row:
+    """One figure of the table.
+
+    Attributes
+    ----------
+    what
+        What was measured.
+    against
+        What it was measured against.
+    ours, theirs
+        The two figures, medians where there are several.
+    unit
+        Of both.
+    bar
+        What the ratio may be at most; at least, if ``at_least``. None where there is no bar.
+    detail
+        Spread, count, deviation of the maps, and what else a reader should know.
+    """
+
+    what: str
+    against: str
+    ours: float
+    theirs: float
+    unit: str = "s"
+    bar: float | None = None
+    at_least: bool = False
+    detail: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Ours over theirs; theirs over ours where more is better."""
+        return self.theirs / self.ours if self.at_least else self.ours / self.theirs
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bar was reached."""
+        if self.bar is None:
+            return None
+        return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
+
+    def said(self) -> str:
+        """Return the row as one line."""
+        bar = "" if self.bar is None else f" (bar {self.bar:g}: {'met' if self.met else 'MISSED'})"
+        return (
+            f"{self.what}: {self.ours:.3g} {self.unit}, {self.against}: {self.theirs:.3g} "
+            f"{self.unit}, ratio {self.ratio:.2f}{bar}; {self.detail}"
+        )
+
+
+@dataclass
+class Table:
+    """The rows of one script, printed as they come and written at the end."""
+
+    script: str
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        """Print a row and keep it."""
+        print(row.said(), flush=True)
+        self.rows.append(row)
+
+    def skip(self, sentence: str) -> None:
+        """Say loudly what was not run."""
+        print(f"NOT RUN: {sentence}", flush=True)
+        self.skipped.append(sentence)
+
+    def write(self) -> None:
+        """Write the rows with machine, date, versions and load."""
+        RESULTS.mkdir(exist_ok=True)
+        content = {
+            "script": self.script,
+            "rows": [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in self.rows],
+            "skipped": self.skipped,
+            **machine(),
+        }
+        (RESULTS / f"{self.script}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def machine() -> dict[str, object]:
+    """Return where and with what a figure was measured."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def seconds(work: Work) -> float:
     """Return how long a call takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of several works, taken in turns after one round that does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            spent = seconds(work)
+            if number:
+                taken[name].append(spent)
+    return taken
+
+
+def spread(times: Sequence[float]) -> str:
+    """Return the range of some seconds."""
+    return f"{min(times):.2f} to {max(times):.2f} s, {len(times)} rounds"
+
+
+def middle(times: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(times)
+
+
+def deepseg(size: Sequence[int], channels: int = 4, classes: int = 4) -> tuple[nn.Module, Tensor]:
+    """Return the paper's network and a scan, both from fixed seeds, weights frozen."""
+    from neuroxai.models.deepseg import DeepSeg
+
+    torch.manual_seed(0)
+    network = DeepSeg(channels, classes).eval().requires_grad_(requires_grad=False)
+    return network, torch.randn(1, channels, *size)
+
+
+def floor_pass(network: nn.Module, x: Tensor, number: int = 3) -> Tensor:
+    """F: a hand-written frozen forward pass and the gradient to the input, in stock torch."""
+    leaf = x.clone().requires_grad_()
+    output = network(leaf)
+    score = output[:, number].mean() if output.dim() > 2 else output[:, number].sum()
+    return torch.autograd.grad(score, leaf)[0]
+
+
+def peak_gflops(size: int = 3000, rounds: int = 5) -> float:
+    """Return the arithmetic of a large product in single precision, in GFLOP a second."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+    return 2e-9 * size**3 / min(seconds(lambda: a @ b) for _ in range(rounds))
 
 
 def resident(key: str) -> int:
@@ -22,7 +182,7 @@ def resident(key: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def print_growth(work: Callable[[], object]) -> None:
+def print_growth(work: Work) -> None:
     """Do some work once and print the growth of the largest resident size in MB."""
     before = resident("VmRSS")
     work()
@@ -31,6 +191,42 @@ def print_growth(work: Callable[[], object]) -> None:
 
 def growth(script: str, arguments: Sequence[object]) -> float:
     """Return by how many MB a process of its own grows; it calls :func:`print_growth`."""
+    return child(script, arguments)[-1]
+
+
+def child(script: str, arguments: Sequence[object]) -> list[float]:
+    """Return the numbers that a process of its own prints on its last line."""
     command = [sys.executable, script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    return [float(word) for word in done.stdout.strip().splitlines()[-1].split()]
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def older_numpy() -> Iterator[None]:
+    """Let PAIR's package, written for an older numpy, ask for a quantile's ``interpolation``."""
+    present = np.quantile
+
+    def quantile(values: object, share: object, interpolation: str = "linear") -> object:
+        return present(values, share, method=interpolation)  # type: ignore[call-overload]
+
+    np.quantile = quantile  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        np.quantile = present

@@ -4,42 +4,33 @@ python benchmarks/sliding_window.py [--size 240 240 155] [--window 128 128 128] 
 
 The network is the 3D DeepSeg. A row is the gradient of one class's mean logit, and of a region's,
 over the blended answer. "Windows' sum" is one forward and one backward pass of stock torch over
-every window, with nothing kept and nothing blended: no exact gradient can cost less. Times are
-taken in turns in one process; memory (Linux only) is the growth of the largest resident size over
-a process that holds the network and the scan, each in a process of its own, and for the windows'
-sum one window is enough. ``--graph`` adds MONAI's sliding_window_inference differentiated as one
-graph, which needs the memory of all windows together.
+every window, with nothing kept and nothing blended: no exact gradient in stock torch can cost less.
+Times are taken in turns in one process, after one round that does not count; memory (Linux only) is
+the growth of the largest resident size over a process that holds the network and the scan, each in
+a process of its own, and for the windows' sum one window is enough. ``--graph`` adds MONAI's
+sliding_window_inference differentiated as one graph, which needs the memory of all windows
+together.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 
 import torch
-from measure import growth, print_growth, seconds
+from measure import Row, Table, deepseg, growth, in_turn, middle, print_growth, spread
 from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 import neuroxai as nx
-from neuroxai.core.allocator import tune_allocator
 from neuroxai.core.answers import Asks
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.sliding_window import SlidingWindow
-from neuroxai.core.target import Outputs
 from neuroxai.core.windows import Windows
-from neuroxai.models.deepseg import DeepSeg
 
 NAMES = ("background", "NCR", "ED", "ET")
 OUTPUTS = Outputs(NAMES, {"TC": ("NCR", "ET")}, "softmax")
-
-
-def ready(size: Sequence[int]) -> tuple[nn.Module, Tensor]:
-    """Return network and scan, both made from fixed seeds."""
-    torch.manual_seed(0)
-    network = DeepSeg(4, len(NAMES)).eval().requires_grad_(requires_grad=False)
-    return network, torch.randn(1, 4, *size)
 
 
 def windows_of(size: Sequence[int], overlap: float) -> Windows:
@@ -85,12 +76,12 @@ def main() -> None:
     words.add_argument("--size", type=int, nargs=3, default=[240, 240, 155])
     words.add_argument("--window", type=int, nargs=3, default=[128, 128, 128])
     words.add_argument("--overlap", type=float, default=0.5)
-    words.add_argument("--repeats", type=int, default=2)
+    words.add_argument("--repeats", type=int, default=1)
     words.add_argument("--graph", action="store_true")
     words.add_argument("--measure", choices=["ours", "window"], help=argparse.SUPPRESS)
     given = words.parse_args()
-    tune_allocator()
-    (network, x), windows = ready(given.size), windows_of(given.window, given.overlap)
+    nx.tune_allocator()
+    (network, x), windows = deepseg(given.size), windows_of(given.window, given.overlap)
     if given.measure:
         if given.measure == "ours":
             print_growth(lambda: ours(network, x, windows, nx.Region("TC")))
@@ -105,28 +96,28 @@ def main() -> None:
     }
     if given.graph:
         works["one graph (MONAI)"] = lambda: one_graph(network, x, windows)
-    each_window(network, x, windows, 1)
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(given.repeats):
-        for name, work in works.items():
-            taken[name].append(seconds(work))
-    print(
-        f"DeepSeg at {given.size}, {count} windows of {given.window}, overlap {given.overlap:g}, "
-        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
-    )
-    base = min(taken["windows' sum"])
-    for name, times in taken.items():
-        print(f"{name:20} {min(times):8.1f} s (to {max(times):.1f}), {min(times) / base:5.2f}")
+    taken = in_turn(works, given.repeats)
+    half = {name: middle(times) for name, times in taken.items()}
+    whole, part = ("×".join(map(str, size)) for size in (given.size, given.window))
+    name = f"{whole}, {count} windows of {part}"
+    table = Table("sliding_window")
+    for key in ("class, exact", "region, exact"):
+        bar = 1.15 if key.startswith("class") else None
+        table.add(Row(f"exact gradient of the blended answer, {key.partition(',')[0]}, {name}",
+                      "the windows' sum in stock torch", half[key], half["windows' sum"], bar=bar,
+                      detail=spread(taken[key])))  # fmt: skip
     if given.graph:
         exact = one_graph(network, x, windows)
         found = ours(network, x, windows, nx.Class(3))
-        print(f"largest difference   {float((found - exact).abs().max() / exact.abs().max()):.1e}")
+        off = float((found - exact).norm() / exact.norm())
+        table.add(Row("the same, class", "MONAI's windows as one graph", half["class, exact"],
+                      half["one graph (MONAI)"], detail=f"maps off by {off:.1e}"))  # fmt: skip
     one, all_of_it = memory("window", given), memory("ours", given)
     volumes = (x.numel() * 2 + x[0, 0].numel() * (2 * len(NAMES) + 2)) * 4 / 2**20
-    print(
-        f"memory: one window {one:.0f} MB, volumes (scan and gradient, output and seed, weights) "
-        f"{volumes:.0f} MB, exact gradient {all_of_it:.0f} MB, {all_of_it / (one + volumes):.2f}"
-    )
+    table.add(Row("memory of the same, region", "one window in stock torch, and the volumes",
+                  all_of_it, one + volumes, "MB", bar=1.0,
+                  detail=f"window {one:.0f} MB, volumes {volumes:.0f} MB"))  # fmt: skip
+    table.write()
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from networks import OlderNumpy, relative, seeded
 from neuroxai.core.errors import NeuroXAIError
 from neuroxai.core.explanation import Explanation
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.spatial import upsample
-from neuroxai.core.target import Class, Outputs
+from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.base import Method

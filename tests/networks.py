@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroxai.core.explanation import Explanation
-from neuroxai.core.target import Class, Outputs, Target
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.target import Class, Target
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.base import Method

@@ -17,10 +17,11 @@ from networks import image, make, quick_methods, relative, seeded, snapshot
 from neuroxai.core.answers import Asks
 from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import LayerError, ModelError, TargetError
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.restriction import Box
 from neuroxai.core.sliding_window import SlidingWindow
 from neuroxai.core.spatial import upsample
-from neuroxai.core.target import Class, Outputs, Region, Target
+from neuroxai.core.target import Class, Region, Target
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.core.windows import Windows
 from neuroxai.methods import METHODS

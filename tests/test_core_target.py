@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from networks import explain, image, make, relative
 from neuroxai.core.errors import TargetError
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.restriction import Box, Mask, Prediction, voxel
 from neuroxai.core.target import (
     ACTIVATED_NOTE,
     SATURATION_NOTE,
     Class,
-    Outputs,
     Predicted,
     Region,
     Target,

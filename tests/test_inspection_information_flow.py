@@ -15,7 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 
 import networks
 from neuroxai.core.errors import LayerError, MethodError
-from neuroxai.core.target import Class, Outputs, Region, Target
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.target import Class, Region, Target
 from neuroxai.inspection import InformationFlow, information_flow
 from neuroxai.models.deepseg import DeepSeg
 from neuroxai.models.resnet import ResNet50

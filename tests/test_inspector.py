@@ -121,7 +121,7 @@ def test_an_unknown_target_is_refused(study: nx.Case, segmenter: nx.Model) -> No
 
 
 def test_regions_come_first_and_once() -> None:
-    from neuroxai.core.target import Outputs
+    from neuroxai.core.outputs import Outputs
 
     outputs = Outputs(("background", "NCR", "ED"), {"NCR": ("NCR",), "WT": ("NCR", "ED")})
     assert [target.name for target in every_target(outputs)] == ["NCR", "WT", "background", "ED"]

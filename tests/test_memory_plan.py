@@ -17,7 +17,7 @@ import cases
 from neuroxai.cli import app
 from neuroxai.core.errors import ModelError
 from neuroxai.core.memory import available, is_shortage, parse_size
-from neuroxai.core.target import Outputs
+from neuroxai.core.outputs import Outputs
 from neuroxai.explainer import explain
 from neuroxai.memory_plan import plan_memory
 from neuroxai.models.deepseg import DeepSeg

@@ -211,3 +211,21 @@ def test_each_sample_starts_where_it_must() -> None:
     assert start.names == ("zero", "blur")
     assert not start.image[0].any()
     assert torch.equal(start.image[1:], gaussian_blur(x[1:], BLUR_FRACTION))
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("midpoint", 3), ("left", 2), ("right", 2)])
+def test_refinement_asks_only_for_new_nodes(rule: str, factor: int) -> None:
+    """A tolerance out of reach: the same map as with all nodes at once, no gradient taken twice."""
+    network, x = make("segmenter", 3).double(), image(3).double()
+    most, steps = 1024, 70
+    while steps * factor <= most:
+        steps *= factor
+    probe = WholeVolume(network, Class(2))
+    tight = make_method("integrated_gradients", {"steps": 70, "rule": rule, "tolerance": 1e-12})
+    refined = tight.explain(probe, x)
+    assert refined.diagnostics["nodes"] == steps
+    assert probe.passes.gradients == steps * x.shape[0]
+    at_once = explain(
+        make_method("integrated_gradients", {"steps": steps, "rule": rule}), network, x
+    )
+    assert relative(refined.values, at_once.values) <= 1e-9

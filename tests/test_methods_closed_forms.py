@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from networks import CLASSES, CONV, SHAPES, TASKS, explain, image, make, relative, seeded
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.restriction import Box, Mask, Prediction, Restriction, voxel
-from neuroxai.core.target import Class, Outputs, Predicted, Region, Target
+from neuroxai.core.target import Class, Predicted, Region, Target
 from neuroxai.methods import make_method
 from neuroxai.methods.integrated_gradients import RULES
 

@@ -10,7 +10,8 @@ import torch
 from monai_matrix import HEAD, NETWORKS, Case, cells, line
 from networks import relative
 from neuroxai.core.errors import TargetError
-from neuroxai.core.target import Class, Outputs
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.methods import METHODS, make_method
 

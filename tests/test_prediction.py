@@ -14,7 +14,7 @@ from monai.metrics import compute_dice
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import ModelError, TargetError
-from neuroxai.core.target import Outputs
+from neuroxai.core.outputs import Outputs
 from neuroxai.data.case import Case, region
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.placement import Placement

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.errors import NeuroXAIError
     from neuroxai.core.explanation import Explanation
+    from neuroxai.core.outputs import Outputs
     from neuroxai.core.restriction import Box, Mask, voxel
-    from neuroxai.core.target import Class, Outputs, Predicted, Region
+    from neuroxai.core.target import Class, Predicted, Region
     from neuroxai.data.brats import read_case
     from neuroxai.data.case import Case
     from neuroxai.data.phantom import make_phantom
@@ -36,7 +37,7 @@ _HOME = {
     "Mask": "core.restriction",
     "Model": "models.model",
     "NeuroXAIError": "core.errors",
-    "Outputs": "core.target",
+    "Outputs": "core.outputs",
     "PatientMap": "patient_map",
     "Predicted": "core.target",
     "Region": "core.target",

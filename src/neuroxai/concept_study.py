@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError
-from neuroxai.core.target import Outputs
+from neuroxai.core.outputs import Outputs
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.data.concepts import concept_masks

@@ -24,8 +24,9 @@ from neuroxai.core.errors import (
 )
 from neuroxai.core.explanation import Explanation, network_hash
 from neuroxai.core.memory import is_shortage, parse_size
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.probe import Probe
-from neuroxai.core.target import Outputs, Target
+from neuroxai.core.target import Target
 from neuroxai.data.case import Case
 from neuroxai.data.preprocessing import Prepared, Preprocessing
 from neuroxai.memory_plan import MemoryPlan, Way, plan_memory, probe_for

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from neuroxai.core.explanation import Explanation, tensor_hash, versions
 from neuroxai.core.layers import Layer, layer_grid
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.spatial import laid_on, spatial_shape
-from neuroxai.core.target import Class, Outputs, Region, Target
+from neuroxai.core.target import Class, Region, Target
 from neuroxai.data.case import REGIONS, Case, region
 from neuroxai.data.placement import Placement
 from neuroxai.data.preprocessing import Prepared

@@ -15,10 +15,11 @@ from neuroxai.core.checkpointing import checkpointed
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.footprint import Footprint, footprint
 from neuroxai.core.memory import available, said_size
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.probe import Probe
 from neuroxai.core.sliding_window import SlidingWindow
 from neuroxai.core.spatial import spatial_shape
-from neuroxai.core.target import Outputs, Target
+from neuroxai.core.target import Target
 from neuroxai.core.untouched import untouched
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.core.windows import Windows

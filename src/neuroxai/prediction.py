@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuroxai.core.errors import ModelError
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-from neuroxai.core.target import Outputs
+from neuroxai.core.outputs import Outputs
 from neuroxai.data.brats import encode_labels
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.nifti import write_nifti

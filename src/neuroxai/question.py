@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroxai.core.errors import TargetError, suggestion
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.restriction import Mask, Restriction
 from neuroxai.core.restriction import Prediction as PredictedRegion
-from neuroxai.core.target import Class, Outputs, Predicted, Region, Target, named_target
+from neuroxai.core.target import Class, Predicted, Region, Target, named_target
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.lesion import Lesion

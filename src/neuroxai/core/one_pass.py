@@ -15,7 +15,7 @@ from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.guided import GuidedRule
 from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer
-from neuroxai.core.target import Outputs
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.watch import Reducer, Watch, cam
 
 

@@ -14,8 +14,9 @@ from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.errors import MethodError
 from neuroxai.core.fast_path import weights_kept
 from neuroxai.core.layers import Layer, check_names, layer_grid
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.spatial import spatial_shape
-from neuroxai.core.target import BoundTarget, Outputs, Target
+from neuroxai.core.target import BoundTarget, Target
 from neuroxai.core.untouched import untouched
 
 VOXELS_AT_ONCE = 2 * 96**3

@@ -16,9 +16,10 @@ from neuroxai.core.errors import ModelError, NeuroXAIError
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, layer_grid
 from neuroxai.core.one_pass import one_pass
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.probe import Probe
 from neuroxai.core.spatial import laid_on, spatial_shape
-from neuroxai.core.target import BoundTarget, Outputs, Target
+from neuroxai.core.target import BoundTarget, Target
 from neuroxai.core.windows import Laid, Windows, check_answer
 
 
@@ -218,7 +219,7 @@ class _Window:
 
     def score(self, output: Tensor) -> Tensor:
         """Return what the window adds to the target, up to a constant."""
-        return (output * self.seed).flatten(1).sum(dim=1)
+        return (output * self.seed).sum(dim=tuple(range(1, output.dim())))
 
 
 class _Pulled:
@@ -273,4 +274,4 @@ def _seed(bound: BoundTarget, output: Tensor) -> Tensor:
 
 def _total(activation: Tensor, gradient: Tensor) -> Tensor:
     """Return a layer's gradient summed over its cells, ``(B, C)``."""
-    return gradient.flatten(2).sum(dim=2)
+    return gradient.sum(dim=tuple(range(2, gradient.dim())))

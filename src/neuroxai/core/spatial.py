@@ -31,7 +31,7 @@ def spatial_mean(x: Tensor) -> Tensor:
     >>> spatial_mean(torch.ones(2, 3, 4, 5)).shape
     torch.Size([2, 3])
     """
-    return x.flatten(2).mean(dim=2) if x.dim() > 2 else x
+    return x.mean(dim=tuple(range(2, x.dim()))) if x.dim() > 2 else x
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -7,21 +7,22 @@ doi:10.1007/s11548-022-02619-x); for a classifier it is the class's output.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neuroxai.core.errors import TargetError, suggestion
+from neuroxai.core.outputs import Outputs
 from neuroxai.core.restriction import Restriction
 from neuroxai.core.spatial import masked_mean, per_sample, spatial_mean, spatial_shape
 
 OutputScale = Literal["logit", "probability"]
-Activation = Literal["softmax", "sigmoid", "none"]
 
 SATURATION_NOTE = (
     "the target is a probability: near certainty it saturates and the map fades, "
@@ -31,93 +32,6 @@ ACTIVATED_NOTE = (
     "the network itself ends in softmax or sigmoid, so the target is a probability and the map "
     "fades near certainty"
 )
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What the channels of a model output mean.
-
-    Attributes
-    ----------
-    names
-        Class (or region) name of every output channel, empty if unknown.
-    regions
-        Region name to the names of its classes, for outputs that are exclusive classes.
-    activation
-        What turns the network's output into probabilities; None if unknown.
-    activated
-        The network applies it itself.
-    key
-        Which of several outputs counts: an index for a list or tuple, a key for a dict.
-    """
-
-    names: tuple[str, ...] = ()
-    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    activation: Activation | None = None
-    activated: bool = False
-    key: int | str | None = None
-
-    def select(self, raw: Any) -> Tensor:
-        """Return the one output that counts.
-
-        Raises
-        ------
-        TargetError
-            If the network returned several outputs and :attr:`key` does not name one of them.
-        """
-        if isinstance(raw, Tensor):
-            return raw
-        chosen: Any = None
-        if self.key is not None:
-            try:
-                chosen = raw[self.key]
-            except (KeyError, IndexError, TypeError):
-                chosen = None
-        if isinstance(chosen, Tensor):
-            return chosen
-        raise TargetError(
-            f"the network returned {_describe(raw)}, expected a tensor: name the output that "
-            f"counts with output_key= (got {self.key!r})"
-        )
-
-    def channel(self, which: int | str, channels: int) -> int:
-        """Return the index of a class given by number or name.
-
-        Raises
-        ------
-        TargetError
-            If there is no such class.
-        """
-        if isinstance(which, (int, np.integer)) and not isinstance(which, bool):
-            which = int(which)
-            if not 0 <= which < channels:
-                raise TargetError(
-                    f"class {which} does not exist: the output has {channels} channels, "
-                    f"0 to {channels - 1}"
-                )
-            return which
-        folded = [name.lower() for name in self.names]
-        if str(which).lower() in folded:
-            return folded.index(str(which).lower())
-        if not self.names:
-            raise TargetError(
-                f"class {which!r} is unknown because the network's classes have no names: "
-                f"give a number from 0 to {channels - 1}, or names="
-            )
-        raise TargetError(f"class {which!r} is unknown: {suggestion(which, self.names)}")
-
-    def probabilities(self, output: Tensor) -> Tensor:
-        """Return class probabilities of a model output, over axis 1."""
-        if self.activated or self.activation == "none":
-            return output
-        if self.activation == "softmax":
-            return output.softmax(dim=1)
-        if self.activation == "sigmoid":
-            return output.sigmoid()
-        raise TargetError(
-            "probabilities need to know how the network's output becomes one: "
-            "give activation='softmax' or activation='sigmoid'"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +69,7 @@ class BoundTarget:
         copies = output.shape[0] // self.channels.shape[0]
         if self.scale == "probability":
             output = self.outputs.probabilities(output)
-        index = self.channels.repeat(copies, 1).to(output.device)
-        chosen = output.gather(
-            1, per_sample(index, output).expand(*index.shape, *spatial_shape(output))
-        )
+        chosen = self._chosen(output)
         if chosen.shape[1] == 1:
             joined = chosen
         elif self.scale == "probability" or self.outputs.activated:
@@ -169,6 +80,21 @@ class BoundTarget:
             return spatial_mean(joined).squeeze(1)
         repeated = self.mask.to(output.device).repeat(copies, *([1] * (self.mask.dim() - 1)))
         return masked_mean(joined.squeeze(1), repeated)
+
+    @cached_property
+    def _rows(self) -> list[list[int]]:
+        """The channels as numbers, so that a score never waits for the device."""
+        return [[int(c) for c in row] for row in self.channels.tolist()]
+
+    def _chosen(self, output: Tensor) -> Tensor:
+        """Return the target's channels of every sample, ``(N, n, *S)``."""
+        first = self._rows[0]
+        if any(row != first for row in self._rows):
+            rows = itertools.cycle(self._rows)
+            return torch.stack([sample[row] for sample, row in zip(output, rows, strict=False)])
+        if len(first) == 1:
+            return output[:, first[0] : first[0] + 1]
+        return torch.stack([output[:, channel] for channel in first], dim=1)
 
 
 class Target(ABC):
@@ -411,15 +337,6 @@ def _looks_activated(output: Tensor) -> bool:
         and (output >= 0).all()
         and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
     )
-
-
-def _describe(raw: Any) -> str:
-    if isinstance(raw, Mapping):
-        return "a dict with the keys " + ", ".join(repr(key) for key in raw)
-    if isinstance(raw, (list, tuple)):
-        shapes = [tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__ for r in raw]
-        return f"a {type(raw).__name__} of {shapes}"
-    return f"a {type(raw).__name__}"
 
 
 def _members_by_name(word: str, outputs: Outputs) -> Sequence[int | str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from neuroxai.core.layers import Layer
+from neuroxai.core.spatial import spatial_mean
 
 Reducer = Callable[[Tensor, Tensor], Tensor]
 """Turns a layer's activation and gradient, both ``(B, C, *S)``, into what is kept of them."""
@@ -22,7 +23,7 @@ def cam(activation: Tensor, gradient: Tensor) -> Tensor:
 
     .. math:: \sum_k \Big(\frac{1}{N} \sum_v \frac{\partial S}{\partial A^k_v}\Big) A^k
     """
-    weights = gradient.flatten(2).mean(dim=2)
+    weights = spatial_mean(gradient)
     return torch.einsum("bc,bc...->b...", weights, activation).unsqueeze(1)
 
 

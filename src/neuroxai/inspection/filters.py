@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from neuroxai.core.errors import LayerError, suggestion
 from neuroxai.core.layers import Layer
-from neuroxai.core.target import Outputs, Target
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.target import Target
 from neuroxai.core.untouched import untouched
 from neuroxai.inspection.walk import Walk, bind_all, take_walk
 

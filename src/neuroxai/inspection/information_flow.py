@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.layers import Layer
-from neuroxai.core.target import BoundTarget, Outputs, Target
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.target import BoundTarget, Target
 from neuroxai.core.untouched import untouched
 from neuroxai.core.watch import Reducer, cam
 from neuroxai.inspection.walk import Walk, bind_all, take_walk

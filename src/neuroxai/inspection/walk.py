@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layer_calls import LayerCalls
-from neuroxai.core.target import BoundTarget, Outputs, Target
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.target import BoundTarget, Target
 from neuroxai.core.watch import Watch
 
 

@@ -1,0 +1,73 @@
+"""Convolutions one by one: stock torch against the channels-last twin, forward and backward.
+
+python benchmarks/convolutions.py [--rounds 7]
+
+The shapes are those of DeepSeg at 128³, and others that torch sends other ways. If the twin no
+longer pays on a newer torch, it shows here first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from measure import Row, Table, in_turn, middle
+from torch import Tensor
+from torch.nn import functional
+
+import neuroxai as nx
+from neuroxai.core.convolution import CHANNELS_LAST
+from neuroxai.core.fast_path import FastPath
+
+SHAPES = {
+    "8 to 8, 128³": ((8, 128, 128, 128), (8, 8, 3, 3, 3), 1, 1),
+    "12 to 8, 128³": ((12, 128, 128, 128), (8, 12, 3, 3, 3), 1, 1),
+    "16 to 16, 64³": ((16, 64, 64, 64), (16, 16, 3, 3, 3), 1, 1),
+    "64 to 64, 16³ (slow_conv3d)": ((64, 16, 16, 16), (64, 64, 3, 3, 3), 1, 1),
+    "128 to 128, 6³ (slow_conv3d)": ((128, 6, 6, 6), (128, 128, 3, 3, 3), 1, 1),
+    "32 to 64, 24³, stride 2": ((32, 24, 24, 24), (64, 32, 3, 3, 3), 2, 1),
+    "16 to 16, 24³, dilation 2 (slow_conv_dilated3d)": (
+        (16, 24, 24, 24), (16, 16, 3, 3, 3), 1, 2,
+    ),
+    "16 to 16, 32³, 4 groups": ((16, 32, 32, 32), (16, 4, 3, 3, 3), 1, 1),
+}  # fmt: skip
+
+
+def both_ways(x: Tensor, weight: Tensor, stride: int, dilation: int) -> None:
+    """Take one convolution forward and back to its input."""
+    leaf = x.detach().requires_grad_()
+    groups = x.shape[1] // weight.shape[1]
+    y = functional.conv3d(leaf, weight, None, stride, dilation, dilation, groups)
+    torch.autograd.grad(y, leaf, torch.ones_like(y))
+
+
+def inside(mode: FastPath, work: Callable[[], None]) -> None:
+    """Do some work the fast way."""
+    with mode:
+        work()
+
+
+def main() -> None:
+    """Measure and write."""
+    words = argparse.ArgumentParser()
+    words.add_argument("--rounds", type=int, default=7)
+    given = words.parse_args()
+    nx.tune_allocator()
+    table = Table("convolutions")
+    for name, (shape, kernel, stride, dilation) in SHAPES.items():
+        x, weight = torch.randn(1, *shape), torch.randn(kernel)
+        last = x.contiguous(memory_format=CHANNELS_LAST)
+
+        stock = partial(both_ways, x, weight, stride, dilation)
+        twin = partial(inside, FastPath(), partial(both_ways, last, weight, stride, dilation))
+        taken = in_turn({"ours": twin, "stock": stock}, given.rounds)
+        table.add(Row(f"convolution, {name}", "stock torch", 1000 * middle(taken["ours"]),
+                      1000 * middle(taken["stock"]), "ms"))  # fmt: skip
+    table.write()
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

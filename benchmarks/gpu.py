@@ -1,0 +1,67 @@
+"""On a GPU: the seven maps of a full-size case, every layer for four targets, and the CPU's maps.
+
+python benchmarks/gpu.py [--size 192 224 160]
+
+Absolute figures with the card's name. Without a GPU it says so and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from inspection import everything
+from measure import Row, Table, deepseg, middle, seconds
+
+import neuroxai as nx
+from neuroxai.core.fast_path import stock_torch
+
+
+def main() -> None:
+    """Measure and write."""
+    words = argparse.ArgumentParser()
+    words.add_argument("--size", type=int, nargs=3, default=[192, 224, 160])
+    given = words.parse_args()
+    table = Table("gpu")
+    if not torch.cuda.is_available():
+        table.skip("no GPU is at hand: the seven maps, every layer, and the CPU's maps beside them")
+        table.write()
+        return
+    card = torch.cuda.get_device_name()
+    network, x = deepseg(given.size)
+    there, y = network.cuda(), x.cuda()
+
+    def synchronized(work: object) -> float:
+        def run() -> None:
+            work()  # type: ignore[operator]
+            torch.cuda.synchronize()
+
+        run()
+        return middle([seconds(run) for _ in range(3)])
+
+    name = "×".join(map(str, given.size))
+    torch.cuda.reset_peak_memory_stats()
+    seven = synchronized(lambda: nx.explain(there, y, "all", 3))
+    taken = torch.cuda.max_memory_allocated() / 2**20
+    table.add(Row(f"seven maps, {name}, {card}", "10 s", seven, 10, bar=1.0,
+                  detail=f"peak {taken:.0f} MB"))  # fmt: skip
+    torch.cuda.reset_peak_memory_stats()
+    layers = synchronized(lambda: everything(there, y))
+    taken = torch.cuda.max_memory_allocated() / 2**20
+    table.add(Row(f"26 layers, 4 targets, {name}, {card}", "1 s", layers, 1, bar=1.0,
+                  detail=f"peak {taken:.0f} MB"))  # fmt: skip
+    quick = ["vanilla_gradient", "guided_backprop", "grad_cam", "guided_grad_cam"]
+    mine = nx.explain(there, y, quick, 3)
+    network.cpu()
+    with stock_torch():
+        theirs = nx.explain(network, x, quick, 3)
+    for method in quick:
+        a, b = mine[method].values, theirs[method].values
+        off = float((a - b).norm() / b.norm())
+        table.add(Row(f"{method} on the GPU, off by", "1 % of the CPU's map", off, 0.01, "",
+                      bar=1.0))  # fmt: skip
+    table.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Grad-CAM of one layer, against F and against the peers' packages.
+
+python benchmarks/grad_cam.py [--size 96 96 96] [--rounds 3]
+
+The layer is DeepSeg's last decoder convolution, the target one class's mean logit. grad-cam and
+M3d-CAM (medcam) are not among the development tools: ``peers.py`` makes an environment for them,
+and whatever cannot be had is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from captum.attr import LayerGradCam
+from measure import Row, Table, Work, deepseg, floor_pass, in_turn, middle, spread
+from monai.visualize.class_activation_maps import GradCAM
+from torch import Tensor, nn
+
+import neuroxai as nx
+from neuroxai.core.answers import Asks
+from neuroxai.core.whole_volume import WholeVolume
+
+NUMBER = 3
+
+
+class Mean(nn.Module):
+    """A segmenter as a classifier: every class's mean logit."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(B, K)``."""
+        out: Tensor = self.network(x).flatten(2).mean(2)
+        return out
+
+
+def ours(network: nn.Module, x: Tensor, layer: str) -> Tensor:
+    """Return the layer's map."""
+    probe = WholeVolume(network, nx.Class(NUMBER))
+    with probe.at(x, Asks(layers=frozenset([layer]))):
+        return probe.layer_map(x, layer)[1]
+
+
+def peers(network: nn.Module, x: Tensor, layer: str, table: Table) -> dict[str, Work]:
+    """Return what can be run here of the peers."""
+    mean = Mean(network)
+    inner = network.get_submodule(layer)
+    works: dict[str, Work] = {
+        "captum LayerGradCam": lambda: LayerGradCam(mean, inner).attribute(x, NUMBER),
+        "MONAI GradCAM": lambda: GradCAM(mean, f"network.{layer}")(x, NUMBER),
+    }
+    try:
+        from pytorch_grad_cam import GradCAM as PeerCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        target = [ClassifierOutputTarget(NUMBER)]
+        works["grad-cam"] = lambda: PeerCAM(mean, [inner])(x, target)
+    except (ImportError, RuntimeError) as error:
+        table.skip(f"grad-cam is not here ({str(error).splitlines()[0]}); see peers.py")
+    try:
+        from medcam import medcam
+
+        injected = medcam.inject(
+            mean, backend="gcam", layer=f"network.{layer}", label=NUMBER, return_attention=True
+        )
+        works["M3d-CAM (medcam)"] = lambda: injected(x)
+    except (ImportError, RuntimeError) as error:
+        table.skip(f"medcam is not here ({str(error).splitlines()[0]}); see peers.py")
+    return works
+
+
+def main() -> None:
+    """Measure and write."""
+    words = argparse.ArgumentParser()
+    words.add_argument("--size", type=int, nargs=3, default=[96, 96, 96])
+    words.add_argument("--rounds", type=int, default=3)
+    given = words.parse_args()
+    nx.tune_allocator()
+    network, x = deepseg(given.size)
+    layer = [name for name, module in network.named_modules() if isinstance(module, nn.Conv3d)][-2]
+    table, name = Table("grad_cam"), "×".join(map(str, given.size))
+    works: dict[str, Work] = {
+        "F": lambda: floor_pass(network, x),
+        "ours": lambda: ours(network, x, layer),
+        **peers(network, x, layer, table),
+    }
+    taken: dict[str, list[float]] = {}
+    for key in list(works):
+        try:
+            works[key]()
+        except Exception as error:
+            table.skip(f"{key} fails on this network: {str(error).splitlines()[0]}")
+            del works[key]
+    taken = in_turn(works, given.rounds)
+    mine = middle(taken["ours"])
+    table.add(Row(f"Grad-CAM of {layer}, {name}", "F", mine, middle(taken["F"]), bar=0.35,
+                  detail=spread(taken["ours"])))  # fmt: skip
+    for key, times in taken.items():
+        if key not in ("F", "ours"):
+            table.add(Row(f"Grad-CAM of {layer}, {name}", key, mine, middle(times)))
+    table.write()
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

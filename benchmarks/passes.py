@@ -1,0 +1,109 @@
+"""One gradient, against F: a hand-written frozen pass and torch.autograd.grad in stock torch.
+
+python benchmarks/passes.py [--sizes 64 96 128] [--rounds 5]
+
+Two comparisons for DeepSeg at every size. "Process": a process that does what the command line does
+(allocator kept, fast path) against one of stock torch, alternating, each warmed up once. "Within":
+both in one process, the allocator kept on both sides. A step of integrated gradients, guided
+integrated gradients or SmoothGrad is one such gradient; guided IG's own work is measured by
+``guided_ig.py``. Guided backpropagation is measured beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from measure import (
+    Row,
+    Table,
+    child,
+    deepseg,
+    floor_pass,
+    in_turn,
+    middle,
+    peak_gflops,
+    seconds,
+    spread,
+)
+from torch import Tensor, nn
+
+import neuroxai as nx
+from neuroxai.core.answers import Asks
+from neuroxai.core.whole_volume import WholeVolume
+
+BARS = {64: 0.45, 96: 0.45, 128: 0.28}
+GFLOP = {64: 14.4, 96: 48.4, 128: 114.6}
+"""Of one forward and one backward pass."""
+
+
+def gradient(network: nn.Module, x: Tensor, *, guided: bool = False) -> Tensor:
+    """Return the plain or the guided gradient, ours."""
+    probe = WholeVolume(network, nx.Class(3))
+    with probe.at(x, Asks(gradient=not guided, guided=guided)):
+        return probe.guided_gradient(x) if guided else probe.gradient(x)
+
+
+def measure(what: str, size: int) -> None:
+    """Print the median seconds of three passes, the first pass apart."""
+    network, x = deepseg([size] * 3)
+    if what != "F":
+        nx.tune_allocator()
+    work = {
+        "F": lambda: floor_pass(network, x),
+        "gradient": lambda: gradient(network, x),
+        "guided": lambda: gradient(network, x, guided=True),
+    }[what]
+    first = seconds(work)
+    print(first, middle([seconds(work) for _ in range(3)]))
+
+
+def main() -> None:
+    """Measure and write."""
+    words = argparse.ArgumentParser()
+    words.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128])
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    given = words.parse_args()
+    if given.measure:
+        measure(given.measure[0], int(given.measure[1]))
+        return
+    table = Table("passes")
+    peak = peak_gflops()
+    for size in given.sizes:
+        taken: dict[str, list[list[float]]] = {"F": [], "gradient": [], "guided": []}
+        for _ in range(given.rounds):
+            for what, times in taken.items():
+                times.append(child(__file__, ["--measure", what, size]))
+        network, x = deepseg([size] * 3)
+        exact, ours = floor_pass(network, x), gradient(network, x)
+        off = float((ours - exact).norm() / exact.norm())
+        floors = [times[1] for times in taken["F"]]
+        cold = middle([t[0] for t in taken["gradient"]]) / middle([t[0] for t in taken["F"]])
+        for key, name in (("gradient", "vanilla gradient"), ("guided", "guided backpropagation")):
+            times = [t[1] for t in taken[key]]
+            share = GFLOP[size] / middle(times) / peak if size in GFLOP else float("nan")
+            detail = f"{spread(times)}; F {spread(floors)}; {share:.0%} of the peak"
+            if key == "gradient":
+                detail += f"; maps off by {off:.1e}; a process's first pass {cold:.2f}"
+            what, bar = f"{name}, {size}³, process", BARS.get(size)
+            table.add(
+                Row(what, "F in a stock process", middle(times), middle(floors), bar=bar,
+                    detail=detail)
+            )  # fmt: skip
+    nx.tune_allocator()
+    for size in given.sizes:
+        network, x = deepseg([size] * 3)
+        both = in_turn(
+            {"F": lambda: floor_pass(network, x), "ours": lambda: gradient(network, x)},  # noqa: B023
+            given.rounds,
+        )
+        table.add(Row(f"vanilla gradient, {size}³, within", "F, same process and allocator",
+                      middle(both["ours"]), middle(both["F"]), bar=0.75,
+                      detail=spread(both["ours"])))  # fmt: skip
+    table.write()
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

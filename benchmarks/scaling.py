@@ -1,0 +1,114 @@
+"""Time and memory against volume, targets, layers and steps, with the slope that is expected.
+
+python benchmarks/scaling.py [--rounds 2]
+
+Writes ``docs/benchmarks-scaling.png``. Expected: time and memory of a gradient in proportion to the
+voxels; of every layer's map a part for the forward pass and a part for every target, whatever the
+number of layers; of integrated gradients in proportion to the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from math import prod
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from inspection import everything
+from matplotlib.axes import Axes
+from measure import Row, Table, deepseg, growth, in_turn, middle, print_growth
+from passes import gradient
+
+import neuroxai as nx
+from neuroxai.core.answers import Asks
+from neuroxai.core.whole_volume import WholeVolume
+
+SIZES = ((64, 64, 64), (96, 96, 96), (128, 128, 128), (160, 192, 128), (240, 240, 155))
+STEPS, TARGETS, LAYERS = (2, 4, 8, 16), (1, 2, 3, 4), (1, 6, 13, 26)
+FIGURE = Path(__file__).parents[1] / "docs" / "benchmarks-scaling.png"
+
+
+def slope(x: list[float], y: list[float]) -> float:
+    """Return the slope in doubly logarithmic axes."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def draw(axes: Axes, x: list[float], y: list[float], name: str, unit: str, expected: float) -> None:
+    """Draw what was measured, and a line of the expected slope through its middle."""
+    axes.loglog(x, y, "o-", color="black", label=f"measured, slope {slope(x, y):.2f}")
+    at = len(x) // 2
+    line = [y[at] * (value / x[at]) ** expected for value in x]
+    axes.loglog(x, line, "--", color="gray", label=f"expected, slope {expected:g}")
+    axes.set_xlabel(name)
+    axes.set_ylabel(unit)
+    axes.legend(frameon=False)
+
+
+def layers_pass(network: torch.nn.Module, x: torch.Tensor, names: list[str]) -> None:
+    """Take the maps of some layers from one forward and one backward pass."""
+    probe = WholeVolume(network, nx.Class(3))
+    with probe.at(x, Asks(gradient=True, layers=frozenset(names))):
+        probe.gradient(x)
+
+
+def main() -> None:
+    """Measure, draw and write."""
+    words = argparse.ArgumentParser()
+    words.add_argument("--rounds", type=int, default=2)
+    words.add_argument("--measure", type=int, nargs=3, help=argparse.SUPPRESS)
+    given = words.parse_args()
+    if given.measure:
+        network, x = deepseg(given.measure)
+        print_growth(lambda: gradient(network, x))
+        return
+    nx.tune_allocator()
+    table = Table("scaling")
+    voxels = [float(prod(size)) for size in SIZES]
+    times, memory = [], []
+    for size in SIZES:
+        network, x = deepseg(size)
+        found = in_turn({"ours": lambda: gradient(network, x)}, given.rounds)  # noqa: B023
+        times.append(middle(found["ours"]))
+        memory.append(growth(__file__, ["--measure", *size]))
+        print(size, f"{times[-1]:.2f} s, {memory[-1]:.0f} MB", flush=True)
+    network, x = deepseg((96, 96, 96))
+    names = [n for n, module in network.named_modules() if isinstance(module, torch.nn.Conv3d)]
+    works = {f"targets {n}": lambda n=n: everything(network, x, n) for n in TARGETS}
+    works |= {f"layers {n}": lambda n=n: layers_pass(network, x, names[-n:]) for n in LAYERS}
+    works |= {
+        f"steps {n}": lambda n=n: nx.explain(
+            network, x, nx.METHODS["integrated_gradients"](steps=n, baseline="zero"), 3
+        )
+        for n in STEPS
+    }
+    taken = {name: middle(t) for name, t in in_turn(works, given.rounds).items()}
+    figure, places = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    draw(places[0, 0], voxels, times, "voxels", "s for a gradient", 1)
+    draw(places[0, 1], voxels, memory, "voxels", "MB for a gradient", 1)
+    draw(places[1, 0], list(map(float, STEPS)), [taken[f"steps {n}"] for n in STEPS],
+         "steps of integrated gradients, 96³", "s", 1)  # fmt: skip
+    axes = places[1, 1]
+    axes.plot(TARGETS, [taken[f"targets {n}"] for n in TARGETS], "o-", color="black",
+              label="26 layers, by targets")  # fmt: skip
+    axes.plot(LAYERS, [taken[f"layers {n}"] for n in LAYERS], "s-", color="gray",
+              label="1 target and the gradient, by layers")  # fmt: skip
+    axes.set_ylim(0)
+    axes.set_xlabel("targets, or layers, 96³")
+    axes.set_ylabel("s")
+    axes.legend(frameon=False)
+    figure.suptitle("DeepSeg: one gradient, every layer's map, integrated gradients")
+    figure.savefig(FIGURE, dpi=110)
+    table.add(Row("slope of time against voxels", "expected", slope(voxels, times), 1.0, ""))
+    table.add(Row("slope of memory against voxels", "expected", slope(voxels, memory), 1.0, ""))
+    by_steps = slope(list(map(float, STEPS)), [taken[f"steps {n}"] for n in STEPS])
+    table.add(Row("slope of time against steps", "expected", by_steps, 1.0, ""))
+    table.add(Row("26 layers instead of 1", "1 layer", taken["layers 26"], taken["layers 1"]))
+    table.add(Row("4 targets instead of 1, 26 layers", "1 target", taken["targets 4"],
+                  taken["targets 1"]))  # fmt: skip
+    table.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What a network returns: which of its outputs counts, and what the channels mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from neuroxai.core.errors import TargetError, suggestion
+
+Activation = Literal["softmax", "sigmoid", "none"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the channels of a model output mean.
+
+    Attributes
+    ----------
+    names
+        Class (or region) name of every output channel, empty if unknown.
+    regions
+        Region name to the names of its classes, for outputs that are exclusive classes.
+    activation
+        What turns the network's output into probabilities; None if unknown.
+    activated
+        The network applies it itself.
+    key
+        Which of several outputs counts: an index for a list or tuple, a key for a dict.
+    """
+
+    names: tuple[str, ...] = ()
+    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    activation: Activation | None = None
+    activated: bool = False
+    key: int | str | None = None
+
+    def select(self, raw: Any) -> Tensor:
+        """Return the one output that counts.
+
+        Raises
+        ------
+        TargetError
+            If the network returned several outputs and :attr:`key` does not name one of them.
+        """
+        if isinstance(raw, Tensor):
+            return raw
+        chosen: Any = None
+        if self.key is not None:
+            try:
+                chosen = raw[self.key]
+            except (KeyError, IndexError, TypeError):
+                chosen = None
+        if isinstance(chosen, Tensor):
+            return chosen
+        raise TargetError(
+            f"the network returned {_describe(raw)}, expected a tensor: name the output that "
+            f"counts with output_key= (got {self.key!r})"
+        )
+
+    def channel(self, which: int | str, channels: int) -> int:
+        """Return the index of a class given by number or name.
+
+        Raises
+        ------
+        TargetError
+            If there is no such class.
+        """
+        if isinstance(which, (int, np.integer)) and not isinstance(which, bool):
+            which = int(which)
+            if not 0 <= which < channels:
+                raise TargetError(
+                    f"class {which} does not exist: the output has {channels} channels, "
+                    f"0 to {channels - 1}"
+                )
+            return which
+        folded = [name.lower() for name in self.names]
+        if str(which).lower() in folded:
+            return folded.index(str(which).lower())
+        if not self.names:
+            raise TargetError(
+                f"class {which!r} is unknown because the network's classes have no names: "
+                f"give a number from 0 to {channels - 1}, or names="
+            )
+        raise TargetError(f"class {which!r} is unknown: {suggestion(which, self.names)}")
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Return class probabilities of a model output, over axis 1."""
+        if self.activated or self.activation == "none":
+            return output
+        if self.activation == "softmax":
+            return output.softmax(dim=1)
+        if self.activation == "sigmoid":
+            return output.sigmoid()
+        raise TargetError(
+            "probabilities need to know how the network's output becomes one: "
+            "give activation='softmax' or activation='sigmoid'"
+        )
+
+
+def _describe(raw: Any) -> str:
+    if isinstance(raw, Mapping):
+        return "a dict with the keys " + ", ".join(repr(key) for key in raw)
+    if isinstance(raw, (list, tuple)):
+        shapes = [tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__ for r in raw]
+        return f"a {type(raw).__name__} of {shapes}"
+    return f"a {type(raw).__name__}"
