@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.errors import NeuroXAIError
     from neuroxai.core.explanation import Explanation
+    from neuroxai.core.fast_path import stock_torch
     from neuroxai.core.outputs import Outputs
     from neuroxai.core.restriction import Box, Mask, voxel
     from neuroxai.core.target import Class, Predicted, Region
@@ -46,6 +47,7 @@ _HOME = {
     "make_phantom": "data.phantom",
     "predict": "explainer",
     "read_case": "data.brats",
+    "stock_torch": "core.fast_path",
     "tune_allocator": "core.allocator",
     "voxel": "core.restriction",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "make_phantom",
     "predict",
     "read_case",
+    "stock_torch",
     "tune_allocator",
     "voxel",
 ]
