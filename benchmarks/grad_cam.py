@@ -46,7 +46,7 @@ def ours(network: nn.Module, x: Tensor, layer: str) -> Tensor:
 
 def peers(network: nn.Module, x: Tensor, layer: str, table: Table) -> dict[str, Work]:
     """Return what can be run here of the peers."""
-    mean = Mean(network)
+    mean, x = Mean(network), x.clone().requires_grad_()  # some want a gradient to flow to the input
     inner = network.get_submodule(layer)
     works: dict[str, Work] = {
         "captum LayerGradCam": lambda: LayerGradCam(mean, inner).attribute(x, NUMBER),

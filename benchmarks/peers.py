@@ -24,7 +24,9 @@ def main() -> None:
     python = PLACE / "bin" / "python"
     asked = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
     home = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
-    (home / "here.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    # A folder of packages added as a site, so that what is installed for editing is found too.
+    here = sysconfig.get_paths()["purelib"]
+    (home / "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
     for name in WANTED:
         pip = [str(python), "-m", "pip", "install", "-q", "--no-deps", name]
         if subprocess.run(pip, check=False).returncode:
