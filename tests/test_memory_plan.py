@@ -127,7 +127,7 @@ def test_out_of_memory_steps_down_and_says_so() -> None:
 
 
 def test_out_of_memory_to_the_end_is_an_error() -> None:
-    with pytest.raises(ModelError, match="memory ran out on an input of"):
+    with pytest.raises(ModelError, match="memory ran out, at the last with"):
         explain(Hungry(1), torch.rand(1, 1, 64, 64, 48), "vanilla_gradient", 1, memory="64GB")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
@@ -23,13 +23,13 @@ from neuroxai.core.errors import (
     suggestion,
 )
 from neuroxai.core.explanation import Explanation, network_hash
-from neuroxai.core.memory import is_shortage, parse_size
+from neuroxai.core.memory import parse_size
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.probe import Probe
 from neuroxai.core.target import Target
 from neuroxai.data.case import Case
 from neuroxai.data.preprocessing import Prepared, Preprocessing
-from neuroxai.memory_plan import MemoryPlan, Way, plan_memory, probe_for
+from neuroxai.memory_plan import MemoryPlan, Way, plan_memory, probe_for, take_a_way
 from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
@@ -39,6 +39,7 @@ from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
 from neuroxai.question import Within, as_target, restricted
 
+_Run = tuple[dict[str, Explanation], dict[str, str], Tensor, float]
 OnMethod = Callable[[Method], None]
 OnGradient = Callable[[int], None]
 
@@ -185,27 +186,15 @@ def explain(
     air = prepared.air if prepared is not None else None
     blamed = network_faults(model, x) if isinstance(model, Model) else nullcontext()
     windows = model.windows if isinstance(model, Model) else None
+
+    def attempt(way: Way) -> _Run:
+        probe = probe_for(way, network, question, outputs, air, windows)
+        probe.passes.on_gradient = watcher.on_gradient
+        return _run(made, probe, x, seed, watcher)
+
     with blamed:
         plan = _plan(model, network, x, outputs, memory)
-        ways = list(plan.ways)
-        while True:
-            way = ways.pop(0)
-            probe = probe_for(way, network, question, outputs, air, windows)
-            probe.passes.on_gradient = watcher.on_gradient
-            try:
-                run = _run(made, probe, x, seed, watcher)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_shortage(error):
-                    raise
-                if not ways and not plan.measured:
-                    plan = plan_memory(network, x, outputs)
-                    ways = list(plan.ways[1:])
-                if not ways:
-                    raise ModelError(
-                        f"memory ran out on an input of {tuple(x.shape)}, at the last with "
-                        f"{way.said()}: free memory, or give a smaller image"
-                    ) from error
+        run, way, plan = take_a_way(plan, lambda: plan_memory(network, x, outputs), attempt)
     explanations, refused, output, shared_seconds = run
     if not explanations:
         raise MethodError("; ".join(refused.values()))
@@ -233,11 +222,8 @@ def explain(
     )
 
 
-def _run(
-    methods: Iterable[Method], probe: Probe, x: Tensor, seed: int, watcher: Watcher
-) -> tuple[dict[str, Explanation], dict[str, str], Tensor, float]:
+def _run(methods: Sequence[Method], probe: Probe, x: Tensor, seed: int, watcher: Watcher) -> _Run:
     """Return every method's explanation or refusal, the output, and the shared passes' time."""
-    methods = list(methods)
     explanations: dict[str, Explanation] = {}
     refused: dict[str, str] = {}
     asks = reduce(or_, (method.asks for method in methods), Asks())

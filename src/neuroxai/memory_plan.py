@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from neuroxai.core.checkpointing import checkpointed
+from neuroxai.core.errors import ModelError
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.footprint import Footprint, footprint
-from neuroxai.core.memory import available, said_size
+from neuroxai.core.memory import available, is_shortage, said_size
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.probe import Probe
 from neuroxai.core.sliding_window import SlidingWindow
@@ -23,6 +24,8 @@ from neuroxai.core.target import Target
 from neuroxai.core.untouched import untouched
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.core.windows import Windows
+
+T = TypeVar("T")
 
 SHARE = 0.8
 """Of what the machine has left, how much is taken if nobody says."""
@@ -202,6 +205,43 @@ def _gaussian(size: list[int]) -> Tensor:
         along = torch.exp(-0.5 * (places / (_SPREAD * length)) ** 2)
         weights = weights[..., None] * along
     return weights.clamp(min=1e-3)
+
+
+def take_a_way(
+    plan: MemoryPlan, more: Callable[[], MemoryPlan], attempt: Callable[[Way], T]
+) -> tuple[T, Way, MemoryPlan]:
+    """Return what the first way gives that memory does not run out on, the way, and its plan.
+
+    Parameters
+    ----------
+    plan
+        The ways, in their order.
+    more
+        Makes a plan with more of them, for one in which nothing was measured.
+    attempt
+        Goes a way.
+
+    Raises
+    ------
+    ModelError
+        If memory runs out on the last.
+    """
+    ways = list(plan.ways)
+    while True:
+        way = ways.pop(0)
+        try:
+            return attempt(way), way, plan
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+            if not ways and not plan.measured:
+                plan = more()
+                ways = list(plan.ways[1:])
+            if not ways:
+                raise ModelError(
+                    f"memory ran out, at the last with {way.said()}: free memory, or give a "
+                    "smaller image"
+                ) from error
 
 
 def probe_for(
