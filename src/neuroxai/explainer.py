@@ -144,9 +144,10 @@ def explain(
     device
         ``auto``, ``cpu``, ``cuda``; a bare module stays where it is.
     memory
-        Bytes that may be taken, or a size such as ``4GB``; by default 80 % of what the device has
-        left. Where the whole image does not fit, blocks of the network are run twice; where that
-        does not fit either, a segmenter looks through windows, and a warning says so.
+        Bytes that a pass may take beside the process itself, or a size such as ``4GB``; by
+        default 80 % of what the device has left. Where the whole image does not fit, blocks of the
+        network are run twice; where that does not fit either, a segmenter looks through windows,
+        and a warning says so.
 
     Raises
     ------

@@ -76,7 +76,8 @@ Memory = Annotated[
     str | None,
     typer.Option(
         "--memory", metavar="SIZE",
-        help="What may be taken of memory, e.g. 4GB; default: 80 % of what is left.",
+        help="What a pass through the network may take beside the process itself, e.g. 4GB; "
+        "default: 80 % of what is left.",
     ),
 ]  # fmt: skip
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that draws random numbers.")]
