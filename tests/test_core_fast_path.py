@@ -22,6 +22,8 @@ from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.inspection.information_flow import information_flow
 from neuroxai.methods import METHODS
 
+pytestmark = pytest.mark.skipif(not fast_path._pays(), reason="left to stock torch here")
+
 Call = Callable[[Tensor], Tensor]
 SHAPE = (2, 6, 5, 7, 9)
 

@@ -10,6 +10,7 @@ after.
 from __future__ import annotations
 
 import os
+import platform
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -245,8 +246,9 @@ def _frozen(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
 
 @cache
 def _pays() -> bool:
-    """Whether this machine's torch has what the twins are made of."""
-    return bool(torch.backends.mkldnn.is_available())
+    """Whether the twins were measured on such a machine; others are left to stock torch."""
+    measured = platform.machine().lower() in ("x86_64", "amd64")
+    return measured and bool(torch.backends.mkldnn.is_available())
 
 
 __all__ = ["SWITCH", "FastPath", "is_fast", "run_fast", "stock_torch", "weights_kept"]
