@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -129,37 +126,6 @@ def test_out_of_memory_steps_down_and_says_so() -> None:
 def test_out_of_memory_to_the_end_is_an_error() -> None:
     with pytest.raises(ModelError, match="memory ran out, at the last with"):
         explain(Hungry(1), torch.rand(1, 1, 64, 64, 48), "vanilla_gradient", 1, memory="64GB")
-
-
-_LIMITED = """
-import resource, torch
-import neuroxai as nx
-from neuroxai.models.deepseg import DeepSeg
-torch.set_num_threads(1)
-torch.manual_seed(0)
-network, x = DeepSeg(4, 3), torch.rand(1, 4, 96, 128, 96)
-nx.explain(network, x[..., :32, :32, :32], "vanilla_gradient", 1)
-taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (taken + 250 * 2**20,) * 2)
-maps = nx.explain(network, x, "vanilla_gradient", 1, memory="64GB")
-print(maps.memory["way"], maps["vanilla_gradient"].values.isfinite().all().item(), maps.warnings)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="address space is limited on Linux"
-)
-def test_a_process_that_gets_no_more_memory_finishes() -> None:
-    """250 MiB beside what it holds: the whole image does not go, what is left does."""
-    assert resource.RLIMIT_AS
-    done = subprocess.run(
-        [sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    way, finite = done.stdout.split()[:2]
-    assert way in ("windows", "checkpointed")
-    assert finite == "True"
 
 
 def test_the_command_says_what_was_expected_and_what_was_taken(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -229,6 +230,7 @@ def take_a_way(
     ways = list(plan.ways)
     while True:
         way = ways.pop(0)
+        gc.collect()  # what the way before has left in circles
         try:
             return attempt(way), way, plan
         except (RuntimeError, MemoryError) as error:
