@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -35,6 +36,8 @@ GENEROUS = 8_000
 """Bytes per voxel that no network known here takes; with so many to spare nothing is predicted."""
 
 LEAST_WINDOW = 32
+"""The smallest edge of a window, and what every edge is a multiple of."""
+
 _OVERLAP = 0.5
 _SPREAD = 0.125
 
@@ -118,7 +121,6 @@ def plan_memory(
     budget: int | None = None,
     *,
     always: bool = True,
-    divisor: int = LEAST_WINDOW,
 ) -> MemoryPlan:
     """Return the ways that ``x`` can go through a network in ``budget`` bytes.
 
@@ -134,8 +136,6 @@ def plan_memory(
         Bytes; by default 80 % of what the device has left.
     always
         Predict even where there is memory in plenty.
-    divisor
-        What the lengths of windows are multiples of.
     """
     if budget is None:
         left = available(x.device)
@@ -150,7 +150,7 @@ def plan_memory(
     if lean is None or whole is None or lean.per_voxel < whole.per_voxel:
         ways.append(Way("checkpointed", _bytes(lean, x)))
     if found.segments and whole is not None:
-        ways += _in_windows(whole, x, found.channels, divisor)
+        ways += _in_windows(whole, x, found.channels)
     if budget is None:
         return MemoryPlan(budget, tuple(ways))
     fits = [way.needs is None or way.needs <= budget for way in ways]
@@ -175,25 +175,21 @@ class _Measured:
 
     def _pass(self, x: Tensor, twice: bool) -> None:
         leaf = x.detach().clone().requires_grad_()
-        if twice:
-            with checkpointed(self._network):
-                output = self._outputs.select(self._network(leaf))
-                torch.autograd.grad(output.sum(), leaf)
-        else:
+        with checkpointed(self._network) if twice else nullcontext():
             output = self._outputs.select(self._network(leaf))
             torch.autograd.grad(output.sum(), leaf)
         self.segments = spatial_shape(output) == spatial_shape(x)
         self.channels = output.shape[1]
 
 
-def _in_windows(whole: Footprint, x: Tensor, channels: int, divisor: int) -> Iterator[Way]:
+def _in_windows(whole: Footprint, x: Tensor, channels: int) -> Iterator[Way]:
     """Give ever smaller windows: the longest edge is halved until all are small."""
     size = list(spatial_shape(x))
     # Scan, gradient, answer, its gradient, and the windows' weights stay beside one window.
     volumes = 4 * x.shape[0] * prod(size) * (3 * x.shape[1] + 3 * channels + 2)
-    while max(size) > max(divisor, LEAST_WINDOW):
+    while max(size) > LEAST_WINDOW:
         longest = size.index(max(size))
-        size[longest] = max(-(-size[longest] // 2 // divisor) * divisor, divisor)
+        size[longest] = max(-(-size[longest] // 2 // LEAST_WINDOW), 1) * LEAST_WINDOW
         needs = int(whole.per_voxel * x.shape[0] * prod(size)) + volumes
         yield Way("windows", needs, Windows(tuple(size), _gaussian(size), _OVERLAP))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.errors import MethodError
-from neuroxai.core.fast_path import weights_kept
+from neuroxai.core.fast_path import run_fast, weights_kept
 from neuroxai.core.layers import Layer, check_names, layer_grid
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.spatial import spatial_shape
@@ -176,6 +176,12 @@ class Probe(ABC):
     def batch(self, x: Tensor) -> int:
         """Return how many copies of ``x`` go through the network at once."""
         return max(1, VOXELS_AT_ONCE // (x.shape[0] * prod(spatial_shape(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output that counts of one forward pass, which is counted."""
+        self.passes.forward += 1
+        # A copy, because a network may work in place on what it is given.
+        return run_fast(self.network, x, lambda x: self.outputs.select(self.network(x.clone())))
 
     def _known(self) -> Answers:
         """Return the answers at the explained point; the first question costs the shared pass."""

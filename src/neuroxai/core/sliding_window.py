@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import ModelError, NeuroXAIError
-from neuroxai.core.fast_path import run_fast
 from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, layer_grid
 from neuroxai.core.one_pass import one_pass
 from neuroxai.core.outputs import Outputs
@@ -70,7 +69,7 @@ class SlidingWindow(Probe):
     def run(self, x: Tensor) -> Tensor:
         """Return the blended output, without a graph."""
         with torch.no_grad():
-            return self._laid(x).blend(x, self._answer)
+            return self._laid(x).blend(x, self.forward)
 
     def visit(self, x: Tensor, asks: Asks) -> Answers:
         """Answer everything asked about ``x`` in as few sweeps over its windows as it takes."""
@@ -114,12 +113,6 @@ class SlidingWindow(Probe):
     def _laid(self, x: Tensor) -> Laid:
         return self.windows.over(spatial_shape(x))
 
-    def _answer(self, window: Tensor) -> Tensor:
-        self.passes.forward += 1
-        return run_fast(
-            self.network, window, lambda x: self.outputs.select(self.network(x.clone()))
-        )
-
     def _bind_ahead(self, x: Tensor) -> None:
         """Bind a target that needs no output, so that a linear one needs no sweep for it."""
         names = self.outputs.names
@@ -151,7 +144,7 @@ class SlidingWindow(Probe):
     def _auto(self, window: Tensor) -> str:
         found: list[Layer] = []
         with torch.no_grad(), LayerHooks(self.network, [], lambda layer, _: found.append(layer)):
-            check_answer(self._answer(window), self.windows.size)
+            check_answer(self.forward(window), self.windows.size)
         return auto_layer(self.network, found, classifier=False).name
 
     def _map(
@@ -185,7 +178,7 @@ class SlidingWindow(Probe):
 
         names = sorted({name.partition("#")[0] for name in weights})
         with LayerHooks(self.network, names, look):
-            self._answer(window)
+            self.forward(window)
         low = torch.stack(maps).sum(dim=0).unsqueeze(1)
         size = spatial_shape(window)
         return laid_on(low, layer_grid(self.network, size), size)
