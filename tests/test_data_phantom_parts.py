@@ -162,10 +162,10 @@ def test_mottling_alone_never_looks_like_enhancement() -> None:
     """A core mottled on T1ce is mottled alike on T1; other contrasts have mottling of their own."""
     shape, _, axes = make_grid(3.0)
     half, none = np.full(shape, 0.5, np.float32), np.zeros(shape, np.float32)
-    tumor = Tumor(half, half, none, none)
+    tumor = Tumor(half, half, none, none, none)
     box = (slice(None), slice(None), slice(None))
     tissues = Tissues(none, none, none, none, none)
-    scene = Scene(tissues, half > 0, none, none, none, tumor, box)
+    scene = Scene(tissues, half > 0, none, none, none, {}, tumor, box)
     most = []
     for seed in range(8):
         images = {name: np.ones(shape, np.float32) for name in MODALITIES}

@@ -12,7 +12,15 @@ from neuroxai.training.augment import vary_intensity
 from neuroxai.training.config import Augmentation
 
 OFF = Augmentation(
-    tone=0, gamma=(1, 1), contrast=(1, 1), brightness=0, bias=0, noise=0, blur=0, thick_slices=0
+    tone=0,
+    gamma=(1, 1),
+    contrast=(1, 1),
+    brightness=0,
+    bias=0,
+    noise=0,
+    blur=0,
+    thick_slices=0,
+    ceiling=(1, 1),
 )
 
 
@@ -51,6 +59,17 @@ def test_tone_curves_keep_the_order_of_gray_values() -> None:
     for seed in range(50):
         y = vary_intensity(x, np.random.default_rng(seed), settings)
         assert bool((y.diff(dim=2) > -1e-6).all())
+
+
+def test_dimming_scales_half_of_the_images_and_keeps_their_darkest() -> None:
+    x = _batch(40, 3, 6, 5)
+    y = vary_intensity(x, np.random.default_rng(3), dataclasses.replace(OFF, ceiling=(0.5, 0.5)))
+    low = torch.where(x > 0, x, torch.inf).amin((2, 3), keepdim=True)
+    dimmed = torch.where(x > 0, low + 0.5 * (x - low), 0)
+    same = torch.isclose(y, x, atol=1e-6).all(-1).all(-1)
+    half = torch.isclose(y, dimmed, atol=1e-6).all(-1).all(-1)
+    assert bool((same ^ half).all())
+    assert 40 < int(half.sum()) < 80
 
 
 def test_blur_equals_a_direct_sum() -> None:

@@ -67,7 +67,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def make(job: Any) -> Case:
         jobs.append(job)
-        return study(job.seed)
+        return study(job.made["seed"])
 
     monkeypatch.setattr(room, "_case", make)
     return jobs
@@ -90,8 +90,12 @@ def test_phantoms_take_turns_in_spacing_and_tests_have_them_all(
     tmp_path: Path, made: list[Any]
 ) -> None:
     train, test = gather(config(tmp_path))
-    assert [(job.seed, job.spacing) for job in made[:3]] == [(0, 1.0), (1, 2.0), (2, 1.0)]
-    assert [(job.seed, job.spacing) for job in made[3:]] == [
+    assert [(job.made["seed"], job.made["spacing"]) for job in made[:3]] == [
+        (0, 1.0),
+        (1, 2.0),
+        (2, 1.0),
+    ]
+    assert [(job.made["seed"], job.made["spacing"]) for job in made[3:]] == [
         (7, 1.0),
         (8, 1.0),
         (7, 2.0),
@@ -105,7 +109,7 @@ def test_a_spacing_named_twice_is_trained_on_more_often_and_tested_once(
 ) -> None:
     source = {"phantom": {"train": [0, 6], "test": [7, 9], "spacings": [1.0, 2.0, 2.0]}}
     train, test = gather(config(tmp_path, data=source))
-    assert [job.spacing for job in made[:6]] == [1.0, 2.0, 2.0] * 2
+    assert [job.made["spacing"] for job in made[:6]] == [1.0, 2.0, 2.0] * 2
     assert [case.group for case in test] == ["seed-7", "seed-8"] * 2
     assert len(train) == 6
 
@@ -119,7 +123,7 @@ def test_the_second_start_makes_nothing_and_a_change_remakes(
     made.clear()
     gather(config(tmp_path))
     gather(config(tmp_path, preprocessing={"size": [16, 24, 16], "divisor": 4}))
-    assert [job.seed for job in made] == [0, 1, 2, 7, 8, 7, 8], "of the second recipe alone"
+    assert [job.made["seed"] for job in made] == [0, 1, 2, 7, 8, 7, 8], "of the second recipe alone"
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, made: list[Any]) -> None:
@@ -160,7 +164,9 @@ def test_cases_without_grade_or_tumor_are_left_out_of_grading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd: dict[int, dict[str, Any]] = {0: {"grade": None}, 1: {"truth": np.zeros(SHAPE, np.uint8)}}
-    monkeypatch.setattr(room, "_case", lambda job: study(job.seed, **odd.get(job.seed, {})))
+    monkeypatch.setattr(
+        room, "_case", lambda job: study(job.made["seed"], **odd.get(job.made["seed"], {}))
+    )
     settings = config(
         tmp_path,
         task="classification",
@@ -174,7 +180,7 @@ def test_cases_without_grade_or_tumor_are_left_out_of_grading(
 
 
 def test_a_case_without_truth_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_case", lambda job: study(job.seed, truth=None))
+    monkeypatch.setattr(room, "_case", lambda job: study(job.made["seed"], truth=None))
     with pytest.raises(CaseError, match="BraTS2021_00000: has no truth"):
         gather(config(tmp_path))
 

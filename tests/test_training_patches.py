@@ -26,6 +26,7 @@ PLAIN = {
     "noise": 0,
     "blur": 0,
     "thick_slices": 0,
+    "ceiling": (1, 1),
 }
 
 

@@ -55,7 +55,7 @@ def _study(seed: int) -> Case:
 
 @pytest.fixture(autouse=True)
 def _studies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_case", lambda job: _study(job.seed))
+    monkeypatch.setattr(room, "_case", lambda job: _study(job.made["seed"]))
 
 
 def _config(tmp_path: Path, **changes: Any) -> Config:
@@ -145,6 +145,7 @@ def _grading(tmp_path: Path, **changes: Any) -> Config:
             "noise": 0,
             "blur": 0,
             "thick_slices": 0,
+            "ceiling": [1, 1],
         },
     }
     source = {"phantom": {"train": [0, 12], "test": [50, 60], "spacings": [1.0]}}

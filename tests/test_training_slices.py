@@ -27,6 +27,7 @@ STILL = Augmentation(
     noise=0,
     blur=0,
     thick_slices=0,
+    ceiling=(1, 1),
 )
 CONFIG = Config(
     name="n",

@@ -17,6 +17,9 @@ def phantom(
     variant: Annotated[
         str | None, typer.Option("--variant", help="A planted cause of the grade.")
     ] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Draw far beyond the typical case, to train on.")
+    ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
 ) -> None:
     """Make synthetic tumor cases whose truth is known; each is a function of its seed."""
@@ -32,6 +35,7 @@ def phantom(
             spacing=spacing,
             layout=layout,
             variant=variant,
+            wide=wide,
             workers=workers,
             progress=lambda done, total: report("Growing tumors", done, total),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,14 +12,16 @@ from torch.nn import functional
 
 from neuroxai.training.config import Augmentation
 
+Array = NDArray[np.float64]
+
 
 def vary_intensity(x: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor:
     """Return ``x (B, C, *S)`` with gray values varied per sample and modality.
 
     Steps, each with probability one half: a monotone tone curve, gamma, contrast and brightness, a
-    smooth multiplicative field, blur, coarse slices, noise. They act on values scaled to 0…1 over
-    the voxels that are not air (air is zero in every channel). Air stays exactly zero, and a
-    constant channel as it is. All numbers come from ``rng``, so the result is a function of it.
+    smooth multiplicative field, blur, coarse slices, dimming, noise. They act on values scaled to
+    0…1 over the voxels that are not air (air is zero in every channel). Air stays exactly zero, and
+    a constant channel as it is. All numbers come from ``rng``: the result is a function of it.
 
     Examples
     --------
@@ -36,73 +40,69 @@ def vary_intensity(x: Tensor, rng: np.random.Generator, settings: Augmentation) 
     low, span = torch.where(usable, low, 0), torch.where(usable, span, 1)
 
     noise_seed = int(rng.integers(2**62))
-    y = ((x - low) / span).clamp(0, 1)
-    y = _tone(y, rng, settings)
-    y = _field(y, rng, settings.bias)
-    y = torch.where(tissue, y, 0)
-    y = _blur(y, rng, settings.blur)
-    y = _coarsen(y, rng, settings.thick_slices)
-    y = _noise(y, rng, settings.noise, noise_seed)
-    return torch.where(tissue & usable, y * span + low, x)
+    y = x.sub(low).div_(span).clamp_(0, 1)
+    _tone(y, rng, settings)
+    _field(y, rng, settings.bias)
+    y.masked_fill_(~tissue, 0)
+    _blur(y, rng, settings.blur)
+    _coarsen(y, rng, settings.thick_slices)
+    _dim(y, rng, settings.ceiling)
+    _noise(y, rng, settings.noise, noise_seed)
+    return torch.where(tissue & usable, y.mul_(span).add_(low), x)
 
 
-def _each(values: NDArray[np.float64], like: Tensor) -> Tensor:
-    """Lay numbers per sample and channel ``(B, C)`` out so that they spread over ``like``."""
-    table = torch.as_tensor(values, dtype=like.dtype, device=like.device)
-    return table.reshape(*table.shape, *([1] * (like.ndim - 2)))
+# Each step acts in place on one image after the other, and only on those that were drawn for it:
+# on a CPU this takes half the time of the same on the whole batch with neutral elements.
 
 
-def _maybe(
-    values: NDArray[np.float64], neutral: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Keep half of ``values`` and put the neutral element in place of the others."""
-    kept: NDArray[np.float64] = np.where(rng.random(values.shape) < 0.5, values, neutral)
-    return kept
+def _drawn(y: Tensor, rng: np.random.Generator, values: Array) -> Iterator[tuple[Tensor, Array]]:
+    """Yield half of the images ``(*S)``, and the row of ``values`` ``(B, C, …)`` of each."""
+    for sample, channel in np.argwhere(rng.random(y.shape[:2]) < 0.5):
+        yield y[sample, channel], values[sample, channel]
 
 
-def _tone(y: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor:
+def _tone(y: Tensor, rng: np.random.Generator, settings: Augmentation) -> None:
     """Apply a monotone curve, gamma, contrast and brightness."""
     pairs = (y.shape[0], y.shape[1])
     # The sines keep 0 and 1 in place; slopes of at most twice the strength keep the order.
     for k in (1, 2):
-        amplitude = _maybe(rng.uniform(-1, 1, pairs), 0.0, rng) * settings.tone / k
-        y = y + _each(amplitude, y) * torch.sin(k * torch.pi * y) / torch.pi
+        strength = rng.uniform(-1, 1, pairs) * settings.tone / (k * np.pi)
+        for image, amplitude in _drawn(y, rng, strength):
+            image.add_(torch.sin(k * torch.pi * image), alpha=float(amplitude))
+    y.clamp_(min=0)
     least, most = settings.gamma
-    gamma = np.exp(rng.uniform(np.log(least), np.log(most), pairs))
-    y = y.clamp(min=0) ** _each(_maybe(gamma, 1.0, rng), y)
-    contrast = _each(_maybe(rng.uniform(*settings.contrast, pairs), 1.0, rng), y)
-    shift = rng.uniform(-settings.brightness, settings.brightness, pairs)
-    return (y - 0.5) * contrast + 0.5 + _each(_maybe(shift, 0.0, rng), y)
+    for image, gamma in _drawn(y, rng, np.exp(rng.uniform(np.log(least), np.log(most), pairs))):
+        image.pow_(float(gamma))
+    for image, contrast in _drawn(y, rng, rng.uniform(*settings.contrast, pairs)):
+        image.sub_(0.5).mul_(float(contrast)).add_(0.5)
+    shifts = rng.uniform(-settings.brightness, settings.brightness, pairs)
+    for image, shift in _drawn(y, rng, shifts):
+        image.add_(float(shift))
 
 
-def _field(y: Tensor, rng: np.random.Generator, amplitude: float) -> Tensor:
+def _field(y: Tensor, rng: np.random.Generator, amplitude: float) -> None:
     """Multiply by a smooth field, as a receive coil does."""
-    if amplitude == 0:
-        return y
     coarse = rng.uniform(-amplitude, amplitude, (*y.shape[:2], *([3] * (y.ndim - 2))))
-    coarse *= rng.random((*y.shape[:2], *([1] * (y.ndim - 2)))) < 0.5
-    field = torch.as_tensor(coarse, dtype=y.dtype, device=y.device)
-    mode = "trilinear" if y.ndim == 5 else "bilinear"
-    smooth = functional.interpolate(field, size=y.shape[2:], mode=mode, align_corners=True)
-    return y * smooth.exp()
+    if amplitude == 0:
+        return
+    for image, corners in _drawn(y, rng, coarse):
+        field = torch.as_tensor(corners, dtype=y.dtype, device=y.device)
+        image.mul_(_stretched(field, image.shape, align_corners=True).exp_())
 
 
-def _blur(y: Tensor, rng: np.random.Generator, widest: float) -> Tensor:
-    """Blur half of the samples and channels with a Gaussian of three to five taps per axis."""
+def _blur(y: Tensor, rng: np.random.Generator, widest: float) -> None:
+    """Blur with a Gaussian of three to five taps per axis; edges are continued."""
+    widths = rng.uniform(0.2, 1, y.shape[:2]) * widest
     if widest == 0:
-        return y
-    pairs = (y.shape[0], y.shape[1])
-    width = _maybe(rng.uniform(0.2, 1, pairs) * widest, 1e-3, rng)
-    taps = np.exp(-0.5 * (np.arange(-2, 3) / width[..., None]) ** 2)
-    taps /= taps.sum(-1, keepdims=True)
-    kernel = torch.as_tensor(taps, dtype=y.dtype, device=y.device)
-    for axis in range(2, y.ndim):
-        padded = _pad_edge(y, axis, 2)
-        spread = kernel.reshape(*pairs, *([1] * (y.ndim - 2)), 5)
-        y = torch.zeros_like(y)
-        for tap in range(5):
-            y += padded.narrow(axis, tap, y.shape[axis]) * spread[..., tap]
-    return y
+        return
+    for image, width in _drawn(y, rng, widths):
+        taps = np.exp(-0.5 * (np.arange(-2, 3) / width) ** 2)
+        taps /= taps.sum()
+        for axis in range(image.ndim):
+            padded = _pad_edge(image, axis, 2)
+            image.zero_()
+            for tap, weight in enumerate(taps):
+                image.add_(padded.narrow(axis, tap, image.shape[axis]), alpha=float(weight))
 
 
 def _pad_edge(y: Tensor, axis: int, by: int) -> Tensor:
@@ -112,31 +112,40 @@ def _pad_edge(y: Tensor, axis: int, by: int) -> Tensor:
     return torch.cat([first] * by + [y] + [last] * by, dim=axis)
 
 
-def _coarsen(y: Tensor, rng: np.random.Generator, probability: float) -> Tensor:
+def _coarsen(y: Tensor, rng: np.random.Generator, probability: float) -> None:
     """Coarsen one axis of some samples, as thick slices do."""
-    out = y
     for sample in range(y.shape[0]):
         axis = int(rng.integers(2, y.ndim))
         factor = int(rng.integers(2, 4))
         if rng.random() >= probability or y.shape[axis] < 2 * factor:
             continue
-        if out is y:
-            out = y.clone()
         size = list(y.shape[2:])
         size[axis - 2] = -(-size[axis - 2] // factor)
-        mode = "trilinear" if y.ndim == 5 else "bilinear"
-        few = functional.interpolate(y[sample : sample + 1], size=size, mode="area")
-        out[sample : sample + 1] = functional.interpolate(
-            few, size=y.shape[2:], mode=mode, align_corners=False
-        )
-    return out
+        for image in y[sample]:
+            few = functional.interpolate(image[None, None], size=size, mode="area")
+            image.copy_(_stretched(few[0, 0], image.shape, align_corners=False))
 
 
-def _noise(y: Tensor, rng: np.random.Generator, strongest: float, seed: int) -> Tensor:
-    """Add white noise to half of the samples and channels."""
+def _stretched(image: Tensor, size: torch.Size, *, align_corners: bool) -> Tensor:
+    """Return ``image`` interpolated linearly to ``size``."""
+    mode = "trilinear" if image.ndim == 3 else "bilinear"
+    return functional.interpolate(
+        image[None, None], size=size, mode=mode, align_corners=align_corners
+    )[0, 0]
+
+
+def _dim(y: Tensor, rng: np.random.Generator, ceiling: tuple[float, float]) -> None:
+    """Scale down, as if a few voxels elsewhere were brighter than all that is seen here."""
+    for image, share in _drawn(y, rng, rng.uniform(*ceiling, y.shape[:2])):
+        image.mul_(float(share))
+
+
+def _noise(y: Tensor, rng: np.random.Generator, strongest: float, seed: int) -> None:
+    """Add white noise."""
+    levels = rng.uniform(0, strongest, y.shape[:2])
     if strongest == 0:
-        return y
-    level = _maybe(rng.uniform(0, strongest, (y.shape[0], y.shape[1])), 0.0, rng)
+        return
     generator = torch.Generator(device=y.device).manual_seed(seed)
-    white = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
-    return y + _each(level, y) * white
+    for image, level in _drawn(y, rng, levels):
+        white = torch.randn(image.shape, generator=generator, device=y.device, dtype=y.dtype)
+        image.add_(white, alpha=float(level))

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -49,6 +49,8 @@ class Prepared:
         Voxels of each of ``CLASSES`` on the patient's own grid, so that what a crop lost counts.
     spacing
         Millimeters.
+    wide
+        Whether it is a phantom far from the typical case.
     grade
         For slices, the grade's index in the configuration's classes.
     """
@@ -61,6 +63,7 @@ class Prepared:
     shape: tuple[int, ...]
     counts: tuple[int, ...]
     spacing: float
+    wide: bool = False
     grade: int = -1
 
     def whole(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -82,9 +85,8 @@ class _Job:
     key: str
     group: str
     path: str
-    seed: int
-    spacing: float
-    variant: str | None
+    made: Mapping[str, Any]
+    """How a phantom is made; empty for a case on disk."""
     task: str
     preprocessing: str
     classes: tuple[str, ...]
@@ -151,15 +153,27 @@ def _phantom_jobs(config: Config, source: PhantomSource) -> tuple[list[_Job], li
     version = _code_version("phantom/*.py", "preprocessing.py", "placement.py")
     spacings = source.spacings
 
-    def job(seed: int, spacing: float) -> _Job:
-        identity = f"{version} seed {seed} spacing {spacing} variant {source.variant}"
-        return _job(
-            config, identity, f"seed-{seed}", seed=seed, spacing=spacing, variant=source.variant
-        )
+    def job(seed: int, spacing: float, wide: bool) -> _Job:
+        made = {"seed": seed, "spacing": spacing, "variant": source.variant, "wide": wide}
+        return _job(config, f"{version} {made}", f"seed-{seed}", made=made)
 
-    train = [job(seed, spacings[seed % len(spacings)]) for seed in range(*source.train)]
-    test = [job(seed, size) for size in dict.fromkeys(spacings) for seed in range(*source.test)]
+    train = [
+        job(seed, spacings[seed % len(spacings)], _is_wide(seed, source.wide))
+        for seed in range(*source.train)
+    ]
+    test = [
+        job(seed, size, wide)
+        for wide in ((False, True) if source.wide else (False,))
+        for size in dict.fromkeys(spacings)
+        for seed in range(*source.test)
+    ]
     return train, test
+
+
+def _is_wide(seed: int, share: float) -> bool:
+    """Spread the wide phantoms evenly over the seeds, whatever else goes by turns."""
+    golden = 0.6180339887498949
+    return (seed * golden) % 1 < share
 
 
 def _cohort_jobs(config: Config, source: CohortSource) -> tuple[list[_Job], list[_Job]]:
@@ -190,18 +204,14 @@ def _job(
     group: str,
     *,
     path: str = "",
-    seed: int = 0,
-    spacing: float = 0.0,
-    variant: str | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> _Job:
     preprocessing = json.dumps(dict(config.preprocessing), sort_keys=True)
     slices = config.slices_per_case if config.task == "classification" else 0
     classes = config.classes if slices else ()
-    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 4])
+    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 5])
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return _Job(
-        key, group, path, seed, spacing, variant, config.task, preprocessing, classes, slices
-    )
+    return _Job(key, group, path, dict(made or {}), config.task, preprocessing, classes, slices)
 
 
 def _code_version(*patterns: str) -> str:
@@ -273,6 +283,7 @@ def _prepare(job: _Job, folder: Path) -> None:
         raise CaseError(f"{case.name}: has no truth, training needs one")
     counts = np.bincount(case.truth.ravel(), minlength=len(CLASSES)).tolist()
     meta = {"name": case.name, "counts": counts, "spacing": max(case.spacing)}
+    meta["wide"] = bool(job.made.get("wide"))
     if job.slices:
         images, truth = _slices(job, case, preprocessing)
         grade = job.classes.index(case.grade) if case.grade in job.classes else -1
@@ -294,7 +305,7 @@ def _case(job: _Job) -> Case:
         return read_case(job.path, modalities=tuple(dict.fromkeys(wanted)))
     from neuroxai.data.phantom import make_phantom
 
-    return make_phantom(job.seed, spacing=job.spacing, variant=job.variant).case
+    return make_phantom(**job.made).case
 
 
 def _volume(
@@ -386,6 +397,7 @@ def _load(folder: Path, jobs: Sequence[_Job]) -> list[Prepared]:
                 shape=tuple(meta["shape"]),
                 counts=tuple(meta["counts"]),
                 spacing=float(meta["spacing"]),
+                wide=bool(meta["wide"]),
                 grade=int(meta["grade"]),
             )
         )

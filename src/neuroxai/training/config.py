@@ -29,6 +29,9 @@ class PhantomSource:
     """Millimeters. Training seeds take them in turn, so one that is named more often is used more
     often; each test seed is made at all of them, once."""
     variant: str | None = None
+    wide: float = 0.0
+    """Share of the training seeds that are made wide, far from the typical case; held-out seeds
+    are then made both ways."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class Augmentation:
     """Width of a Gaussian in voxels, at most."""
     thick_slices: float = 0.15
     """Probability that one axis is coarsened to half or a third of its resolution."""
+    ceiling: tuple[float, float] = (0.4, 1.0)
+    """Share of its range that a modality is scaled down to. A network's input is scaled by its
+    brightest voxel, so one bright vessel, or a scrap of scalp, darkens all the rest."""
 
 
 @dataclass(frozen=True)
@@ -329,3 +335,7 @@ def _check(config: Config, source: str) -> None:
             raise TrainingError(f"{source}: data.phantom has no seeds or no spacings")
         if max(first, start) < min(last, end):
             raise TrainingError(f"{source}: data.phantom trains on seeds that it tests on")
+        if not 0 <= config.data.phantom.wide <= 1:
+            raise TrainingError(
+                f"{source}: data.phantom.wide is {config.data.phantom.wide!r}, expected 0 to 1"
+            )

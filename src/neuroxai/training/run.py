@@ -243,6 +243,7 @@ def _describe_data(
             "held_out_seeds": list(source.test),
             "spacings_mm": list(source.spacings),
             "variant": source.variant,
+            "wide": source.wide,
             **counts,
         }
     folder = config.data.cohort.folder if config.data.cohort else ""
@@ -283,15 +284,26 @@ def _measure(
     for row in evaluate_prepared(model, cases, device=device):
         rows.append(row)
         report("Evaluating", len(rows), len(cases))
-    scores = DiceScores(tuple(rows))
-    table = [[name, mm, *(f"{value:.4f}" for value in dice.values())] for name, mm, dice in rows]
-    _write_table(out, ["case", "spacing_mm", *config.regions], table)
+    kinds = ["wide" if case.wide else "" for case in cases]
+    table = [
+        [name, kind, mm, *(f"{value:.4f}" for value in dice.values())]
+        for kind, (name, mm, dice) in zip(kinds, rows, strict=True)
+    ]
+    _write_table(out, ["case", "kind", "spacing_mm", *config.regions], table)
+    of_kind = {
+        kind: _dice(DiceScores(tuple(r for r, k in zip(rows, kinds, strict=True) if k == kind)))
+        for kind in dict.fromkeys(kinds)
+    }
+    metrics = of_kind.pop("", {})
+    return metrics | of_kind
+
+
+def _dice(scores: DiceScores) -> dict[str, Any]:
+    spacings = sorted({mm for _, mm, _ in scores.rows})
     return {
         "count": scores.count,
         "dice": _rounded(scores.mean()),
-        "dice_by_spacing_mm": {
-            str(mm): _rounded(scores.mean(spacing=mm)) for mm in sorted({mm for _, mm, _ in rows})
-        },
+        "dice_by_spacing_mm": {str(mm): _rounded(scores.mean(spacing=mm)) for mm in spacings},
     }
 
 

@@ -128,8 +128,11 @@ class Tissues:
     """What the template's own T1 has beyond its three tissues."""
 
 
-def draw_warp(seed: int) -> tuple[Warp, dict[str, float]]:
-    """Draw a head: turned up to 5°, scaled, perhaps mirrored, deformed, with its ventricles."""
+def draw_warp(seed: int, atrophy: float = 0.0) -> tuple[Warp, dict[str, float]]:
+    """Draw a head: turned up to 5°, scaled, perhaps mirrored, deformed, with its ventricles.
+
+    ``atrophy`` are the millimeters by which the ventricles are wider still.
+    """
     from scipy.ndimage import map_coordinates
     from scipy.spatial.transform import Rotation
 
@@ -140,6 +143,7 @@ def draw_warp(seed: int) -> tuple[Warp, dict[str, float]]:
     mirrored = bool(generator.random() < 0.5)
     wide, narrow = generator.uniform(1.5, 4.5), generator.uniform(0.4, 1.4)
     ventricles = float(generator.choice([generator.uniform(-2, 1.5), generator.uniform(0, 7)]))
+    ventricles += atrophy
 
     axes, start = lattice(WARP_PITCH)
     points = np.stack(np.meshgrid(*axes, indexing="ij"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,12 @@ class Scanner:
     """Standard deviation of each of the two channels of Rician noise."""
     scale: float
     """Scanner units per unit of signal."""
+    ghost: float = 0.0
+    """Strength of the copies that movement leaves along the front-back axis."""
+    ghosts: int = 2
+    """Number of those copies in the field of view."""
+    overshoot: float = 0.0
+    """Strength of the halo at edges that resampling leaves; below zero next to the air."""
 
 
 def draw_scanners(seed: int, *, even: bool = False) -> dict[str, Scanner]:
@@ -55,6 +62,30 @@ def draw_scanners(seed: int, *, even: bool = False) -> dict[str, Scanner]:
     return scanners
 
 
+def worsen(seed: int, scanners: Mapping[str, Scanner]) -> dict[str, Scanner]:
+    """Draw anew what makes a scan poor: stronger than is typical, and for more of the scans."""
+    generator = stream(seed, "poor scanner")
+    worse = {}
+    for modality, scanner in scanners.items():
+        chance = generator.random(5)
+        blur, slice_mm, bias, noise, offset = generator.random(5)
+        ghost, overshoot, gamma = generator.random(3)
+        ghosts = int(generator.integers(2, 5))
+        worse[modality] = replace(
+            scanner,
+            blur=0.3 + 1.1 * float(blur),
+            slice_mm=2.0 + 5.0 * float(slice_mm) if chance[0] < 0.45 else 0.0,
+            gamma=float(np.exp(np.log(1.6) * (2 * gamma - 1))),
+            bias=0.3 * float(bias),
+            noise=float(np.exp(np.log(0.003) + np.log(25) * noise)),
+            offset=0.25 * float(offset) if chance[1] < 0.3 else 0.0,
+            ghost=0.03 + 0.12 * float(ghost) if chance[2] < 0.15 else 0.0,
+            ghosts=ghosts,
+            overshoot=0.1 + 0.6 * float(overshoot) if chance[3] < 0.2 else 0.0,
+        )
+    return worse
+
+
 def soften(image: Array, scanner: Scanner, spacing: float) -> Array:
     """Blur, average over thick slices and cut off high frequencies: all that mixes voxels."""
     from scipy.ndimage import gaussian_filter, gaussian_filter1d
@@ -68,6 +99,10 @@ def soften(image: Array, scanner: Scanner, spacing: float) -> Array:
         image = gaussian_filter1d(image, thick, axis=scanner.slice_axis, truncate=2.5)
     if scanner.ringing:
         image = _ring(image, scanner.ringing)
+    if scanner.ghost:
+        step = image.shape[1] // scanner.ghosts
+        copies = sum(np.roll(image, step * n, axis=1) for n in range(1, scanner.ghosts))
+        image = image + np.float32(scanner.ghost) * copies
     result: Array = np.maximum(image, 0)
     return result
 
@@ -102,6 +137,13 @@ def acquire(
     result = np.zeros(image.shape, dtype=np.float32)
     # Whole numbers, as scanners write; the brain never reaches the background's 0.
     result[brain] = np.maximum(np.rint(signal), 1)
+    if scanner.overshoot:
+        from scipy.ndimage import gaussian_filter
+
+        # One voxel's width: it comes from the last step, the resampling to this very grid.
+        halo = np.float32(scanner.overshoot) * (result - gaussian_filter(result, 0.8, truncate=2))
+        result = np.rint(result + halo)
+        result[brain & (result == 0)] = 1
     return result
 
 

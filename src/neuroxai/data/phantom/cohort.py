@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.data.brats import numbered_name, write_case, write_name_mapping
-from neuroxai.data.case import Grade
+from neuroxai.data.case import CLASSES, Grade
 from neuroxai.data.layouts import file_name, layout_named
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
@@ -26,7 +26,17 @@ from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
 KNOWN = ".phantom"
 """The folder beside the cases with what is known about each; readers of cases skip it."""
 
-Job = tuple[int, float, str, str | None, str]
+
+@dataclass(frozen=True)
+class Job:
+    """One case to be written."""
+
+    seed: int
+    spacing: float
+    layout: str
+    variant: str | None
+    wide: bool
+    folder: str
 
 
 def write_cohort(
@@ -36,6 +46,7 @@ def write_cohort(
     spacing: float = 1.0,
     layout: str = "brats2021",
     variant: str | None = None,
+    wide: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
@@ -55,6 +66,8 @@ def write_cohort(
         A name in :data:`~neuroxai.data.brats.LAYOUTS`.
     variant
         A planted cause, one of :data:`~neuroxai.data.phantom.VARIANTS`.
+    wide
+        Far beyond the typical case, as :func:`make_phantom` draws it.
     workers
         Processes that work side by side; 1 works in this one. With more, a script must guard
         its start with ``if __name__ == "__main__"``, as processes are spawned.
@@ -86,8 +99,10 @@ def write_cohort(
         raise CaseError(f"a cohort is written by 1 or more workers, got {workers}")
     layout_named(layout)
     for seed in wanted:
-        check_request(seed, spacing, None, variant, None)
-    jobs = {seed: (int(seed), float(spacing), layout, variant, str(root)) for seed in wanted}
+        check_request(seed, spacing, None, variant, None, wide)
+    jobs = {
+        seed: Job(int(seed), float(spacing), layout, variant, wide, str(root)) for seed in wanted
+    }
     notes: dict[int, dict[str, Any]] = {}
     for seed, job in jobs.items():
         if (note := _finished(job)) is not None:
@@ -125,8 +140,8 @@ def _written(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
             yield from (future.result() for future in done)
     except BrokenProcessPool as error:
         raise OutputError(
-            f"{jobs[0][4]}: a worker was ended while writing phantoms, perhaps for lack of memory: "
-            "run again with fewer workers; finished cases are kept"
+            f"{jobs[0].folder}: a worker was ended while writing phantoms, perhaps for lack of "
+            "memory: run again with fewer workers; finished cases are kept"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -141,32 +156,35 @@ def _alone() -> None:
 
 def _write(job: Job) -> dict[str, Any]:
     """Make and write one case; the note, written last, marks it as whole."""
-    seed, spacing, layout, variant, folder = job
-    root = Path(folder)
+    root, layout = Path(job.folder), layout_named(job.layout)
     note_path = _note_path(job)
     if note_path.exists():
         # From another recipe: from here on until the end the case does not count as finished.
         _remove_old(root, note_path)
-    phantom = make_phantom(seed, spacing=spacing, variant=variant)
-    case = replace(phantom.case, name=numbered_name(layout, seed), layout=layout_named(layout))
-    place = write_case(case, root, layout, integer=True)
+    phantom = make_phantom(job.seed, spacing=job.spacing, variant=job.variant, wide=job.wide)
+    truth = phantom.case.truth
+    if truth is not None and "RC" in layout.labels:
+        truth = np.where(phantom.cavity, np.uint8(CLASSES.index("RC")), truth)
+    name = numbered_name(job.layout, job.seed)
+    case = replace(phantom.case, name=name, layout=layout, truth=truth)
+    place = write_case(case, root, job.layout, integer=True)
     known = note_path.parent
     write_nifti(known / "tissues.nii.gz", phantom.tissues, case.affine)
     note: dict[str, Any] = phantom.recipe | {
         "case": place.relative_to(root).as_posix(),
-        "layout": layout,
+        "layout": job.layout,
     }
     if phantom.cause is not None:
         write_nifti(known / "cause.nii.gz", phantom.cause.mask.astype(np.uint8), case.affine)
-        note["cause"] = {"variant": variant, "modalities": list(phantom.cause.modalities)}
+        note["cause"] = {"variant": job.variant, "modalities": list(phantom.cause.modalities)}
     with replaced_whole(note_path) as temporary:
         temporary.write_text(json.dumps(note, indent=1, sort_keys=True), encoding="utf-8")
     return note
 
 
 def _note_path(job: Job) -> Path:
-    seed, _, layout, _, folder = job
-    return Path(folder) / KNOWN / numbered_name(layout, seed) / "recipe.json"
+    name = numbered_name(job.layout, job.seed)
+    return Path(job.folder) / KNOWN / name / "recipe.json"
 
 
 def _read_note(path: Path) -> dict[str, Any] | None:
@@ -179,16 +197,17 @@ def _read_note(path: Path) -> dict[str, Any] | None:
 
 def _finished(job: Job) -> dict[str, Any] | None:
     """Return the note on a case that is there, whole and made by the same recipe."""
-    seed, spacing, layout, variant, folder = job
     note = _read_note(_note_path(job))
     asked = {
-        "recipe": RECIPE, "seed": seed, "spacing": spacing, "layout": layout, "variant": variant,
+        "recipe": RECIPE, "seed": job.seed, "spacing": job.spacing, "layout": job.layout,
+        "variant": job.variant, "wide": job.wide,
     }  # fmt: skip
     if note is None or any(note.get(key) != value for key, value in asked.items()):
         return None
-    used, name = layout_named(layout), numbered_name(layout, seed)
+    used, name = layout_named(job.layout), numbered_name(job.layout, job.seed)
     files = (file_name(name, used, what) for what in used.suffixes)
-    return note if all((Path(folder) / note["case"] / file).is_file() for file in files) else None
+    place = Path(job.folder) / note["case"]
+    return note if all((place / file).is_file() for file in files) else None
 
 
 def _remove_old(root: Path, note_path: Path) -> None:

@@ -12,6 +12,7 @@ from neuroxai.data.case import MODALITIES
 from neuroxai.data.phantom.anatomy import Tissues
 from neuroxai.data.phantom.field import Array, Axes, Field, distances, ramp, smooth_noise, stream
 from neuroxai.data.phantom.tumor import Tumor
+from neuroxai.data.phantom.variety import TYPICAL, Variety
 
 Box = tuple[slice, slice, slice]
 
@@ -43,6 +44,9 @@ A rater draws the core along what is dark on T1 (Menze et al. 2015, doi:10.1109/
 a core whose gray values are drawn apart from its edema's could not be told from it.
 """
 
+SWAPPED_GRAY = {"T1": (1.02, 1.3), "T1ce": (1.02, 1.3), "T2": (0.75, 0.98), "FLAIR": (0.7, 0.96)}
+"""Signal of gray relative to white matter where the two have changed places."""
+
 WHITE = {"T1": 0.85, "T1ce": 0.80, "T2": 0.45, "FLAIR": 0.50}
 """Signal of white matter before the scanner's own scale."""
 
@@ -57,25 +61,62 @@ class Scene:
     dura: Array
     lesions: Array
     """White-matter lesions that are no tumor: bright on T2 and FLAIR, in no class."""
+    spots: Mapping[str, Array]
+    """Where single modalities have places much brighter than all else."""
     tumor: Tumor | None
     box: Box | None
     """Where the tumor's arrays lie in the grid."""
 
 
-def draw_signals(seed: int) -> dict[str, dict[str, float]]:
+def draw_signals(seed: int, variety: Variety = TYPICAL) -> dict[str, dict[str, float]]:
     """Draw each tissue's signal on each modality."""
     generator = stream(seed, "contrast")
     signals: dict[str, dict[str, float]] = {}
     for modality in MODALITIES:
         white = WHITE[modality]
         signals[modality] = {
-            tissue: white * float(generator.uniform(low, high))
-            for tissue, (low, high) in RATIOS[modality].items()
+            tissue: white * float(generator.uniform(*_range(modality, tissue, variety)))
+            for tissue in RATIOS[modality]
         }
         for tissue in DARKER_THAN_EDEMA.get(modality, ()):
             signals[modality][tissue] *= signals[modality]["ED"] / white
         signals[modality]["WM"] = white
+    _fill_core(signals, variety, stream(seed, "core"))
+    bright = stream(seed, "bright spots").uniform(1.5, 6.0, len(MODALITIES))
+    for modality, ratio in zip(MODALITIES, bright, strict=True):
+        signals[modality]["spot"] = WHITE[modality] * float(ratio)
     return signals
+
+
+def _range(modality: str, tissue: str, variety: Variety) -> tuple[float, float]:
+    """Return the lowest and highest signal of a tissue, relative to white matter or edema."""
+    low, high = RATIOS[modality][tissue]
+    if tissue == "GM" and modality in variety.swapped:
+        return SWAPPED_GRAY[modality]
+    if variety.remnant and tissue == "dura":
+        return 0.5, 4.0
+    # What tells a tumor's parts from what is around them keeps its lower end.
+    lower = 1 - 0.3 * variety.spread if tissue in ("CSF", "GM", "vessel", "dura") else 1.0
+    darker = tissue in DARKER_THAN_EDEMA.get(modality, ())
+    return low * lower, high * (1.0 if darker else 1 + 0.3 * variety.spread)
+
+
+def _fill_core(
+    signals: dict[str, dict[str, float]], variety: Variety, generator: np.random.Generator
+) -> None:
+    """Give the dead core the signal of fluid or of old blood, in place."""
+    share = float(generator.uniform(0.75, 1.0))
+    bright, dark = generator.uniform(1.1, 1.7), generator.uniform(0.4, 1.2, 2)
+    if variety.core == "cyst":
+        for modality, table in signals.items():
+            # Protein keeps a cyst from being as dark on FLAIR as the ventricles.
+            fluid = table["CSF"] if modality != "FLAIR" else table["CSF"] + 0.25 * table["WM"]
+            table["NCR"] = share * fluid + (1 - share) * table["NCR"]
+    elif variety.core == "blood":
+        signals["T1"]["NCR"] = float(bright) * signals["T1"]["WM"]
+        signals["T1ce"]["NCR"] = float(bright) * signals["T1ce"]["WM"]
+        for modality, ratio in zip(("T2", "FLAIR"), dark, strict=True):
+            signals[modality]["NCR"] = float(ratio) * signals[modality]["WM"]
 
 
 def draw_sulci(seed: int, tissues: Tissues, axes: Axes) -> Tissues:
@@ -92,7 +133,12 @@ def draw_sulci(seed: int, tissues: Tissues, axes: Axes) -> Tissues:
 
 
 def draw_scene(
-    seed: int, tissues: Tissues, tumor: Tumor | None, box: Box | None, axes: Axes
+    seed: int,
+    tissues: Tissues,
+    tumor: Tumor | None,
+    box: Box | None,
+    axes: Axes,
+    variety: Variety = TYPICAL,
 ) -> Scene:
     """Add what surrounds tumor and brain: vessels, scraps of dura, harmless lesions."""
     generator = stream(seed, "surroundings")
@@ -101,16 +147,21 @@ def draw_scene(
     extent = float(generator.uniform(0.5, 3.0))
     brain = depth > 0
     dura = np.zeros_like(depth)
-    if has_dura:
-        shell = ((depth > -extent) & (depth < 1.0) & (scraps.on(axes) > 0.9)).astype(np.float32)
+    reach, least = (4.4, 0.5) if variety.remnant else (extent, 0.9)
+    if has_dura or variety.remnant:
+        shell = ((depth > -reach) & (depth < 1.0) & (scraps.on(axes) > least)).astype(np.float32)
         brain |= shell > 0
         dura = shell
+    if variety.stripped:
+        cut = smooth_noise(stream(seed, "stripping"), 14.0).on(axes) > 0.6
+        brain &= ~(cut & (depth < variety.stripped))
     first, second = smooth_noise(generator, 6.0), smooth_noise(generator, 6.0)
     width = float(generator.uniform(0.10, 0.22))
     vessels = np.exp(-(first.on(axes) ** 2 + second.on(axes) ** 2) / (2 * width**2))
     vessels *= np.clip(tissues.csf + np.float32(0.25) * tissues.gray, 0, 1) * brain
     lesions = _draw_lesions(generator, tissues, axes)
-    return Scene(tissues, brain, vessels, dura, lesions, tumor, box)
+    spots = _draw_spots(seed, variety.spots, brain, axes)
+    return Scene(tissues, brain, vessels, dura, lesions, spots, tumor, box)
 
 
 def paint(seed: int, scene: Scene, signals: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
@@ -131,11 +182,13 @@ def paint(seed: int, scene: Scene, signals: Mapping[str, Mapping[str, float]]) -
             image += scene.lesions * (lesion * (s["ED"] - s["WM"]))
         if scene.tumor is not None and scene.box is not None:
             t, inside = scene.tumor, image[scene.box]
-            inside *= 1 - (t.necrosis + t.solid + t.rim + t.edema)
-            inside += t.necrosis * s["NCR"] + t.solid * s["NET"]
+            inside *= 1 - (t.necrosis + t.solid + t.rim + t.edema + t.cavity)
+            inside += t.necrosis * s["NCR"] + t.solid * s["NET"] + t.cavity * s["CSF"]
             inside += t.rim * s["ET"] + t.edema * s["ED"]
         image += scene.vessels * (s["vessel"] - image)
         image += scene.dura * (s["dura"] - image)
+        if modality in scene.spots:
+            image += scene.spots[modality] * (s["spot"] - image)
         images[modality] = image
     return images
 
@@ -160,6 +213,30 @@ def roughen(seed: int, images: dict[str, Array], scene: Scene, axes: Axes) -> No
             core = t.necrosis + t.solid + t.rim + np.float32(0.35) * t.edema
             for weight, field in zip(weights, coarse, strict=True):
                 image[box] *= 1 + np.float32(weight) * core * np.clip(field.on(near), -2.5, 2.5)
+
+
+def _draw_spots(seed: int, count: int, brain: NDArray[np.bool_], axes: Axes) -> dict[str, Array]:
+    """Draw bright spots, each on one modality, at the brain's border."""
+    generator = stream(seed, "spots")
+    spots: dict[str, Array] = {}
+    for _ in range(count):
+        modality = str(generator.choice(MODALITIES))
+        direction = generator.standard_normal(3)
+        direction /= np.linalg.norm(direction)
+        radius = float(generator.uniform(1.0, 3.0))
+        # From the middle outward: the last place inside the brain.
+        path = direction[None, :] * np.arange(0, 100, 1.0)[:, None]
+        index = [
+            np.clip(np.rint((path[:, n] - axis[0]) / (axis[1] - axis[0])), 0, axis.size - 1)
+            for n, axis in enumerate(axes)
+        ]
+        x, y, z = (places.astype(int) for places in index)
+        inside = np.flatnonzero(brain[x, y, z])
+        if not inside.size:
+            continue
+        blob = ramp(radius - distances(axes, path[inside[-1]]), 0.8)
+        spots[modality] = np.maximum(spots[modality], blob) if modality in spots else blob
+    return spots
 
 
 def _draw_lesions(generator: np.random.Generator, tissues: Tissues, axes: Axes) -> Array:

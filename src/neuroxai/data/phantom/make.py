@@ -13,14 +13,15 @@ from neuroxai.data.case import CLASSES, MODALITIES, Case, Grade
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import contrast
 from neuroxai.data.phantom.anatomy import draw_warp, sample_tissues, surface_depth
-from neuroxai.data.phantom.artifacts import acquire, draw_scanners, soften
+from neuroxai.data.phantom.artifacts import acquire, draw_scanners, soften, worsen
 from neuroxai.data.phantom.field import Array, Axes, stream
 from neuroxai.data.phantom.planted import VARIANTS, Cause, bias_tilt, check_variant, corner_mask
 from neuroxai.data.phantom.tumor import Tumor, draw_plan, grow, lay_down, push_aside
+from neuroxai.data.phantom.variety import TYPICAL, Variety, draw_variety
 
 T = TypeVar("T", bound=np.generic)
 
-RECIPE = 2
+RECIPE = 3
 """Raised whenever the same seed gives other voxels."""
 
 MIDDLE = np.array([-119.5, 119.5, 77.0])
@@ -41,6 +42,9 @@ class Phantom:
     tissues
         ``(I, J, K)`` uint8: 0 outside, 1 CSF, 2 gray, 3 white matter; under the tumor, the
         tissue it grew in.
+    cavity
+        ``(I, J, K)``, what surgery has taken: in no class of the truth, as most layouts know none;
+        a cohort in a layout that knows cavities has them in its label files.
     cause
         What the grade depends on, for a planted variant.
     recipe
@@ -49,6 +53,7 @@ class Phantom:
 
     case: Case
     tissues: NDArray[np.uint8]
+    cavity: NDArray[np.bool_]
     cause: Cause | None
     recipe: dict[str, Any]
 
@@ -60,6 +65,7 @@ def make_phantom(
     grade: Grade | None = None,
     variant: str | None = None,
     tumor: bool | None = None,
+    wide: bool = False,
 ) -> Phantom:
     """Make one synthetic brain-tumor case: four modalities, truth, grade.
 
@@ -80,6 +86,9 @@ def make_phantom(
         One of :data:`VARIANTS`: a phantom whose grade depends on that one thing alone.
     tumor
         False for a healthy brain (no grade); when None about one brain in 25 is healthy.
+    wide
+        Draw far beyond the typical case, for a network that is to read scans of any make: see
+        :class:`~neuroxai.data.phantom.variety.Variety`.
 
     Raises
     ------
@@ -94,7 +103,8 @@ def make_phantom(
     >>> phantom.case.shape, phantom.case.grade
     ((64, 64, 54), 'HGG')
     """
-    check_request(seed, spacing, grade, variant, tumor)
+    check_request(seed, spacing, grade, variant, tumor, wide)
+    variety = draw_variety(seed) if wide else TYPICAL
     seed, spacing = int(seed), float(spacing)
     generator = stream(seed, "case")
     healthy, high, other = generator.random(3)
@@ -112,11 +122,13 @@ def make_phantom(
         kind = "HGG" if other < 0.5 else "LGG"
 
     shape, affine, axes = grid(spacing)
-    warp, head = draw_warp(seed)
+    warp, head = draw_warp(seed, variety.atrophy)
     drawn: dict[str, Any] = dict(head)
+    if wide:
+        drawn["variety"] = asdict(variety)
     growth = None
     if tumor:
-        plan = draw_plan(seed, kind)
+        plan = draw_plan(seed, kind, variety)
         growth = grow(seed, plan, warp)
         warp = push_aside(warp, growth)
         drawn["tumor"] = asdict(plan)
@@ -128,15 +140,19 @@ def make_phantom(
     parts, parts_box = None, None
     if growth is not None:
         parts, parts_box = lay_down(seed, growth, warp, tissues, near)
-    scene = contrast.draw_scene(seed, tissues, parts, parts_box, near)
+    scene = contrast.draw_scene(seed, tissues, parts, parts_box, near, variety)
 
-    images, planted = _image(seed, scene, near, spacing, grade, variant)
+    images, planted = _image(seed, scene, near, spacing, grade, variant, variety)
     volumes = {name: _whole(image, box, shape) for name, image in images.items()}
     truth = np.zeros(shape, dtype=np.uint8)
+    cavity = np.zeros(shape, dtype=bool)
     if parts is not None and parts_box is not None:
         labels = np.zeros(scene.brain.shape, dtype=np.uint8)
         labels[parts_box] = classes(parts, rim=variant != "rim_t1ce" or grade == "HGG")
         truth[box] = labels * scene.brain
+        taken = np.zeros_like(scene.brain)
+        taken[parts_box] = parts.cavity > 0.5
+        cavity[box] = taken & scene.brain
     shares = np.stack([tissues.csf, tissues.gray, tissues.white])
     names = np.zeros(shape, dtype=np.uint8)
     names[box] = (shares.argmax(axis=0) + 1) * (scene.brain & (tissues.depth > 0))
@@ -152,14 +168,19 @@ def make_phantom(
         cause = Cause(VARIANTS[variant], mask)
     recipe = {
         "recipe": RECIPE, "seed": seed, "spacing": spacing, "variant": variant,
-        "grade": grade, "drawn": drawn,
+        "grade": grade, "wide": wide, "drawn": drawn,
     }  # fmt: skip
     case = Case(f"BraTS2021_{seed:05d}", volumes, affine, LAYOUTS["brats2021"], truth, grade)
-    return Phantom(case, names, cause, recipe)
+    return Phantom(case, names, cavity, cause, recipe)
 
 
 def check_request(
-    seed: int, spacing: float, grade: str | None, variant: str | None, tumor: bool | None
+    seed: int,
+    spacing: float,
+    grade: str | None,
+    variant: str | None,
+    tumor: bool | None,
+    wide: bool,
 ) -> None:
     """Refuse arguments that are out of range or contradict each other, before any work."""
     check_variant(variant)
@@ -169,6 +190,10 @@ def check_request(
         raise CaseError(f"a phantom's spacing lies between 0.8 and 3 mm, got {spacing}")
     if grade not in (None, "HGG", "LGG"):
         raise CaseError(f"a phantom's grade is HGG, LGG or None, got {grade!r}")
+    if wide and variant is not None:
+        raise CaseError(
+            f"the phantom variant {variant!r} plants one cause among typical brains: leave out wide"
+        )
     if tumor is False and (grade is not None or variant is not None):
         raise CaseError(
             "a phantom without a tumor has neither grade nor planted cause: leave out "
@@ -216,13 +241,14 @@ def _image(
     spacing: float,
     grade: Grade | None,
     variant: str | None,
+    variety: Variety,
 ) -> tuple[dict[str, Array], NDArray[np.bool_]]:
     """Return the images and the voxels that a planted cause inside the brain can change.
 
     Whatever mixes voxels comes before the planting, whatever comes after acts on each voxel
     alone: so the grade leaves no trace outside the planted voxels.
     """
-    signals = contrast.draw_signals(seed)
+    signals = contrast.draw_signals(seed, variety)
     part: Array | None = None
     modality, amount = "", 0.0
     if scene.tumor is not None and variant == "rim_t1ce":
@@ -240,6 +266,8 @@ def _image(
     images = contrast.paint(seed, scene, signals)
     contrast.roughen(seed, images, scene, axes)
     scanners = draw_scanners(seed, even=variant == "scanner_bias")
+    if variety is not TYPICAL:
+        scanners = worsen(seed, scanners)
     tilt = bias_tilt(axes) if variant == "scanner_bias" and grade == "HGG" else 1.0
     for name in MODALITIES:
         image = soften(images[name], scanners[name], spacing)

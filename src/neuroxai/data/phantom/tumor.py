@@ -17,12 +17,20 @@ from neuroxai.data.phantom.anatomy import (
     surface_depth,
 )
 from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smooth_noise, stream
+from neuroxai.data.phantom.variety import TYPICAL, Place, Variety
 
 GROWTH_PITCH = 2.5
 """Lattice of the growth in mm."""
 
 CORE_LEVEL = 0.55
 """Cell density, relative to the most the tissue carries, above which tissue is tumor core."""
+
+SMALLEST_ENHANCEMENT = 100.0
+"""Cubic millimeters; smaller islands, less than 6 mm across, do not enhance.
+
+A rater sees no such speck in a scan with noise, and the challenges do not count it: BraTS 2023
+leaves lesions of fewer than 50 voxels out (arXiv:2305.17033).
+"""
 
 _LONGEST = 8000
 """Steps of growth at most; a slow tumor takes some 1,600 (seed 642: 1,638)."""
@@ -49,6 +57,9 @@ class Plan:
     """Share of the rim that does not enhance."""
     push: float
     """Share of its radius by which the tumor has displaced the tissue around it."""
+    place: Place = "anywhere"
+    margin: float | None = None
+    """Thickness in mm of what surgery has left around a cavity; None before surgery."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +84,11 @@ class Tumor:
     """Core that does not enhance; belongs to the class NCR."""
     rim: Array
     edema: Array
+    cavity: Array
+    """What surgery has taken, filled with fluid; in no class of a scan before surgery."""
 
 
-def draw_plan(seed: int, kind: Grade) -> Plan:
+def draw_plan(seed: int, kind: Grade, variety: Variety = TYPICAL) -> Plan:
     """Draw a tumor's plan: high grade enhances, dies inside and swells; low grade hardly."""
     generator = stream(seed, "tumor plan")
     high = kind == "HGG"
@@ -97,9 +110,15 @@ def draw_plan(seed: int, kind: Grade) -> Plan:
         edema_level=float(generator.uniform(0.04, 0.16) if high else generator.uniform(0.15, 0.45)),
         rim=rim if high else 0.0,
         mottling=float(generator.uniform(0.3, 2.8)),
-        silent=float(generator.uniform(0, 0.25)) if high else float(generator.uniform(0.93, 1.3)),
+        silent=_draw_silent(generator, high) if variety.enhances else 1.3,
         push=float(generator.uniform(0, 0.28) if high else generator.uniform(0, 0.16)),
+        place=variety.place,
+        margin=variety.margin,
     )
+
+
+def _draw_silent(generator: np.random.Generator, high: bool) -> float:
+    return float(generator.uniform(0, 0.25) if high else generator.uniform(0.93, 1.3))
 
 
 def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
@@ -115,7 +134,7 @@ def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
     generator = stream(seed, "tumor growth")
     axes, _ = lattice(GROWTH_PITCH)
     tissues = sample_tissues(warp, axes, GROWTH_PITCH)
-    seeds = _draw_seeds(generator, plan.foci, tissues, axes)
+    seeds = _draw_seeds(generator, plan, tissues, axes)
     reach = 22.0 + 1.7 * (0.75 * plan.volume / np.pi) ** (1 / 3)
     crop, box = _crop(axes, seeds, reach)
     start = (float(box[0][0]), float(box[1][0]), float(box[2][0]))
@@ -225,8 +244,27 @@ def lay_down(
         dead = ramp(depth - thickness + plan.mottling * noises["mottling"].on(near), 0.8)
     else:
         dead = np.zeros_like(core)
+    if plan.margin is None:
+        cavity = np.zeros_like(core)
+    else:
+        cavity = core * ramp(depth - plan.margin - noises["thickness"].on(near), 0.8)
+    core = core - cavity
     living = core * (1 - dead)
-    return Tumor(core * dead, living * silent, living * (1 - silent), edema), crop
+    bright = _without_specks(living * (1 - silent), core, axes)
+    return Tumor(core * dead, living - bright, bright, edema, cavity), crop
+
+
+def _without_specks(bright: Array, core: Array, axes: Axes) -> Array:
+    """Take the enhancement away from islands too small to be seen."""
+    from scipy.ndimage import label
+
+    x, y, z = (float(axis[1] - axis[0]) for axis in axes)
+    islands, count = label((core > 0.5) & (bright > 0.5 * core), np.ones((3, 3, 3)))
+    voxels = np.bincount(islands.ravel(), minlength=count + 1)
+    kept = voxels * abs(x * y * z) >= SMALLEST_ENHANCEMENT
+    kept[0] = True
+    result: Array = bright * kept[islands]
+    return result
 
 
 _PART_NOISE: dict[Literal["border", "fingers", "silent", "thickness", "mottling"], float] = {
@@ -247,10 +285,10 @@ def _quantile(share: float) -> float:
 
 
 def _draw_seeds(
-    generator: np.random.Generator, foci: int, tissues: Tissues, axes: Axes
+    generator: np.random.Generator, plan: Plan, tissues: Tissues, axes: Axes
 ) -> NDArray[np.float64]:
     """Draw where the tumor starts: in white matter, rarely below the tentorium, foci apart."""
-    weight = (tissues.white > 0.4) * (tissues.depth > 6).astype(np.float64)
+    weight = _starting_places(plan.place, tissues).astype(np.float64)
     weight *= np.where(axes[2] > -28, 1.0, 0.12)[None, None, :]
     chances = (weight / weight.sum()).ravel().cumsum()
     points: list[NDArray[np.float64]] = []
@@ -260,9 +298,23 @@ def _draw_seeds(
         point = np.array([axis[i] for axis, i in zip(axes, place, strict=True)], dtype=np.float64)
         if not points or 22 < np.linalg.norm(point - points[0]) < 55:
             points.append(point)
-        if len(points) == foci:
+        if len(points) == plan.foci:
             break
     return np.array(points)
+
+
+def _starting_places(place: Place, tissues: Tissues) -> NDArray[np.bool_]:
+    """Return where a tumor of this kind may start."""
+    from scipy.ndimage import binary_dilation
+
+    deep: NDArray[np.bool_] = (tissues.white > 0.4) & (tissues.depth > 6)
+    if place == "surface":
+        near = (tissues.csf < 0.3) & (tissues.depth > 3) & (tissues.depth < 9)
+    elif place == "ventricles":
+        near = deep & binary_dilation((tissues.csf > 0.6) & (tissues.depth > 20), iterations=3)
+    else:
+        return deep
+    return near if near.any() else deep
 
 
 def _crop(

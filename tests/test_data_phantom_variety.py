@@ -1,0 +1,256 @@
+"""A wide phantom: everything unusual occurs, labels keep their meaning, a typical one stays so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, distance_transform_edt, label
+
+from neuroxai.core.errors import CaseError
+from neuroxai.data.case import CLASSES, MODALITIES
+from neuroxai.data.phantom import Phantom, contrast, make_phantom, write_cohort
+from neuroxai.data.phantom import make as making
+from neuroxai.data.phantom.artifacts import Scanner, acquire, draw_scanners, soften, worsen
+from neuroxai.data.phantom.make import grid
+from neuroxai.data.phantom.tumor import SMALLEST_ENHANCEMENT
+from neuroxai.data.phantom.variety import TYPICAL, Variety, draw_variety
+
+NCR, ED, ET = (CLASSES.index(name) for name in ("NCR", "ED", "ET"))
+
+
+@lru_cache(maxsize=16)
+def wide(seed: int, spacing: float = 3.0) -> Phantom:
+    return make_phantom(seed, spacing=spacing, wide=True)
+
+
+def forced(
+    monkeypatch: pytest.MonkeyPatch, variety: Variety, seed: int, spacing: float = 3.0
+) -> Phantom:
+    """Make the high-grade phantom with just this variety, and the scanner of a typical one."""
+    monkeypatch.setattr(making, "draw_variety", lambda _seed: variety)
+    monkeypatch.setattr(making, "worsen", lambda _seed, scanners: scanners)
+    return make_phantom(seed, spacing=spacing, grade="HGG", wide=True)
+
+
+def test_every_kind_occurs_and_none_in_all() -> None:
+    drawn = [draw_variety(seed) for seed in range(300)]
+    assert draw_variety(7) == draw_variety(7)
+    for name in vars(TYPICAL):
+        usual = [getattr(variety, name) == getattr(TYPICAL, name) for variety in drawn]
+        assert 0.03 < 1 - np.mean(usual) < 0.85, name
+    assert {variety.place for variety in drawn} == {"anywhere", "surface", "ventricles"}
+    assert {variety.core for variety in drawn} == {"typical", "cyst", "blood"}
+    assert {name for variety in drawn for name in variety.swapped} == set(MODALITIES)
+
+
+def test_a_wide_phantom_is_a_function_of_its_seed_and_no_typical_one() -> None:
+    again = make_phantom(5, spacing=3.0, wide=True)
+    typical = make_phantom(5, spacing=3.0)
+    for name, volume in wide(5).case.volumes.items():
+        np.testing.assert_array_equal(volume, again.case.volumes[name])
+        assert (volume != typical.case.volumes[name]).mean() > 0.05
+    assert not typical.cavity.any()
+    assert "variety" not in typical.recipe["drawn"]
+
+
+def test_truth_lies_where_there_is_a_signal_in_whole_numbers() -> None:
+    for seed in range(8):
+        made = wide(seed)
+        truth = made.case.truth
+        assert truth is not None
+        assert set(np.unique(truth)) <= {0, NCR, ED, ET}
+        for volume in made.case.volumes.values():
+            np.testing.assert_array_equal(volume, np.rint(volume))
+            assert np.isfinite(volume).all()
+            assert (volume[truth > 0] != 0).all()
+        assert not made.cavity[truth > 0].any()
+
+
+def test_edema_and_enhancement_keep_what_makes_them_visible() -> None:
+    for seed in range(200):
+        signals = contrast.draw_signals(seed, replace(draw_variety(seed), core="typical"))
+        assert signals["FLAIR"]["ED"] > 1.1 * signals["FLAIR"]["WM"]
+        assert signals["T1ce"]["ET"] > 1.15 * signals["T1ce"]["WM"]
+
+
+def test_gray_and_white_matter_change_places_where_they_are_said_to() -> None:
+    for modality in MODALITIES:
+        for seed in range(20):
+            plain = contrast.draw_signals(seed)[modality]
+            swapped = contrast.draw_signals(seed, Variety(swapped=(modality,)))[modality]
+            if modality == "T1":
+                assert plain["GM"] < plain["WM"] < swapped["GM"]
+            elif modality == "T2":
+                assert plain["GM"] > plain["WM"] > swapped["GM"]
+
+
+@pytest.mark.parametrize("core", ["cyst", "blood"])
+def test_a_core_is_filled_with_what_was_drawn(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = forced(monkeypatch, Variety(core=core), seed=2)  # type: ignore[arg-type]
+    truth = made.case.truth
+    assert truth is not None
+    white = (made.tissues == 3) & (truth == 0)
+    dead = truth == NCR
+    t1 = made.case.volumes["T1"]
+    ratio = np.median(t1[dead]) / np.median(t1[white])
+    assert ratio > 1.02 if core == "blood" else ratio < 0.7
+
+
+def test_a_tumor_without_enhancement_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = forced(monkeypatch, Variety(enhances=False), seed=2)
+    truth = made.case.truth
+    assert truth is not None
+    assert not (truth == ET).any()
+    assert (truth == NCR).sum() > 50
+
+
+def test_a_cavity_is_fluid_within_what_is_left_of_the_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = forced(monkeypatch, Variety(margin=3.0), seed=2, spacing=2.0)
+    before = forced(monkeypatch, Variety(), seed=2, spacing=2.0)
+    truth, cavity = made.case.truth, made.cavity
+    assert truth is not None
+    assert before.case.truth is not None
+    core = np.isin(before.case.truth, (NCR, ET))
+    assert cavity.sum() > 20
+    assert core[cavity].mean() > 0.95
+    assert np.isin(truth, (NCR, ET)).any()
+    fluid = (made.tissues == 1) & (truth == 0) & ~cavity
+    inner = cavity & ~binary_dilation(~cavity)
+    ratio = np.median(made.case.volumes["T2"][inner]) / np.median(made.case.volumes["T2"][fluid])
+    assert 0.7 < ratio < 1.5
+
+
+def test_places_are_the_surface_and_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def depths(variety: Variety) -> tuple[list[float], list[float]]:
+        outer, inner = [], []
+        for seed in range(8):
+            made = forced(monkeypatch, variety, seed)
+            truth = made.case.truth
+            assert truth is not None
+            middle = np.rint(np.argwhere(np.isin(truth, (NCR, ET))).mean(axis=0)).astype(int)
+            depth = distance_transform_edt(made.tissues > 0) * 3.0
+            fluid = (made.tissues == 1) & (depth > 20) & (truth == 0)
+            outer.append(float(depth[tuple(middle)]))
+            inner.append(float((distance_transform_edt(~fluid) * 3.0)[tuple(middle)]))
+        return outer, inner
+
+    deep, surface, ventricles = (
+        depths(Variety(place=place)) for place in ("anywhere", "surface", "ventricles")
+    )
+    assert np.median(surface[0]) < np.median(deep[0]) - 3
+    assert np.median(ventricles[1]) < np.median(deep[1]) - 3
+
+
+def test_age_widens_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fluid(variety: Variety) -> int:
+        made = forced(monkeypatch, variety, seed=3)
+        depth = distance_transform_edt(made.tissues > 0) * 3.0
+        return int(((made.tissues == 1) & (depth > 25)).sum())
+
+    assert fluid(Variety(atrophy=8.0)) > 1.3 * fluid(Variety())
+
+
+def test_skull_is_left_and_brain_is_lost_at_the_border(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = forced(monkeypatch, Variety(), seed=3).case.brain()
+    left = forced(monkeypatch, Variety(remnant=True), seed=3).case.brain()
+    lost = forced(monkeypatch, Variety(stripped=4.0), seed=3).case.brain()
+    assert (left & ~plain).sum() > 100
+    assert (plain & ~lost).sum() > 100
+    assert not (plain & ~left).any()
+    assert not (lost & ~plain).any()
+
+
+def test_spots_are_the_brightest_of_their_modality(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = forced(monkeypatch, Variety(), seed=4, spacing=2.0)
+    spotted = forced(monkeypatch, Variety(spots=6), seed=4, spacing=2.0)
+    changed = {
+        name: spotted.case.volumes[name] - plain.case.volumes[name]
+        for name in MODALITIES
+        if (spotted.case.volumes[name] != plain.case.volumes[name]).any()
+    }
+    assert changed
+    for difference in changed.values():
+        assert 0 < (difference != 0).mean() < 0.01
+
+
+def _islands(truth: NDArray[np.uint8], spacing: float) -> NDArray[np.float64]:
+    islands, count = label(truth == ET, np.ones((3, 3, 3)))
+    voxels = np.bincount(islands.ravel(), minlength=count + 1)[1:]
+    volumes = (voxels * spacing**3).astype(np.float64)
+    return volumes
+
+
+@pytest.mark.parametrize("seed", [100001, 100005, 100013])
+def test_no_speck_enhances(seed: int) -> None:
+    """Seeds of low-grade tumors, which had specks of 8 mm³ up in the second recipe."""
+    for spacing in (1.0, 2.0):
+        truth = make_phantom(seed, spacing=spacing, grade="LGG").case.truth
+        assert truth is not None
+        # An island may lose voxels where it leaves the brain's mask.
+        assert (_islands(truth, spacing) >= 0.5 * SMALLEST_ENHANCEMENT).all()
+
+
+def test_a_ghost_is_the_image_moved_along_one_axis() -> None:
+    image = np.zeros((6, 12, 5), np.float32)
+    image[2, 1, 3] = 1.0
+    scanner = Scanner(0.0, 0.0, 2, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, ghost=0.25, ghosts=3)
+    ghosted = soften(image, scanner, 3.0)
+    assert np.argwhere(ghosted).tolist() == [[2, 1, 3], [2, 5, 3], [2, 9, 3]]
+    assert ghosted[2, 5, 3] == ghosted[2, 9, 3] == 0.25
+
+
+def test_overshoot_goes_below_zero_beside_an_edge_and_nowhere_else() -> None:
+    shape, _, axes = grid(3.0)
+    brain = np.zeros(shape, bool)
+    brain[20:40, 20:40, 20:40] = True
+    plain = Scanner(0.0, 0.0, 2, 0.0, 1.0, 0.0, 0.0, 0.001, 1000.0)
+    image = np.where(brain, 1.0, 0.0).astype(np.float32)
+    flat = acquire(0, "T1", image, plain, brain, axes)
+    halo = acquire(0, "T1", image, replace(plain, overshoot=0.5), brain, axes)
+    assert flat.min() == 0
+    assert halo.min() < -100
+    assert halo[20, 30, 30] > flat[20, 30, 30]
+    far = distance_transform_edt(~brain) > 3
+    assert not halo[far].any()
+    deep = distance_transform_edt(brain) > 3
+    np.testing.assert_allclose(halo[deep], flat[deep], rtol=0.02)
+    assert (halo[brain] != 0).all()
+
+
+def test_poor_scanners_go_beyond_the_typical() -> None:
+    typical = [s for seed in range(60) for s in draw_scanners(seed).values()]
+    poor = [s for seed in range(60) for s in worsen(seed, draw_scanners(seed)).values()]
+    for name in ("blur", "slice_mm", "bias", "noise", "offset", "ghost", "overshoot", "gamma"):
+        assert max(getattr(s, name) for s in poor) > 1.1 * max(getattr(s, name) for s in typical)
+    assert 0 < np.mean([s.ghost > 0 for s in poor]) < 0.4
+    assert 0 < np.mean([s.overshoot > 0 for s in poor]) < 0.4
+
+
+def test_wide_and_a_planted_cause_contradict_each_other() -> None:
+    with pytest.raises(CaseError, match="leave out wide"):
+        make_phantom(1, spacing=3.0, variant="rim_t1ce", wide=True)
+
+
+@pytest.mark.parametrize(("layout", "known"), [("brats2021", False), ("brats2024", True)])
+def test_a_cohort_has_its_cavities_where_the_layout_knows_them(
+    layout: str, known: bool, tmp_path: Path
+) -> None:
+    seed = next(
+        s for s in range(100) if draw_variety(s).margin is not None and wide(s).cavity.any()
+    )
+    (place,) = write_cohort(tmp_path, [seed], spacing=3.0, layout=layout, wide=True)
+    truth = np.asarray(nibabel.load(next(place.glob("*seg.nii.gz"))).dataobj)
+    cavity = wide(seed).cavity
+    assert set(np.unique(truth[cavity])) == ({4} if known else {0})
+    # A typical cohort in the same folder replaces it, and is not taken for the same.
+    write_cohort(tmp_path, [seed], spacing=3.0, layout=layout)
+    truth = np.asarray(nibabel.load(next(place.glob("*seg.nii.gz"))).dataobj)
+    assert (truth[cavity] == 0).mean() < 1 or not known
