@@ -17,7 +17,8 @@ from neuroxai.data.placement import Placement
 from neuroxai.data.preprocessing import Preprocessing, truth_on_network_grid
 from neuroxai.training import cases as room
 from neuroxai.training.cases import gather
-from neuroxai.training.config import Config, config_from_dict
+from neuroxai.training.config import Config
+from neuroxai.training.config_file import config_from_dict
 
 SHAPE = (22, 28, 18)
 
@@ -75,7 +76,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_a_prepared_volume_is_what_the_network_would_get(tmp_path: Path, made: list[Any]) -> None:
     settings = config(tmp_path)
-    (first, *_), _ = gather(settings)
+    first = gather(settings).train[0]
     case = study(0)
     prepared = Preprocessing.from_dict(settings.preprocessing).prepare(case)
     image, truth = first.whole()
@@ -89,7 +90,7 @@ def test_a_prepared_volume_is_what_the_network_would_get(tmp_path: Path, made: l
 def test_phantoms_take_turns_in_spacing_and_tests_have_them_all(
     tmp_path: Path, made: list[Any]
 ) -> None:
-    train, test = gather(config(tmp_path))
+    found = gather(config(tmp_path))
     assert [(job.made["seed"], job.made["spacing"]) for job in made[:3]] == [
         (0, 1.0),
         (1, 2.0),
@@ -101,17 +102,17 @@ def test_phantoms_take_turns_in_spacing_and_tests_have_them_all(
         (7, 2.0),
         (8, 2.0),
     ]
-    assert (len(train), len(test)) == (3, 4)
+    assert (len(found.train), len(found.test), found.validation, found.split) == (3, 4, [], [])
 
 
 def test_a_spacing_named_twice_is_trained_on_more_often_and_tested_once(
     tmp_path: Path, made: list[Any]
 ) -> None:
     source = {"phantom": {"train": [0, 6], "test": [7, 9], "spacings": [1.0, 2.0, 2.0]}}
-    train, test = gather(config(tmp_path, data=source))
+    found = gather(config(tmp_path, data=source))
     assert [job.made["spacing"] for job in made[:6]] == [1.0, 2.0, 2.0] * 2
-    assert [case.group for case in test] == ["seed-7", "seed-8"] * 2
-    assert len(train) == 6
+    assert [case.group for case in found.test] == ["seed-7", "seed-8"] * 2
+    assert len(found.train) == 6
 
 
 def test_the_second_start_makes_nothing_and_a_change_remakes(
@@ -144,7 +145,7 @@ def test_slices_go_through_the_tumor_largest_first(tmp_path: Path, made: list[An
         preprocessing={"size": [24, 32], "plane": "axial"},
         slices_per_case=3,
     )
-    train, _ = gather(settings)
+    train = gather(settings).train
     assert [case.grade for case in train] == [0, 1, 0]
     case = study(1)
     assert case.truth is not None
@@ -174,9 +175,9 @@ def test_cases_without_grade_or_tumor_are_left_out_of_grading(
         preprocessing={"size": [24, 32], "plane": "axial"},
     )
     for _ in range(2):
-        train, test = gather(settings)
-        assert [case.name for case in train] == ["BraTS2021_00002"]
-        assert len(test) == 4
+        found = gather(settings)
+        assert [case.name for case in found.train] == ["BraTS2021_00002"]
+        assert len(found.test) == 4
 
 
 def test_a_case_without_truth_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,16 +198,18 @@ def test_a_cohort_is_split_by_patient(tmp_path: Path, layout: str) -> None:
             )
             write_case(study(patient, name=name, layout=LAYOUTS[layout]), folder, layout)
     settings = config(tmp_path, data={"cohort": {"folder": str(folder), "test_fraction": 0.4}})
-    train, test = gather(settings)
+    found = gather(settings)
+    train, test = found.train, found.test
+    assert {member.part for member in found.split} == {"train", "test"}
     assert not {case.group for case in train} & {case.group for case in test}
     assert len({case.group for case in test}) == 2
     assert len({case.group for case in train}) == 3
-    again = gather(settings)[1]
+    again = gather(settings).test
     assert [case.name for case in again] == [case.name for case in test]
 
     named = test[0].group
     explicit = {"cohort": {"folder": str(folder), "test": [named]}}
-    _, test = gather(config(tmp_path, data=explicit))
+    test = gather(config(tmp_path, data=explicit)).test
     assert {case.group for case in test} == {named}
     with pytest.raises(TrainingError, match="no patient 'X'"):
         gather(config(tmp_path, data={"cohort": {"folder": str(folder), "test": ["X"]}}))
@@ -217,8 +220,8 @@ def test_processes_make_the_same_phantoms(tmp_path: Path) -> None:
     pytest.importorskip("nilearn")
     source = {"phantom": {"train": [0, 2], "test": [7, 7], "spacings": [3.0]}}
     size = {"preprocessing": {"size": [64, 80, 64], "divisor": 16}, "data": source}
-    many, _ = gather(config(tmp_path, workers=2, cache=str(tmp_path / "many"), **size))
-    one, _ = gather(config(tmp_path, cache=str(tmp_path / "one"), **size))
+    many = gather(config(tmp_path, workers=2, cache=str(tmp_path / "many"), **size)).train
+    one = gather(config(tmp_path, cache=str(tmp_path / "one"), **size)).train
     assert [case.name for case in many] == [case.name for case in one]
     for parallel, serial in zip(many, one, strict=True):
         np.testing.assert_array_equal(parallel.images, serial.images)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from neuroxai.core.errors import TrainingError
-from neuroxai.training.config import CONFIGS, config_from_dict, read_config
+from neuroxai.training.config_file import CONFIGS, config_from_dict, read_config
 
 TABLE: dict[str, Any] = {
     "name": "n",

@@ -18,7 +18,8 @@ from neuroxai.data.case import Case
 from neuroxai.models import ARCHITECTURES, load_model
 from neuroxai.training import cases as room
 from neuroxai.training import train
-from neuroxai.training.config import Config, config_from_dict
+from neuroxai.training.config import Config
+from neuroxai.training.config_file import config_from_dict
 from neuroxai.training.evaluate import evaluate_segmentation
 
 pytest.importorskip("lightning")

@@ -36,6 +36,7 @@ __all__ = [
     "find_cases",
     "numbered_name",
     "read_case",
+    "read_grade",
     "write_case",
     "write_name_mapping",
 ]
@@ -147,6 +148,21 @@ def find_cases(folder: StrPath) -> list[Path]:
     ['Brats18_A_1']
     """
     return sorted(_cases_under(_folder(folder), levels=3))
+
+
+def read_grade(folder: StrPath) -> Grade | None:
+    """Return the grade of a case by its parent folder or a ``name_mapping.csv``, reading no image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp(), "LGG", "Brats18_A_1")
+    >>> place.mkdir(parents=True)
+    >>> read_grade(place)
+    'LGG'
+    """
+    place = Path(folder)
+    return _grade(place, place.name, [])
 
 
 def write_case(

@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +21,7 @@ from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError, OutputError, TrainingError
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.training.config import CohortSource, Config, PhantomSource
+from neuroxai.training.split import PARTS, Member, Part, draw_split, patient_of, site_of
 
 Report = Callable[[str, float, float], None]
 """Told of progress: what is being done, how much of it is done, and how much there is."""
@@ -93,10 +93,26 @@ class _Job:
     slices: int
 
 
-def gather(
-    config: Config, *, report: Report | None = None
-) -> tuple[list[Prepared], list[Prepared]]:
-    """Return the cases to train on and those held out.
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """The cases of a run, made ready, and who plays which part.
+
+    Attributes
+    ----------
+    train, validation, test
+        To learn from, to watch the training on, held out.
+    split
+        Every case of a cohort with its part; empty for phantoms, whose seeds say it.
+    """
+
+    train: list[Prepared]
+    validation: list[Prepared]
+    test: list[Prepared]
+    split: list[Member]
+
+
+def gather(config: Config, *, report: Report | None = None) -> Gathered:
+    """Return the cases to train on, to watch the training on, and those held out.
 
     Each case is prepared once and kept in the cache folder under a hash of all that decides it, so
     the next start only maps files. A case without truth is refused by name; for a classifier one
@@ -113,43 +129,36 @@ def gather(
 
     # Before any process is started: a fault in the recipe is every case's fault.
     Preprocessing.from_dict(dict(config.preprocessing))
-    train, test = _jobs(config)
-    if not train:
+    parts, split = _jobs(config)
+    if not parts["train"]:
         raise TrainingError("the data source holds no case to train on")
     folder = _cache_folder(config)
-    wanted = {job.key: job for job in (*train, *test)}
+    wanted = {job.key: job for jobs in parts.values() for job in jobs}
     todo = [job for job in wanted.values() if not _is_done(folder, job.key)]
     tell = report or (lambda *_: None)
     tell("Preparing cases", len(wanted) - len(todo), len(wanted))
     for done, _ in enumerate(_run(todo, folder, _worker_count(config)), start=1):
         tell("Preparing cases", len(wanted) - len(todo) + done, len(wanted))
-    return _load(folder, train), _load(folder, test)
-
-
-def patient_of(name: str) -> str:
-    """Return the patient of a case: its name without the time point of BraTS 2023 and 2024.
-
-    Examples
-    --------
-    >>> patient_of("BraTS-GLI-00001-000"), patient_of("BraTS2021_00001")
-    ('BraTS-GLI-00001', 'BraTS2021_00001')
-    """
-    return re.sub(r"^(BraTS-[A-Za-z]+-\d+)-\d+$", r"\1", name)
+    train, validation, test = (_load(folder, parts[part]) for part in PARTS)
+    return Gathered(train, validation, test, split)
 
 
 def _worker_count(config: Config) -> int:
     return config.workers or len(os.sched_getaffinity(0))
 
 
-def _jobs(config: Config) -> tuple[list[_Job], list[_Job]]:
+Jobs = dict[Part, list[_Job]]
+
+
+def _jobs(config: Config) -> tuple[Jobs, list[Member]]:
     if config.data.phantom is not None:
-        return _phantom_jobs(config, config.data.phantom)
+        return _phantom_jobs(config, config.data.phantom), []
     if config.data.cohort is None:
         raise TrainingError("the configuration names no data source")
     return _cohort_jobs(config, config.data.cohort)
 
 
-def _phantom_jobs(config: Config, source: PhantomSource) -> tuple[list[_Job], list[_Job]]:
+def _phantom_jobs(config: Config, source: PhantomSource) -> Jobs:
     version = _code_version("phantom/*.py", "preprocessing.py", "placement.py")
     spacings = source.spacings
 
@@ -157,17 +166,23 @@ def _phantom_jobs(config: Config, source: PhantomSource) -> tuple[list[_Job], li
         made = {"seed": seed, "spacing": spacing, "variant": source.variant, "wide": wide}
         return _job(config, f"{version} {made}", f"seed-{seed}", made=made)
 
-    train = [
-        job(seed, spacings[seed % len(spacings)], _is_wide(seed, source.wide))
-        for seed in range(*source.train)
-    ]
+    def mixed(seeds: tuple[int, int]) -> list[_Job]:
+        return [
+            job(seed, spacings[seed % len(spacings)], _is_wide(seed, source.wide))
+            for seed in range(*seeds)
+        ]
+
     test = [
         job(seed, size, wide)
         for wide in ((False, True) if source.wide else (False,))
         for size in dict.fromkeys(spacings)
         for seed in range(*source.test)
     ]
-    return train, test
+    return {
+        "train": mixed(source.train),
+        "validation": mixed(source.validation or (0, 0)),
+        "test": test,
+    }
 
 
 def _is_wide(seed: int, share: float) -> bool:
@@ -176,26 +191,21 @@ def _is_wide(seed: int, share: float) -> bool:
     return (seed * golden) % 1 < share
 
 
-def _cohort_jobs(config: Config, source: CohortSource) -> tuple[list[_Job], list[_Job]]:
-    from neuroxai.data.brats import find_cases
+def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
+    from neuroxai.data.brats import find_cases, read_grade
 
     version = _code_version("brats.py", "layouts.py", "nifti.py", "preprocessing.py")
     paths = find_cases(Path(source.folder))
-    jobs = [
-        _job(config, f"{version} {_fingerprint(path)}", patient_of(path.name), path=str(path))
+    found = [
+        Member(path.name, patient_of(path.name), read_grade(path) or "", site_of(path.name))
         for path in paths
     ]
-    patients = sorted({job.group for job in jobs})
-    for name in source.test:
-        if name not in patients:
-            raise TrainingError(f"data.cohort.test: no patient {name!r} in {source.folder}")
-    held = set(source.test)
-    if not held and source.test_fraction > 0:
-        count = max(1, round(source.test_fraction * len(patients)))
-        held = set(np.random.default_rng(config.seed).permutation(patients)[:count].tolist())
-    return [job for job in jobs if job.group not in held], [
-        job for job in jobs if job.group in held
-    ]
+    split = draw_split(found, source, config.seed)
+    parts: Jobs = {part: [] for part in PARTS}
+    for path, member in zip(paths, split, strict=True):
+        identity = f"{version} {_fingerprint(path)} {member.grade}"
+        parts[member.part].append(_job(config, identity, member.patient, path=str(path)))
+    return parts, split
 
 
 def _job(

@@ -1,22 +1,15 @@
-"""What a training run is asked to do: a YAML file, held to its types."""
+"""What a training run is asked to do."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from neuroxai.core.errors import MissingExtraError, TrainingError, suggestion
-from neuroxai.data.case import CLASSES, REGIONS
-
-CONFIGS = Path(__file__).parent.parent / "configs"
-"""The configurations that come with the package, found by their names."""
+from neuroxai.data.case import REGIONS
 
 
 @dataclass(frozen=True)
@@ -25,6 +18,8 @@ class PhantomSource:
 
     train: tuple[int, int]
     test: tuple[int, int]
+    validation: tuple[int, int] | None = None
+    """Seeds that the training is watched on."""
     spacings: tuple[float, ...] = (1.0,)
     """Millimeters. Training seeds take them in turn, so one that is named more often is used more
     often; each test seed is made at all of them, once."""
@@ -40,8 +35,16 @@ class CohortSource:
 
     folder: str
     test_fraction: float = 0.2
+    validation_fraction: float = 0.0
+    """Share of the patients not held out that the training is watched on."""
     test: tuple[str, ...] = ()
     """Patients held out by name; when empty, ``test_fraction`` of them are drawn with the seed."""
+    folds: int = 0
+    """Parts of a cross validation, in place of ``test_fraction``; 0 for none."""
+    fold: int = 0
+    """Which of them is held out, from 0 on."""
+    split: str | None = None
+    """``split.csv`` of another run, to be followed to the letter."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,9 @@ class Config:
     data: DataSource
     initial: str | None = None
     """Checkpoint folder, or shipped network, whose weights the training starts from."""
+    pretrained: str | None = None
+    """Weights of a torchvision ResNet-50 as safetensors, for all layers but the paper's own head;
+    ``neuroxai convert torch`` makes them from the ``.pth`` file."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ("background", "NCR", "ED", "ET")
     patch: tuple[int, ...] = (128, 128, 128)
@@ -112,6 +118,9 @@ class Config:
     max_steps: int | None = None
     max_minutes: float | None = None
     """Of the training itself; making and reading cases and the evaluation come on top."""
+    accumulate: int = 1
+    """Batches whose gradients make one step, where memory does not hold the batch that is meant."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     schedule: Literal["cosine", "poly", "plateau", "constant"] = "cosine"
@@ -119,15 +128,25 @@ class Config:
     """Fraction of the run over which the learning rate rises from zero."""
     average: float = 0.0
     """Decay of the running average of the weights that is kept in the end; 0 keeps the last."""
+    frozen: tuple[str, ...] = ()
+    """Beginnings of the names of layers that rest for the first ``frozen_epochs``."""
+    frozen_epochs: float = 0.0
+    validate_every: float | None = None
+    """Epochs between two looks at the validation cases; the best weights are kept."""
+    patience: int | None = None
+    """Looks without a better score after which the training ends."""
     clip: float = 5.0
     """Largest norm of the gradient."""
     class_weights: tuple[float, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    precision: Literal["auto", "32", "16", "bf16"] = "auto"
+    """Of the network's arithmetic; auto is bf16 on a GPU that has it, else 16; 32 on a CPU."""
     channels_last: bool | None = None
     """Memory layout of the feature maps; null picks it on a GPU only."""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    """GPUs (on a CPU, processes) that train together, each on batches of its own."""
     workers: int | None = None
     """Processes that make and read cases; null takes all cores."""
     cache: str | None = None
@@ -136,6 +155,8 @@ class Config:
     """Steps between two writings of ``last.ckpt``."""
     keep_last: bool = False
     """Keep ``last.ckpt`` after the run has ended."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard too."""
     output_dtype: Literal["float32", "float16"] = "float32"
     license: str = "Apache-2.0"
 
@@ -158,184 +179,6 @@ class Config:
     def digest(self) -> str:
         """Return a hash of all that decides the result, so not of device, workers or folders."""
         table = self.to_dict()
-        for key in ("device", "workers", "cache", "save_every", "keep_last"):
+        for key in ("device", "workers", "cache", "save_every", "keep_last", "tensorboard"):
             del table[key]
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
-
-
-def read_config(
-    source: str | Path, *, overrides: Sequence[str] = (), data: str | Path | None = None
-) -> Config:
-    """Read a configuration by path, or one of the package's own by name.
-
-    Parameters
-    ----------
-    source
-        A YAML file, or a name such as ``phantom-segmentation``.
-    overrides
-        Texts ``key=value`` or ``part.key=value``; the value is YAML.
-    data
-        A cohort folder that takes the place of the file's data source.
-
-    Raises
-    ------
-    TrainingError
-        Naming the file and the key that is missing, unknown or of the wrong kind.
-    """
-    path = Path(source)
-    shipped = {entry.stem: entry for entry in sorted(CONFIGS.glob("*.yaml"))}
-    if str(source) in shipped:
-        path = shipped[str(source)]
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise TrainingError(
-            f"{path}: no such configuration; {suggestion(path.stem, shipped)}"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})") from error
-    table = _yaml(text, str(path))
-    if not isinstance(table, dict):
-        raise TrainingError(f"{path}: holds no table of settings, expected lines like 'batch: 4'")
-    for override in overrides:
-        _override(table, override)
-    if data is not None:
-        earlier = (table.get("data") or {}).get("cohort") or {}
-        table["data"] = {"cohort": {**earlier, "folder": str(data)}}
-    return config_from_dict(table, source=str(path))
-
-
-def config_from_dict(table: Mapping[str, Any], *, source: str = "configuration") -> Config:
-    """Build a :class:`Config` from plain tables; errors name ``source`` and the key."""
-    table = dict(table)
-    steps = table.get("preprocessing")
-    if isinstance(steps, Mapping) and "modalities" in table:
-        # Said once in the file; the card repeats it for whoever uses the network.
-        table["preprocessing"] = {"modalities": table["modalities"], **steps}
-    config = _build(Config, table, source, "")
-    if not isinstance(config, Config):
-        raise TypeError(type(config))
-    _check(config, source)
-    return config
-
-
-def _yaml(text: str, source: str) -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingExtraError("Training", "train", "pyyaml") from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise TrainingError(f"{source}: not valid YAML ({error})") from error
-
-
-def _override(table: dict[str, Any], override: str) -> None:
-    key, sign, value = override.partition("=")
-    if not sign or not key:
-        raise TrainingError(f"--set {override}: expected key=value, for example batch=2")
-    *parts, last = key.strip().split(".")
-    for part in parts:
-        inner = table.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise TrainingError(f"--set {override}: {part} is no table, it has no keys")
-        table = inner
-    table[last] = _yaml(value, f"--set {override}")
-
-
-def _build(kind: type, table: object, source: str, prefix: str) -> Any:
-    """Make the dataclass ``kind`` from ``table``."""
-    if not isinstance(table, Mapping):
-        raise TrainingError(f"{source}: {prefix[:-1]} is {table!r}, expected a table")
-    hints = typing.get_type_hints(kind)
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
-    for key in table:
-        if key not in fields:
-            raise TrainingError(f"{source}: unknown key '{prefix}{key}'; {suggestion(key, fields)}")
-    values: dict[str, Any] = {}
-    for key, entry in fields.items():
-        if key in table:
-            values[key] = _convert(table[key], hints[key], source, prefix + key)
-        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
-            raise TrainingError(f"{source}: the key '{prefix}{key}' is missing")
-    return kind(**values)
-
-
-def _convert(value: Any, kind: Any, source: str, key: str) -> Any:
-    """Hold one value to its type."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _build(typing.cast("type", kind), value, source, f"{key}.")
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in inner:
-            return None
-        return _convert(value, inner[0], source, key)
-    if origin is Literal:
-        value = str(value)
-        if value in inner:
-            return value
-        raise TrainingError(f"{source}: {key} is {value!r}; {suggestion(value, inner)}")
-    if origin is tuple:
-        endless = len(inner) == 2 and inner[1] is Ellipsis
-        if not isinstance(value, list | tuple) or (not endless and len(value) != len(inner)):
-            count = "a list" if endless else f"a list of {len(inner)}"
-            raise TrainingError(f"{source}: {key} is {value!r}, expected {count}")
-        kinds = [inner[0]] * len(value) if endless else inner
-        return tuple(
-            _convert(item, each, source, f"{key}[{index}]")
-            for index, (item, each) in enumerate(zip(value, kinds, strict=True))
-        )
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        # YAML 1.1 reads 1e-3 as text.
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    plain = Mapping if origin is not None else kind
-    if isinstance(value, plain) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise TrainingError(
-        f"{source}: {key} is {value!r}, expected {getattr(plain, '__name__', plain)}"
-    )
-
-
-def _check(config: Config, source: str) -> None:
-    """Refuse what the types allow but cannot be run."""
-    if (config.data.phantom is None) == (config.data.cohort is None):
-        raise TrainingError(f"{source}: data needs exactly one of 'phantom' and 'cohort'")
-    if list(config.preprocessing.get("modalities", ())) != list(config.modalities):
-        raise TrainingError(f"{source}: preprocessing.modalities is not the list modalities")
-    if config.epochs is None and config.max_steps is None and config.max_minutes is None:
-        raise TrainingError(f"{source}: set one of epochs, max_steps and max_minutes")
-    positive = ("batch", "epochs", "max_steps", "max_minutes", "learning_rate", "save_every")
-    for key in (*positive, "slices_per_case", "focus_size", "workers"):
-        value = getattr(config, key)
-        if value is not None and value <= 0:
-            raise TrainingError(f"{source}: {key} is {value!r}, expected a number above 0")
-    for key in ("tumor_fraction", "warmup", "average"):
-        if not 0 <= getattr(config, key) <= 1:
-            raise TrainingError(f"{source}: {key} is {getattr(config, key)!r}, expected 0 to 1")
-    if config.class_weights and len(config.class_weights) != len(config.classes):
-        raise TrainingError(
-            f"{source}: class_weights has {len(config.class_weights)} numbers, "
-            f"expected one for each of {', '.join(config.classes)}"
-        )
-    if config.task == "segmentation":
-        for name in config.classes:
-            if name not in CLASSES:
-                raise TrainingError(
-                    f"{source}: unknown class {name!r}; {suggestion(name, CLASSES)}"
-                )
-        if config.classes[0] != "background":
-            raise TrainingError(f"{source}: the first class is not 'background'")
-    if config.data.phantom is not None:
-        first, last = config.data.phantom.train
-        start, end = config.data.phantom.test
-        if first >= last or start > end or not config.data.phantom.spacings:
-            raise TrainingError(f"{source}: data.phantom has no seeds or no spacings")
-        if max(first, start) < min(last, end):
-            raise TrainingError(f"{source}: data.phantom trains on seeds that it tests on")
-        if not 0 <= config.data.phantom.wide <= 1:
-            raise TrainingError(
-                f"{source}: data.phantom.wide is {config.data.phantom.wide!r}, expected 0 to 1"
-            )

@@ -17,6 +17,7 @@ from neuroxai.data.case import CLASSES, Case
 from neuroxai.models.model import Model
 from neuroxai.prediction import dice, dice_of_counts
 from neuroxai.training.cases import Prepared
+from neuroxai.training.config import Config
 
 
 @dataclass(frozen=True)
@@ -115,18 +116,52 @@ def evaluate_prepared(
     Preparing moves and cuts voxels but makes none, so counting the truth that was cut off is all
     that the patient's grid adds.
     """
-    to_index = _class_indices(model.card.classes)
     network = _on(device, model.network)
     for case in cases:
-        image, truth = case.whole()
-        labels = to_index[_labels(network, image, device)]
-        scores = {}
-        for region, names in model.card.regions.items():
-            members = _members(names)
-            found, real = np.isin(labels, members), np.isin(truth, members)
-            total = sum(case.counts[index] for index in members)
-            scores[region] = dice_of_counts(int((found & real).sum()), int(found.sum()), total)
+        scores = _dice_of(network, case, model.card.classes, model.card.regions, device)
         yield case.name, case.spacing, scores
+
+
+def mean_dice(
+    network: nn.Module, cases: Sequence[Prepared], config: Config, device: torch.device
+) -> float:
+    """Return the Dice of a segmenter, its mean over regions and prepared cases."""
+    network = _on(device, network)
+    scores = [
+        list(_dice_of(network, case, config.classes, config.regions, device).values())
+        for case in cases
+    ]
+    return float(np.mean(scores))
+
+
+def mean_recall(
+    network: nn.Module, cases: Sequence[Prepared], config: Config, device: torch.device
+) -> float:
+    """Return the share of slices a classifier has right, its mean over the classes there are."""
+    network = _on(device, network)
+    right: dict[int, list[bool]] = {}
+    for case in cases:
+        for found in _classes_of(network, case, device):
+            right.setdefault(case.grade, []).append(found == case.grade)
+    return float(np.mean([np.mean(each) for each in right.values()])) if right else 0.0
+
+
+def _dice_of(
+    network: nn.Module,
+    case: Prepared,
+    classes: Sequence[str],
+    regions: Mapping[str, Sequence[str]],
+    device: torch.device | str,
+) -> dict[str, float]:
+    image, truth = case.whole()
+    labels = _class_indices(classes)[_labels(network, image, device)]
+    scores = {}
+    for region, names in regions.items():
+        members = _members(names)
+        found, real = np.isin(labels, members), np.isin(truth, members)
+        total = sum(case.counts[index] for index in members)
+        scores[region] = dice_of_counts(int((found & real).sum()), int(found.sum()), total)
+    return scores
 
 
 def evaluate_slices(
@@ -137,15 +172,22 @@ def evaluate_slices(
     for case in cases:
         if not len(case.truth):
             continue
-        with torch.no_grad():
-            x = torch.from_numpy(np.array(case.images, dtype=np.float32)).to(device)
-            found = network(x).argmax(dim=1).tolist()
-        yield case.name, case.grade, found
+        yield case.name, case.grade, _classes_of(network, case, device)
+
+
+def _classes_of(network: nn.Module, case: Prepared, device: torch.device | str) -> list[int]:
+    """Return the likeliest class of each slice."""
+    with torch.no_grad():
+        x = torch.from_numpy(np.array(case.images, dtype=np.float32)).to(device)
+        found: list[int] = network(x).argmax(dim=1).tolist()
+    return found
 
 
 def _on(device: torch.device | str, network: nn.Module) -> nn.Module:
     """Return ``network``, or its copy on another device; the network itself stays where it is."""
-    return network if torch.device(device).type == "cpu" else copy.deepcopy(network).to(device)
+    wanted = torch.device(device).type
+    there = all(parameter.device.type == wanted for parameter in network.parameters())
+    return network if there else copy.deepcopy(network).to(device)
 
 
 def _class_indices(names: Sequence[str]) -> NDArray[np.uint8]:

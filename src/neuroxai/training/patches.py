@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import IterableDataset
 
 from neuroxai.data.case import CLASSES
 from neuroxai.training.augment import vary_intensity
@@ -19,7 +18,7 @@ from neuroxai.training.config import Augmentation, Config
 _POINTS = 2000
 
 
-class PatchBatches(IterableDataset[tuple[Tensor, Tensor]]):
+class PatchBatches:
     """Endless batches of patches ``(B, C, X, Y, Z)`` and class indices ``(B, X, Y, Z)``.
 
     Batch n is a function of the seed and n alone, so a run taken up at step n sees what an
@@ -33,17 +32,12 @@ class PatchBatches(IterableDataset[tuple[Tensor, Tensor]]):
         Patch size, batch size, augmentation, seed, classes.
     device
         Where batches are made and left.
-    start
-        The first batch's number.
     """
 
-    def __init__(
-        self, cases: Sequence[Prepared], config: Config, device: torch.device, *, start: int = 0
-    ) -> None:
+    def __init__(self, cases: Sequence[Prepared], config: Config, device: torch.device) -> None:
         self._cases = cases
         self._config = config
         self._device = device
-        self.start = start
         self._points = [
             _tumor_points(case.truth, np.random.default_rng([config.seed, index]))
             for index, case in enumerate(cases)
@@ -53,12 +47,6 @@ class PatchBatches(IterableDataset[tuple[Tensor, Tensor]]):
             device=device,
         )
         self._resident = _upload(cases, device)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        number = self.start
-        while True:
-            yield self.batch(number)
-            number += 1
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Return batch ``number``."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
+import os
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,18 +19,22 @@ from neuroxai.core.errors import ModelError, OutputError, TrainingError
 from neuroxai.models.card import Card, read_card
 from neuroxai.models.checkpoint import build_network, save_checkpoint
 from neuroxai.models.loading import load_model
-from neuroxai.models.model import Model
-from neuroxai.training.cases import Prepared, Report, gather
-from neuroxai.training.config import Config, read_config
-from neuroxai.training.evaluate import (
-    DiceScores,
-    evaluate_prepared,
-    evaluate_slices,
-    wilson_interval,
-)
+from neuroxai.training.cases import Gathered, Prepared, Report, gather
+from neuroxai.training.config import Config
+from neuroxai.training.config_file import read_config
+from neuroxai.training.evaluate import mean_dice, mean_recall
 from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
+from neuroxai.training.metrics import measure
+from neuroxai.training.pretrained import load_pretrained
+from neuroxai.training.split import write_split
+from neuroxai.training.watching import Watch
+
+if TYPE_CHECKING:
+    from neuroxai.training.ahead import Numbered
+    from neuroxai.training.loop import Length
 
 CHECKPOINT = "checkpoint"
+SPLIT = "split.csv"
 _CONFIG = "config.json"
 
 
@@ -77,31 +81,47 @@ def train(
         raise TrainingError("train: overrides and data belong to a configuration file, not to both")
     report = progress or _silent
     out = Path(out)
-    finished = _enter(out, config, resume=resume)
+    # Of several processes that train together each runs this; the first alone writes.
+    leads = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    finished = _enter(out, config, resume=resume) if leads else None
     if finished is not None:
         return finished
 
-    from neuroxai.training.loop import LAST, fit, last_step, pick_device
+    from neuroxai.training.loop import LAST, fit, pick_device
 
     device = pick_device(config)
     began = time.monotonic()
-    trained_on, held_out = gather(config, report=report)
+    cases = gather(config, report=report)
     prepared_after = time.monotonic() - began
-    _claim(out, config)
+    if leads:
+        _claim(out, config)
+        if cases.split:
+            write_split(cases.split, out / SPLIT)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         network, ancestor = _network(config)
-        batches, loss = _lesson(network, config, trained_on, device, start=last_step(out))
-        steps = _steps(config, trained_on)
-        trained = fit(network, batches, loss, config, out, steps=steps, report=report)
+        batches, loss = _lesson(network, config, cases.train, device)
+        watch = _watch(config, cases, device)
+        length = _length(config, cases.train)
+        trained = fit(
+            network, batches, loss, config, out, length=length, watch=watch, report=report
+        )
         if isinstance(loss, HintedCrossEntropy):
             loss.close()
+    if not leads:
+        return out / CHECKPOINT
 
     training = {
-        "data": _describe_data(config, trained_on, held_out),
+        "data": _describe_data(config, cases),
         "steps": trained.steps,
         "loss": round(trained.loss, 5),
+        "waiting_for_data": round(trained.waiting, 4),
+        **(
+            {"best": dict(zip(("step", "validation"), trained.best, strict=True))}
+            if trained.best
+            else {}
+        ),
         "device": device.type,
         "seconds": {"preparing": round(prepared_after, 1), "training": round(trained.seconds, 1)},
         "config": _settings(config),
@@ -115,7 +135,7 @@ def train(
                 Path(scratch) / CHECKPOINT, trained.network, card, dtype=config.output_dtype
             )
         )
-    metrics = _measure(model, config, held_out, device, out, report)
+    metrics = measure(model, config, cases.test, device, out, report)
     folder = save_checkpoint(
         out / CHECKPOINT,
         trained.network,
@@ -131,7 +151,10 @@ def _network(config: Config) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network to train, and what is known of the weights it starts from."""
     if config.initial is None:
         network = build_network(config.architecture, config.arguments, source="configuration")
-        return network, {}
+        if config.pretrained is None:
+            return network, {}
+        sha256 = load_pretrained(network, config.pretrained)
+        return network, {"weights": Path(config.pretrained).name, "weights_sha256": sha256}
     model = load_model(config.initial)
     same = (model.card.architecture, dict(model.card.arguments)) == (
         config.architecture,
@@ -194,9 +217,7 @@ def _lesson(
     config: Config,
     cases: Sequence[Prepared],
     device: torch.device,
-    *,
-    start: int,
-) -> tuple[Any, nn.Module]:
+) -> tuple[Numbered, nn.Module]:
     """Return the batches and the loss of the task."""
     from neuroxai.training.patches import PatchBatches
     from neuroxai.training.slices import SliceBatches
@@ -205,36 +226,64 @@ def _lesson(
         hints = HintedCrossEntropy(
             network, config.hint_layers, weight=config.hint, channels=len(config.modalities)
         )
-        return SliceBatches(cases, config, device, start=start), hints
+        return SliceBatches(cases, config, device), hints
     loss = RegionDiceCrossEntropy(config.classes, config.regions, weights=config.class_weights)
-    return PatchBatches(cases, config, device, start=start), loss
+    return PatchBatches(cases, config, device), loss
 
 
-def _steps(config: Config, cases: Sequence[Prepared]) -> int | None:
-    """Return the number of steps: as set, or epochs of one patch a case (or of all slices)."""
+def _per_epoch(config: Config, cases: Sequence[Prepared]) -> int:
+    """Return the steps of an epoch: one patch of every case, or each of their slices."""
     samples = sum(len(case.truth) for case in cases) if config.task == "classification" else 0
-    per_epoch = -(-(samples or len(cases)) // config.batch)
+    return -(-(samples or len(cases)) // (config.batch * config.accumulate * config.devices))
+
+
+def _length(config: Config, cases: Sequence[Prepared]) -> Length:
+    from neuroxai.training.loop import Length
+
+    per_epoch = _per_epoch(config, cases)
     counts = [config.max_steps, config.epochs and config.epochs * per_epoch]
-    return min((count for count in counts if count), default=None)
+    steps = min((count for count in counts if count), default=None)
+    return Length(steps, round(config.frozen_epochs * per_epoch))
+
+
+def _watch(config: Config, cases: Gathered, device: torch.device) -> Watch | None:
+    """Return how a training is watched: by the regions' mean Dice, or the classes' mean recall."""
+    if config.validate_every is None:
+        return None
+    if not cases.validation:
+        raise TrainingError("validate_every is set, but no case was left for the validation")
+    to_name = {"segmentation": mean_dice, "classification": mean_recall}
+    measure = to_name[config.task]
+    every = max(1, round(config.validate_every * _per_epoch(config, cases.train)))
+
+    def score(network: nn.Module) -> float:
+        with torch.no_grad():
+            return measure(network, cases.validation, config, device)
+
+    return Watch(score, every, config.patience)
 
 
 def _settings(config: Config) -> dict[str, Any]:
     """Return the configuration without what belongs to one machine."""
     table = config.to_dict()
-    for key in ("cache", "workers", "device"):
+    for key in ("cache", "workers", "device", "tensorboard"):
         del table[key]
-    if table["initial"] is not None:
-        table["initial"] = Path(table["initial"]).name
-    cohort = table["data"]["cohort"]
-    if cohort is not None:
-        cohort["folder"] = Path(cohort["folder"]).name
+    cohort = table["data"]["cohort"] or {}
+    for holder, key in (
+        (table, "initial"),
+        (table, "pretrained"),
+        (cohort, "folder"),
+        (cohort, "split"),
+    ):
+        if holder.get(key) is not None:
+            holder[key] = Path(holder[key]).name
     return table
 
 
-def _describe_data(
-    config: Config, train_cases: Sequence[Prepared], test_cases: Sequence[Prepared]
-) -> dict[str, Any]:
-    counts = {"train_cases": len(train_cases), "held_out_cases": len(test_cases)}
+def _describe_data(config: Config, cases: Gathered) -> dict[str, Any]:
+    counts = {"train_cases": len(cases.train), "held_out_cases": len(cases.test)}
+    if cases.validation:
+        counts["validation_cases"] = len(cases.validation)
     if config.data.phantom is not None:
         source = config.data.phantom
         return {
@@ -264,96 +313,3 @@ def _card(config: Config, training: dict[str, Any]) -> Card:
         training=training,
         license=config.license,
     )
-
-
-def _measure(
-    model: Model,
-    config: Config,
-    cases: Sequence[Prepared],
-    device: torch.device,
-    out: Path,
-    report: Report,
-) -> dict[str, Any]:
-    """Evaluate on the held-out cases and write ``metrics.csv``."""
-    if not cases:
-        return {"count": 0}
-    if config.task == "classification":
-        return _measure_grades(model, config, cases, device, out, report)
-    rows = []
-    report("Evaluating", 0, len(cases))
-    for row in evaluate_prepared(model, cases, device=device):
-        rows.append(row)
-        report("Evaluating", len(rows), len(cases))
-    kinds = ["wide" if case.wide else "" for case in cases]
-    table = [
-        [name, kind, mm, *(f"{value:.4f}" for value in dice.values())]
-        for kind, (name, mm, dice) in zip(kinds, rows, strict=True)
-    ]
-    _write_table(out, ["case", "kind", "spacing_mm", *config.regions], table)
-    of_kind = {
-        kind: _dice(DiceScores(tuple(r for r, k in zip(rows, kinds, strict=True) if k == kind)))
-        for kind in dict.fromkeys(kinds)
-    }
-    metrics = of_kind.pop("", {})
-    return metrics | of_kind
-
-
-def _dice(scores: DiceScores) -> dict[str, Any]:
-    spacings = sorted({mm for _, mm, _ in scores.rows})
-    return {
-        "count": scores.count,
-        "dice": _rounded(scores.mean()),
-        "dice_by_spacing_mm": {str(mm): _rounded(scores.mean(spacing=mm)) for mm in spacings},
-    }
-
-
-def _measure_grades(
-    model: Model,
-    config: Config,
-    cases: Sequence[Prepared],
-    device: torch.device,
-    out: Path,
-    report: Report,
-) -> dict[str, Any]:
-    """Return accuracy per case (its largest slice) and per slice, with Wilson's interval."""
-    rows = []
-    report("Evaluating", 0, len(cases))
-    for row in evaluate_slices(model, cases, device=device):
-        rows.append(row)
-        report("Evaluating", len(rows), len(cases))
-    names = config.classes
-    _write_table(
-        out,
-        ["case", "truth", "largest_slice", "slices", "slices_right"],
-        [
-            [name, names[truth], names[found[0]], len(found), sum(each == truth for each in found)]
-            for name, truth, found in rows
-        ],
-    )
-    case_hits = sum(found[0] == truth for _, truth, found in rows)
-    slice_hits = sum(each == truth for _, truth, found in rows for each in found)
-    return {
-        "count": len(rows),
-        "accuracy": _proportion(case_hits, len(rows)),
-        "slice_accuracy": _proportion(slice_hits, sum(len(found) for _, _, found in rows)),
-    }
-
-
-def _proportion(hits: int, count: int) -> dict[str, Any]:
-    interval = [round(bound, 4) for bound in wilson_interval(hits, count)]
-    value = round(hits / count, 4) if count else 0.0
-    return {"value": value, "hits": hits, "count": count, "wilson_95": interval}
-
-
-def _rounded(scores: dict[str, float]) -> dict[str, float]:
-    return {region: round(value, 4) for region, value in scores.items()}
-
-
-def _write_table(out: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with (
-        replaced_whole(out / "metrics.csv") as temporary,
-        temporary.open("w", newline="") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import IterableDataset
 
 from neuroxai.core.errors import TrainingError
 from neuroxai.data.case import CLASSES
@@ -20,7 +19,7 @@ Lesson = tuple[Tensor, tuple[Tensor, Tensor]]
 """Slices ``(B, C, X, Y)``; their classes ``(B,)`` and tissue shares ``(B, T, X, Y)``."""
 
 
-class SliceBatches(IterableDataset[Lesson]):
+class SliceBatches:
     """Endless batches of slices, their classes in balance, and the tissues in them.
 
     The first ``focus_steps`` batches show squares cut around the tumor: a network that starts from
@@ -36,8 +35,6 @@ class SliceBatches(IterableDataset[Lesson]):
         Batch size, augmentation, seed, classes.
     device
         Where batches are made and left.
-    start
-        The first batch's number.
 
     Raises
     ------
@@ -45,12 +42,9 @@ class SliceBatches(IterableDataset[Lesson]):
         If a class has no case.
     """
 
-    def __init__(
-        self, cases: Sequence[Prepared], config: Config, device: torch.device, *, start: int = 0
-    ) -> None:
+    def __init__(self, cases: Sequence[Prepared], config: Config, device: torch.device) -> None:
         self._config = config
         self._device = device
-        self.start = start
         filled = [case for case in cases if len(case.truth)]
         self._images = [torch.from_numpy(np.array(case.images)).to(device) for case in filled]
         self._tissue = [torch.from_numpy(np.array(case.truth)).to(device) for case in filled]
@@ -61,12 +55,6 @@ class SliceBatches(IterableDataset[Lesson]):
         for name, members in zip(config.classes, self._of_class, strict=True):
             if not members:
                 raise TrainingError(f"no case of the class {name} to train on")
-
-    def __iter__(self) -> Iterator[Lesson]:
-        number = self.start
-        while True:
-            yield self.batch(number)
-            number += 1
 
     def batch(self, number: int) -> Lesson:
         """Return batch ``number``."""
