@@ -19,8 +19,9 @@ from neuroxai.data.case import Case, region
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.placement import Placement
 from neuroxai.lesion import Lesion
-from neuroxai.prediction import dice, read_output
+from neuroxai.prediction import read_output
 from neuroxai.results import word
+from neuroxai.scores.segmentation import dice
 
 NAMES = ("background", "NCR", "ED", "ET")
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from neuroxai.core.errors import ModelError
 from neuroxai.data.case import Case, Layout
 from neuroxai.models import Card, Model
-from neuroxai.prediction import dice
+from neuroxai.scores.interval import wilson_interval
+from neuroxai.scores.segmentation import dice
 from neuroxai.training.cases import Prepared
 from neuroxai.training.evaluate import (
     DiceScores,
     evaluate_prepared,
     evaluate_segmentation,
     evaluate_slices,
-    wilson_interval,
 )
 
 CARD = Card(

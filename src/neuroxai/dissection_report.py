@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
 from neuroxai.dissector import Dissected, Finding
 from neuroxai.inspection.dissection import BAU
 from neuroxai.render.concept_chart import draw_concepts
-from neuroxai.results import Results, write_json
+from neuroxai.results import Results, write_json, write_table
 
 HEADER = (
     "layer_number", "layer", "unit_end", "filter", "concept", "kind", "iou", "control_iou",
@@ -35,12 +33,12 @@ def write_dissection(found: Dissected, out: Path) -> list[Path]:
     numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
     summary = _summary(found, numbers)
     with Results(out) as results:
-        results.add(_write_table(out / "dissection.csv", HEADER, _rows(found, numbers)))
+        results.add(write_table(out / "dissection.csv", HEADER, _rows(found, numbers)))
         results.add(write_json(out / "dissection.json", summary))
         for name in ("best_filter_per_concept", "best_concept_per_filter"):
             entries = summary[name]
             rows = (entry.values() for entry in entries)
-            results.add(_write_table(out / f"{name}.csv", entries[0], rows))
+            results.add(write_table(out / f"{name}.csv", entries[0], rows))
         results.add(_draw(found, out / "dissection.png"))
     return results.written
 
@@ -55,17 +53,6 @@ def _rows(found: Dissected, numbers: dict[str, int]) -> Iterator[tuple[object, .
             f"{finding.control_best:.6f}", f"{match.threshold:.6g}", f"{match.active:.6f}",
             f"{found.shares[match.concept]:.6f}", f"{finding.bau:.6f}",
         )  # fmt: skip
-
-
-def _write_table(table: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
-    with (
-        replaced_whole(table) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    return table
 
 
 def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
 from neuroxai.results import describe_dataset, word
+from neuroxai.scores.segmentation import dice
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,21 @@ class Prediction:
             name: dice(region(self.labels, name), region(self.case.truth, name)) for name in REGIONS
         }
 
+    def without_small_enhancement(self, least_mm3: float) -> Prediction:
+        """Return the answer with enhancement of less than ``least_mm3`` in all called necrosis.
+
+        What the BraTS challenge's winners do: a false speck where nothing enhances costs a Dice of
+        1 (Isensee et al. 2021, doi:10.1007/978-3-030-72087-2_11).
+        """
+        if self.labels is None or not self.of_tumors:
+            return self
+        enhancing = self.labels == CLASSES.index("ET")
+        volume = enhancing.sum() * float(np.prod(self.case.spacing))
+        if not 0 < volume < least_mm3:
+            return self
+        labels = np.where(enhancing, np.uint8(CLASSES.index("NCR")), self.labels)
+        return replace(self, labels=labels)
+
     def save(self, out: str | Path) -> Path | None:
         """Write ``CASE_dseg.nii.gz`` in the label numbers of the case's own layout.
 
@@ -112,35 +128,6 @@ class Prediction:
     @property
     def _numbering(self) -> str:
         return self.case.layout.name if self.of_tumors else "the network's own"
-
-
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Return the Dice overlap ``2|A∩B| / (|A| + |B|)`` of two masks of one shape.
-
-    Two empty masks agree, so they score 1; one empty mask scores 0. That is how the BraTS
-    challenge counts.
-
-    References
-    ----------
-    Dice 1945, doi:10.2307/1932409; Menze et al. 2015, doi:10.1109/TMI.2014.2377694.
-
-    Examples
-    --------
-    >>> dice(np.array([True, True, False]), np.array([True, False, False]))
-    0.6666666666666666
-    """
-    return dice_of_counts(int((a & b).sum()), int(a.sum()), int(b.sum()))
-
-
-def dice_of_counts(both: int, one: int, other: int) -> float:
-    """Return the Dice overlap of two masks from their voxel counts.
-
-    Examples
-    --------
-    >>> dice_of_counts(1, 2, 1), dice_of_counts(0, 0, 0)
-    (0.6666666666666666, 1.0)
-    """
-    return 2 * both / (one + other) if one + other else 1.0
 
 
 def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placement) -> Prediction:

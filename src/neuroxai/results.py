@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,8 @@ _DESCRIPTION, _IGNORE = "dataset_description.json", ".bidsignore"
 
 _NOT_BIDS = (
     "*_statmap.*", "*_montage-*.png", "*_flow.png", "*_page-*.png",
-    "best_*.csv", "dissection.*", "flow.json", "prediction.json", "summary.json",
+    "best_*.csv", "cases.csv", "dissection.*", "evaluation*", "flow.json", "prediction.json",
+    "slices.csv", "summary.json", "tables.csv",
 )  # fmt: skip
 """What the standard has no name for."""
 
@@ -139,3 +141,15 @@ def describe_dataset(folder: Path) -> None:
     if not ignore.exists():
         with replaced_whole(ignore) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in _NOT_BIDS), encoding="utf-8")
+
+
+def write_table(table: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
+    """Write a table as CSV, whole or not at all."""
+    with (
+        replaced_whole(table) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return table

@@ -11,6 +11,7 @@ import typer
 from neuroxai.cli.convert import convert
 from neuroxai.cli.demo import demo
 from neuroxai.cli.dissect import dissect
+from neuroxai.cli.evaluate import evaluate
 from neuroxai.cli.explain import explain
 from neuroxai.cli.inspect import inspect
 from neuroxai.cli.methods import methods
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (explain, inspect, dissect, predict, train, phantom, methods, demo):
+for command in (explain, inspect, dissect, predict, evaluate, train, phantom, methods, demo):
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(convert, name="convert")

@@ -1,7 +1,8 @@
-"""Several networks of one kind as one: the mean of their answers."""
+"""Several answers as one: of networks of one kind, or to an image and its mirror images."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -49,3 +50,54 @@ class Ensemble(nn.Module):
         first, _, rest = name.partition(".")
         number, _, inner = rest.partition(".")
         return inner if first == "members" and number.isdigit() else ""
+
+
+class Mirrored(nn.Module):
+    r"""A network asked about an image and all its mirror images.
+
+    .. math:: p(x) = 2^{-n} \sum_M M \, p_f(M x)
+
+    over the :math:`2^n` mirrorings M of n axes; the mean is of probabilities, and what is returned
+    are logits of it, so that it can stand wherever the network itself does.
+
+    Parameters
+    ----------
+    network
+        Returns logits ``(B, K)`` or ``(B, K, *S)`` for ``(B, C, *S)``.
+    activation
+        ``softmax`` or ``sigmoid``, what turns its logits into probabilities.
+    key
+        Which of several outputs counts: an index for a list or tuple, a key for a dict.
+
+    Examples
+    --------
+    >>> odd = Mirrored(nn.Conv2d(1, 2, (1, 3), padding=(0, 1)), "softmax")
+    >>> x = torch.rand(1, 1, 4, 5)
+    >>> bool(torch.allclose(odd(x.flip(2)), odd(x).flip(2), atol=1e-5))
+    True
+    """
+
+    def __init__(self, network: nn.Module, activation: str, key: int | str | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.activation = activation
+        self.key = key
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits of the mean probability."""
+        axes = range(2, x.dim())
+        mirrorings = [
+            chosen for count in range(x.dim() - 1) for chosen in itertools.combinations(axes, count)
+        ]
+        total = self._chances(x, mirrorings[0])
+        for mirroring in mirrorings[1:]:
+            total = total + self._chances(x, mirroring)
+        mean = (total / len(mirrorings)).clamp(1e-7, 1 - 1e-7)
+        return mean.logit() if self.activation == "sigmoid" else mean.log()
+
+    def _chances(self, x: Tensor, mirroring: tuple[int, ...]) -> Tensor:
+        """Return the probabilities of one mirror image, mirrored back."""
+        output = self.network(x.flip(mirroring))
+        logits: Tensor = output if self.key is None else output[self.key]
+        chances = logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
+        return chances.flip(mirroring) if chances.dim() == x.dim() else chances

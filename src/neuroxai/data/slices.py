@@ -40,6 +40,27 @@ def largest_slice(mask: NDArray[Any], affine: NDArray[np.float64]) -> int:
     return int(area.argmax())
 
 
+def tumor_slices(case: Case, count: int) -> list[int]:
+    """Return up to ``count`` axial slices through the tumor, counted from the feet.
+
+    The largest comes first, then others spread evenly over those nearly as large: at a tumor's
+    ends its core is out of sight, and with it what tells the grade. None where there is no tumor.
+
+    Raises
+    ------
+    CaseError
+        If the case has no truth.
+    """
+    if case.truth is None:
+        raise CaseError(f"{case.name}: has no truth to choose slices through the tumor by")
+    areas = Placement.fit(case.shape, case.affine).turn(case.truth > 0).sum(axis=(0, 1))
+    if not areas.any():
+        return []
+    large = np.flatnonzero(areas >= 0.7 * areas.max())
+    spread = large[np.linspace(0, len(large) - 1, min(count, len(large))).astype(int)]
+    return list(dict.fromkeys([int(areas.argmax()), *(int(z) for z in spread)]))[:count]
+
+
 def choose_slice(
     case: Case,
     slice_index: int | Literal["truth"] | None,

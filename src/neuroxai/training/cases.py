@@ -159,7 +159,7 @@ def _jobs(config: Config) -> tuple[Jobs, list[Member]]:
 
 
 def _phantom_jobs(config: Config, source: PhantomSource) -> Jobs:
-    version = _code_version("phantom/*.py", "preprocessing.py", "placement.py")
+    version = _code_version("phantom/*.py", "preprocessing.py", "placement.py", "slices.py")
     spacings = source.spacings
 
     def job(seed: int, spacing: float, wide: bool) -> _Job:
@@ -194,7 +194,7 @@ def _is_wide(seed: int, share: float) -> bool:
 def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
     from neuroxai.data.brats import find_cases, read_grade
 
-    version = _code_version("brats.py", "layouts.py", "nifti.py", "preprocessing.py")
+    version = _code_version("brats.py", "layouts.py", "nifti.py", "preprocessing.py", "slices.py")
     paths = find_cases(Path(source.folder))
     found = [
         Member(path.name, patient_of(path.name), read_grade(path) or "", site_of(path.name))
@@ -343,18 +343,12 @@ def _slices(
 
     None from a case without tumor or without one of the grades: there is nothing to learn from it.
     """
-    from neuroxai.data.placement import Placement
     from neuroxai.data.preprocessing import truth_on_network_grid
+    from neuroxai.data.slices import tumor_slices
 
-    truth = case.truth
-    if case.grade not in job.classes or truth is None or not truth.any():
+    chosen = tumor_slices(case, job.slices) if case.grade in job.classes else []
+    if not chosen:
         return np.empty((0, 0, 0, 0), np.float16), np.empty((0, 0, 0), np.uint8)
-    areas = Placement.fit(case.shape, case.affine).turn(truth > 0).sum(axis=(0, 1))
-    # The largest, then others spread evenly over those nearly as large: at a tumor's ends its core
-    # is out of sight, and with it what tells the grade.
-    large = np.flatnonzero(areas >= 0.7 * areas.max())
-    spread = large[np.linspace(0, len(large) - 1, min(job.slices, len(large))).astype(int)]
-    chosen = list(dict.fromkeys([int(areas.argmax()), *(int(z) for z in spread)]))[: job.slices]
     prepared = [preprocessing.prepare(case, slice_index=z) for z in chosen]
     tissue = [truth_on_network_grid(case, each.placement) for each in prepared]
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from torch import nn
 from neuroxai.core.errors import ModelError
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.models.model import Model
-from neuroxai.prediction import dice, dice_of_counts
+from neuroxai.scores.segmentation import dice, dice_of_counts
 from neuroxai.training.cases import Prepared
 from neuroxai.training.config import Config
 
@@ -43,26 +42,6 @@ class DiceScores:
         if not chosen:
             return {}
         return {region: float(np.mean([dice[region] for dice in chosen])) for region in chosen[0]}
-
-
-def wilson_interval(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a proportion of ``hits`` in ``count``.
-
-    References
-    ----------
-    Wilson 1927, doi:10.1080/01621459.1927.10502953.
-
-    Examples
-    --------
-    >>> [round(bound, 3) for bound in wilson_interval(9, 10)]
-    [0.596, 0.982]
-    """
-    if count == 0:
-        return 0.0, 1.0
-    share, scale = hits / count, 1 + z**2 / count
-    middle = (share + z**2 / (2 * count)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def evaluate_segmentation(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.models.model import Model
+from neuroxai.results import write_table
+from neuroxai.scores.interval import wilson_interval
 from neuroxai.training.cases import Prepared, Report
 from neuroxai.training.config import Config
 from neuroxai.training.evaluate import (
     DiceScores,
     evaluate_prepared,
     evaluate_slices,
-    wilson_interval,
 )
 
 
@@ -44,7 +43,7 @@ def measure(
         [name, kind, mm, *(f"{value:.4f}" for value in dice.values())]
         for kind, (name, mm, dice) in zip(kinds, rows, strict=True)
     ]
-    _write_table(out, ["case", "kind", "spacing_mm", *config.regions], table)
+    write_table(out / "metrics.csv", ["case", "kind", "spacing_mm", *config.regions], table)
     of_kind = {
         kind: _dice(DiceScores(tuple(r for r, k in zip(rows, kinds, strict=True) if k == kind)))
         for kind in dict.fromkeys(kinds)
@@ -77,8 +76,8 @@ def _measure_grades(
         rows.append(row)
         report("Evaluating", len(rows), len(cases))
     names = config.classes
-    _write_table(
-        out,
+    write_table(
+        out / "metrics.csv",
         ["case", "truth", "largest_slice", "slices", "slices_right"],
         [
             [name, names[truth], names[found[0]], len(found), sum(each == truth for each in found)]
@@ -102,13 +101,3 @@ def _proportion(hits: int, count: int) -> dict[str, Any]:
 
 def _rounded(scores: dict[str, float]) -> dict[str, float]:
     return {region: round(value, 4) for region, value in scores.items()}
-
-
-def _write_table(out: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with (
-        replaced_whole(out / "metrics.csv") as temporary,
-        temporary.open("w", newline="") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)

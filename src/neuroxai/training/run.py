@@ -79,6 +79,11 @@ def train(
         config = read_config(config, overrides=overrides, data=data)
     elif overrides or data is not None:
         raise TrainingError("train: overrides and data belong to a configuration file, not to both")
+    if config.frozen_epochs and config.initial is None and config.pretrained is None:
+        raise TrainingError(
+            "frozen_epochs is set, but the network starts from nothing, so the layers at rest "
+            "would stay noise; set pretrained to a weight file, or frozen_epochs=0"
+        )
     report = progress or _silent
     out = Path(out)
     # Of several processes that train together each runs this; the first alone writes.

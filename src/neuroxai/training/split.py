@@ -11,8 +11,8 @@ from typing import Literal, cast
 
 import numpy as np
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import TrainingError, suggestion
+from neuroxai.results import write_table
 from neuroxai.training.config import CohortSource
 
 Part = Literal["train", "validation", "test"]
@@ -113,13 +113,11 @@ def draw_split(members: Sequence[Member], source: CohortSource, seed: int) -> li
 
 def write_split(members: Sequence[Member], path: Path) -> Path:
     """Write who plays which part, a line a case."""
-    with replaced_whole(path) as temporary, temporary.open("w", newline="") as stream:
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(_COLUMNS)
-        for m in sorted(members, key=lambda member: member.case):
-            fold = "" if m.fold < 0 else m.fold
-            rows.writerow([m.case, m.patient, m.grade, m.site, fold, m.part])
-    return path
+    ordered = sorted(members, key=lambda member: member.case)
+    rows = [
+        (m.case, m.patient, m.grade, m.site, "" if m.fold < 0 else m.fold, m.part) for m in ordered
+    ]
+    return write_table(path, _COLUMNS, rows)
 
 
 def read_split(path: Path) -> list[Member]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neuroxai.core.atomic import replaced_whole
+from neuroxai.results import write_table
 
 Score = Callable[[nn.Module], float]
 """How good a network is on the validation cases; more is better."""
@@ -77,10 +76,5 @@ class Watch:
 
     def write(self, folder: Path) -> None:
         """Write every look to ``validation.csv``."""
-        with (
-            replaced_whole(folder / WATCHED) as temporary,
-            temporary.open("w", newline="") as stream,
-        ):
-            rows = csv.writer(stream, lineterminator="\n")
-            rows.writerow(["step", "score"])
-            rows.writerows([step, f"{value:.5f}"] for step, value in self._seen)
+        rows = ((step, f"{value:.5f}") for step, value in self._seen)
+        write_table(folder / WATCHED, ("step", "score"), rows)

@@ -1,0 +1,139 @@
+"""``neuroxai evaluate``: how good a network's answers are over a cohort with truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neuroxai.cli import options
+from neuroxai.cli.progress import stages
+
+if TYPE_CHECKING:
+    from neuroxai.evaluator import Evaluation
+
+Cohort = Annotated[
+    Path, typer.Argument(metavar="COHORT", help="A folder of cases with truth, in a BraTS layout.")
+]
+Split = Annotated[
+    Path | None, typer.Option("--split", help="split.csv of a training run; only its part counts.")
+]
+PartName = Annotated[str, typer.Option("--part", help="Of the split: train, validation or test.")]
+Flips = Annotated[
+    bool, typer.Option("--flips", help="Ask about every mirror image too, and take the mean.")
+]
+SmallestEt = Annotated[
+    float,
+    typer.Option(
+        "--smallest-et", min=0, metavar="MM3",
+        help="Call enhancing tumor of less in all necrosis, as in the BraTS challenge; e.g. 200.",
+    ),
+]  # fmt: skip
+SliceCount = Annotated[
+    int, typer.Option("--slices", min=1, help="Slices of each case for a 2D network.")
+]
+Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the first so many cases.")]
+
+
+def evaluate(
+    cohort: Cohort,
+    model: options.ModelName = "deepseg-phantom",
+    weights: options.WeightsFile = None,
+    card: options.CardFile = None,
+    trust: options.Trust = False,
+    split: Split = None,
+    part: PartName = "test",
+    flips: Flips = False,
+    smallest_et: SmallestEt = 0.0,
+    slices: SliceCount = 8,
+    cases: Limit = None,
+    device: options.Device = "auto",
+    out: options.Out = None,
+) -> None:
+    """Measure a network on cases with truth, as in the paper's tables. Not for clinical use."""
+    from rich.console import Console
+
+    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.errors import CaseError
+    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.evaluation_report import write_evaluation
+    from neuroxai.evaluator import Settings, cases_of
+    from neuroxai.evaluator import evaluate as run
+    from neuroxai.models.loading import load_model
+    from neuroxai.results import results_folder
+
+    tune_allocator()
+    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    members = _members(split, part) if split is not None else None
+    folders = list(cases_of(cohort, members))[:cases]
+    if not folders:
+        raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")
+    settings = Settings(flips, smallest_et, slices, device)
+    with stages() as report:
+        found = run(loaded, folders, settings, patients=members, report=report)
+    folder = results_folder(out, "evaluation")
+    written = write_evaluation(found, folder)
+    print_evaluation(found)
+    console = Console(highlight=False)
+    console.print(f"Written: {len(written)} files in {folder}", soft_wrap=True)
+    console.print(NOT_FOR_CLINICAL_USE)
+
+
+def print_evaluation(found: Evaluation) -> None:
+    """Print the figures with their intervals."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from neuroxai.evaluation_tables import grading_figures, segmentation_figures
+
+    cases = len(found.segmented or found.graded)
+    title = f"{found.model['name']} on {found.data}, {cases} case{'s' if cases > 1 else ''}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("")
+    notes: list[str] = []
+    if found.segmented:
+        for heading in ("Dice %", "HD95 mm", "median"):
+            table.add_column(heading, justify="right")
+        for name, figures in segmentation_figures(found).items():
+            table.add_row(
+                name,
+                figures["dice"].percent(),
+                figures["hausdorff95_mm"].plain(1),
+                figures["hausdorff95_median_mm"].plain(1),
+            )
+    else:
+        of_cases, of_slices = grading_figures(found)
+        for unit in (of_cases, of_slices):
+            accuracy = unit.accuracy.percent()
+            notes.append(f"Accuracy per {unit.unit}: {accuracy} % of {unit.count}.")
+        for heading in ("Sensitivity %", "Specificity %", "Area"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for name in found.classes:
+            table.add_row(
+                name,
+                of_cases.sensitivity[name].percent(),
+                of_cases.specificity[name].percent(),
+                of_cases.area[name].plain(2),
+            )
+    console = Console(highlight=False)
+    console.print(table)
+    for note in notes:
+        console.print(note)
+    if found.left_out:
+        name, reason = next(iter(found.left_out.items()))
+        console.print(f"Left out: {len(found.left_out)}, for example {name}: {reason}.")
+
+
+def _members(split: Path, part: str) -> dict[str, str]:
+    """Return case name to patient of one part of a split."""
+    from neuroxai.core.errors import TrainingError, suggestion
+    from neuroxai.training.split import PARTS, read_split
+
+    if part not in PARTS:
+        raise TrainingError(f"--part {part!r}: {suggestion(part, PARTS)}")
+    members = {member.case: member.patient for member in read_split(split) if member.part == part}
+    if not members:
+        raise TrainingError(f"{split}: no case plays the part {part}")
+    return members

@@ -1,0 +1,202 @@
+"""How good a network's answers are: every case as a point, curves and tables of a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import OutputError
+from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, PANEL = 1500, 560  # px
+_INK, _POINT, _MEAN = "#222222", "#2166AC", "#B2182B"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One measure of every case, group by group.
+
+    Attributes
+    ----------
+    title
+        What is measured, with its unit.
+    values
+        Group to its cases' values.
+    limits
+        Ends of the axis; None takes what the values ask for.
+    """
+
+    title: str
+    values: Mapping[str, Sequence[float]]
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """What shows a classifier on one sheet.
+
+    Attributes
+    ----------
+    roc
+        Class to 1 − specificity and sensitivity at every threshold.
+    sure, right, count
+        Per bin of the winning class's probability: its mean, the share of right answers, and how
+        many there are.
+    classes, table
+        Names, and how often each class (rows) was called each class (columns).
+    """
+
+    roc: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    sure: NDArray[np.float64]
+    right: NDArray[np.float64]
+    count: NDArray[np.int_]
+    classes: Sequence[str]
+    table: NDArray[np.int_]
+
+
+def draw_scores(
+    panels: Sequence[Panel],
+    path: Path,
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Draw every case as a point, the mean and the quartiles of each group on it.
+
+    Raises
+    ------
+    OutputError
+        If there is nothing to draw, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> out = Path(tempfile.mkdtemp()) / "scores.png"
+    >>> draw_scores([Panel("Dice", {"WT": [0.9, 0.8]}, (0, 1))], out, title="net").name
+    'scores.png'
+    """
+    if not panels or not all(panel.values for panel in panels):
+        raise OutputError(f"{path.name}: no case and no measure, there is nothing to draw")
+    return save_figure(partial(_scores, panels, title, facts or {}), path)
+
+
+def draw_curves(
+    curves: Curves, path: Path, *, title: str, facts: Mapping[str, str] | None = None
+) -> Path:
+    """Draw ROC curves, calibration and confusion table of a classifier side by side.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    return save_figure(partial(_curves, curves, title, facts or {}), path)
+
+
+def _scores(panels: Sequence[Panel], title: str, facts: Mapping[str, str]) -> Figure:
+    notes = ["Point: a case. Box: the middle half, its line the median. Diamond: the mean."]
+    sheet, top, places = _sheet(title, facts, notes, len(panels))
+    for panel, x in zip(panels, places, strict=True):
+        axes = sheet.axes(x + 70, top + 40, _wide(len(panels)) - 90, PANEL - 110)
+        _strip(axes, panel)
+    return sheet.figure
+
+
+def _strip(axes: Axes, panel: Panel) -> None:
+    generator = np.random.default_rng(0)
+    groups = [np.asarray(values, dtype=float) for values in panel.values.values()]
+    axes.boxplot(
+        groups,
+        widths=0.5,
+        showfliers=False,
+        medianprops={"color": _INK},
+        boxprops={"color": "#888888"},
+        whiskerprops={"color": "#888888"},
+        capprops={"color": "#888888"},
+    )
+    for place, values in enumerate(groups, start=1):
+        # Moved aside at random, so that cases alike do not cover each other.
+        aside = place + generator.uniform(-0.17, 0.17, len(values))
+        axes.scatter(aside, values, s=16, color=_POINT, alpha=0.65, linewidths=0)
+        axes.scatter([place], [values.mean()], s=52, color=_MEAN, marker="D", zorder=3)
+    axes.set_xticks(range(1, len(groups) + 1), list(panel.values))
+    axes.set_title(panel.title, fontsize=11)
+    _plain(axes)
+    if panel.limits is not None:
+        axes.set_ylim(*panel.limits)
+
+
+def _curves(curves: Curves, title: str, facts: Mapping[str, str]) -> Figure:
+    notes = ["Calibration: the area of a point is how many answers it stands for."]
+    sheet, top, places = _sheet(title, facts, notes, 3)
+    wide = _wide(3) - 90
+    side = min(wide, PANEL - 110)
+    roc, calibrated, table = (sheet.axes(x + 70, top + 40, side, side) for x in places)
+    for axes in (roc, calibrated):
+        axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1, linestyle="--")
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        _plain(axes)
+    for name, (false_positive, true_positive) in curves.roc.items():
+        roc.plot(false_positive, true_positive, linewidth=1.6, label=name, drawstyle="steps-post")
+    roc.set_title("ROC", fontsize=11)
+    roc.set_xlabel("1 − specificity", fontsize=9)
+    roc.set_ylabel("sensitivity", fontsize=9)
+    if curves.roc:
+        roc.legend(fontsize=8, loc="lower right", frameon=False)
+    filled = curves.count > 0
+    size = 12 + 240 * curves.count[filled] / curves.count.sum()
+    calibrated.scatter(curves.sure[filled], curves.right[filled], s=size, color=_POINT, alpha=0.8)
+    calibrated.set_title("Calibration", fontsize=11)
+    calibrated.set_xlabel("probability of the answer", fontsize=9)
+    calibrated.set_ylabel("share that is right", fontsize=9)
+    _table(table, curves.classes, curves.table)
+    return sheet.figure
+
+
+def _table(axes: Axes, classes: Sequence[str], table: NDArray[np.int_]) -> None:
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(table):
+        color = "white" if shares[row, column] > 0.5 else _INK
+        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=10)
+    axes.set_xticks(range(len(classes)), list(classes), fontsize=8)
+    axes.set_yticks(range(len(classes)), list(classes), fontsize=8, rotation=90, va="center")
+    axes.set_title("Confusion", fontsize=11)
+    axes.set_xlabel("answer", fontsize=9)
+    axes.set_ylabel("truth", fontsize=9)
+
+
+def _sheet(
+    title: str, facts: Mapping[str, str], notes: Sequence[str], panels: int
+) -> tuple[Sheet, int, list[int]]:
+    """Return a sheet with its head and foot, and where each panel begins."""
+    room = WIDTH - 2 * PAD
+    heading, footing = Heading(title, facts, room), Footing(notes, room)
+    top = PAD + heading.height
+    sheet = Sheet.blank(WIDTH, top + PANEL + footing.height)
+    heading.write(sheet)
+    footing.write(sheet, top + PANEL)
+    return sheet, top, [PAD + number * _wide(panels) for number in range(panels)]
+
+
+def _wide(panels: int) -> int:
+    return (WIDTH - 2 * PAD) // panels
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

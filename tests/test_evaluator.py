@@ -1,0 +1,345 @@
+"""Evaluation: figures by hand, what is left out and why, files that another reader understands."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import image
+from torch import Tensor, nn
+
+from neuroxai.core.ensemble import Mirrored
+from neuroxai.core.errors import CaseError, ModelError
+from neuroxai.data.brats import LAYOUTS, write_case
+from neuroxai.data.case import CLASSES, Case
+from neuroxai.evaluation_report import write_evaluation
+from neuroxai.evaluation_tables import grading_figures, markdown, segmentation_figures
+from neuroxai.evaluator import Evaluation, GradedCase, Settings, cases_of, evaluate
+from neuroxai.models.card import Card
+from neuroxai.models.model import Model
+from neuroxai.scores.interval import wilson_interval
+
+SHAPE = (20, 24, 18)
+NCR, ED, ET = (CLASSES.index(name) for name in ("NCR", "ED", "ET"))
+
+
+def study(number: int, *, layout: str = "brats2021", grade: Any = None, **changes: Any) -> Case:
+    """FLAIR says each voxel's class: 10 outside the tumor, 20, 30 and 40 in it."""
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[4:12, 6:14, 5:11] = ED
+    truth[6:10, 8:12, 6:9] = NCR
+    truth[7:9, 9:11, 6 : 7 + number % 2] = ET
+    brain = np.zeros(SHAPE, bool)
+    brain[2:18, 3:21, 2:16] = True
+    name = f"BraTS2021_{number:05}" if layout == "brats2021" else f"BraTS19_ABC_{number:03}_1"
+    case = Case(
+        name=name,
+        volumes={"FLAIR": np.where(brain, 10.0 + 10 * truth, 0).astype(np.float32)},
+        affine=np.array([[-1.5, 0, 0, 0], [0, -1, 0, 23], [0, 0, 2, 0], [0, 0, 0, 1.0]]),
+        layout=LAYOUTS[layout],
+        truth=truth,
+        grade=grade,
+    )
+    return dataclasses.replace(case, **changes)
+
+
+def segmenter(network: nn.Module | None = None, **changes: Any) -> Model:
+    card = Card(
+        name="reader",
+        architecture="deepseg",
+        arguments={},
+        task="segmentation",
+        modalities=("FLAIR",),
+        classes=("background", "NCR", "ED", "ET"),
+        regions={"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)},
+        activation="softmax",
+        preprocessing={"modalities": ["FLAIR"], "intensity": "minmax", "divisor": 2},
+        weights_sha256="0" * 64,
+    )
+    return Model(
+        (network or Levels()).eval(), dataclasses.replace(card, **changes), Path(), "0" * 64
+    )
+
+
+class Levels(nn.Module):
+    """Tells the classes by level; ``shift`` moves the answer along X by voxels."""
+
+    def __init__(self, shift: int = 0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.shift = shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = x.roll(self.shift, dims=2)
+        # Air is 0; the brain's 10, 20, 30 and 40 are scaled by the brightest.
+        marks = torch.tensor([0.25, 0.5, 0.75, 1.0])
+        near = [-((level - mark) ** 2) for mark in marks]
+        near[0] = torch.maximum(near[0], -(level**2))
+        return torch.cat(near, dim=1) * 99 + self.weight
+
+
+def cohort(folder: Path, cases: list[Case]) -> list[Path]:
+    return [write_case(case, folder) for case in cases]
+
+
+def test_a_perfect_reader_is_perfect(tmp_path: Path) -> None:
+    folders = cohort(tmp_path, [study(n) for n in range(3)])
+    found = evaluate(segmenter(), folders)
+    assert found.data == "brats2021"
+    assert [case.name for case in found.segmented] == [f"BraTS2021_0000{n}" for n in range(3)]
+    for case in found.segmented:
+        for overlap in case.regions.values():
+            assert (overlap.dice, overlap.hausdorff95_mm) == (1, 0)
+            assert overlap.found_ml == overlap.true_ml > 0
+
+
+def test_an_answer_one_voxel_aside_is_as_far_as_the_voxel_is_wide(tmp_path: Path) -> None:
+    folders = cohort(tmp_path, [study(1)])
+    (case,) = evaluate(segmenter(Levels(shift=1)), folders).segmented
+    assert case.regions["WT"].hausdorff95_mm == pytest.approx(1.5)
+    truth = study(1).truth
+    assert truth is not None
+    # The network sees RAS: a step along its X is one against the file's first axis.
+    moved = np.roll(truth, -1, axis=0)
+    both = ((truth > 0) & (moved > 0)).sum()
+    assert case.regions["WT"].dice == pytest.approx(both / (truth > 0).sum())
+    assert case.regions["ET"].true_ml == pytest.approx((truth == ET).sum() * 3e-3)
+
+
+def test_small_enhancement_is_called_necrosis_when_asked(tmp_path: Path) -> None:
+    folders = cohort(tmp_path, [study(0), study(1)])
+    volumes = [float(np.sum(study(n).truth == ET)) * 3 for n in (0, 1)]
+    settings = Settings(smallest_enhancement_mm3=(volumes[0] + volumes[1]) / 2)
+    small, large = evaluate(segmenter(), folders, settings).segmented
+    assert (small.regions["ET"].dice, small.regions["TC"].dice) == (0, 1)
+    assert small.regions["ET"].hausdorff95_mm == pytest.approx(
+        np.linalg.norm(np.multiply(SHAPE, (1.5, 1, 2)))
+    )
+    assert (large.regions["ET"].dice, large.regions["TC"].dice) == (1, 1)
+
+
+class Sided(nn.Module):
+    """A network with a liking for one side, in 2D and 3D."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ramp = torch.linspace(0, 1, x.shape[2]).reshape(-1, *[1] * (x.dim() - 3))
+        return torch.cat([x, x * ramp + 0.1], dim=1)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 6, 7, 5), (2, 1, 6, 7)])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_mirrored_answers_are_the_mean_over_all_mirror_images(
+    shape: tuple[int, ...], activation: str
+) -> None:
+    x = torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+    axes = range(2, x.dim())
+    act = torch.sigmoid if activation == "sigmoid" else lambda z: z.softmax(1)
+    expected, count = torch.zeros(()), 0
+    for bits in range(2 ** len(axes)):
+        chosen = [axis for place, axis in enumerate(axes) if bits >> place & 1]
+        expected = expected + act(Sided()(x.flip(chosen))).flip(chosen)
+        count += 1
+    assert count == 2 ** len(axes)
+    torch.testing.assert_close(act(Mirrored(Sided(), activation)(x)), expected / count)
+
+
+def test_flips_are_asked_about_and_the_model_stays_its_own(tmp_path: Path) -> None:
+    folders = cohort(tmp_path, [study(1)])
+    model = segmenter(Levels(shift=1))
+    (plain,) = evaluate(model, folders).segmented
+    (mirrored,) = evaluate(model, folders, Settings(flips=True)).segmented
+    assert isinstance(model.network, Levels)
+    # Shifted one way and the other in equal shares: other answers, as wide on both sides.
+    assert mirrored.regions["WT"].dice != plain.regions["WT"].dice
+
+
+class Grader(nn.Module):
+    """High grade where the largest of the slice is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        high = self.weight * 8 * (x.flatten(1).mean(1) - 0.3)
+        return torch.stack([-high, high], dim=1)
+
+
+def grader() -> Model:
+    card = Card(
+        name="grader",
+        architecture="resnet50",
+        arguments={},
+        task="classification",
+        modalities=("FLAIR",),
+        classes=("LGG", "HGG"),
+        activation="softmax",
+        preprocessing={
+            "modalities": ["FLAIR"],
+            "intensity": "minmax",
+            "plane": "axial",
+            "size": [20, 24],
+        },
+        weights_sha256="0" * 64,
+    )
+    return Model(Grader().eval(), card, Path(), "0" * 64)
+
+
+def test_a_classifier_is_asked_about_slices_and_cases_that_cannot_count_are_named(
+    tmp_path: Path,
+) -> None:
+    healthy = study(7, layout="brats2019", grade="HGG", truth=np.zeros(SHAPE, np.uint8))
+    folders = cohort(
+        tmp_path,
+        [
+            study(0, layout="brats2019", grade="HGG"),
+            study(1, layout="brats2019", grade="LGG"),
+            study(5, layout="brats2019"),
+            healthy,
+        ],
+    )
+    found = evaluate(grader(), folders, Settings(slices=3))
+    assert [case.truth for case in found.graded] == [1, 0]
+    assert all(case.probabilities.shape == (3, 2) for case in found.graded)
+    for case in found.graded:
+        np.testing.assert_allclose(case.probabilities.sum(axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(case.together, case.probabilities.mean(axis=0))
+    assert found.left_out == {
+        "BraTS19_ABC_005_1": "has no grade",
+        "BraTS19_ABC_007_1": "has no tumor to choose slices by",
+    }
+    with pytest.raises(CaseError, match=r"no case can be counted; BraTS19_ABC_005_1: has no grade"):
+        evaluate(grader(), folders[2:3])
+
+
+def test_a_segmenter_of_something_else_is_refused(tmp_path: Path) -> None:
+    folders = cohort(tmp_path, [study(1)])
+    other = segmenter(classes=("background", "bone", "fat", "air"), regions={})
+    with pytest.raises(ModelError, match="takes segmenters of tumors"):
+        evaluate(other, folders)
+
+
+def graded(answers: list[tuple[str, int, list[list[float]]]]) -> Evaluation:
+    return Evaluation(
+        {"name": "n", "weights_sha256": "0" * 64},
+        "classification",
+        ("LGG", "HGG"),
+        "brats2019",
+        Settings(),
+        graded=tuple(
+            GradedCase(f"C{i}", patient, truth, tuple("abc"[: len(rows)]), np.array(rows))
+            for i, (patient, truth, rows) in enumerate(answers)
+        ),
+    )
+
+
+def test_figures_per_case_and_per_slice_by_hand() -> None:
+    sure, unsure = [0.1, 0.9], [0.6, 0.4]
+    found = graded(
+        [
+            ("p", 1, [sure, sure, unsure]),
+            ("q", 1, [unsure, unsure]),
+            ("r", 0, [[0.8, 0.2]]),
+            ("s", 0, [[0.7, 0.3], [0.7, 0.3]]),
+        ]
+    )
+    per_case, per_slice = grading_figures(found)
+    assert per_case.table.tolist() == [[2, 0], [1, 1]]
+    assert per_case.accuracy.value == 0.75
+    assert (per_case.accuracy.low, per_case.accuracy.high) == wilson_interval(3, 4)
+    assert per_case.sensitivity["HGG"].value == 0.5
+    assert (per_case.sensitivity["HGG"].low, per_case.sensitivity["HGG"].high) == wilson_interval(
+        1, 2
+    )
+    assert per_case.specificity["HGG"].value == 1
+    assert per_case.area["HGG"].value == per_case.area["LGG"].value == 1
+    assert per_slice.table.tolist() == [[3, 0], [3, 2]]
+    assert per_slice.accuracy.value == pytest.approx(5 / 8)
+    assert per_slice.balanced.value == pytest.approx((1 + 2 / 5) / 2)
+    low, high = wilson_interval(5, 8)
+    assert (per_slice.accuracy.low, per_slice.accuracy.high) != (low, high), "slices go together"
+
+
+def test_two_cases_of_one_patient_are_drawn_together(tmp_path: Path) -> None:
+    """Otherwise copies of a case would make the interval narrower without any news."""
+    rows = [("p", 1, [[0.1, 0.9]]), ("q", 0, [[0.2, 0.8]]), ("r", 0, [[0.9, 0.1]])]
+    once = grading_figures(graded(rows))[1]
+    copied = grading_figures(graded([row for row in rows for _ in range(4)]))[1]
+    assert copied.accuracy == once.accuracy
+    assert copied.area["HGG"] == once.area["HGG"]
+
+
+def test_a_page_never_shows_what_was_not_measured(tmp_path: Path) -> None:
+    folders = cohort(tmp_path, [study(n) for n in range(2)])
+    found = evaluate(segmenter(Levels(shift=1)), folders)
+    text = markdown(found)
+    assert "not measured" not in text, "it is BraTS 2021 itself"
+    elsewhere = markdown(dataclasses.replace(found, data="synthetic brats2021"))
+    assert elsewhere.count("not measured") == 3
+    assert "| 84.10 | 87.33 | 92.00 |" in text
+    assert "not for clinical use" in text
+    value = segmentation_figures(found)["WT"]["dice"].value
+    assert f"{100 * value:.1f}" in text
+    grades = graded([("p", 1, [[0.1, 0.9]]), ("q", 0, [[0.2, 0.8]])])
+    assert "not measured" not in markdown(grades)
+    assert "98.62" in markdown(grades)
+
+
+def test_the_files_tell_the_same_in_every_form(tmp_path: Path) -> None:
+    folders = cohort(tmp_path / "in", [study(n) for n in range(3)])
+    found = evaluate(segmenter(Levels(shift=1)), folders)
+    written = write_evaluation(found, tmp_path / "out")
+    assert {path.name for path in written} == {
+        "cases.csv", "tables.csv", "evaluation.json", "evaluation.md", "evaluation.png",
+    }  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
+    mean = np.mean([float(row["WT_dice"]) for row in rows])
+    table = list(csv.DictReader((tmp_path / "out" / "tables.csv").read_text().splitlines()))
+    (line,) = [r for r in table if (r["region"], r["measure"]) == ("WT", "dice")]
+    assert float(line["value"]) == pytest.approx(mean, abs=1e-4)
+    assert float(line["low_95"]) <= mean <= float(line["high_95"])
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert summary["regions"]["WT"]["dice"]["value"] == pytest.approx(mean, abs=1e-4)
+    assert summary["use"].startswith("Research use only")
+    assert image.imread(tmp_path / "out" / "evaluation.png").std() > 0.02
+
+
+def test_a_classifiers_files(tmp_path: Path) -> None:
+    found = graded([("p", 1, [[0.1, 0.9]] * 2), ("q", 0, [[0.2, 0.8]]), ("r", 0, [[0.9, 0.1]])])
+    written = {path.name: path for path in write_evaluation(found, tmp_path)}
+    assert set(written) == {
+        "cases.csv", "slices.csv", "tables.csv", "evaluation.json", "evaluation.md",
+        "evaluation_per-case.png", "evaluation_per-slice.png",
+    }  # fmt: skip
+    summary = json.loads(written["evaluation.json"].read_text())
+    assert summary["per"]["case"]["confusion"] == [[1, 1], [0, 1]]
+    assert summary["per"]["slice"]["count"] == 4
+    rows = list(csv.DictReader(written["slices.csv"].read_text().splitlines()))
+    assert [row["slice"] for row in rows] == ["a", "b", "a", "a"]
+
+
+def test_one_patient_has_no_interval(tmp_path: Path) -> None:
+    folders = cohort(tmp_path / "in", [study(1)])
+    found = evaluate(segmenter(), folders)
+    figure = segmentation_figures(found)["ET"]["dice"]
+    assert math.isnan(figure.low)
+    assert figure.percent() == "100.0"
+    write_evaluation(found, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert summary["regions"]["ET"]["dice"]["low_95"] is None
+
+
+def test_only_the_named_cases_are_taken(tmp_path: Path) -> None:
+    cohort(tmp_path, [study(n) for n in range(4)])
+    names = {"BraTS2021_00002": "p", "BraTS2021_00000": "p"}
+    assert [folder.name for folder in cases_of(tmp_path, names)] == list(names)
+    assert len(list(cases_of(tmp_path, None))) == 4
+    with pytest.raises(CaseError, match="holds no case X"):
+        list(cases_of(tmp_path, {"X": "p"}))
