@@ -158,6 +158,7 @@ def scan_of(
         truth=upright.turn(truth) if truth is not None else None,
         **({"classes": prediction.classes} if own and prediction is not None else {}),
         slice_only=placement.slice_index,
+        sided=case.sided,
     )
 
 
@@ -205,6 +206,12 @@ def _row(patient_map: PatientMap) -> dict[str, Any]:
     }
 
 
+def _truth(case: Case) -> str:
+    if case.category is not None:
+        return f"in the folder {case.category}"
+    return f"grade {case.grade}" if case.grade else "grade unknown"
+
+
 def _facts(
     first: PatientMap, maps: Sequence[PatientMap], prediction: Prediction | None
 ) -> dict[str, str]:
@@ -214,7 +221,7 @@ def _facts(
         chance = prediction.probabilities.get(str(target["name"]))
         if chance is not None:
             facts["probability"] = f"{chance:.1%}"
-        facts["truth"] = f"grade {first.case.grade}" if first.case.grade else "grade unknown"
+        facts["truth"] = _truth(first.case)
     if prediction is not None and prediction.labels is not None:
         facts["predicted"] = ", ".join(
             f"{name} {volume:.1f} ml" for name, volume in prediction.volumes_ml().items()

@@ -69,11 +69,13 @@ def _write_segmentation(found: Evaluation, out: Path, results: Results) -> None:
 
 
 def _write_grading(found: Evaluation, out: Path, results: Results) -> None:
-    units = grading_figures(found)
+    of_cases, of_slices = grading_figures(found)
+    units = [of_cases] if found.pictures else [of_cases, of_slices]
     header = ("case", "patient", "truth", *(f"p_{name}" for name in found.classes), "answer")
     results.add(write_table(out / "cases.csv", header, _graded_rows(found)))
     header = ("case", "slice", "truth", *(f"p_{name}" for name in found.classes), "answer")
-    results.add(write_table(out / "slices.csv", header, _slice_rows(found)))
+    if not found.pictures:
+        results.add(write_table(out / "slices.csv", header, _slice_rows(found)))
     rows = [row for unit in units for row in _grading_rows(unit, found.classes)]
     header = ("unit", "class", "measure", "value", "low_95", "high_95")
     results.add(write_table(out / "tables.csv", header, rows))

@@ -214,12 +214,18 @@ def markdown(found: Evaluation) -> str:
 def _head(found: Evaluation) -> Iterator[str]:
     cases = found.segmented or found.graded
     patients = len({case.patient for case in cases})
+    counted = f"{len(cases)} of {patients} patients"
+    if found.pictures:
+        counted = (
+            f"{len(cases)} pictures that carry no patient, each counted as one: where a patient "
+            "has several, intervals are too narrow and a random split flatters"
+        )
     yield f"# {found.model['name']} on {found.data}"
     yield ""
     yield f"**{NOT_FOR_CLINICAL_USE}**"
     yield ""
     yield f"- Network: {found.model['name']}, weights {found.model['weights_sha256'][:12]}"
-    yield f"- Cases: {len(cases)} of {patients} patients, {found.data}"
+    yield f"- Cases: {counted}; {found.data}"
     flips = "the mean over all mirror images" if found.settings.flips else "none"
     yield f"- Test-time flips: {flips}"
     if found.segmented:
@@ -271,21 +277,19 @@ def _segmentation_page(found: Evaluation) -> Iterator[str]:
 
 
 def _grading_page(found: Evaluation) -> Iterator[str]:
-    pages = grading_figures(found)
+    per_case, per_slice = grading_figures(found)
+    pages = [per_case] if found.pictures else [per_case, per_slice]
+    grades = set(found.classes) == {"LGG", "HGG"}
     yield ""
-    yield "## Accuracy in percent, as in Table 2 of the paper"
+    yield "## Accuracy in percent" + (", as in Table 2 of the paper" if grades else "")
     yield ""
     yield "| network | data | count | accuracy |"
     yield "| --- | --- | ---: | ---: |"
     for page in pages:
         name = f"**{found.model['name']}**, per {page.unit}"
         yield f"| {name} | {found.data} | {page.count} | {page.accuracy.percent()} |"
-    if found.data != "brats2019":
-        yield f"| {found.model['name']} | brats2019 | | {NOT_MEASURED} |"
-    for name, value in PAPER_TABLE_2:
-        yield f"| {name} (printed) | as printed | | {value:.2f} |"
-    yield ""
-    yield f"Printed: {PAPER}; it does not say whether slices or patients were counted."
+    if grades:
+        yield from _printed_grading(found)
     for page in pages:
         yield ""
         yield f"## Per {page.unit}"
@@ -304,3 +308,12 @@ def _grading_page(found: Evaluation) -> Iterator[str]:
         yield f"| --- |{' ---: |' * len(found.classes)}"
         for name, row in zip(found.classes, page.table, strict=True):
             yield f"| {name} | {' | '.join(map(str, row))} |"
+
+
+def _printed_grading(found: Evaluation) -> Iterator[str]:
+    if found.data != "brats2019":
+        yield f"| {found.model['name']} | brats2019 | | {NOT_MEASURED} |"
+    for name, value in PAPER_TABLE_2:
+        yield f"| {name} (printed) | as printed | | {value:.2f} |"
+    yield ""
+    yield f"Printed: {PAPER}; it does not say whether slices or patients were counted."

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from neuroxai.core.ensemble import Mirrored
 from neuroxai.core.errors import CaseError, ModelError
-from neuroxai.data.brats import read_case
+from neuroxai.data.brats import find_cases, read_case
 from neuroxai.data.case import REGIONS, Case, region
+from neuroxai.data.pictures import find_pictures, is_picture, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
 from neuroxai.explainer import describe_model, predict
 from neuroxai.models.model import Model
@@ -112,6 +113,8 @@ class Evaluation:
     segmented: tuple[SegmentedCase, ...] = ()
     graded: tuple[GradedCase, ...] = ()
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pictures: bool = False
+    """Whether the cases are pictures, which carry no patient."""
 
 
 def evaluate(
@@ -156,7 +159,7 @@ def evaluate(
         if report is not None:
             report("Evaluating", number, len(folders))
         case = _read(model, folder)
-        patient = names.get(folder.name, case.name)
+        patient = names.get(case_name(folder), case.name)
         kinds.append(_kind(folder, case))
         measured = measure(used, case, patient, asked)
         if isinstance(measured, str):
@@ -177,15 +180,25 @@ def evaluate(
         tuple(each for each in found if isinstance(each, SegmentedCase)),
         tuple(each for each in found if isinstance(each, GradedCase)),
         left_out,
+        pictures=all(map(is_picture, folders)),
     )
 
 
+def case_name(path: Path) -> str:
+    """Return how a split names a case folder or a picture."""
+    return picture_name(path) if is_picture(path) else path.name
+
+
 def _read(model: Model, folder: Path) -> Case:
+    if is_picture(folder):
+        return read_picture(folder, model.card.preprocessing["size"])
     needed = tuple(dict.fromkeys(model.card.modalities))
     return read_case(folder, modalities=needed)
 
 
 def _kind(folder: Path, case: Case) -> str:
+    if is_picture(folder):
+        return f"pictures of {folder.parent.parent.name}"
     above = [*folder.parents][:2]
     synthetic = any((place / PHANTOM_NOTES).is_dir() for place in above)
     return f"synthetic {case.layout.name}" if synthetic else case.layout.name
@@ -223,18 +236,21 @@ def _segment(model: Model, case: Case, patient: str, settings: Settings) -> Segm
 
 def _grade(model: Model, case: Case, patient: str, settings: Settings) -> GradedCase | str:
     classes = list(model.card.classes)
-    if case.grade is None:
+    if case.label is None:
         return "has no grade"
-    if case.grade not in classes:
-        return f"is {case.grade}, the network knows {', '.join(classes)}"
-    if case.truth is None:
+    if case.label not in classes:
+        return f"is {case.label}, the network knows {', '.join(classes)}"
+    if case.category is not None:
+        chosen = [0]
+    elif case.truth is None:
         return "has no truth to choose slices through the tumor by"
-    chosen = tumor_slices(case, settings.slices)
+    else:
+        chosen = tumor_slices(case, settings.slices)
     if not chosen:
         return "has no tumor to choose slices by"
     rows = [_chances(model, case, z, classes, settings) for z in chosen]
     return GradedCase(
-        case.name, patient, classes.index(case.grade), tuple(map(str, chosen)), np.array(rows)
+        case.name, patient, classes.index(case.label), tuple(map(str, chosen)), np.array(rows)
     )
 
 
@@ -245,17 +261,18 @@ def _chances(
     return [answer.probabilities[name] for name in classes]
 
 
-def cases_of(cohort: Path, members: Mapping[str, str] | None) -> Iterator[Path]:
-    """Yield a cohort's case folders; with ``members``, only those named there.
+def cases_of(
+    cohort: Path, members: Mapping[str, str] | None, *, pictures: bool = False
+) -> Iterator[Path]:
+    """Yield a cohort's case folders, or its pictures; with ``members``, only those named there.
 
     Raises
     ------
     CaseError
         If a named case is not there.
     """
-    from neuroxai.data.brats import find_cases
-
-    folders = {folder.name: folder for folder in find_cases(cohort)}
+    found = find_pictures(cohort) if pictures else find_cases(cohort)
+    folders = {case_name(folder): folder for folder in found}
     if members is None:
         yield from folders.values()
         return

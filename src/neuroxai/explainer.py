@@ -338,7 +338,8 @@ def prepare(
             f"of {'×'.join(map(str, model.windows.size))} voxels"
         )
         return dataclasses.replace(prepared, warnings=(*prepared.warnings, note))
-    if recipe.plane is None or slice_index is not None or case.truth is not None:
+    chosen = slice_index is not None or case.truth is not None or not case.sided
+    if recipe.plane is None or chosen:
         return recipe.prepare(case, slice_index)
     segmenter = load_model(DEFAULT_MODEL)
     labels = predict(segmenter, case, device=device).labels

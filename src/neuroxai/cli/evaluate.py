@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from neuroxai.evaluator import Evaluation
 
 Cohort = Annotated[
-    Path, typer.Argument(metavar="COHORT", help="A folder of cases with truth, in a BraTS layout.")
+    Path,
+    typer.Argument(
+        metavar="COHORT", help="Cases with truth in a BraTS layout, or pictures in class folders."
+    ),
 ]
 Split = Annotated[
     Path | None, typer.Option("--split", help="split.csv of a training run; only its part counts.")
@@ -57,6 +60,7 @@ def evaluate(
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.data.pictures import GRAY
     from neuroxai.evaluation_report import write_evaluation
     from neuroxai.evaluator import Settings, cases_of
     from neuroxai.evaluator import evaluate as run
@@ -66,7 +70,8 @@ def evaluate(
     tune_allocator()
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     members = _members(split, part) if split is not None else None
-    folders = list(cases_of(cohort, members))[:cases]
+    pictures = set(loaded.card.modalities) == {GRAY}
+    folders = list(cases_of(cohort, members, pictures=pictures))[:cases]
     if not folders:
         raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")
     settings = Settings(flips, smallest_et, slices, device)
@@ -105,7 +110,7 @@ def print_evaluation(found: Evaluation) -> None:
             )
     else:
         of_cases, of_slices = grading_figures(found)
-        for unit in (of_cases, of_slices):
+        for unit in (of_cases,) if found.pictures else (of_cases, of_slices):
             accuracy = unit.accuracy.percent()
             notes.append(f"Accuracy per {unit.unit}: {accuracy} % of {unit.count}.")
         for heading in ("Sensitivity %", "Specificity %", "Area"):

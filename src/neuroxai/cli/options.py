@@ -92,7 +92,10 @@ def read_one_case(
 ) -> Case:
     """Read the case a command was given, with the modalities the model needs."""
     from neuroxai.data.brats import read_case
+    from neuroxai.data.pictures import is_picture
 
+    if case is not None and is_picture(case):
+        return _read_picture(case, model)
     pairs = parse_pairs(files, "--file", "FLAIR=flair.nii.gz")
     given = {_spelled(name): path for name, path in pairs.items()}
     if case is None and not given:
@@ -100,6 +103,19 @@ def read_one_case(
     return read_case(
         case, modalities=case_modalities(model, case, given), files=given or None, layout=layout
     )
+
+
+def _read_picture(path: Path, model: Model) -> Case:
+    """Read a picture for a network that was made for pictures."""
+    from neuroxai.core.errors import ModelError
+    from neuroxai.data.pictures import GRAY, read_picture
+
+    if set(model.card.modalities) != {GRAY}:
+        raise ModelError(
+            f"{path}: is a picture, {model.card.name} wants {', '.join(model.card.modalities)} of "
+            "a scan; give a case folder, or a network that was trained on pictures"
+        )
+    return read_picture(path, model.card.preprocessing["size"])
 
 
 def case_modalities(model: Model, case: Path | None, given: dict[str, str]) -> tuple[str, ...]:

@@ -73,6 +73,10 @@ class Case:
         Modality name (and ``truth``) to its file, empty for a case made in memory.
     warnings
         What is odd about the case but safe to use, a sentence each, naming the file.
+    category
+        The class that a picture's folder names; None for a scan.
+    sided
+        Whether it is known which side of the patient is where; a picture does not say.
     """
 
     name: str
@@ -83,6 +87,13 @@ class Case:
     grade: Grade | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    category: str | None = None
+    sided: bool = True
+
+    @property
+    def label(self) -> str | None:
+        """The true class of the whole case: a picture's category, or a tumor's grade."""
+        return self.category or self.grade
 
     @property
     def shape(self) -> tuple[int, int, int]:

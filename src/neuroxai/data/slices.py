@@ -84,6 +84,8 @@ def choose_slice(
     CaseError
         If there is nothing to choose by, or the slice holds no brain.
     """
+    if slice_index in (None, 0) and brain.shape[2] == 1:
+        return 0
     if slice_index is None and mask is not None:
         if mask.shape != case.shape:
             raise CaseError(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError
 from neuroxai.render.colors import PERCENTILE, Limits, as_picture
-from neuroxai.render.figures import CONVENTION
+from neuroxai.render.figures import CONVENTION, UNKNOWN_SIDES
 from neuroxai.render.montage import Panel, Row, draw_panel
-from neuroxai.render.planes import AXIAL
+from neuroxai.render.planes import AXIAL, NO_LETTERS
 from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def draw_filters(
     pixel: tuple[float, float],
     facts: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
+    sided: bool = True,
 ) -> list[Path]:
     """Draw filters in the order given, on as many pages as it takes.
 
@@ -68,6 +69,8 @@ def draw_filters(
         Case, target and layer.
     pixel
         Width and height of a picture's cell in mm.
+    sided
+        Whether it is known which side of the patient is where.
 
     Raises
     ------
@@ -90,7 +93,7 @@ def draw_filters(
     for page in range(count):
         shown = pictures[page * each : (page + 1) * each]
         heading = title + (f"  ·  page {page + 1} of {count}" if count > 1 else "")
-        make = partial(_page, shown, heading, pixel, dict(facts or {}), list(notes))
+        make = partial(_page, shown, heading, pixel, dict(facts or {}), list(notes), sided)
         name = f"{stem.name}_page-{page + 1:0{len(str(count))}d}.png"
         pages.append(save_figure(make, stem.with_name(name)))
     return pages
@@ -102,14 +105,16 @@ def _page(
     pixel: tuple[float, float],
     facts: Mapping[str, str],
     notes: Sequence[str],
+    sided: bool,
 ) -> Figure:
     across = min(ACROSS, len(shown))
     width = max(1000, 2 * PAD + across * (CELL + GAP))
     room = width - 2 * PAD
     heading = Heading(title, facts, room)
     own = (
-        f"{CONVENTION} A filter's number, and its activation × gradient summed over the whole "
-        "layer: what it adds to the target to first order; the sheet is sorted by its size. The "
+        f"{CONVENTION if sided else UNKNOWN_SIDES} A filter's number, and its activation × "
+        "gradient summed over the whole layer: what it adds to the target to first order; the "
+        "sheet is sorted by its size. The "
         f"colors of each panel end at its own {PERCENTILE:g}th percentile of |activation|; blue "
         "is negative, and the bright colors of a panel without blue begin at zero.",
     )
@@ -117,7 +122,7 @@ def _page(
     size = shown[0].picture.shape
     extent = (size[0] * pixel[0], size[1] * pixel[1])
     high = CELL * extent[1] / extent[0]
-    row = Row("", extent, AXIAL.letters)
+    row = Row("", extent, AXIAL.letters if sided else NO_LETTERS)
     top = PAD + heading.height + 12
     lines = ceil(len(shown) / across)
     below = top + lines * (high + CAPTION)

@@ -25,10 +25,11 @@ from neuroxai.render.colors import (
     label_layer,
 )
 from neuroxai.render.montage import Column, Montage, Panel, Row
-from neuroxai.render.planes import AXIAL, PLANES, Plane, brain_box, center, crop
+from neuroxai.render.planes import AXIAL, NO_LETTERS, PLANES, Plane, brain_box, center, crop
 from neuroxai.render.scan import HeatMap, Scan, check, depth
 
 CONVENTION = "Radiological convention: the patient's right is on the image's left."
+UNKNOWN_SIDES = "The picture does not say which side of the patient is where; shown as it is."
 
 
 def draw_modalities(
@@ -156,7 +157,7 @@ def _sheet(
                 gray.shape[1] * scan.spacing[plane.across],
                 gray.shape[0] * scan.spacing[plane.up],
             ),
-            plane.letters,
+            plane.letters if scan.sided else NO_LETTERS,
         )
         for (label, _, plane, _), gray in zip(cuts, grays, strict=True)
     ]
@@ -185,10 +186,17 @@ def _sheet(
     return Montage(title, rows, columns, rest, scan.legend(legend), _notes(scan, maps, note))
 
 
+def convention(scan: Scan) -> str:
+    """Return the sentence on sides that belongs below a scan."""
+    return CONVENTION if scan.sided else UNKNOWN_SIDES
+
+
 def _notes(scan: Scan, maps: Sequence[HeatMap], note: str) -> list[str]:
     """Say how the picture was made."""
     x, y, z = scan.spacing
-    notes = [f"{CONVENTION} {note} Voxels {x:g} x {y:g} x {z:g} mm."]
+    notes = [f"{convention(scan)} {note} Voxels {x:g} x {y:g} x {z:g} mm."]
+    if not scan.sided:
+        notes = [f"{convention(scan)} Pixels are of unknown size."]
     if maps:
         notes.append(
             f"Colors end at the {PERCENTILE:g}th percentile of |attribution| over a column's shown "

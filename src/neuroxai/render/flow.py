@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError, suggestion
 from neuroxai.render.colors import PERCENTILE, Limits, as_picture, gray_window, label_layer
-from neuroxai.render.figures import CONVENTION, axial_slice
+from neuroxai.render.figures import axial_slice, convention
 from neuroxai.render.montage import Panel, Row, draw_panel
-from neuroxai.render.planes import AXIAL, Box, brain_box, crop
+from neuroxai.render.planes import AXIAL, NO_LETTERS, Box, brain_box, crop
 from neuroxai.render.scan import Scan, depth
 from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure
 
@@ -156,7 +156,7 @@ class _Plan:
             self._gray.shape[1] * scan.spacing[0],
             self._gray.shape[0] * scan.spacing[1],
         )
-        self._row = Row("", extent, AXIAL.letters)
+        self._row = Row("", extent, AXIAL.letters if scan.sided else NO_LETTERS)
         self._high = CELL * extent[1] / extent[0]
         self._places, self._left = places([panel.shape for panel in panels])
         columns = 1 + max(column for _, column in self._places)
@@ -166,8 +166,8 @@ class _Plan:
         self._heading = Heading(title, facts, room)
         x, y, z = scan.spacing
         notes = (
-            f"{CONVENTION} {modality}, axial slice {self._index} (of {depth(scan)}, from 0 at the "
-            f"feet): {reason}. Voxels {x:g} x {y:g} x {z:g} mm.",
+            f"{convention(scan)} {modality}, axial slice {self._index} (of {depth(scan)}, from 0 "
+            f"at the feet): {reason}. Voxels {x:g} x {y:g} x {z:g} mm.",
             "Each panel: the signed class activation map of one layer, its numbers of filters and "
             "cells below. Red speaks for the target, blue against it; the colors of each panel "
             f"end at its own {PERCENTILE:g}th percentile of |value| in this slice, so panels "

@@ -61,6 +61,10 @@ SAGITTAL = Plane("sagittal", across=1, up=2, through=0)
 PLANES = (AXIAL, CORONAL, SAGITTAL)
 
 
+NO_LETTERS = ("", "", "", "")
+"""Of a picture that does not say which side is where."""
+
+
 def brain_box(
     volumes: Iterable[NDArray[Any]], spacing: Sequence[float], margin: float = 6.0
 ) -> Box:

@@ -40,6 +40,8 @@ class Scan:
     truth: NDArray[Any] | None = None
     classes: tuple[str, ...] = LABELS
     slice_only: int | None = None
+    sided: bool = True
+    """Whether it is known which side of the patient is where; then sides are lettered."""
 
     def legend(self, indices: Collection[int]) -> dict[int, str]:
         """Return the names of the classes that are shown, by their index."""

@@ -170,8 +170,10 @@ def _table(axes: Axes, classes: Sequence[str], table: NDArray[np.int_]) -> None:
     for (row, column), count in np.ndenumerate(table):
         color = "white" if shares[row, column] > 0.5 else _INK
         axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=10)
-    axes.set_xticks(range(len(classes)), list(classes), fontsize=8)
-    axes.set_yticks(range(len(classes)), list(classes), fontsize=8, rotation=90, va="center")
+    # Names of many classes would run into each other.
+    size = 8 if len(classes) < 4 else 6.5
+    axes.set_xticks(range(len(classes)), list(classes), fontsize=size)
+    axes.set_yticks(range(len(classes)), list(classes), fontsize=size, rotation=90, va="center")
     axes.set_title("Confusion", fontsize=11)
     axes.set_xlabel("answer", fontsize=9)
     axes.set_ylabel("truth", fontsize=9)

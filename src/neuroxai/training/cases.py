@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -20,13 +19,12 @@ from numpy.typing import NDArray
 from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError, OutputError, TrainingError
 from neuroxai.data.case import CLASSES, Case
-from neuroxai.training.config import CohortSource, Config, PhantomSource
-from neuroxai.training.split import PARTS, Member, Part, draw_split, patient_of, site_of
+from neuroxai.training.config import Config
+from neuroxai.training.jobs import Job, jobs_of
+from neuroxai.training.split import PARTS, Member
 
 Report = Callable[[str, float, float], None]
 """Told of progress: what is being done, how much of it is done, and how much there is."""
-
-_DATA = Path(__file__).parent.parent / "data"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,21 +76,6 @@ class Prepared:
         return image, truth
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What one worker needs to make one case ready."""
-
-    key: str
-    group: str
-    path: str
-    made: Mapping[str, Any]
-    """How a phantom is made; empty for a case on disk."""
-    task: str
-    preprocessing: str
-    classes: tuple[str, ...]
-    slices: int
-
-
 @dataclass(frozen=True, eq=False)
 class Gathered:
     """The cases of a run, made ready, and who plays which part.
@@ -129,7 +112,7 @@ def gather(config: Config, *, report: Report | None = None) -> Gathered:
 
     # Before any process is started: a fault in the recipe is every case's fault.
     Preprocessing.from_dict(dict(config.preprocessing))
-    parts, split = _jobs(config)
+    parts, split = jobs_of(config)
     if not parts["train"]:
         raise TrainingError("the data source holds no case to train on")
     folder = _cache_folder(config)
@@ -147,102 +130,6 @@ def _worker_count(config: Config) -> int:
     return config.workers or len(os.sched_getaffinity(0))
 
 
-Jobs = dict[Part, list[_Job]]
-
-
-def _jobs(config: Config) -> tuple[Jobs, list[Member]]:
-    if config.data.phantom is not None:
-        return _phantom_jobs(config, config.data.phantom), []
-    if config.data.cohort is None:
-        raise TrainingError("the configuration names no data source")
-    return _cohort_jobs(config, config.data.cohort)
-
-
-def _phantom_jobs(config: Config, source: PhantomSource) -> Jobs:
-    version = _code_version("phantom/*.py", "preprocessing.py", "placement.py", "slices.py")
-    spacings = source.spacings
-
-    def job(seed: int, spacing: float, wide: bool) -> _Job:
-        made = {"seed": seed, "spacing": spacing, "variant": source.variant, "wide": wide}
-        return _job(config, f"{version} {made}", f"seed-{seed}", made=made)
-
-    def mixed(seeds: tuple[int, int]) -> list[_Job]:
-        return [
-            job(seed, spacings[seed % len(spacings)], _is_wide(seed, source.wide))
-            for seed in range(*seeds)
-        ]
-
-    test = [
-        job(seed, size, wide)
-        for wide in ((False, True) if source.wide else (False,))
-        for size in dict.fromkeys(spacings)
-        for seed in range(*source.test)
-    ]
-    return {
-        "train": mixed(source.train),
-        "validation": mixed(source.validation or (0, 0)),
-        "test": test,
-    }
-
-
-def _is_wide(seed: int, share: float) -> bool:
-    """Spread the wide phantoms evenly over the seeds, whatever else goes by turns."""
-    golden = 0.6180339887498949
-    return (seed * golden) % 1 < share
-
-
-def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
-    from neuroxai.data.brats import find_cases, read_grade
-
-    version = _code_version("brats.py", "layouts.py", "nifti.py", "preprocessing.py", "slices.py")
-    paths = find_cases(Path(source.folder))
-    found = [
-        Member(path.name, patient_of(path.name), read_grade(path) or "", site_of(path.name))
-        for path in paths
-    ]
-    split = draw_split(found, source, config.seed)
-    parts: Jobs = {part: [] for part in PARTS}
-    for path, member in zip(paths, split, strict=True):
-        identity = f"{version} {_fingerprint(path)} {member.grade}"
-        parts[member.part].append(_job(config, identity, member.patient, path=str(path)))
-    return parts, split
-
-
-def _job(
-    config: Config,
-    identity: str,
-    group: str,
-    *,
-    path: str = "",
-    made: Mapping[str, Any] | None = None,
-) -> _Job:
-    preprocessing = json.dumps(dict(config.preprocessing), sort_keys=True)
-    slices = config.slices_per_case if config.task == "classification" else 0
-    classes = config.classes if slices else ()
-    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 5])
-    key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return _Job(key, group, path, dict(made or {}), config.task, preprocessing, classes, slices)
-
-
-def _code_version(*patterns: str) -> str:
-    """Return a hash of the code that makes the cases: another version makes other cases."""
-    digest = hashlib.sha256()
-    for pattern in patterns:
-        for path in sorted(_DATA.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _fingerprint(folder: Path) -> str:
-    """Return names, sizes and times of a case's files; reading them all would take an hour."""
-    return json.dumps(
-        [
-            (str(path), path.stat().st_size, path.stat().st_mtime_ns)
-            for path in sorted(folder.iterdir())
-        ]
-    )
-
-
 def _cache_folder(config: Config) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(config.cache) if config.cache else Path(base) / "neuroxai" / "training"
@@ -253,7 +140,7 @@ def _cache_folder(config: Config) -> Path:
     return folder
 
 
-def _run(jobs: Sequence[_Job], folder: Path, workers: int) -> Iterator[None]:
+def _run(jobs: Sequence[Job], folder: Path, workers: int) -> Iterator[None]:
     """Do ``jobs``, each in one of ``workers`` processes; yield after each."""
     if min(workers, len(jobs)) < 2:
         for job in jobs:
@@ -283,20 +170,21 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _prepare(job: _Job, folder: Path) -> None:
+def _prepare(job: Job, folder: Path) -> None:
     """Make one case ready and put it in the cache."""
     from neuroxai.data.preprocessing import Preprocessing
 
     case = _case(job)
     preprocessing = Preprocessing.from_dict(json.loads(job.preprocessing))
-    if case.truth is None:
+    if case.truth is None and case.category is None:
         raise CaseError(f"{case.name}: has no truth, training needs one")
-    counts = np.bincount(case.truth.ravel(), minlength=len(CLASSES)).tolist()
+    truth = np.zeros(0, np.uint8) if case.truth is None else case.truth
+    counts = np.bincount(truth.ravel(), minlength=len(CLASSES)).tolist()
     meta = {"name": case.name, "counts": counts, "spacing": max(case.spacing)}
     meta["wide"] = bool(job.made.get("wide"))
     if job.slices:
         images, truth = _slices(job, case, preprocessing)
-        grade = job.classes.index(case.grade) if case.grade in job.classes else -1
+        grade = job.classes.index(case.label) if case.label in job.classes else -1
         meta |= {"start": [0, 0], "shape": list(images.shape[2:]), "grade": grade}
     else:
         images, truth, start, shape = _volume(case, preprocessing)
@@ -307,11 +195,14 @@ def _prepare(job: _Job, folder: Path) -> None:
     _write(folder / f"{job.key}.json", json.dumps(meta).encode())
 
 
-def _case(job: _Job) -> Case:
+def _case(job: Job) -> Case:
     if job.path:
         from neuroxai.data.brats import read_case
+        from neuroxai.data.pictures import is_picture, read_picture
 
         wanted = json.loads(job.preprocessing)["modalities"]
+        if is_picture(Path(job.path)):
+            return read_picture(Path(job.path), json.loads(job.preprocessing)["size"])
         return read_case(job.path, modalities=tuple(dict.fromkeys(wanted)))
     from neuroxai.data.phantom import make_phantom
 
@@ -337,7 +228,7 @@ def _volume(
 
 
 def _slices(
-    job: _Job, case: Case, preprocessing: Any
+    job: Job, case: Case, preprocessing: Any
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     """Return axial slices through the tumor, the largest first, and their truth.
 
@@ -346,11 +237,18 @@ def _slices(
     from neuroxai.data.preprocessing import truth_on_network_grid
     from neuroxai.data.slices import tumor_slices
 
-    chosen = tumor_slices(case, job.slices) if case.grade in job.classes else []
+    chosen: list[int] = []
+    if case.label in job.classes:
+        chosen = [0] if case.category is not None else tumor_slices(case, job.slices)
     if not chosen:
         return np.empty((0, 0, 0, 0), np.float16), np.empty((0, 0, 0), np.uint8)
     prepared = [preprocessing.prepare(case, slice_index=z) for z in chosen]
-    tissue = [truth_on_network_grid(case, each.placement) for each in prepared]
+    tissue = [
+        np.zeros(each.x.shape[2:], np.uint8)
+        if case.truth is None
+        else truth_on_network_grid(case, each.placement)
+        for each in prepared
+    ]
     return (
         np.stack([each.x[0].numpy() for each in prepared]).astype(np.float16),
         np.stack(tissue).astype(np.uint8),
@@ -383,7 +281,7 @@ def _is_done(folder: Path, key: str) -> bool:
     return True
 
 
-def _load(folder: Path, jobs: Sequence[_Job]) -> list[Prepared]:
+def _load(folder: Path, jobs: Sequence[Job]) -> list[Prepared]:
     """Map prepared cases from the cache; those with nothing in them are left out."""
     cases = []
     for job in jobs:

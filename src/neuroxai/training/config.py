@@ -53,6 +53,8 @@ class DataSource:
 
     phantom: PhantomSource | None = None
     cohort: CohortSource | None = None
+    pictures: CohortSource | None = None
+    """A folder of class folders with PNG or JPEG pictures; each picture counts as a patient."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,13 @@ def check(config: Config, source: str) -> None:
     TrainingError
         Naming ``source`` and the key.
     """
-    if (config.data.phantom is None) == (config.data.cohort is None):
-        raise TrainingError(f"{source}: data needs exactly one of 'phantom' and 'cohort'")
+    sources = (config.data.phantom, config.data.cohort, config.data.pictures)
+    if sum(each is not None for each in sources) != 1:
+        raise TrainingError(
+            f"{source}: data needs exactly one of 'phantom', 'cohort' and 'pictures'"
+        )
+    if config.data.pictures is not None and config.task != "classification":
+        raise TrainingError(f"{source}: data.pictures have classes, but no truth to segment by")
     if list(config.preprocessing.get("modalities", ())) != list(config.modalities):
         raise TrainingError(f"{source}: preprocessing.modalities is not the list modalities")
     if config.epochs is None and config.max_steps is None and config.max_minutes is None:
@@ -53,8 +58,9 @@ def check(config: Config, source: str) -> None:
             raise TrainingError(f"{source}: the first class is not 'background'")
     if config.data.phantom is not None:
         _check_phantom(config.data.phantom, source)
-    if config.data.cohort is not None:
-        _check_cohort(config.data.cohort, source)
+    for cohort in (config.data.cohort, config.data.pictures):
+        if cohort is not None:
+            _check_cohort(cohort, source)
     _check_watch(config, source)
 
 
@@ -96,12 +102,10 @@ def _check_watch(config: Config, source: str) -> None:
     watched = config.validate_every is not None
     if config.patience is not None and not watched:
         raise TrainingError(f"{source}: patience needs validate_every, in epochs")
+    cohort = config.data.cohort or config.data.pictures
     has_cases = (
         config.data.phantom is not None and config.data.phantom.validation is not None
-    ) or (
-        config.data.cohort is not None
-        and (config.data.cohort.validation_fraction > 0 or config.data.cohort.split is not None)
-    )
+    ) or (cohort is not None and (cohort.validation_fraction > 0 or cohort.split is not None))
     if watched and not has_cases:
         raise TrainingError(
             f"{source}: validate_every needs cases: set data.cohort.validation_fraction, "

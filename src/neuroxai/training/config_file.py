@@ -54,8 +54,9 @@ def read_config(
     for override in overrides:
         _override(table, override)
     if data is not None:
-        earlier = (table.get("data") or {}).get("cohort") or {}
-        table["data"] = {"cohort": {**earlier, "folder": str(data)}}
+        sources = table.get("data") or {}
+        kind = "pictures" if "pictures" in sources else "cohort"
+        table["data"] = {kind: {**(sources.get(kind) or {}), "folder": str(data)}}
     return config_from_dict(table, source=str(path))
 
 

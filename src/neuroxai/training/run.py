@@ -273,7 +273,7 @@ def _settings(config: Config) -> dict[str, Any]:
     table = config.to_dict()
     for key in ("cache", "workers", "device", "tensorboard"):
         del table[key]
-    cohort = table["data"]["cohort"] or {}
+    cohort = table["data"]["cohort"] or table["data"]["pictures"] or {}
     for holder, key in (
         (table, "initial"),
         (table, "pretrained"),
@@ -300,6 +300,9 @@ def _describe_data(config: Config, cases: Gathered) -> dict[str, Any]:
             "wide": source.wide,
             **counts,
         }
+    if config.data.pictures is not None:
+        note = "pictures carry no patient: a random split may have a patient on both sides"
+        return {"source": Path(config.data.pictures.folder).name, "note": note, **counts}
     folder = config.data.cohort.folder if config.data.cohort else ""
     return {"source": Path(folder).name, **counts}
 
