@@ -12,7 +12,7 @@ from neuroxai.core.errors import CaseError
 from neuroxai.data.case import CLASSES, MODALITIES, Case, Grade
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import contrast
-from neuroxai.data.phantom.anatomy import draw_warp, sample_tissues, surface_depth
+from neuroxai.data.phantom.anatomy import Tissues, draw_warp, sample_tissues, surface_depth
 from neuroxai.data.phantom.artifacts import acquire, draw_scanners, soften, worsen
 from neuroxai.data.phantom.field import Array, Axes, stream
 from neuroxai.data.phantom.planted import VARIANTS, Cause, bias_tilt, check_variant, corner_mask
@@ -153,9 +153,8 @@ def make_phantom(
         taken = np.zeros_like(scene.brain)
         taken[parts_box] = parts.cavity > 0.5
         cavity[box] = taken & scene.brain
-    shares = np.stack([tissues.csf, tissues.gray, tissues.white])
     names = np.zeros(shape, dtype=np.uint8)
-    names[box] = (shares.argmax(axis=0) + 1) * (scene.brain & (tissues.depth > 0))
+    names[box] = _likeliest(tissues) * (scene.brain & (tissues.depth > 0))
 
     cause = None
     if variant is not None:
@@ -275,6 +274,13 @@ def _image(
             image[scene.box] += part * np.float32(amount)
         images[name] = acquire(seed, name, image, scanners[name], scene.brain, axes, tilt)
     return images, planted
+
+
+def _likeliest(tissues: Tissues) -> NDArray[np.uint8]:
+    """Return the index into :data:`TISSUES` of the largest share; the first of equal ones."""
+    names = np.where(tissues.gray > tissues.csf, np.uint8(2), np.uint8(1))
+    names[tissues.white > np.maximum(tissues.csf, tissues.gray)] = 3
+    return names
 
 
 def _brain_box(depth: Array) -> tuple[slice, slice, slice]:
