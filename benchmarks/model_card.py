@@ -32,7 +32,7 @@ FAILURES = 4
 INTENDED = """\
 ## Meant for
 Trying the software, its demo and its tests, on a network that nobody has to download and that
-was trained on no patient. Research into explanations: what it learned is known, because what it was shown is.
+was trained on no patient. Research into explanations: what it was shown is known to the voxel.
 
 **Not for clinical use, and not for figures about patients.** It has never seen a patient, and no
 performance on patients is claimed. Where it reads a real scan, the phantoms reached that far.
