@@ -23,7 +23,7 @@ check: $(VENV)/.tested
 
 # Half an hour on a quiet machine; every script can be run alone.
 BENCHES := passes memory import_time convolutions guided_ig grad_cam inspection \
-           integrated_gradients sliding_window seven_maps scaling gpu
+           integrated_gradients sliding_window seven_maps scaling training gpu
 bench: $(VENV)/.tested
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@$(BIN)/python benchmarks/report.py

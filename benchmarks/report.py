@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 ORDER = (
     "passes", "seven_maps", "grad_cam", "inspection", "guided_ig", "integrated_gradients",
-    "memory", "sliding_window", "import_time", "convolutions", "scaling", "gpu",
+    "memory", "sliding_window", "import_time", "convolutions", "scaling", "training",
+    "gpu",
 )  # fmt: skip
 
 HEAD = """# Benchmarks
