@@ -13,11 +13,12 @@ from torch import Tensor
 from neuroxai.core.errors import suggestion
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe import Probe
+from neuroxai.methods.adaptive_path import adaptive_nodes
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.baselines import AUTO, check_baseline, path_start
 from neuroxai.methods.completeness import completeness, worst
 
-RULES = ("midpoint", "gauss_legendre", "left", "right", "trapezoid")
+RULES = ("midpoint", "gauss_legendre", "left", "right", "trapezoid", "adaptive")
 
 MAX_NODES = 1024
 """Where refinement towards a tolerance ends."""
@@ -78,7 +79,10 @@ class IntegratedGradients(Method):
         Nodes of the quadrature.
     rule
         ``midpoint`` (default: along the path a trained ReLU network is rough, and high-order
-        rules do worse), ``gauss_legendre``, ``left``, ``right``, ``trapezoid``.
+        rules do worse), ``gauss_legendre``, ``left``, ``right``, ``trapezoid``, or ``adaptive``:
+        nodes where the target changes, for as many forward passes more (see
+        :func:`~neuroxai.methods.adaptive_path.adaptive_nodes`); for paths that do everything near
+        one end.
     baseline
         ``auto`` (the paper's ``zero``, or ``blur`` where a path from zero says nothing; see
         :func:`~neuroxai.methods.baselines.path_start`), ``zero``, ``black``, ``blur``, ``mean``,
@@ -173,7 +177,14 @@ class IntegratedGradients(Method):
 
     def _mean_gradient(self, probe: Probe, x: Tensor, baseline: Tensor, nodes: int) -> Tensor:
         """Return the weighted mean of the gradients at the path's nodes."""
-        return self._weighted(probe, x, baseline, *quadrature(self.rule, nodes))
+        if self.rule != "adaptive":
+            return self._weighted(probe, x, baseline, *quadrature(self.rule, nodes))
+        difference = x - baseline
+
+        def score(positions: Sequence[float]) -> list[Tensor]:
+            return [probe.score(baseline + alpha * difference) for alpha in positions]
+
+        return self._weighted(probe, x, baseline, *adaptive_nodes(score, nodes))
 
     def _weighted(
         self,
