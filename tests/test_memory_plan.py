@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from neuroxai.cli import app
 from neuroxai.core.errors import ModelError
 from neuroxai.core.memory import available, is_shortage, parse_size
 from neuroxai.core.outputs import Outputs
-from neuroxai.explainer import explain
+from neuroxai.data.case import Case
+from neuroxai.explainer import explain, predict
 from neuroxai.memory_plan import plan_memory
 from neuroxai.models.deepseg import DeepSeg
+from neuroxai.models.model import Model
 
 GB = 10**9
 
@@ -50,13 +53,13 @@ def test_shortages() -> None:
     assert not is_shortage(RuntimeError("shapes do not fit"))
 
 
-def segmenter() -> DeepSeg:
+def untrained() -> DeepSeg:
     torch.manual_seed(0)
     return DeepSeg(4, 3)
 
 
 def plan(budget: int, shape: tuple[int, ...] = (96, 128, 64)) -> list[str]:
-    ways = plan_memory(segmenter(), torch.rand(1, 4, *shape), Outputs(), budget).ways
+    ways = plan_memory(untrained(), torch.rand(1, 4, *shape), Outputs(), budget).ways
     return [way.name if way.windows is None else str(way.windows.size) for way in ways]
 
 
@@ -91,13 +94,54 @@ def test_a_network_of_one_size_is_taken_as_it_is() -> None:
 
 
 def test_windows_explain_the_blended_answer_and_say_so() -> None:
-    network, x = segmenter(), torch.rand(1, 4, 64, 96, 64)
+    network, x = untrained(), torch.rand(1, 4, 64, 96, 64)
     maps = explain(network, x, ["vanilla_gradient", "grad_cam"], 1, memory="1MB")
     assert maps.memory["way"] == "windows"
     assert maps.memory["budget_mb"] == 1
     assert "not the network's answer to the whole image" in maps.warnings[0]
     assert maps["grad_cam"].provenance["windows"]["size"] == [32, 32, 32]
     assert not explain(network, x, "vanilla_gradient", 1, memory="64GB").warnings
+
+
+def test_an_answer_alone_takes_less_and_runs_no_block_twice() -> None:
+    x, network = torch.rand(1, 4, 96, 128, 64), untrained()
+    found = {
+        gradient: plan_memory(network, x, Outputs(), 100 * GB, gradient=gradient)
+        for gradient in (True, False)
+    }
+    with_gradient, alone = found[True].ways[0].needs, found[False].ways[0].needs
+    assert with_gradient is not None
+    assert alone is not None
+    assert alone < 0.7 * with_gradient
+    tight = plan_memory(network, x, Outputs(), 1, gradient=False)
+    assert {way.name for way in (*tight.ways, *tight.passed_over)} == {"whole", "windows"}
+
+
+def test_a_prediction_in_windows_says_so(study: Case, segmenter: Model) -> None:
+    at_once = predict(segmenter, study)
+    assert at_once.warnings == predict(segmenter, study, memory="64GB").warnings
+    cut = predict(segmenter, study, memory="1MB")
+    assert any("windows of 32×32×32" in warning for warning in cut.warnings)
+    assert cut.labels is not None
+    assert at_once.labels is not None
+    assert cut.labels.shape == at_once.labels.shape
+    hungry = dataclasses.replace(segmenter, network=Greedy(segmenter.network))
+    stepped = predict(hungry, study)
+    assert any("instead of the whole image" in warning for warning in stepped.warnings)
+
+
+class Greedy(nn.Module):
+    """A network that runs out of memory on anything larger than a window of 32 by 32 by 32."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x[0, 0].numel() > 32**3:
+            torch.empty(2**60, dtype=torch.uint8)
+        out: Tensor = self.inner(x)
+        return out
 
 
 class Hungry(nn.Module):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Any, Literal
 
@@ -249,32 +249,52 @@ def _plan(
     x: Tensor,
     outputs: Outputs,
     memory: int | str | None,
+    *,
+    gradient: bool = True,
 ) -> MemoryPlan:
     budget = None if memory is None else parse_size(memory)
     if not isinstance(model, Model):
-        return plan_memory(network, x, outputs, budget, always=budget is not None)
+        always = budget is not None
+        return plan_memory(network, x, outputs, budget, always=always, gradient=gradient)
     if model.windows is not None:
         part = x.new_zeros((*x.shape[:2], *model.windows.size))
-        plan = plan_memory(network, part, outputs, budget)
+        plan = plan_memory(network, part, outputs, budget, gradient=gradient)
         return dataclasses.replace(
             plan, ways=tuple(way for way in plan.ways if way.windows is None) or (Way("whole"),)
         )
-    return plan_memory(network, x, outputs, budget, always=x.dim() == 5)
+    # What is printed beside a map is predicted; a mere answer asks only if memory is short.
+    always = x.dim() == 5 and (gradient or budget is not None)
+    return plan_memory(network, x, outputs, budget, always=always, gradient=gradient)
 
 
 def predict(
-    model: Model, case: Case, *, slice_index: int | None = None, device: str = "auto"
+    model: Model,
+    case: Case,
+    *,
+    slice_index: int | None = None,
+    device: str = "auto",
+    memory: int | str | None = None,
 ) -> Prediction:
-    """Return what a network says of a case, on the patient's own grid."""
+    """Return what a network says of a case, on the patient's own grid.
+
+    ``memory`` are the bytes that the pass may take, or a size such as ``4GB``. Where the whole
+    image does not fit, or memory runs out, a segmenter looks through windows, and says so.
+    """
     prepared = prepare(model, case, slice_index, device)
     outputs = outputs_of(model)
     network = model.network.to(choose_device(device)).eval()
     x = _moved(prepared.x, network)
     question = as_target(None, outputs)
-    probe = probe_for(Way("whole"), network, question, outputs, None, model.windows)
+
+    def attempt(way: Way) -> Tensor:
+        return probe_for(way, network, question, outputs, None, model.windows).run(x)
+
     with network_faults(model, x):
-        output = probe.run(x)
-    return read_output(output, outputs, case, prepared.placement)
+        plan = _plan(model, network, x, outputs, memory, gradient=False)
+        more = partial(plan_memory, network, x, outputs, gradient=False)
+        output, way, plan = take_a_way(plan, more, attempt)
+    answer = read_output(output, outputs, case, prepared.placement)
+    return dataclasses.replace(answer, warnings=(*prepared.warnings, *plan.notes(way)))
 
 
 def outputs_of(model: Model) -> Outputs:

@@ -121,6 +121,7 @@ def plan_memory(
     budget: int | None = None,
     *,
     always: bool = True,
+    gradient: bool = True,
 ) -> MemoryPlan:
     """Return the ways that ``x`` can go through a network in ``budget`` bytes.
 
@@ -136,6 +137,8 @@ def plan_memory(
         Bytes; by default 80 % of what the device has left.
     always
         Predict even where there is memory in plenty.
+    gradient
+        Whether a gradient is asked for, or the answer alone, which keeps no layer.
     """
     if budget is None:
         left = available(x.device)
@@ -143,11 +146,11 @@ def plan_memory(
     plenty = budget is not None and GENEROUS * x.shape[0] * prod(spatial_shape(x)) <= budget
     if plenty and not always:
         return MemoryPlan(budget, (Way("whole"),), measured=False)
-    found = _Measured(network, outputs)
+    found = _Measured(network, outputs, gradient)
     whole = footprint(found.take, x)
     ways = [Way("whole", _bytes(whole, x))]
-    lean = None if plenty else footprint(partial(found.take, twice=True), x)
-    if lean is None or whole is None or lean.per_voxel < whole.per_voxel:
+    lean = None if plenty or not gradient else footprint(partial(found.take, twice=True), x)
+    if gradient and (lean is None or whole is None or lean.per_voxel < whole.per_voxel):
         ways.append(Way("checkpointed", _bytes(lean, x)))
     if found.segments and whole is not None:
         ways += _in_windows(whole, x, found.channels)
@@ -165,19 +168,20 @@ def _bytes(found: Footprint | None, x: Tensor) -> int | None:
 class _Measured:
     """Takes the passes that are measured, and looks at what comes out."""
 
-    def __init__(self, network: nn.Module, outputs: Outputs) -> None:
-        self._network, self._outputs = network, outputs
+    def __init__(self, network: nn.Module, outputs: Outputs, gradient: bool) -> None:
+        self._network, self._outputs, self._gradient = network, outputs, gradient
         self.segments, self.channels = False, 0
 
     def take(self, x: Tensor, *, twice: bool = False) -> None:
-        with untouched(self._network), torch.enable_grad():
+        with untouched(self._network), torch.set_grad_enabled(self._gradient):
             run_fast(self._network, x, lambda x: self._pass(x, twice))
 
     def _pass(self, x: Tensor, twice: bool) -> None:
-        leaf = x.detach().clone().requires_grad_()
+        leaf = x.detach().clone().requires_grad_(self._gradient)
         with checkpointed(self._network) if twice else nullcontext():
             output = self._outputs.select(self._network(leaf))
-            torch.autograd.grad(output.sum(), leaf)
+            if self._gradient:
+                torch.autograd.grad(output.sum(), leaf)
         self.segments = spatial_shape(output) == spatial_shape(x)
         self.channels = output.shape[1]
 

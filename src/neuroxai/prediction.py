@@ -37,6 +37,8 @@ class Prediction:
         ``(I, J, K)`` indices into ``classes``, for a segmenter; else None.
     classes
         What the indices mean: those of brain tumors, or a network's own with background first.
+    warnings
+        What is odd but safe to use, and what memory made necessary.
     """
 
     case: Case
@@ -44,6 +46,7 @@ class Prediction:
     probabilities: Mapping[str, float]
     labels: NDArray[np.uint8] | None
     classes: tuple[str, ...] = CLASSES
+    warnings: tuple[str, ...] = ()
 
     @property
     def of_tumors(self) -> bool:

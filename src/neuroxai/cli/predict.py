@@ -15,6 +15,7 @@ def predict(
     layout: options.LayoutName = None,
     slice_index: options.Slice = None,
     device: options.Device = "auto",
+    memory: options.Memory = None,
     seed: options.Seed = 0,
     out: options.Out = None,
 ) -> None:
@@ -33,7 +34,7 @@ def predict(
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     study = options.read_one_case(case, file, layout, loaded)
     with console.status(f"{study.name}: asking {loaded.card.name} ..."):
-        prediction = run(loaded, study, slice_index=slice_index, device=device)
+        prediction = run(loaded, study, slice_index=slice_index, device=device, memory=memory)
     folder = results_folder(out, study.name)
     written = prediction.save(folder)
     summary = write_json(
@@ -42,7 +43,7 @@ def predict(
             "case": study.name,
             "model": describe_model(loaded),
             **prediction.describe(),
-            "warnings": list(study.warnings),
+            "warnings": [*study.warnings, *prediction.warnings],
             "seed": seed,
             "use": NOT_FOR_CLINICAL_USE,
         },
@@ -54,5 +55,7 @@ def predict(
     for name, volume in prediction.volumes_ml().items():
         score = f", Dice with the truth {dice[name]:.3f}" if name in dice else ""
         stdout.print(f"{name}: {volume:.1f} ml{score}")
+    for warning in (*study.warnings, *prediction.warnings):
+        stdout.print(f"Warning: {warning}", soft_wrap=True)
     stdout.print(f"Written: {written or summary}", soft_wrap=True)
     stdout.print(NOT_FOR_CLINICAL_USE)
