@@ -32,7 +32,6 @@ Tissues = Annotated[
 Best = Annotated[
     int, typer.Option("--best", min=1, help="How many filters of each concept are switched off.")
 ]
-Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the first so many cases.")]
 
 
 def dissect(
@@ -43,7 +42,7 @@ def dissect(
     trust: options.Trust = False,
     mask: Masks = None,
     tissues: Tissues = True,
-    cases: Limit = None,
+    cases: options.Limit = None,
     causal: Causal = 2,
     best: Best = 1,
     device: options.Device = "auto",

@@ -36,7 +36,6 @@ SmallestEt = Annotated[
 SliceCount = Annotated[
     int, typer.Option("--slices", min=1, help="Slices of each case for a 2D network.")
 ]
-Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the first so many cases.")]
 
 
 def evaluate(
@@ -50,7 +49,7 @@ def evaluate(
     flips: Flips = False,
     smallest_et: SmallestEt = 0.0,
     slices: SliceCount = 8,
-    cases: Limit = None,
+    cases: options.Limit = None,
     device: options.Device = "auto",
     out: options.Out = None,
 ) -> None:

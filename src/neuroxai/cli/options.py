@@ -80,6 +80,7 @@ Memory = Annotated[
         "default: 80 % of what is left.",
     ),
 ]  # fmt: skip
+Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the first so many cases.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that draws random numbers.")]
 Out = Annotated[
     Path | None,
