@@ -207,6 +207,29 @@ def test_pictures_are_learned_measured_and_explained_from_the_command_line(tmp_p
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
+def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
+    """The second one measures and writes nothing, and ends without a word."""
+    pytest.importorskip("lightning")
+    collection(tmp_path / "pictures", count=8)
+    sizes = (
+        "classes=[bar,disk]", "arguments.out_channels=2", "preprocessing.size=[32,32]", "batch=4",
+        "epochs=null", "max_steps=3", "validate_every=1", "workers=1", "device=cpu", "devices=2",
+        "data.pictures.validation_fraction=0.2",
+    )  # fmt: skip
+    settings = [word for setting in sizes for word in ("--set", setting)]
+    printed = neuroxai(
+        "train", "--config", "tumor-types", "--data", tmp_path / "pictures", "-o",
+        tmp_path / "run", *settings, cache=tmp_path / "cache",
+    )  # fmt: skip
+    assert printed.count('"count": 3') == 3
+    assert printed.count("resnet50-tumor-types:") == 1
+    card = json.loads((tmp_path / "run" / "checkpoint" / "card.json").read_text())
+    assert card["training"]["steps"] == 3
+    looks = (tmp_path / "run" / "validation.csv").read_text().splitlines()
+    assert len(looks) >= 2
+
+
 def test_folders_that_are_not_the_classes_are_named(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     from neuroxai.training import train

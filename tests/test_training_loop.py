@@ -273,7 +273,8 @@ def test_two_processes_make_the_step_of_both_their_batches(tmp_path: Path) -> No
         "        t._plain(), t._Batches(), torch.nn.CrossEntropyLoss(),\n"
         "        dataclasses.replace(t.CONFIG, max_steps=12, average=0.0, clip=1e9, devices=2),\n"
         f"        Path({str(out)!r}), length=t.loop.Length(12), report=lambda *_: None)\n"
-        "    if t.loop.rank() == 0:\n"
+        "    from neuroxai.training.rank import rank\n"
+        "    if rank() == 0:\n"
         f"        torch.save(trained.network.state_dict(), {str(out / 'weights.pt')!r})\n"
     )
     environment = {key: value for key, value in os.environ.items() if "PYTEST" not in key}

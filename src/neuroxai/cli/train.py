@@ -32,8 +32,13 @@ def train(
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.models.card import read_card
     from neuroxai.training import train as run
+    from neuroxai.training.rank import rank
 
     tune_allocator()
+    if rank() > 0:
+        # One of several that train together: the first shows, measures and writes.
+        run(config, out, data=data, overrides=settings or [], resume=resume)
+        return
     with stages() as report:
         folder = run(
             config, out, data=data, overrides=settings or [], resume=resume, progress=report

@@ -54,6 +54,9 @@ class Lesson(lightning.LightningModule):  # type: ignore[misc]
         self.network = network
         self.loss = loss
         self.average = copy.deepcopy(network).eval() if config.average else None
+        if self.average is not None:
+            # Processes that train together wait for the gradient of everything that asks for one.
+            self.average.requires_grad_(requires_grad=False)
         self.config = config
         self.budget = budget
         self.waited = waited

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +19,12 @@ from neuroxai.training.ahead import Ahead, Numbered
 from neuroxai.training.cases import Report
 from neuroxai.training.config import Config
 from neuroxai.training.lesson import Lesson, lightning
+from neuroxai.training.rank import rank
 from neuroxai.training.record import LAST, LOG, Record
 from neuroxai.training.schedule import Budget
 from neuroxai.training.watching import Watch
 
-__all__ = ["LAST", "LOG", "Length", "Trained", "fit", "last_step", "pick_device", "rank"]
+__all__ = ["LAST", "LOG", "Length", "Trained", "fit", "last_step", "pick_device"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +73,6 @@ def pick_device(config: Config) -> torch.device:
     if config.devices > found:
         raise TrainingError(f"devices is {config.devices}, but PyTorch sees {found} GPUs")
     return torch.device("cuda", rank() if config.devices > 1 else torch.cuda.current_device())
-
-
-def rank() -> int:
-    """Return which of the processes that train together this is; 0 leads and writes."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def last_step(out: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from neuroxai.training.evaluate import mean_dice, mean_recall
 from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
 from neuroxai.training.metrics import measure
 from neuroxai.training.pretrained import load_pretrained
+from neuroxai.training.rank import rank
 from neuroxai.training.split import write_split
 from neuroxai.training.watching import Watch
 
@@ -69,6 +69,12 @@ def train(
     progress
         Called with a stage, how much of it is done, and how much there is.
 
+    Returns
+    -------
+    Path
+        The checkpoint folder. With ``devices`` above 1 every process gets here, and only the one
+        that leads has written it by then.
+
     Raises
     ------
     TrainingError
@@ -87,7 +93,7 @@ def train(
     report = progress or _silent
     out = Path(out)
     # Of several processes that train together each runs this; the first alone writes.
-    leads = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    leads = rank() == 0
     finished = _enter(out, config, resume=resume) if leads else None
     if finished is not None:
         return finished
