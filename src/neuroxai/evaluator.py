@@ -14,6 +14,7 @@ from neuroxai.core.ensemble import Mirrored
 from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.data.brats import find_cases, read_case
 from neuroxai.data.case import REGIONS, Case, region
+from neuroxai.data.phantom.cohort import KNOWN as PHANTOM_FOLDER
 from neuroxai.data.pictures import find_pictures, is_picture, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
 from neuroxai.explainer import describe_model, predict
@@ -21,8 +22,6 @@ from neuroxai.models.model import Model
 from neuroxai.scores.segmentation import dice, hausdorff95
 
 Report = Callable[[str, float, float], None]
-PHANTOM_NOTES = ".phantom"
-"""The folder beside synthetic cases with what is known of them."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def _kind(folder: Path, case: Case) -> str:
     if is_picture(folder):
         return f"pictures of {folder.parent.parent.name}"
     above = [*folder.parents][:2]
-    synthetic = any((place / PHANTOM_NOTES).is_dir() for place in above)
+    synthetic = any((place / PHANTOM_FOLDER).is_dir() for place in above)
     return f"synthetic {case.layout.name}" if synthetic else case.layout.name
 
 

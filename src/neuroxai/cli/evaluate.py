@@ -59,7 +59,7 @@ def evaluate(
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-    from neuroxai.data.pictures import GRAY
+    from neuroxai.data.pictures import wants_pictures
     from neuroxai.evaluation_report import write_evaluation
     from neuroxai.evaluator import Settings, cases_of
     from neuroxai.evaluator import evaluate as run
@@ -69,7 +69,7 @@ def evaluate(
     tune_allocator()
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     members = _members(split, part) if split is not None else None
-    pictures = set(loaded.card.modalities) == {GRAY}
+    pictures = wants_pictures(loaded.card.modalities)
     folders = list(cases_of(cohort, members, pictures=pictures))[:cases]
     if not folders:
         raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")

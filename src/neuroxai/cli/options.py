@@ -109,9 +109,9 @@ def read_one_case(
 def _read_picture(path: Path, model: Model) -> Case:
     """Read a picture for a network that was made for pictures."""
     from neuroxai.core.errors import ModelError
-    from neuroxai.data.pictures import GRAY, read_picture
+    from neuroxai.data.pictures import read_picture, wants_pictures
 
-    if set(model.card.modalities) != {GRAY}:
+    if not wants_pictures(model.card.modalities):
         raise ModelError(
             f"{path}: is a picture, {model.card.name} wants {', '.join(model.card.modalities)} of "
             "a scan; give a case folder, or a network that was trained on pictures"

@@ -34,6 +34,17 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
+def wants_pictures(modalities: Sequence[str]) -> bool:
+    """Whether a network with these modalities was made for pictures.
+
+    Examples
+    --------
+    >>> wants_pictures(("gray",) * 3), wants_pictures(("FLAIR",))
+    (True, False)
+    """
+    return set(modalities) == {GRAY}
+
+
 def picture_name(path: Path) -> str:
     """Return a picture's name in its collection: its class folder and its own name.
 

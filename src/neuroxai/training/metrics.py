@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,6 +18,8 @@ from neuroxai.training.evaluate import (
     evaluate_prepared,
     evaluate_slices,
 )
+
+T = TypeVar("T")
 
 
 def measure(
@@ -33,11 +35,7 @@ def measure(
         return {"count": 0}
     if config.task == "classification":
         return _measure_grades(model, config, cases, device, out, report)
-    rows = []
-    report("Evaluating", 0, len(cases))
-    for row in evaluate_prepared(model, cases, device=device):
-        rows.append(row)
-        report("Evaluating", len(rows), len(cases))
+    rows = _reported(evaluate_prepared(model, cases, device=device), len(cases), report)
     kinds = ["wide" if case.wide else "" for case in cases]
     table = [
         [name, kind, mm, *(f"{value:.4f}" for value in dice.values())]
@@ -50,6 +48,16 @@ def measure(
     }
     metrics = of_kind.pop("", {})
     return metrics | of_kind
+
+
+def _reported(measured: Iterable[T], count: int, report: Report) -> list[T]:
+    """Return what is measured, telling of each."""
+    rows: list[T] = []
+    report("Evaluating", 0, count)
+    for row in measured:
+        rows.append(row)
+        report("Evaluating", len(rows), count)
+    return rows
 
 
 def _dice(scores: DiceScores) -> dict[str, Any]:
@@ -70,11 +78,7 @@ def _measure_grades(
     report: Report,
 ) -> dict[str, Any]:
     """Return accuracy per case (its largest slice) and per slice, with Wilson's interval."""
-    rows = []
-    report("Evaluating", 0, len(cases))
-    for row in evaluate_slices(model, cases, device=device):
-        rows.append(row)
-        report("Evaluating", len(rows), len(cases))
+    rows = _reported(evaluate_slices(model, cases, device=device), len(cases), report)
     names = config.classes
     write_table(
         out / "metrics.csv",
