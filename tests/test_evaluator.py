@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from neuroxai.core.ensemble import Mirrored
 from neuroxai.core.errors import CaseError, ModelError
-from neuroxai.data.brats import LAYOUTS, write_case
+from neuroxai.core.target import Region
+from neuroxai.data.brats import LAYOUTS, read_case, write_case
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.evaluation_report import write_evaluation
 from neuroxai.evaluation_tables import grading_figures, markdown, segmentation_figures
 from neuroxai.evaluator import Evaluation, GradedCase, Settings, cases_of, evaluate
+from neuroxai.explainer import explain, predict
 from neuroxai.models.card import Card
 from neuroxai.models.model import Model
 from neuroxai.scores.interval import wilson_interval
@@ -123,6 +125,36 @@ def test_small_enhancement_is_called_necrosis_when_asked(tmp_path: Path) -> None
         np.linalg.norm(np.multiply(SHAPE, (1.5, 1, 2)))
     )
     assert (large.regions["ET"].dice, large.regions["TC"].dice) == (1, 1)
+
+
+def test_small_enhancement_goes_where_the_card_says_so_unless_asked_otherwise(
+    tmp_path: Path,
+) -> None:
+    folders = cohort(tmp_path, [study(0)])
+    volume = float(np.sum(study(0).truth == ET)) * 3
+    model = segmenter()
+    card = dataclasses.replace(model.card, postprocessing={"smallest_enhancement_mm3": volume + 1})
+    careful = dataclasses.replace(model, card=card)
+    assert _et(evaluate(careful, folders)) == 0
+    assert evaluate(careful, folders).settings.smallest_enhancement_mm3 == volume + 1
+    assert _et(evaluate(careful, folders, Settings(smallest_enhancement_mm3=0))) == 1
+    assert _et(evaluate(model, folders)) == 1
+
+    case = read_case(folders[0], modalities=("FLAIR",))
+    answer = predict(careful, case)
+    assert answer.labels is not None
+    assert not (answer.labels == ET).any()
+    assert any(f"{volume:.0f} mm³ in all is called necrosis" in each for each in answer.warnings)
+    maps = explain(careful, case, methods=["vanilla_gradient"], target=Region("ET"))
+    assert any("is called necrosis" in each for each in maps.warnings)
+    # What is explained is the network, not what is made of its answer.
+    plain = explain(model, case, methods=["vanilla_gradient"], target=Region("ET"))
+    kept = [each["vanilla_gradient"].explanation.values for each in (maps, plain)]
+    assert torch.equal(*kept)
+
+
+def _et(found: Evaluation) -> float:
+    return found.segmented[0].regions["ET"].dice
 
 
 class Sided(nn.Module):

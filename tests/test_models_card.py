@@ -34,7 +34,16 @@ def test_round_trip() -> None:
     assert json.loads(CARD.to_json())["use"] == USE == "research use only, not for clinical use"
 
 
-@pytest.mark.parametrize("key", [entry.name for entry in dataclasses.fields(Card)])
+EARLIER = [e.name for e in dataclasses.fields(Card) if e.name != "postprocessing"]
+
+
+def test_a_card_of_before_there_was_postprocessing_has_none() -> None:
+    table = json.loads(CARD.to_json())
+    del table["postprocessing"]
+    assert Card.from_json(json.dumps(table)).smallest_enhancement_mm3 == 0.0
+
+
+@pytest.mark.parametrize("key", EARLIER)
 def test_every_key_must_be_there(key: str) -> None:
     table = json.loads(CARD.to_json())
     del table[key]
@@ -56,6 +65,10 @@ def test_every_key_must_be_there(key: str) -> None:
         ("classes", ["ET", "NCR", "ET"], "twice"),
         ("regions", {"WT": ["ED"]}, "names the class 'ED'"),
         ("regions", [], "a table"),
+        ("postprocessing", [], "a table"),
+        ("postprocessing", {"smallest_enhancement": 3}, "did you mean 'smallest_enhancement_mm3'"),
+        ("postprocessing", {"smallest_enhancement_mm3": "200"}, "expected cubic mm"),
+        ("postprocessing", {"smallest_enhancement_mm3": float("nan")}, "expected cubic mm"),
         ("arguments", None, "a table"),
         ("name", 5, "expected text"),
         ("use", "", "expected text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from neuroxai.core.errors import ModelError
 from neuroxai.data.case import Case, Layout
+from neuroxai.explainer import predict
 from neuroxai.models import Card, Model
 from neuroxai.scores.interval import wilson_interval
 from neuroxai.scores.segmentation import dice
@@ -19,7 +20,6 @@ from neuroxai.training.cases import Prepared
 from neuroxai.training.evaluate import (
     DiceScores,
     evaluate_prepared,
-    evaluate_segmentation,
     evaluate_slices,
 )
 
@@ -85,14 +85,12 @@ def test_segmentation_is_measured_on_the_patients_own_grid() -> None:
     kept = wrong.copy()
     kept[[0, 1, -2, -1]] = 0
     kept[:, :, [0, -1]] = 0
-    scores = evaluate_segmentation(_model(), [case])
+    scores = predict(_model(), case).dice()
     for region, classes in {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}.items():
-        assert scores.mean()[region] == pytest.approx(
+        assert scores[region] == pytest.approx(
             dice(np.isin(kept, classes), np.isin(truth, classes))
         )
-        assert scores.mean()[region] < 1
-    with pytest.raises(ModelError, match="has no truth"):
-        evaluate_segmentation(_model(), [Case("d", case.volumes, case.affine, layout)])
+        assert scores[region] < 1
 
 
 def test_prepared_volumes_score_as_on_the_patients_grid() -> None:
@@ -101,11 +99,24 @@ def test_prepared_volumes_score_as_on_the_patients_grid() -> None:
     truth[2, 2, 1] = 3
     image = (10.0 * (truth + 1)).astype(np.float16)[None]
     image[0, 1, 1, 1] = 10
-    case = Prepared("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 17, 5, 0), 1.5)
+    case = Prepared("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 17, 5, 0), 1.5, 3.0)
     ((name, spacing, scores),) = evaluate_prepared(_model(), [case])
     assert (name, spacing) == ("c", 1.5)
     # 18 voxels of WT lie inside, one is missed, and four of ET were cut off.
     assert scores == {"WT": 2 * 17 / (17 + 22), "TC": 2 / (1 + 5), "ET": 2 / (1 + 5)}
+
+
+@pytest.mark.parametrize(("least", "et"), [(2.9, 2 / 6), (3.1, 0.0)])
+def test_enhancement_below_what_the_card_says_counts_as_necrosis(least: float, et: float) -> None:
+    truth = np.zeros((6, 5, 4), np.uint8)
+    truth[2, 2, 1] = 3
+    image = (10.0 * (truth + 1)).astype(np.float16)[None]
+    case = Prepared("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 0, 5, 0), 1.5, 3.0)
+    model = _model()
+    card = dataclasses.replace(CARD, postprocessing={"smallest_enhancement_mm3": least})
+    model = dataclasses.replace(model, card=card)
+    ((_, _, scores),) = evaluate_prepared(model, [case])
+    assert scores == {"WT": 2 / 6, "TC": 2 / 6, "ET": et}
 
 
 def test_slices_give_the_class_of_each_and_skip_empty_cases() -> None:
@@ -116,8 +127,8 @@ def test_slices_give_the_class_of_each_and_skip_empty_cases() -> None:
 
     images = np.stack([np.full((1, 4, 5), value, np.float16) for value in (0.9, 0.1, 0.8)])
     truth = np.ones((3, 4, 5), np.uint8)
-    full = Prepared("a", "a", images, truth, (0, 0), (4, 5), (), 2.0, grade=1)
-    none = Prepared("b", "b", images[:0], truth[:0], (0, 0), (4, 5), (), 2.0)
+    full = Prepared("a", "a", images, truth, (0, 0), (4, 5), (), 2.0, 4.0, grade=1)
+    none = Prepared("b", "b", images[:0], truth[:0], (0, 0), (4, 5), (), 2.0, 4.0)
     model = Model(network=Mean(), card=CARD, folder=Path(), weights_sha256="")
     assert list(evaluate_slices(model, [none, full])) == [("a", 1, [1, 0, 1])]
     assert torch.is_grad_enabled()

@@ -47,6 +47,7 @@ def case(seed: int = 0, shape: tuple[int, int, int] = (18, 21, 16), lesion: int 
         shape=(20, 25, 16),
         counts=tuple(counts),
         spacing=1.0,
+        voxel_mm3=1.0,
     )
 
 

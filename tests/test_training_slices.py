@@ -57,6 +57,7 @@ def _with(images: np.ndarray, grade: int, truth: np.ndarray | None = None) -> Pr
         shape=images.shape[2:],
         counts=(),
         spacing=2.0,
+        voxel_mm3=8.0,
         grade=grade,
     )
 

@@ -18,6 +18,7 @@ from neuroxai.data.phantom.cohort import KNOWN as PHANTOM_FOLDER
 from neuroxai.data.pictures import find_pictures, is_picture, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
 from neuroxai.explainer import describe_model, predict
+from neuroxai.models.card import SMALLEST_ENHANCEMENT
 from neuroxai.models.model import Model
 from neuroxai.scores.segmentation import dice, hausdorff95
 
@@ -33,7 +34,8 @@ class Settings:
     flips
         Also about every mirror image, and the mean of the probabilities counts.
     smallest_enhancement_mm3
-        Enhancement of less in all is called necrosis, as the BraTS challenge's winners do.
+        Enhancement of less in all is called necrosis, as the BraTS challenge's winners do; None
+        does as the network's card says.
     slices
         Axial slices through the tumor that a 2D network is asked about in each case.
     device
@@ -41,7 +43,7 @@ class Settings:
     """
 
     flips: bool = False
-    smallest_enhancement_mm3: float = 0.0
+    smallest_enhancement_mm3: float | None = None
     slices: int = 8
     device: str = "auto"
 
@@ -147,7 +149,10 @@ def evaluate(
         If a case cannot be read, or none of them counts.
     """
     asked = settings or Settings()
-    used = _mirrored(model) if asked.flips else model
+    if asked.smallest_enhancement_mm3 is None:
+        own = model.card.smallest_enhancement_mm3
+        asked = dataclasses.replace(asked, smallest_enhancement_mm3=own)
+    used = _asked(model, asked)
     segments = model.card.task == "segmentation"
     measure = _segment if segments else _grade
     names = patients or {}
@@ -203,7 +208,12 @@ def _kind(folder: Path, case: Case) -> str:
     return f"synthetic {case.layout.name}" if synthetic else case.layout.name
 
 
-def _mirrored(model: Model) -> Model:
+def _asked(model: Model, settings: Settings) -> Model:
+    """Return the network as it is asked."""
+    after = {SMALLEST_ENHANCEMENT: settings.smallest_enhancement_mm3 or 0.0}
+    model = dataclasses.replace(model, card=dataclasses.replace(model.card, postprocessing=after))
+    if not settings.flips:
+        return model
     network = Mirrored(model.network, model.card.activation, model.output_key)
     return dataclasses.replace(model, network=network, output_key=None)
 
@@ -217,7 +227,7 @@ def _segment(model: Model, case: Case, patient: str, settings: Settings) -> Segm
             f"{model.card.name}: segments {', '.join(answer.classes[1:])}, which the truth of "
             "brain-tumor cases does not know; evaluate takes segmenters of tumors"
         )
-    labels = answer.without_small_enhancement(settings.smallest_enhancement_mm3).labels
+    labels = answer.labels
     if labels is None:
         raise ModelError(f"{model.card.name}: gives no labels, though its card says segmentation")
     voxel_ml = float(np.prod(case.spacing)) / 1000

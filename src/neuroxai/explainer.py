@@ -217,7 +217,9 @@ def explain(
         for name, explanation in explanations.items()
     }
     prediction = read_output(output, outputs, subject, prepared.placement)
-    warnings = (*subject.warnings, *prepared.warnings, *model.notes, *memory_notes)
+    warnings = (
+        *subject.warnings, *prepared.warnings, *model.notes, *prediction.warnings, *memory_notes
+    )  # fmt: skip
     return Explanations(
         maps, refused, output.cpu(), shared_seconds, prediction, warnings, memory_facts
     )
@@ -294,7 +296,8 @@ def predict(
         more = partial(plan_memory, network, x, outputs, gradient=False)
         output, way, plan = take_a_way(plan, more, attempt)
     answer = read_output(output, outputs, case, prepared.placement)
-    return dataclasses.replace(answer, warnings=(*prepared.warnings, *plan.notes(way)))
+    warnings = (*prepared.warnings, *answer.warnings, *plan.notes(way))
+    return dataclasses.replace(answer, warnings=warnings)
 
 
 def outputs_of(model: Model) -> Outputs:
@@ -303,7 +306,10 @@ def outputs_of(model: Model) -> Outputs:
     activation: Literal["softmax", "sigmoid"] = (
         "sigmoid" if card.activation == "sigmoid" else "softmax"
     )
-    return Outputs(card.classes, card.regions, activation, key=model.output_key)
+    return Outputs(
+        card.classes, card.regions, activation, key=model.output_key,
+        smallest_enhancement_mm3=card.smallest_enhancement_mm3,
+    )  # fmt: skip
 
 
 def describe_model(model: Model) -> dict[str, str]:

@@ -19,6 +19,7 @@ from neuroxai.data.brats import encode_labels
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
+from neuroxai.data.postprocessing import call_small_enhancement_necrosis
 from neuroxai.results import describe_dataset, word
 from neuroxai.scores.segmentation import dice
 
@@ -83,17 +84,19 @@ class Prediction:
     def without_small_enhancement(self, least_mm3: float) -> Prediction:
         """Return the answer with enhancement of less than ``least_mm3`` in all called necrosis.
 
-        What the BraTS challenge's winners do: a false speck where nothing enhances costs a Dice of
-        1 (Isensee et al. 2021, doi:10.1007/978-3-030-72087-2_11).
+        A warning says so; see :mod:`neuroxai.data.postprocessing`.
         """
         if self.labels is None or not self.of_tumors:
             return self
-        enhancing = self.labels == CLASSES.index("ET")
-        volume = enhancing.sum() * float(np.prod(self.case.spacing))
-        if not 0 < volume < least_mm3:
+        voxel_mm3 = float(np.prod(self.case.spacing))
+        labels, volume = call_small_enhancement_necrosis(self.labels, voxel_mm3, least_mm3)
+        if not volume:
             return self
-        labels = np.where(enhancing, np.uint8(CLASSES.index("NCR")), self.labels)
-        return replace(self, labels=labels)
+        note = (
+            f"{self.case.name}: enhancing tumor of {volume:.0f} mm³ in all is called necrosis, "
+            f"as of all below {least_mm3:g} mm³"
+        )
+        return replace(self, labels=labels, warnings=(*self.warnings, note))
 
     def save(self, out: str | Path) -> Path | None:
         """Write ``CASE_dseg.nii.gz`` in the label numbers of the case's own layout.
@@ -143,9 +146,12 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
         values = torch.from_numpy(placement.to_patient(output[0].detach().cpu().numpy()))
         inside = placement.to_patient(np.ones(placement.grid, np.uint8))
         classes, labels = _labels(values, outputs)
-        return Prediction(case, placement, {}, labels.numpy() * inside, classes)
-    classes, labels = _labels(output[0].detach(), outputs)
-    return Prediction(case, placement, {}, placement.to_patient(labels.cpu().numpy()), classes)
+        on_patient = labels.numpy() * inside
+    else:
+        classes, labels = _labels(output[0].detach(), outputs)
+        on_patient = placement.to_patient(labels.cpu().numpy())
+    answer = Prediction(case, placement, {}, on_patient, classes)
+    return answer.without_small_enhancement(outputs.smallest_enhancement_mm3)
 
 
 def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:

@@ -27,10 +27,11 @@ Flips = Annotated[
     bool, typer.Option("--flips", help="Ask about every mirror image too, and take the mean.")
 ]
 SmallestEt = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--smallest-et", min=0, metavar="MM3",
-        help="Call enhancing tumor of less in all necrosis, as in the BraTS challenge; e.g. 200.",
+        help="Call enhancing tumor of less in all necrosis, as in the BraTS challenge, e.g. 200; "
+        "by default as the network's card says.",
     ),
 ]  # fmt: skip
 SliceCount = Annotated[
@@ -47,7 +48,7 @@ def evaluate(
     split: Split = None,
     part: PartName = "test",
     flips: Flips = False,
-    smallest_et: SmallestEt = 0.0,
+    smallest_et: SmallestEt = None,
     slices: SliceCount = 8,
     cases: options.Limit = None,
     device: options.Device = "auto",

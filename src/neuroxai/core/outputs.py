@@ -30,6 +30,8 @@ class Outputs:
         The network applies it itself.
     key
         Which of several outputs counts: an index for a list or tuple, a key for a dict.
+    smallest_enhancement_mm3
+        Enhancing tumor of less in all is called necrosis in the answer; scores stay as they are.
     """
 
     names: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class Outputs:
     activation: Activation | None = None
     activated: bool = False
     key: int | str | None = None
+    smallest_enhancement_mm3: float = 0.0
 
     def select(self, raw: Any) -> Tensor:
         """Return the one output that counts.

@@ -15,6 +15,7 @@ from neuroxai.models.config_data import read_json
 
 USE = "research use only, not for clinical use"
 FORMAT = 1
+SMALLEST_ENHANCEMENT = "smallest_enhancement_mm3"
 _LARGEST = 1_000_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -41,6 +42,9 @@ class Card:
         What turns logits into probabilities: ``softmax`` or ``sigmoid``.
     preprocessing
         The preprocessing the network was trained with, as ``data.preprocessing`` reads it.
+    postprocessing
+        What is done with its answer: ``smallest_enhancement_mm3``, or nothing. A card of before
+        there was this key may lack it.
     training, metrics
         What it was trained on and how; what was measured on cases held out.
     weights_sha256, weights_dtype
@@ -60,6 +64,7 @@ class Card:
     activation: str
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    postprocessing: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
@@ -70,6 +75,11 @@ class Card:
 
     def __post_init__(self) -> None:
         _check(self, "card")
+
+    @property
+    def smallest_enhancement_mm3(self) -> float:
+        """Cubic millimeters of enhancing tumor in all, below which it is called necrosis."""
+        return float(self.postprocessing.get(SMALLEST_ENHANCEMENT, 0.0))
 
     def to_json(self) -> str:
         """Return the text of ``card.json``."""
@@ -102,6 +112,7 @@ class Card:
             raise ModelError(f"{source}: not valid JSON ({error})") from error
         if not isinstance(found, dict):
             raise ModelError(f"{source}: holds a {type(found).__name__}, expected a JSON object")
+        found.setdefault("postprocessing", {})
         known = [entry.name for entry in dataclasses.fields(cls)]
         for key in found:
             if key not in known:
@@ -201,7 +212,7 @@ def _check(card: Card, source: str | Path) -> None:
     for key in ("license", "use"):
         if not isinstance(getattr(card, key), str) or not getattr(card, key):
             raise ModelError(f"{source}: {key} is {getattr(card, key)!r}, expected text")
-    for key in ("arguments", "regions", "preprocessing", "training", "metrics"):
+    for key in ("arguments", "regions", "preprocessing", "postprocessing", "training", "metrics"):
         if not isinstance(getattr(card, key), Mapping):
             raise ModelError(f"{source}: {key} is {getattr(card, key)!r}, expected a table")
     for key, allowed in {
@@ -213,6 +224,7 @@ def _check(card: Card, source: str | Path) -> None:
             raise ModelError(
                 f"{source}: {key} is {getattr(card, key)!r}, expected {' or '.join(allowed)}"
             )
+    _check_postprocessing(card, source)
     if card.format != FORMAT:
         raise ModelError(f"{source}: format is {card.format!r}, this version reads {FORMAT}")
     for key in ("modalities", "classes"):
@@ -227,3 +239,14 @@ def _check(card: Card, source: str | Path) -> None:
                     f"{source}: regions.{region} names the class {member!r}; "
                     f"{suggestion(member, card.classes)}"
                 )
+
+
+def _check_postprocessing(card: Card, source: str | Path) -> None:
+    for key, value in card.postprocessing.items():
+        if key != SMALLEST_ENHANCEMENT:
+            raise ModelError(
+                f"{source}: postprocessing has the key {key!r}; "
+                f"{suggestion(key, [SMALLEST_ENHANCEMENT])}"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+            raise ModelError(f"{source}: postprocessing.{key} is {value!r}, expected cubic mm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import secrets
@@ -46,7 +47,9 @@ class Prepared:
     counts
         Voxels of each of ``CLASSES`` on the patient's own grid, so that what a crop lost counts.
     spacing
-        Millimeters.
+        Millimeters, of the longest edge.
+    voxel_mm3
+        Volume of a voxel.
     wide
         Whether it is a phantom far from the typical case.
     grade
@@ -61,6 +64,7 @@ class Prepared:
     shape: tuple[int, ...]
     counts: tuple[int, ...]
     spacing: float
+    voxel_mm3: float
     wide: bool = False
     grade: int = -1
 
@@ -181,7 +185,7 @@ def _prepare(job: Job, folder: Path) -> None:
     truth = np.zeros(0, np.uint8) if case.truth is None else case.truth
     counts = np.bincount(truth.ravel(), minlength=len(CLASSES)).tolist()
     meta = {"name": case.name, "counts": counts, "spacing": max(case.spacing)}
-    meta["wide"] = bool(job.made.get("wide"))
+    meta |= {"voxel_mm3": math.prod(case.spacing), "wide": bool(job.made.get("wide"))}
     if job.slices:
         images, truth = _slices(job, case, preprocessing)
         grade = job.classes.index(case.label) if case.label in job.classes else -1
@@ -299,6 +303,7 @@ def _load(folder: Path, jobs: Sequence[Job]) -> list[Prepared]:
                 shape=tuple(meta["shape"]),
                 counts=tuple(meta["counts"]),
                 spacing=float(meta["spacing"]),
+                voxel_mm3=float(meta["voxel_mm3"]),
                 wide=bool(meta["wide"]),
                 grade=int(meta["grade"]),
             )

@@ -160,6 +160,9 @@ class Config:
     tensorboard: bool = False
     """Write the log for TensorBoard too."""
     output_dtype: Literal["float32", "float16"] = "float32"
+    smallest_enhancement_mm3: float = 0.0
+    """Enhancing tumor of less in all is called necrosis, wherever the network is asked; its card
+    says so, and its metrics are measured so."""
     license: str = "Apache-2.0"
 
     @property

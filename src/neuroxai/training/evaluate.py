@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from neuroxai.core.errors import ModelError
-from neuroxai.data.case import CLASSES, Case
+from neuroxai.data.case import CLASSES
+from neuroxai.data.postprocessing import call_small_enhancement_necrosis
 from neuroxai.models.model import Model
-from neuroxai.scores.segmentation import dice, dice_of_counts
+from neuroxai.scores.segmentation import dice_of_counts
 from neuroxai.training.cases import Prepared
 from neuroxai.training.config import Config
 
@@ -44,49 +44,6 @@ class DiceScores:
         return {region: float(np.mean([dice[region] for dice in chosen])) for region in chosen[0]}
 
 
-def evaluate_segmentation(
-    model: Model, cases: Iterable[Case], *, device: torch.device | str = "cpu"
-) -> DiceScores:
-    """Return the Dice of the card's regions on each case's own grid.
-
-    Parameters
-    ----------
-    model
-        A segmenter.
-    cases
-        With truth; any layout.
-    device
-        Where to run; the model is not moved, a copy is.
-
-    Raises
-    ------
-    ModelError
-        If the model is no segmenter or a case has no truth.
-    """
-    from neuroxai.data.preprocessing import Preprocessing
-
-    if model.card.task != "segmentation":
-        raise ModelError(f"{model.card.name}: is no segmenter, its Dice cannot be measured")
-    preprocessing = Preprocessing.from_dict(dict(model.card.preprocessing))
-    to_index = _class_indices(model.card.classes)
-    rows = []
-    network = _on(device, model.network)
-    for case in cases:
-        if case.truth is None:
-            raise ModelError(f"{case.name}: has no truth to compare with")
-        prepared = preprocessing.prepare(case)
-        labels = _labels(network, prepared.x.numpy()[0], device)
-        on_patient = prepared.placement.to_patient(to_index[labels])
-        scores = {
-            region: dice(
-                np.isin(on_patient, _members(members)), np.isin(case.truth, _members(members))
-            )
-            for region, members in model.card.regions.items()
-        }
-        rows.append((case.name, max(case.spacing), scores))
-    return DiceScores(tuple(rows))
-
-
 def evaluate_prepared(
     model: Model, cases: Sequence[Prepared], *, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, float, dict[str, float]]]:
@@ -97,7 +54,8 @@ def evaluate_prepared(
     """
     network = _on(device, model.network)
     for case in cases:
-        scores = _dice_of(network, case, model.card.classes, model.card.regions, device)
+        least = model.card.smallest_enhancement_mm3
+        scores = _dice_of(network, case, model.card.classes, model.card.regions, device, least)
         yield case.name, case.spacing, scores
 
 
@@ -106,8 +64,9 @@ def mean_dice(
 ) -> float:
     """Return the Dice of a segmenter, its mean over regions and prepared cases."""
     network = _on(device, network)
+    least = config.smallest_enhancement_mm3
     scores = [
-        list(_dice_of(network, case, config.classes, config.regions, device).values())
+        list(_dice_of(network, case, config.classes, config.regions, device, least).values())
         for case in cases
     ]
     return float(np.mean(scores))
@@ -131,9 +90,11 @@ def _dice_of(
     classes: Sequence[str],
     regions: Mapping[str, Sequence[str]],
     device: torch.device | str,
+    least_mm3: float,
 ) -> dict[str, float]:
     image, truth = case.whole()
     labels = _class_indices(classes)[_labels(network, image, device)]
+    labels, _ = call_small_enhancement_necrosis(labels, case.voxel_mm3, least_mm3)
     scores = {}
     for region, names in regions.items():
         members = _members(names)

@@ -14,6 +14,7 @@ from neuroxai.training.config import CohortSource, Config, PhantomSource
 from neuroxai.training.split import PARTS, Member, Part, draw_split, patient_of, site_of
 
 _DATA = Path(__file__).parent.parent / "data"
+_PREPARE = ("preprocessing.py", "intensity.py", "placement.py", "resampling.py", "slices.py")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def jobs_of(config: Config) -> tuple[Jobs, list[Member]]:
 
 
 def _phantom_jobs(config: Config, source: PhantomSource) -> Jobs:
-    version = _code_version("phantom/*.py", "preprocessing.py", "placement.py", "slices.py")
+    version = _code_version("phantom/*.py")
     spacings = source.spacings
 
     def job(seed: int, spacing: float, wide: bool) -> Job:
@@ -87,7 +88,7 @@ def _is_wide(seed: int, share: float) -> bool:
 def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
     from neuroxai.data.brats import find_cases, read_grade
 
-    version = _code_version("brats.py", "layouts.py", "nifti.py", "preprocessing.py", "slices.py")
+    version = _code_version("brats.py", "layouts.py", "nifti.py")
     paths = find_cases(Path(source.folder))
     found = [
         Member(path.name, patient_of(path.name), read_grade(path) or "", site_of(path.name))
@@ -104,7 +105,7 @@ def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Membe
 def _picture_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
     from neuroxai.data.pictures import find_pictures, picture_name
 
-    version = _code_version("pictures.py", "preprocessing.py", "slices.py")
+    version = _code_version("pictures.py")
     paths = find_pictures(Path(source.folder))
     found = [Member(picture_name(path), picture_name(path), path.parent.name, "") for path in paths]
     folders = sorted({member.grade for member in found})
@@ -142,7 +143,7 @@ def _job(
 def _code_version(*patterns: str) -> str:
     """Return a hash of the code that makes the cases: another version makes other cases."""
     digest = hashlib.sha256()
-    for pattern in patterns:
+    for pattern in (*_PREPARE, *patterns):
         for path in sorted(_DATA.glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -15,7 +15,7 @@ from torch import nn
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import ModelError, OutputError, TrainingError
-from neuroxai.models.card import Card, read_card
+from neuroxai.models.card import SMALLEST_ENHANCEMENT, Card, read_card
 from neuroxai.models.checkpoint import build_network, save_checkpoint
 from neuroxai.models.loading import load_model
 from neuroxai.training.cases import Gathered, Prepared, Report, gather
@@ -313,6 +313,11 @@ def _describe_data(config: Config, cases: Gathered) -> dict[str, Any]:
     return {"source": Path(folder).name, **counts}
 
 
+def _postprocessing(config: Config) -> dict[str, float]:
+    least = config.smallest_enhancement_mm3
+    return {SMALLEST_ENHANCEMENT: least} if least else {}
+
+
 def _card(config: Config, training: dict[str, Any]) -> Card:
     return Card(
         name=config.name,
@@ -324,6 +329,7 @@ def _card(config: Config, training: dict[str, Any]) -> Card:
         regions=config.regions,
         activation="softmax",
         preprocessing=dict(config.preprocessing),
+        postprocessing=_postprocessing(config),
         training=training,
         license=config.license,
     )
