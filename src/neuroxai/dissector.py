@@ -298,7 +298,7 @@ def _answer(
     """Return Dice per region and the value of each target, with filters switched off."""
     network, outputs = studies.network, studies.outputs
     with untouched(network), torch.no_grad(), switched_off(network, units, filters):
-        output = outputs.select(network(study.x.clone()))
+        output = outputs.answer(network, study.x.clone())
     targets: list[Target] = (
         [Region(name) for name in outputs.regions]
         if outputs.regions

@@ -25,10 +25,13 @@ from neuroxai.core.errors import (
 from neuroxai.core.explanation import Explanation, network_hash
 from neuroxai.core.memory import parse_size
 from neuroxai.core.outputs import Outputs
+from neuroxai.core.precision import arithmetic, check_precision
 from neuroxai.core.probe import Probe
 from neuroxai.core.target import Target
+from neuroxai.core.untouched import untouched
 from neuroxai.data.case import Case
 from neuroxai.data.preprocessing import Prepared, Preprocessing
+from neuroxai.deviation import measure_deviation, say_deviation
 from neuroxai.memory_plan import MemoryPlan, Way, plan_memory, probe_for, take_a_way
 from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method
@@ -65,6 +68,8 @@ class Explanations(Mapping[str, Any]):
         What is odd about the case but safe to use, and what memory made necessary.
     memory
         The way through the network, the bytes it was expected to take and those allowed, in MB.
+    deviation
+        How far lower precision is from full; empty for ``fp32``.
     """
 
     maps: Mapping[str, PatientMap | Explanation]
@@ -74,6 +79,7 @@ class Explanations(Mapping[str, Any]):
     prediction: Prediction | None = None
     warnings: tuple[str, ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
+    deviation: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, method: str) -> Any:
         if method in self.refused:
@@ -116,6 +122,7 @@ def explain(
     seed: int = 0,
     device: str = "auto",
     memory: int | str | None = None,
+    precision: str = "fp32",
     watcher: Watcher | None = None,
 ) -> Explanations:
     """Explain a network's answer on a case or a tensor.
@@ -148,6 +155,9 @@ def explain(
         default 80 % of what the device has left. Where the whole image does not fit, blocks of the
         network are run twice; where that does not fit either, a segmenter looks through windows,
         and a warning says so.
+    precision
+        ``fp32``; on request ``tf32`` (NVIDIA GPUs) or ``bf16``. What that does to the gradient and
+        the answer is then measured against ``fp32``, by one gradient of each, and said.
 
     Raises
     ------
@@ -181,6 +191,7 @@ def explain(
     else:
         x = subject
     x = _moved(x, network)
+    check_precision(precision, x.device)
     question = as_target(target, outputs)
     if within is not None:
         question = restricted(question, within, outputs, subject, prepared)
@@ -188,22 +199,30 @@ def explain(
     blamed = network_faults(model, x) if isinstance(model, Model) else nullcontext()
     windows = model.windows if isinstance(model, Model) else None
 
-    def attempt(way: Way) -> _Run:
-        probe = probe_for(way, network, question, outputs, air, windows)
-        probe.passes.on_gradient = watcher.on_gradient
-        return _run(made, probe, x, seed, watcher)
+    def attempt(way: Way) -> tuple[_Run, Mapping[str, Any]]:
+        def probe() -> Probe:
+            return probe_for(way, network, question, outputs, air, windows)
+
+        watched = probe()
+        watched.passes.on_gradient = watcher.on_gradient
+        with arithmetic(precision):
+            found = _run(made, watched, x, seed, watcher)
+        return found, {} if precision == "fp32" else measure_deviation(probe, x, precision)
 
     with blamed:
         plan = _plan(model, network, x, outputs, memory)
-        run, way, plan = take_a_way(plan, lambda: plan_memory(network, x, outputs), attempt)
+        more = partial(plan_memory, network, x, outputs)
+        (run, deviation), way, plan = take_a_way(plan, more, attempt)
     explanations, refused, output, shared_seconds = run
     if not explanations:
         raise MethodError("; ".join(refused.values()))
-    memory_notes, memory_facts = plan.notes(way), plan.describe(way)
+    explanations = {name: _deviating(each, deviation) for name, each in explanations.items()}
+    run_notes = (*plan.notes(way), *say_deviation(deviation))
+    memory_facts = plan.describe(way)
     if prepared is None or not isinstance(model, Model) or not isinstance(subject, Case):
         return Explanations(
             explanations, refused, output.cpu(), shared_seconds,
-            warnings=memory_notes, memory=memory_facts,
+            warnings=run_notes, memory=memory_facts, deviation=deviation,
         )  # fmt: skip
     identity = describe_model(model)
     maps = {
@@ -218,11 +237,19 @@ def explain(
     }
     prediction = read_output(output, outputs, subject, prepared.placement)
     warnings = (
-        *subject.warnings, *prepared.warnings, *model.notes, *prediction.warnings, *memory_notes
+        *subject.warnings, *prepared.warnings, *model.notes, *prediction.warnings, *run_notes
     )  # fmt: skip
     return Explanations(
-        maps, refused, output.cpu(), shared_seconds, prediction, warnings, memory_facts
+        maps, refused, output.cpu(), shared_seconds, prediction, warnings, memory_facts, deviation
     )
+
+
+def _deviating(explanation: Explanation, deviation: Mapping[str, Any]) -> Explanation:
+    """Return a map that carries how far its arithmetic is from full precision."""
+    if not deviation:
+        return explanation
+    provenance = {**explanation.provenance, "deviation_from_fp32": dict(deviation)}
+    return dataclasses.replace(explanation, provenance=provenance)
 
 
 def _run(methods: Sequence[Method], probe: Probe, x: Tensor, seed: int, watcher: Watcher) -> _Run:
@@ -291,7 +318,7 @@ def predict(
     def attempt(way: Way) -> Tensor:
         return probe_for(way, network, question, outputs, None, model.windows).run(x)
 
-    with network_faults(model, x):
+    with network_faults(model, x), untouched(network):
         plan = _plan(model, network, x, outputs, memory, gradient=False)
         more = partial(plan_memory, network, x, outputs, gradient=False)
         output, way, plan = take_a_way(plan, more, attempt)

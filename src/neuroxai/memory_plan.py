@@ -179,7 +179,7 @@ class _Measured:
     def _pass(self, x: Tensor, twice: bool) -> None:
         leaf = x.detach().clone().requires_grad_(self._gradient)
         with checkpointed(self._network) if twice else nullcontext():
-            output = self._outputs.select(self._network(leaf))
+            output = self._outputs.answer(self._network, leaf)
             if self._gradient:
                 torch.autograd.grad(output.sum(), leaf)
         self.segments = spatial_shape(output) == spatial_shape(x)

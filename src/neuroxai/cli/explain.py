@@ -32,6 +32,7 @@ def explain(
     layout: options.LayoutName = None,
     device: options.Device = "auto",
     memory: options.Memory = None,
+    precision: options.Arithmetic = "fp32",
     seed: options.Seed = 0,
     out: options.Out = None,
 ) -> None:
@@ -60,7 +61,7 @@ def explain(
                 watcher = progress.watch(question.name)
                 explanations = run(
                     loaded, study, made, question, within=within, slice_index=slice_index,
-                    seed=seed, device=device, memory=memory, watcher=watcher,
+                    seed=seed, device=device, memory=memory, precision=precision, watcher=watcher,
                 )  # fmt: skip
                 progress.write(question.name)
                 report.add(explanations)

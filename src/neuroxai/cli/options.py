@@ -80,6 +80,13 @@ Memory = Annotated[
         "default: 80 % of what is left.",
     ),
 ]  # fmt: skip
+Arithmetic = Annotated[
+    str,
+    typer.Option(
+        "--precision", metavar="WORD",
+        help="fp32, or on request tf32 (NVIDIA GPUs) or bf16; how far off it is gets measured.",
+    ),
+]  # fmt: skip
 Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the first so many cases.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that draws random numbers.")]
 Out = Annotated[

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from neuroxai.core.layers import is_convolution
+from neuroxai.core.precision import asked_precision, lowered
 
 MOST_CONVOLUTIONS = 4
 """How many convolutions a block may hold: about one level of a U-Net, one unit of a ResNet."""
@@ -103,6 +104,8 @@ class _Block(torch.autograd.Function):
         ctx.save_for_backward(x)
         # Whoever watches or bends the first run shall see the second as well.
         ctx.run, ctx.modes = run, _get_current_function_mode_stack()
+        # The second run may be on a thread that knows nothing of what was asked for.
+        ctx.precision = asked_precision()
         return y
 
     @staticmethod
@@ -112,6 +115,7 @@ class _Block(torch.autograd.Function):
         with torch.enable_grad(), ExitStack() as stack:
             for mode in ctx.modes:
                 stack.enter_context(mode)
+            stack.enter_context(lowered(x.device, ctx.precision))
             leaf = x.detach().requires_grad_()
             y = ctx.run(leaf.clone())
         (back,) = torch.autograd.grad(y, leaf, gradient, allow_unused=True)

@@ -33,6 +33,7 @@ from neuroxai.core.convolution import (
 )
 from neuroxai.core.memory import is_shortage
 from neuroxai.core.normalization import batch_norm, group_norm
+from neuroxai.core.precision import asked_precision
 
 SWITCH = "NEUROXAI_STOCK_TORCH"
 """The environment variable that switches the fast path off, if set to anything but 0."""
@@ -79,6 +80,7 @@ def is_fast(x: Tensor, network: nn.Module) -> bool:
         x.dim() == 5
         and x.device.type == "cpu"
         and x.dtype == torch.float32
+        and asked_precision() == "fp32"
         and not _stock.get()
         and os.environ.get(SWITCH, "0") in ("", "0")
         and network not in _bound_to_layout

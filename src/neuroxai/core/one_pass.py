@@ -95,7 +95,7 @@ def _auto(host: Host, x: Tensor) -> str:
     ran: list[Layer] = []
     host.passes.forward += 1
     with torch.no_grad(), LayerHooks(host.network, [], lambda layer, _: ran.append(layer)):
-        output = host.outputs.select(host.network(x.clone()))
+        output = host.outputs.answer(host.network, x.clone())
     return auto_layer(host.network, ran, classifier=output.dim() == 2).name
 
 
@@ -172,7 +172,7 @@ class _Walk:
                 stack.enter_context(LayerHooks(host.network, names, self._meet))
             host.passes.forward += 1
             # A copy, because a network may work in place on what it is given.
-            return host.outputs.select(host.network(self._x.clone()))
+            return host.outputs.answer(host.network, self._x.clone())
 
     def _meet(self, layer: Layer, output: Tensor) -> Tensor | None:
         """Keep hold of a layer's output; called in the order the data flows."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from neuroxai.core.errors import TargetError, suggestion
+from neuroxai.core.precision import lowered
 
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -40,6 +42,16 @@ class Outputs:
     activated: bool = False
     key: int | str | None = None
     smallest_enhancement_mm3: float = 0.0
+
+    def answer(self, network: nn.Module, x: Tensor) -> Tensor:
+        """Return the one output that counts of ``network(x)``, in the arithmetic asked for.
+
+        It is of single precision at least, whatever the layers compute in.
+        """
+        with lowered(x.device):
+            raw = network(x)
+        chosen = self.select(raw)
+        return chosen.float() if chosen.dtype in (torch.bfloat16, torch.float16) else chosen
 
     def select(self, raw: Any) -> Tensor:
         """Return the one output that counts.

@@ -181,7 +181,7 @@ class Probe(ABC):
         """Return the output that counts of one forward pass, which is counted."""
         self.passes.forward += 1
         # A copy, because a network may work in place on what it is given.
-        return run_fast(self.network, x, lambda x: self.outputs.select(self.network(x.clone())))
+        return run_fast(self.network, x, lambda x: self.outputs.answer(self.network, x.clone()))
 
     def _known(self) -> Answers:
         """Return the answers at the explained point; the first question costs the shared pass."""

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from neuroxai.core.precision import no_silent_tf32
+
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _registry = threading.Lock()
 
@@ -25,7 +27,8 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
 
     Restored bit for bit: training flags, ``requires_grad``, buffers, the hook tables and the
     global random state of the CPU and of the network's device. Gradients (``.grad``) are never
-    written. A second thread on the same network waits.
+    written. A second thread on the same network waits. Nothing rounds to TF32, inside, but where
+    :mod:`~neuroxai.core.precision` was asked for it.
 
     Examples
     --------
@@ -46,7 +49,8 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
             if buffer is not None
         ]
         devices = {p.device for p, _ in frozen if p.device.type == "cuda"}
-        with torch.random.fork_rng(devices=sorted(devices, key=str)):
+        forked = torch.random.fork_rng(devices=sorted(devices, key=str))
+        with forked, no_silent_tf32(devices):
             try:
                 network.eval()
                 for parameter, _ in frozen:

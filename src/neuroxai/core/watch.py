@@ -144,7 +144,8 @@ class Watch:
                 laid, slope = values, gradient
                 if on_grid is not None:
                     laid, slope = on_grid(values), on_grid(gradient)
-                reduced[label] = reduce(laid, slope)
+                single = torch.promote_types(slope.dtype, torch.float32)
+                reduced[label] = reduce(laid.to(single), slope.to(single))
                 if cancels(slope):
                     self.cancelled.add(label)
 

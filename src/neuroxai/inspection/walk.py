@@ -90,5 +90,5 @@ def _walk(
     watch, calls = Watch(copied), LayerCalls(network, x.dim() - 2, also)
     with calls.met(watch.hold):
         # A copy, because a network may work in place on what it is given.
-        output = outputs.select(network(x.detach().clone()))
+        output = outputs.answer(network, x.detach().clone())
     return Walk(watch, calls, output)

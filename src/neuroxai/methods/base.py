@@ -15,6 +15,7 @@ from torch import Tensor
 from neuroxai.core.answers import Asks
 from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
+from neuroxai.core.precision import asked_precision
 from neuroxai.core.probe import Probe
 
 _OVERFLOW = (
@@ -98,6 +99,7 @@ class Method(ABC):
                     "seed": seed,
                     "device": str(x.device),
                     "dtype": str(x.dtype).removeprefix("torch."),
+                    "precision": asked_precision(),
                     "threads": torch.get_num_threads(),
                     "input_sha256": tensor_hash(x),
                     "input_shape": list(x.shape),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neuroxai.core.explanation import Attribution
+from neuroxai.core.precision import asked_precision
 from neuroxai.core.probe import Probe
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.baselines import AUTO, check_baseline, path_start
@@ -100,7 +101,16 @@ class GuidedIntegratedGradients(Method):
         diagnostics = completeness(values, probe.score(x), start.score)
         diagnostics["moving_features"] = [path.features for path in paths]
         diagnostics["baselines"] = list(start.names)
-        return Attribution(values, diagnostics, start.notes)
+        return Attribution(values, diagnostics, (*start.notes, *_rounding()))
+
+
+def _rounding() -> tuple[str, ...]:
+    if asked_precision() == "fp32":
+        return ()
+    return (
+        f"in {asked_precision()} the path itself takes other turns, as it goes by the order of "
+        "the gradients: this map may lie further from that of fp32 than one gradient does",
+    )
 
 
 class _Path:

@@ -1,0 +1,187 @@
+"""Lower precision on request alone, with its deviation measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import cases
+from networks import CLASSES, Pooled, image, make, plain_gradient, quick, quick_methods, relative
+from neuroxai.cli import app
+from neuroxai.core.checkpointing import checkpointed
+from neuroxai.core.errors import ModelError
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.precision import arithmetic, asked_precision, lowered, no_silent_tf32
+from neuroxai.core.untouched import untouched
+from neuroxai.explainer import explain
+from neuroxai.models.deepseg import DeepSeg
+
+CUDA = [torch.device("cuda", 0)]
+"""A device that need not be there: switches are switches."""
+
+
+def test_a_linear_network_has_the_rounded_weights_for_a_gradient() -> None:
+    last, x = nn.Linear(24, 3), torch.rand(1, 1, 2, 3, 4)
+    network = nn.Sequential(nn.Flatten(), last)
+    weight = last.weight[2].detach().reshape(x.shape)
+    full = explain(network, x, "vanilla_gradient", 2)
+    assert torch.equal(full["vanilla_gradient"].values, weight)
+    assert (full.deviation, full.warnings) == ({}, ())
+    found = explain(network, x, "vanilla_gradient", 2, precision="bf16")
+    rounded = weight.bfloat16().float()
+    assert torch.equal(found["vanilla_gradient"].values, rounded)
+    assert not torch.equal(rounded, weight)
+    away = float((rounded - weight).norm() / weight.norm())
+    assert found.deviation["gradient_relative_l2"] == pytest.approx(away, rel=1e-5)
+    assert found.deviation["gradient_cosine"] == pytest.approx(1, abs=1e-4)
+    assert f"{away:.1%} away" in found.warnings[0]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("task", ["classifier", "segmenter"])
+def test_every_method_works_and_the_deviation_is_that_of_plain_autocast(
+    task: str, dims: int
+) -> None:
+    network, x = make(task, dims), image(dims)
+    found = explain(network, x, quick_methods(), 2, precision="bf16")
+    full = explain(network, x, quick_methods(), 2)
+    assert not found.refused
+    for name in found:
+        assert found[name].values.dtype == torch.float32
+        away = relative(found[name].values, full[name].values)
+        follows = name == "guided_integrated_gradients"
+        assert 0 < away < (2 if follows else 0.3), (name, away)
+        assert follows == any("takes other turns" in note for note in found[name].notes)
+        assert not any("takes other turns" in note for note in full[name].notes)
+        assert found[name].provenance["precision"] == "bf16"
+        assert found[name].provenance["deviation_from_fp32"] == found.deviation
+        assert full[name].provenance["precision"] == "fp32"
+        assert "deviation_from_fp32" not in full[name].provenance
+    network.eval()
+    plain = plain_gradient(network, x, 2).double()
+    by_hand = _autocast_gradient(network, x, 2).double()
+    away = float((by_hand - plain).norm() / plain.norm())
+    assert found.deviation["gradient_relative_l2"] == pytest.approx(away, rel=0.05)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = network(x).float()
+    changed = (low.argmax(1) != network(x).argmax(1)).double().mean()
+    assert found.deviation["changed"] == pytest.approx(float(changed))
+
+
+def _autocast_gradient(network: nn.Module, x: Tensor, channel: int) -> Tensor:
+    leaf = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(leaf)
+    pooled = Pooled(nn.Identity())(output.float())
+    return torch.autograd.grad(pooled[:, channel].sum(), leaf)[0]
+
+
+def test_blocks_that_run_twice_round_twice_alike() -> None:
+    torch.manual_seed(0)
+    network, x = DeepSeg(2, 3, filters=4, depth=2).eval(), torch.rand(1, 2, 16, 24, 12)
+    outputs = Outputs()
+
+    def gradient(twice: bool) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        with _maybe(checkpointed(network), twice), arithmetic("bf16"):
+            total = outputs.answer(network, leaf)[:, 1].sum()
+        # Outside: the second run remembers what the first one was asked for.
+        return torch.autograd.grad(total, leaf)[0]
+
+    assert torch.equal(gradient(twice=True), gradient(twice=False))
+
+
+@contextmanager
+def _maybe(context: Any, wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    with context:
+        yield
+
+
+def test_windows_round_too() -> None:
+    torch.manual_seed(0)
+    network, x = DeepSeg(2, 3, filters=4, depth=2), torch.rand(1, 2, 64, 48, 32)
+    found = explain(network, x, "grad_cam", 1, memory="1MB", precision="bf16")
+    assert found.memory["way"] == "windows"
+    assert 0 < found.deviation["gradient_relative_l2"] < 1
+    assert any("bf16, measured against fp32" in warning for warning in found.warnings)
+
+
+def _fail_where(expected: bool) -> None:
+    assert expected
+    raise ZeroDivisionError
+
+
+def test_nothing_is_left_behind() -> None:
+    with pytest.raises(ZeroDivisionError), arithmetic("bf16"):
+        _fail_where(asked_precision() == "bf16")
+    assert asked_precision() == "fp32"
+    explain(make("classifier"), image(), quick("vanilla_gradient"), 2, precision="bf16")
+    assert asked_precision() == "fp32"
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_outputs_are_of_single_precision_at_least() -> None:
+    outputs, x = Outputs(), torch.rand(1, 2, 4, 6)
+    with arithmetic("bf16"):
+        assert outputs.answer(nn.Conv2d(2, CLASSES, 1), x).dtype == torch.float32
+    double = nn.Conv2d(2, CLASSES, 1).double()
+    assert outputs.answer(double, x.double()).dtype == torch.float64
+    assert outputs.answer(nn.Conv2d(2, 1, 1).bfloat16(), x.bfloat16()).dtype == torch.float32
+
+
+def _switches() -> list[str]:
+    cudnn: Any = torch.backends.cudnn
+    return [cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision]
+
+
+def test_torch_rounds_to_tf32_by_itself_and_is_kept_from_it() -> None:
+    before = _switches()
+    assert before[0] == "tf32", "torch's default has changed: is the guard still needed?"
+    with pytest.raises(ZeroDivisionError), no_silent_tf32(CUDA):
+        _fail_where(_switches() == ["ieee", "ieee"])
+    assert _switches() == before
+    with arithmetic("tf32"), no_silent_tf32(CUDA):
+        assert _switches() == ["tf32", "tf32"]
+    assert _switches() == before
+    with untouched(nn.Linear(2, 2)):
+        assert _switches() == before  # nothing of this concerns a CPU
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("tf32", "of NVIDIA GPUs, not of cpu"), ("bf-16", "did you mean 'bf16'")]
+)
+def test_what_cannot_be_had_is_said(word: str, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        explain(make("classifier"), image(), "vanilla_gradient", 2, precision=word)
+
+
+def test_full_precision_needs_nothing() -> None:
+    with lowered(torch.device("cpu")) as nothing:
+        assert nothing is None
+
+
+def test_the_command_says_how_far_off_it_is(tmp_path: Path) -> None:
+    folder, out = cases.write_study(tmp_path), tmp_path / "out"
+    done = CliRunner().invoke(
+        app,
+        ["explain", str(folder), "--method", "vanilla_gradient", "--target", "WT", "--precision",
+         "bf16", "-o", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "measured against fp32" in " ".join(done.output.split())
+    summary = json.loads((out / "summary.json").read_text())
+    assert any("measured against fp32" in each for each in summary["warnings"])
+    (sidecar,) = out.glob("*vanilla*gradient*statmap.json") or out.glob("*VG*statmap.json")
+    found = json.loads(sidecar.read_text())
+    assert "deviation_from_fp32" in json.dumps(found)
