@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,10 @@ def test_shortages() -> None:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_shortage(raised.value)
     assert not is_shortage(RuntimeError("shapes do not fit"))
+    # Seen in a process with too little; a descriptor fails for what oneDNN cannot do at all.
+    assert is_shortage(RuntimeError("could not create a primitive"))
+    assert is_shortage(RuntimeError("std::bad_alloc"))
+    assert not is_shortage(RuntimeError("could not create a primitive descriptor for a matmul"))
 
 
 def untrained() -> DeepSeg:
@@ -170,6 +177,48 @@ def test_out_of_memory_steps_down_and_says_so() -> None:
 def test_out_of_memory_to_the_end_is_an_error() -> None:
     with pytest.raises(ModelError, match="memory ran out, at the last with"):
         explain(Hungry(1), torch.rand(1, 1, 64, 64, 48), "vanilla_gradient", 1, memory="64GB")
+
+
+LIMITED = """
+import resource
+import torch
+from neuroxai.explainer import explain
+from neuroxai.models.deepseg import DeepSeg
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+network, x = DeepSeg(4, 3), torch.rand(1, 4, 128, 160, 128)
+explain(network, x[..., :32, :32, :32], "guided_backprop", 1)  # threads and libraries are there
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = held + 700 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+maps = explain(network, x, "guided_backprop", 1, memory="64GB")
+print(maps.memory["way"], tuple(maps["guided_backprop"].values.shape), *maps.warnings, sep="|")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits and reads Linux' memory")
+def test_a_process_that_is_given_too_little_steps_down_and_lives() -> None:
+    # The limit is on addresses: without this a thread would claim them by the hundred megabytes.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False,
+        env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    way, shape, warning = done.stdout.strip().split("|")
+    assert (way, shape) == ("windows", "(1, 4, 128, 160, 128)")
+    assert "instead of the whole image at once" in warning
+
+
+def test_a_prediction_that_memory_runs_out_on_is_made_on_a_smaller_part() -> None:
+    network, x = Hungry(32**3), torch.rand(1, 1, 160, 128, 96)
+    ways = plan_memory(network, x, Outputs(), 1).ways
+    assert [way.name for way in ways] == ["windows"]
+    assert ways[0].needs is not None
+    roomy = plan_memory(Hungry(10**9), x, Outputs(), 1).ways[0].needs
+    assert ways[0].needs == pytest.approx(roomy, rel=0.05)
 
 
 def test_the_command_says_what_was_expected_and_what_was_taken(tmp_path: Path) -> None:

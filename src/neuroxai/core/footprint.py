@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuroxai.core.memory import is_shortage
 from neuroxai.core.spatial import spatial_shape
 
 _STEP = 32
 """Networks that divide their image by two divide it five times at most, nearly all of them."""
+
+_SHARES = (1 / 2, 1 / 4, 1 / 8)
+"""Of each axis, in the order they are tried while memory runs out."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +49,33 @@ def footprint(take: Callable[[Tensor], Any], x: Tensor) -> Footprint | None:
     take
         One forward and one backward pass.
     x
-        ``(B, C, *S)``; up to half of each axis of one sample is used.
+        ``(B, C, *S)``; up to half of each axis of one sample is used, and less where memory runs
+        out on that already.
 
     Returns
     -------
     None where the network takes no smaller image.
     """
-    small = _part(x)
-    kept = _Kept()
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(kept.take, kept.give):
-            take(small)
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError):
-        return None
-    voxels = prod(spatial_shape(small))
-    return Footprint((kept.peak + 3 * kept.largest + 3 * small.nbytes) / voxels)
+    for share in _SHARES:
+        small = _part(x, share)
+        kept = _Kept()
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(kept.take, kept.give):
+                take(small)
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, MemoryError) as no:
+            if is_shortage(no):
+                continue
+            return None
+        voxels = prod(spatial_shape(small))
+        return Footprint((kept.peak + 3 * kept.largest + 3 * small.nbytes) / voxels)
+    return None
 
 
-def _part(x: Tensor) -> Tensor:
-    """Return the middle of the first sample."""
+def _part(x: Tensor, share: float) -> Tensor:
+    """Return the middle of the first sample, about a ``share`` of each axis."""
     cut: list[slice] = [slice(0, 1), slice(None)]
     for n in spatial_shape(x):
-        length = min(n, max(_STEP, ceil(n / 2 / _STEP) * _STEP))
+        length = min(n, max(_STEP, ceil(n * share / _STEP) * _STEP))
         first = (n - length) // 2
         cut.append(slice(first, first + length))
     return x[tuple(cut)].contiguous()

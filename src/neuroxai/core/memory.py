@@ -13,7 +13,11 @@ from neuroxai.core.errors import ModelError
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
           "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
-_SHORTAGES = ("not enough memory", "can't allocate memory", "could not create a memory")
+# The last three are oneDNN's and C++'s own words; a primitive *descriptor* fails for other reasons.
+_SHORTAGES = re.compile(
+    "not enough memory|can't allocate memory|could not create a memory|bad_alloc"
+    "|could not (create|execute) a primitive(?! descriptor)"
+)
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
@@ -65,7 +69,7 @@ def is_shortage(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORTAGES)
+    return isinstance(error, RuntimeError) and bool(_SHORTAGES.search(str(error)))
 
 
 def _system() -> int | None:
