@@ -69,8 +69,7 @@ def memory(what: str, size: list[int]) -> float:
 def measure(what: str, size: list[int]) -> None:
     """Do one kind of work once and print the growth of the largest resident size in MB."""
     network, x = deepseg(size, classes=CLASSES)
-    work = {"all": everything, "one": one}[what]
-    print_growth(lambda: work(network, x))
+    print_growth(lambda: everything(network, x) if what == "all" else one(network, x))
 
 
 def main() -> None:

@@ -78,17 +78,17 @@ def main() -> None:
         network, x = deepseg([size] * 3)
         exact, ours = floor_pass(network, x), gradient(network, x)
         off = float((ours - exact).norm() / exact.norm())
-        floors = [times[1] for times in taken["F"]]
+        floors = [both[1] for both in taken["F"]]
         cold = middle([t[0] for t in taken["gradient"]]) / middle([t[0] for t in taken["F"]])
         for key, name in (("gradient", "vanilla gradient"), ("guided", "guided backpropagation")):
-            times = [t[1] for t in taken[key]]
-            share = GFLOP[size] / middle(times) / peak if size in GFLOP else float("nan")
-            detail = f"{spread(times)}; F {spread(floors)}; {share:.0%} of the peak"
+            warm = [t[1] for t in taken[key]]
+            share = GFLOP[size] / middle(warm) / peak if size in GFLOP else float("nan")
+            detail = f"{spread(warm)}; F {spread(floors)}; {share:.0%} of the peak"
             if key == "gradient":
                 detail += f"; maps off by {off:.1e}; a process's first pass {cold:.2f}"
             what, bar = f"{name}, {size}³, process", BARS.get(size)
             table.add(
-                Row(what, "F in a stock process", middle(times), middle(floors), bar=bar,
+                Row(what, "F in a stock process", middle(warm), middle(floors), bar=bar,
                     detail=detail)
             )  # fmt: skip
     nx.tune_allocator()

@@ -10,6 +10,7 @@ number of layers; of integrated gradients in proportion to the steps.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -18,12 +19,13 @@ import numpy as np
 import torch
 from inspection import everything
 from matplotlib.axes import Axes
-from measure import Row, Table, deepseg, growth, in_turn, middle, print_growth
+from measure import Row, Table, Work, deepseg, growth, in_turn, middle, print_growth
 from passes import gradient
 
 import neuroxai as nx
 from neuroxai.core.answers import Asks
 from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.methods.integrated_gradients import IntegratedGradients
 
 SIZES = ((64, 64, 64), (96, 96, 96), (128, 128, 128), (160, 192, 128), (240, 240, 155))
 STEPS, TARGETS, LAYERS = (2, 4, 8, 16), (1, 2, 3, 4), (1, 6, 13, 26)
@@ -75,14 +77,11 @@ def main() -> None:
         print(size, f"{times[-1]:.2f} s, {memory[-1]:.0f} MB", flush=True)
     network, x = deepseg((96, 96, 96))
     names = [n for n, module in network.named_modules() if isinstance(module, torch.nn.Conv3d)]
-    works = {f"targets {n}": lambda n=n: everything(network, x, n) for n in TARGETS}
-    works |= {f"layers {n}": lambda n=n: layers_pass(network, x, names[-n:]) for n in LAYERS}
-    works |= {
-        f"steps {n}": lambda n=n: nx.explain(
-            network, x, nx.METHODS["integrated_gradients"](steps=n, baseline="zero"), 3
-        )
-        for n in STEPS
-    }
+    works: dict[str, Work] = {f"targets {n}": partial(everything, network, x, n) for n in TARGETS}
+    works |= {f"layers {n}": partial(layers_pass, network, x, names[-n:]) for n in LAYERS}
+    for n in STEPS:
+        method = IntegratedGradients(steps=n, baseline="zero")
+        works[f"steps {n}"] = partial(nx.explain, network, x, method, 3)
     taken = {name: middle(t) for name, t in in_turn(works, given.rounds).items()}
     figure, places = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
     draw(places[0, 0], voxels, times, "voxels", "s for a gradient", 1)

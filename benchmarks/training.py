@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import monai.transforms as mt
 import numpy as np
 import torch
-from measure import Row, Table, middle, seconds, spread
+from measure import Row, Table, Work, middle, seconds, spread
 
 from neuroxai import tune_allocator
 from neuroxai.data.phantom import make_phantom
@@ -47,10 +48,10 @@ def main() -> None:
         table.add(Row(f"waiting for data, {name}", "the whole training", waited, taken, bar=0.05,
                       detail=detail))  # fmt: skip
     _batches(table)
-    times = [seconds(lambda s=seed: make_phantom(s)) for seed in range(9)][1:]
+    times = [seconds(partial(make_phantom, seed)) for seed in range(9)][1:]
     table.add(Row("a phantom of 1 mm, one process", "the bar", middle(times), 3.0, bar=1.0,
                   detail=spread(times)))  # fmt: skip
-    times = [seconds(lambda s=seed: make_phantom(s, wide=True)) for seed in range(8)]
+    times = [seconds(partial(make_phantom, seed, wide=True)) for seed in range(8)]
     table.add(Row("a wide phantom of 1 mm", "the bar", middle(times), 3.0, bar=1.0,
                   detail=spread(times)))  # fmt: skip
     table.write()
@@ -74,7 +75,7 @@ def _batches(table: Table) -> None:
                   detail=f"ours {spread(mine)}"))  # fmt: skip
 
 
-def _monai(cases: Sequence[Prepared]) -> object:
+def _monai(cases: Sequence[Prepared]) -> Work:
     """Return a function that makes such a batch with MONAI's dictionary transforms."""
     keys, image = ("image", "label"), ("image",)
     turn = float(np.radians(12))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import nlargest
@@ -13,6 +13,7 @@ import torch
 
 from neuroxai.concept_study import ConceptStudies, ConceptStudy, Own, same_concepts
 from neuroxai.core.errors import CaseError
+from neuroxai.core.progress import Report
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import Class, Region, Target
 from neuroxai.core.units import Units
@@ -24,8 +25,6 @@ from neuroxai.inspection.control import randomized
 from neuroxai.inspection.dissection import BAU, Dissection, Match
 from neuroxai.models.model import Model
 from neuroxai.prediction import read_output
-
-Report = Callable[[str, float, float], None]
 
 CALIBRATION = 3
 """Cases on which the control's norms measure their statistics."""

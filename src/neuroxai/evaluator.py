@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuroxai.core.ensemble import Mirrored
 from neuroxai.core.errors import CaseError, ModelError
+from neuroxai.core.progress import Report
 from neuroxai.data.brats import find_cases, read_case
 from neuroxai.data.case import REGIONS, Case, region
 from neuroxai.data.phantom.cohort import KNOWN as PHANTOM_FOLDER
@@ -21,8 +22,6 @@ from neuroxai.explainer import describe_model, predict
 from neuroxai.models.card import SMALLEST_ENHANCEMENT
 from neuroxai.models.model import Model
 from neuroxai.scores.segmentation import dice, hausdorff95
-
-Report = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)

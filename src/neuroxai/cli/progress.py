@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from neuroxai.core.progress import Report
 
 
 def bars() -> Progress:
@@ -34,7 +36,7 @@ def bars() -> Progress:
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str, float, float], None]]:
+def stages() -> Iterator[Report]:
     """Show a bar for every stage that is reported."""
     with bars() as shown:
         known: dict[str, TaskID] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -186,3 +187,24 @@ class LayerHooks:
             return self._visit(layer, output)
 
         return hook
+
+
+def layer_by_default(network: nn.Module, run: Callable[[], Tensor]) -> str:
+    """Return the name of the layer that Grad-CAM looks at by default, from a pass without a graph.
+
+    Parameters
+    ----------
+    network
+        The network.
+    run
+        Takes the pass and returns the model output.
+
+    Raises
+    ------
+    LayerError
+        See :func:`auto_layer`.
+    """
+    ran: list[Layer] = []
+    with torch.no_grad(), LayerHooks(network, [], lambda layer, _: ran.append(layer)):
+        output = run()
+    return auto_layer(network, ran, classifier=output.dim() == 2).name

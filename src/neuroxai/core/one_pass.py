@@ -14,7 +14,7 @@ from neuroxai.core.checkpointing import checkpointed
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.guided import GuidedRule
-from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer
+from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, layer_by_default
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.watch import Reducer, Watch, cam
 
@@ -92,11 +92,8 @@ def _taken(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
 
 def _auto(host: Host, x: Tensor) -> str:
     """Return the layer that Grad-CAM looks at by default, from a pass without a graph."""
-    ran: list[Layer] = []
     host.passes.forward += 1
-    with torch.no_grad(), LayerHooks(host.network, [], lambda layer, _: ran.append(layer)):
-        output = host.outputs.answer(host.network, x.clone())
-    return auto_layer(host.network, ran, classifier=output.dim() == 2).name
+    return layer_by_default(host.network, lambda: host.outputs.answer(host.network, x.clone()))
 
 
 def _walked(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import ModelError, NeuroXAIError
-from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, layer_grid
+from neuroxai.core.layers import AUTO, Layer, LayerHooks, layer_by_default, layer_grid
 from neuroxai.core.one_pass import one_pass
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.probe import Probe
@@ -142,10 +142,12 @@ class SlidingWindow(Probe):
         return named
 
     def _auto(self, window: Tensor) -> str:
-        found: list[Layer] = []
-        with torch.no_grad(), LayerHooks(self.network, [], lambda layer, _: found.append(layer)):
-            check_answer(self.forward(window), self.windows.size)
-        return auto_layer(self.network, found, classifier=False).name
+        def run() -> Tensor:
+            output = self.forward(window)
+            check_answer(output, self.windows.size)
+            return output
+
+        return layer_by_default(self.network, run)
 
     def _map(
         self, name: str, members: tuple[str, ...], x: Tensor, pulled: _Pulled, answers: Answers

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuroxai.case_report import CaseReport, peak_memory_mb
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+from neuroxai.core.progress import Report
 from neuroxai.core.target import Predicted, Region, Target
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
@@ -36,7 +37,6 @@ from neuroxai.results import Results, write_json
 from neuroxai.training import train
 from neuroxai.version import __version__
 
-Report = Callable[[str, float, float], None]
 """Told of progress: the stage, how much of it is done, how much there is."""
 
 # Two of each grade; a seed may also grow a tumor-free brain, which has no grade.
@@ -97,8 +97,10 @@ def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
     work = out / f"work-{digest[:8]}"
     cases = _cases(work, tell)
     graded, grading_model = _grading(cases[:-1], out, work, seed, tell)
-    segmented = _segmentation(cases[-1], out, seed, tell)
-    inside = look_inside(cases[-1], cases[::-1][:3], out / "inside-the-network", seed, tell)
+    segmenter = load_model(DEFAULT_MODEL)
+    segmented = _segmentation(segmenter, cases[-1], out, seed, tell)
+    place = out / "inside-the-network"
+    inside = look_inside(segmenter, cases[-1], cases[::-1][:3], place, seed, tell)
     seconds = time.perf_counter() - began
     facts = _facts(grading_model, graded, segmented, seconds)
     write_page(
@@ -156,8 +158,7 @@ def _grading(
     return explained, model
 
 
-def _segmentation(case: Case, out: Path, seed: int, tell: Report) -> Explained:
-    model = load_model(DEFAULT_MODEL)
+def _segmentation(model: Model, case: Case, out: Path, seed: int, tell: Report) -> Explained:
     targets = [Region("WT"), Region("ET")]
     place = out / "showcase-2-segmentation" / case.name
     return _explain(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuroxai.core.progress import Report
 from neuroxai.core.target import Region
 from neuroxai.data.case import Case
 from neuroxai.dissection_report import write_dissection
 from neuroxai.dissector import Dissected, Effect, dissect
 from neuroxai.inspection_report import InspectionReport
 from neuroxai.inspector import inspect
-from neuroxai.models.loading import DEFAULT_MODEL, load_model
+from neuroxai.models.model import Model
 from neuroxai.render.page import Figure, Section, Table
 from neuroxai.results import Results
 
@@ -31,14 +32,14 @@ class Inside:
 
 
 def look_inside(
+    model: Model,
     case: Case,
     cohort: Sequence[Case],
     out: Path,
     seed: int,
-    tell: Callable[[str, float, float], None],
+    tell: Report,
 ) -> Inside:
     """Follow one target through every layer, and dissect the network over a small cohort."""
-    model = load_model(DEFAULT_MODEL)
     began = time.perf_counter()
     tell("Following the information", 0, 1)
     inspection = inspect(model, case, [Region(TARGET)])

@@ -12,6 +12,7 @@ from typing import Any
 
 from neuroxai.core.errors import ModelError, suggestion
 from neuroxai.models.config_data import read_json
+from neuroxai.models.text_file import read_text
 
 USE = "research use only, not for clinical use"
 FORMAT = 1
@@ -145,7 +146,13 @@ def read_card(path: Path) -> Card:
     ModelError
         If the file is missing, unreadable, too large or not a card.
     """
-    return Card.from_json(_text(path), source=path)
+    text = read_text(
+        path,
+        largest=_LARGEST,
+        missing="no such file; beside model.safetensors it says what the network expects and "
+        "returns",
+    )
+    return Card.from_json(text, source=path)
 
 
 def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str | None]:
@@ -174,20 +181,6 @@ def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str 
         **found, "architecture": architecture,
     }  # fmt: skip
     return Card.from_json(json.dumps(whole), source=path), output
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ModelError(f"{path}: {path.stat().st_size} bytes, expected a card of under 1 MB")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{path}: no such file; beside model.safetensors it says what the network expects and "
-            "returns"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: cannot be read ({error})") from error
 
 
 def _unchecked(found: dict[str, Any]) -> Card:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroxai.core.errors import MissingExtraError, ModelError
+from neuroxai.models.text_file import read_text
 
 _LARGEST = 4_000_000
 _DEEPEST = 40
@@ -22,7 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing, too large, or holds something else.
     """
     try:
-        found = json.loads(_text(path))
+        found = json.loads(read_text(path, largest=_LARGEST))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error})") from error
     return _object(found, path)
@@ -44,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         import yaml
     except ImportError as error:
         raise MissingExtraError("Reading YAML", "monai", "pyyaml") from error
-    text = _text(path)
+    text = read_text(path, largest=_LARGEST)
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ModelError(f"{path}: uses YAML anchors, which are not read; write values out")
@@ -53,19 +54,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         first = str(error).splitlines()[0]
         raise ModelError(f"{path}: not valid YAML of plain values ({first})") from error
     return _object(found, path)
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ModelError(f"{path}: {path.stat().st_size} bytes, expected under 4 MB")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: not text in UTF-8 ({error.reason})") from error
 
 
 def _object(found: Any, path: Path) -> dict[str, Any]:

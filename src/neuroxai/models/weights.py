@@ -104,10 +104,12 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> 
     for name in expected:
         if name not in state:
             raise ModelError(f"{source}: the tensor {name!r} is missing")
-    for name, value in state.items():
+    # A file gives its tensors in any order; the same fault is to be named every time.
+    for name in sorted(state):
         if name not in expected:
             raise ModelError(f"{source}: unknown tensor {name!r}; {suggestion(name, expected)}")
-        wanted = expected[name]
+    for name, wanted in expected.items():
+        value = state[name]
         if value.shape != wanted.shape:
             raise ModelError(
                 f"{source}: {name} has shape {tuple(value.shape)}, expected {tuple(wanted.shape)}"

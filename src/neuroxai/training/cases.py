@@ -7,7 +7,7 @@ import math
 import multiprocessing
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 
 from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError, OutputError, TrainingError
+from neuroxai.core.progress import Report
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.training.config import Config
 from neuroxai.training.jobs import Job, jobs_of
 from neuroxai.training.split import PARTS, Member
-
-Report = Callable[[str, float, float], None]
-"""Told of progress: what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from neuroxai.core.errors import TrainingError
+from neuroxai.core.progress import Report
 from neuroxai.training.ahead import Ahead, Numbered
-from neuroxai.training.cases import Report
 from neuroxai.training.config import Config
 from neuroxai.training.lesson import Lesson, lightning
 from neuroxai.training.rank import rank

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from neuroxai.core.progress import Report
 from neuroxai.models.model import Model
 from neuroxai.results import write_table
 from neuroxai.scores.interval import wilson_interval
-from neuroxai.training.cases import Prepared, Report
+from neuroxai.training.cases import Prepared
 from neuroxai.training.config import Config
 from neuroxai.training.evaluate import (
     DiceScores,

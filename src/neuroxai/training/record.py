@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import MissingExtraError, TrainingError
-from neuroxai.training.cases import Report
+from neuroxai.core.progress import Report
 from neuroxai.training.config import Config
 from neuroxai.training.lesson import Lesson, lightning
 from neuroxai.training.watching import Watch

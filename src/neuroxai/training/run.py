@@ -15,10 +15,11 @@ from torch import nn
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import ModelError, OutputError, TrainingError
+from neuroxai.core.progress import Report
 from neuroxai.models.card import SMALLEST_ENHANCEMENT, Card, read_card
 from neuroxai.models.checkpoint import build_network, save_checkpoint
 from neuroxai.models.loading import load_model
-from neuroxai.training.cases import Gathered, Prepared, Report, gather
+from neuroxai.training.cases import Gathered, Prepared, gather
 from neuroxai.training.config import Config
 from neuroxai.training.config_file import read_config
 from neuroxai.training.evaluate import mean_dice, mean_recall
