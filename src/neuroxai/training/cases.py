@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError, OutputError, TrainingError
 from neuroxai.core.progress import Report
+from neuroxai.core.workers import in_workers
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.training.config import Config
 from neuroxai.training.jobs import Job, jobs_of
@@ -144,32 +144,13 @@ def _cache_folder(config: Config) -> Path:
 
 def _run(jobs: Sequence[Job], folder: Path, workers: int) -> Iterator[None]:
     """Do ``jobs``, each in one of ``workers`` processes; yield after each."""
-    if min(workers, len(jobs)) < 2:
-        for job in jobs:
-            _prepare(job, folder)
-            yield
-        return
-    # Spawned, because a forked copy of a process that runs threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_one_thread)
     try:
-        futures = [pool.submit(_prepare, job, folder) for job in jobs]
-        for future in as_completed(futures):
-            future.result()
-            yield
+        yield from in_workers(partial(_prepare, folder=folder), jobs, workers)
     except BrokenProcessPool as error:
         raise TrainingError(
             "a process that prepares cases was killed, most likely for want of memory: "
             "set fewer workers, for example --set workers=1"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _prepare(job: Job, folder: Path) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import CaseError, OutputError
+from neuroxai.core.workers import in_workers
 from neuroxai.data.brats import numbered_name, write_case, write_name_mapping
 from neuroxai.data.case import CLASSES, Grade
 from neuroxai.data.layouts import file_name, layout_named
@@ -110,7 +109,7 @@ def write_cohort(
     missing = [job for seed, job in jobs.items() if seed not in notes]
     if progress is not None:
         progress(len(notes), len(jobs))
-    for note in _written(missing, min(workers, len(missing))):
+    for note in _written(missing, workers):
         notes[note["seed"]] = note
         if progress is not None:
             progress(len(notes), len(jobs))
@@ -121,37 +120,13 @@ def write_cohort(
 
 def _written(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
     """Write the cases and yield a note on each as it is done."""
-    if workers <= 1:
-        yield from map(_write, jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_alone)
-    # Few jobs are handed out at a time, so that a failure or an interruption ends the rest soon.
-    waiting, running = iter(jobs), set[Future[dict[str, Any]]]()
     try:
-        for job in waiting:
-            running.add(pool.submit(_write, job))
-            if len(running) < workers + 1:
-                continue
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+        yield from in_workers(_write, jobs, workers)
     except BrokenProcessPool as error:
         raise OutputError(
             f"{jobs[0].folder}: a worker was ended while writing phantoms, perhaps for lack of "
             "memory: run again with fewer workers; finished cases are kept"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _alone() -> None:
-    """Give a worker one thread: the workers share the cores already."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _write(job: Job) -> dict[str, Any]:
