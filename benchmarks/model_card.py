@@ -20,7 +20,7 @@ from neuroxai.data.phantom import write_cohort
 from neuroxai.data.phantom.make import RECIPE
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.evaluation_tables import segmentation_figures
-from neuroxai.evaluator import Evaluation, SegmentedCase, evaluate
+from neuroxai.evaluator import Evaluation, SegmentedCase, Settings, evaluate
 from neuroxai.explainer import predict
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
 from neuroxai.models.model import Model
@@ -56,7 +56,7 @@ def main() -> None:
             groups[wide, spacing] = folders, evaluate(model, folders)
     chosen.out.mkdir(parents=True, exist_ok=True)
     name = model.card.name
-    page = [*_head(model, seeds), *_table(groups), INTENDED, *_how(model)]
+    page = [*_head(model, seeds), *_table(groups), *_rule(model, groups), INTENDED, *_how(model)]
     page += _failures(model, groups, chosen.out)
     target = chosen.out / f"{name}.md"
     target.write_text("\n".join(page) + "\n", encoding="utf-8")
@@ -113,6 +113,30 @@ def _table(groups: dict[tuple[bool, float], tuple[list[Path], Evaluation]]) -> l
         cells = " | ".join(f"**{100 * mean:.1f}**" for mean in means)
         kind = "wide" if wide else "typical"
         lines.append(f"| {kind} | both | {len(cases)} | {cells} | | | |")
+    return [*lines, ""]
+
+
+def _rule(
+    model: Model, groups: dict[tuple[bool, float], tuple[list[Path], Evaluation]]
+) -> list[str]:
+    """Say what calling small enhancement necrosis does, by what the network says without it."""
+    least = model.card.smallest_enhancement_mm3
+    if not least:
+        return []
+    lines = [
+        f"Enhancing tumor of less than {least:g} mm³ in all is called necrosis, as its card asks.",
+        "Without that the mean Dice of ET is:",
+        "",
+    ]
+    for (wide, spacing), (folders, found) in groups.items():
+        et = [case.regions["ET"] for case in found.segmented]
+        # Where some is left, the rule has changed nothing.
+        asked = [folder for folder, one in zip(folders, et, strict=True) if one.found_ml == 0]
+        again = evaluate(model, asked, Settings(smallest_enhancement_mm3=0.0)) if asked else None
+        without = [one.dice for one in et if one.found_ml > 0]
+        without += [case.regions["ET"].dice for case in again.segmented] if again else []
+        kind = "wide" if wide else "typical"
+        lines.append(f"- {kind}, {spacing:g} mm: {100 * sum(without) / len(without):.1f} %")
     return [*lines, ""]
 
 
