@@ -24,6 +24,7 @@ from neuroxai.inspection.ablation import switched_off
 from neuroxai.inspection.control import randomized
 from neuroxai.inspection.dissection import BAU, Dissection, Match
 from neuroxai.models.model import Model
+from neuroxai.network_fault import network_faults
 from neuroxai.prediction import read_output
 
 CALIBRATION = 3
@@ -205,7 +206,7 @@ def dissect(
     studies = ConceptStudies(model, network, own, tissues, device)
     calibration = [studies.open(each) for each in cases[:CALIBRATION]]
     concepts = tuple(calibration[0].masks)
-    with untouched(network):
+    with network_faults(model, calibration[0].x), untouched(network):
         control = randomized(network, [study.x for study in calibration], seed=seed)
     del calibration
     learned, chance = Dissection(network, concepts), Dissection(control, concepts)
@@ -215,8 +216,9 @@ def dissect(
         tell("Dissecting", number, len(cases))
         study = studies.open(each)
         masks = same_concepts(study, concepts)
-        learned.add(study.x, masks, study.around)
-        chance.add(study.x, masks, study.around)
+        with network_faults(model, study.x):
+            learned.add(study.x, masks, study.around)
+            chance.add(study.x, masks, study.around)
         names.append(study.case.name)
         sources |= dict.fromkeys([study.tissues_from] if study.tissues_from else [])
     tell("Dissecting", len(cases), len(cases))

@@ -23,6 +23,7 @@ from neuroxai.explainer import choose_device, describe_model, outputs_of, prepar
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
 from neuroxai.models.model import Model
+from neuroxai.network_fault import network_faults
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
 from neuroxai.question import as_target
@@ -156,8 +157,9 @@ def inspect(
     prepared = prepare(model, case, slice_index, device, at_once=True)
     x = prepared.x.to(next(network.parameters()).device)
     asked = [as_target(target, outputs) for target in targets or every_target(outputs)]
-    flow = information_flow(network, x, asked, outputs)
-    seen = filters(network, x, asked, filters_of, outputs) if filters_of else []
+    with network_faults(model, x):
+        flow = information_flow(network, x, asked, outputs)
+        seen = filters(network, x, asked, filters_of, outputs) if filters_of else []
     prediction = read_output(flow.output, outputs, case, prepared.placement)
     masks, source = _masks(case, prepared, prediction)
     return Inspection(

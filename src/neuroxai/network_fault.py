@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from neuroxai.core.errors import ModelError, NeuroXAIError
+from neuroxai.core.memory import is_shortage
 from neuroxai.models.model import Model
 
 _CALL = "_call_impl"
@@ -22,13 +23,20 @@ def network_faults(model: Model, x: Tensor) -> Iterator[None]:
     Raises
     ------
     ModelError
-        Naming the network, the input's shape and the network's own reason.
+        Naming the network, the input's shape and the network's own reason, or that memory ran out.
     """
     try:
         yield
     except NeuroXAIError:
         raise
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+    except (
+        RuntimeError, ValueError, AssertionError, IndexError, TypeError, MemoryError,
+    ) as error:  # fmt: skip
+        if is_shortage(error):
+            raise ModelError(
+                f"{model.card.name}: memory ran out on an input of {tuple(x.shape)}: free memory, "
+                "or give a smaller image"
+            ) from error
         frames = traceback.walk_tb(error.__traceback__)
         if not any(frame.f_code.co_name == _CALL for frame, _ in frames):
             raise
