@@ -230,7 +230,6 @@ def take_a_way(
     ways = list(plan.ways)
     while True:
         way = ways.pop(0)
-        gc.collect()  # what the way before has left in circles
         try:
             return attempt(way), way, plan
         except (RuntimeError, MemoryError) as error:
@@ -244,6 +243,7 @@ def take_a_way(
                     f"memory ran out, at the last with {way.said()}: free memory, or give a "
                     "smaller image"
                 ) from error
+        gc.collect()  # what the way has left in circles
 
 
 def probe_for(

@@ -57,7 +57,7 @@ def footprint(take: Callable[[Tensor], Any], x: Tensor) -> Footprint | None:
     None where the network takes no smaller image.
     """
     for share in _SHARES:
-        small = _part(x, share)
+        small = middle_part(x, share)
         kept = _Kept()
         try:
             with torch.autograd.graph.saved_tensors_hooks(kept.take, kept.give):
@@ -71,8 +71,8 @@ def footprint(take: Callable[[Tensor], Any], x: Tensor) -> Footprint | None:
     return None
 
 
-def _part(x: Tensor, share: float) -> Tensor:
-    """Return the middle of the first sample, about a ``share`` of each axis."""
+def middle_part(x: Tensor, share: float) -> Tensor:
+    """Return the middle of the first sample, about a ``share`` of each axis, 32 voxels at least."""
     cut: list[slice] = [slice(0, 1), slice(None)]
     for n in spatial_shape(x):
         length = min(n, max(_STEP, ceil(n * share / _STEP) * _STEP))

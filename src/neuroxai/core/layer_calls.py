@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from neuroxai.core.folding import layers_looked_at
 from neuroxai.core.layers import CallLabels, Layer, is_convolution, takes_mean_away
 from neuroxai.core.watch import OnGrid
 
@@ -84,6 +85,7 @@ class LayerCalls:
     def met(self, visit: Visit) -> Iterator[None]:
         """Call ``visit`` with every layer that runs inside; a tensor it returns goes on instead."""
         with ExitStack() as stack:
+            stack.enter_context(layers_looked_at())
             for name, module in self._network.named_modules():
                 before = module.register_forward_pre_hook(self._enter(name))
                 stack.callback(before.remove)

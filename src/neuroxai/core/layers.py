@@ -15,6 +15,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
 
 from neuroxai.core.errors import LayerError, suggestion
+from neuroxai.core.folding import layers_looked_at
 
 AUTO = "auto"
 """The layer that :func:`auto_layer` chooses."""
@@ -163,14 +164,17 @@ class LayerHooks:
         self._visit = visit
         self._calls = CallLabels()
         self._handles: list[RemovableHandle] = []
+        self._looking = layers_looked_at()
 
     def __enter__(self) -> LayerHooks:
+        self._looking.__enter__()
         for name, module in self._network.named_modules():
             if name in self._modules or is_convolution(module) or takes_mean_away(module):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._looking.__exit__(None, None, None)
         for handle in self._handles:
             handle.remove()
 
