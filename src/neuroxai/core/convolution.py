@@ -21,8 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroxai.core.folding import Fold
-
 CHANNELS_LAST = torch.channels_last_3d
 
 _aten = torch.ops.aten
@@ -48,7 +46,6 @@ class LaidWeights:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, bool], tuple[Tensor, int, Tensor]] = {}
-        self._folded: dict[int, tuple[Fold, tuple[int, ...], tuple[Tensor, Tensor]]] = {}
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weights with the channels last."""
@@ -60,16 +57,6 @@ class LaidWeights:
         Flipped along every spatial axis, input and output channels exchanged within each group.
         """
         return self._get(weight, groups)
-
-    def folded(self, fold: Fold, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return weights and bias of a convolution with the norm behind it in them."""
-        versions = (fold.weight._version, -1 if bias is None else bias._version,
-                    *fold.norm.versions())  # fmt: skip
-        found = self._folded.get(id(fold))
-        if found is None or found[:2] != (fold, versions):
-            found = (fold, versions, fold.folded(bias))
-            self._folded[id(fold)] = found
-        return found[2]
 
     def _get(self, weight: Tensor, groups: int | None) -> Tensor:
         key = (id(weight), groups is None)

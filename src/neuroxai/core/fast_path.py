@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -31,18 +31,7 @@ from neuroxai.core.convolution import (
     convolve_transposed,
     triple,
 )
-from neuroxai.core.folding import (
-    READS,
-    FoldingError,
-    Folds,
-    Norm,
-    folds_of,
-    forget,
-    looked_at,
-    may_fold,
-    norm_called,
-    tensors_in,
-)
+from neuroxai.core.folding import Folding, FoldingError, Folds, folds_of, forget
 from neuroxai.core.memory import is_shortage
 from neuroxai.core.normalization import batch_norm, group_norm
 from neuroxai.core.precision import asked_precision
@@ -139,18 +128,12 @@ class FastPath(TorchFunctionMode):
     def __init__(self, folds: Folds | None = None, network: nn.Module | None = None) -> None:
         super().__init__()
         self.laid = _laid.get() or LaidWeights()
-        self._folds = folds or {}
-        self._network = network
-        self._unlooked: bool | None = None
-        self._normed: dict[int, tuple[weakref.ref[Tensor], Norm]] = {}
-        """Results that are normed already, and by what."""
-        self._waiting = 0
-        """How many of them have not come to their norm."""
+        self._folding = Folding(folds, network, partial(_conv3d, self.laid)) if folds else None
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
         super().__exit__(kind, value, traceback)  # type: ignore[no-untyped-call]
-        if kind is None and self._waiting:
-            raise FoldingError("a convolution's result never came to its norm")
+        if kind is None and self._folding is not None:
+            self._folding.finish()
 
     def __torch_function__(
         self,
@@ -160,8 +143,8 @@ class FastPath(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if self._folds:
-            found = self._folded(func, args, kwargs)
+        if self._folding is not None:
+            found = self._folding.call(func, args, kwargs)
             if found is not None:
                 return found
         twin = _TWINS.get(func)
@@ -170,53 +153,6 @@ class FastPath(TorchFunctionMode):
             if found is not None:
                 return found
         return func(*args, **kwargs)
-
-    def _folded(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Tensor | None:
-        """Return a result with its norm in it; None for what has nothing to do with that."""
-        if func is functional.conv3d:
-            self._refuse_use(args, kwargs)
-            return self._convolved(*args, **kwargs)
-        if not self._normed:
-            return None
-        if func is functional.batch_norm:
-            given, norm = norm_called(*args, **kwargs)
-            waiting, before = self._normed.get(id(given), (None, None))
-            if waiting is None or before is None or waiting() is not given:
-                return None
-            if norm is None or not before.is_same(norm):
-                raise FoldingError("another norm than before follows a convolution")
-            del self._normed[id(given)]
-            self._waiting -= 1
-            return given
-        if func not in READS:
-            self._refuse_use(args, kwargs)
-        return None
-
-    def _convolved(
-        self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **more: Any
-    ) -> Tensor | None:
-        fold = self._folds.get(id(weight))
-        if fold is None or fold.weight is not weight or not self._may_fold():
-            return None
-        found = _conv3d(self.laid, input, *self.laid.folded(fold, bias), *rest, **more)
-        if found is not None:
-            self._normed[id(found)] = (weakref.ref(found), fold.norm)
-            self._waiting += 1
-        return found
-
-    def _may_fold(self) -> bool:
-        if self._unlooked is None:
-            self._unlooked = self._network is None or may_fold(self._network)
-        return self._unlooked and not looked_at()
-
-    def _refuse_use(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse that what is normed already is used as if it were not."""
-        for tensor in tensors_in((args, kwargs)):
-            waiting, _ = self._normed.get(id(tensor), (None, None))
-            if waiting is not None and waiting() is tensor:
-                raise FoldingError("a convolution's result is used before its norm")
 
 
 def _conv3d(

@@ -65,15 +65,23 @@ class Norm:
         return self.mean, self.variance, self.weight, self.bias
 
 
-@dataclass(frozen=True, eq=False)
 class Fold:
-    """A convolution's weight and the norm that follows it."""
+    """A convolution's weight, the norm that follows it, and the two in one."""
 
-    weight: Tensor
-    norm: Norm
+    def __init__(self, weight: Tensor, norm: Norm) -> None:
+        self.weight, self.norm = weight, norm
+        self._made: tuple[tuple[int, ...], tuple[Tensor, Tensor]] | None = None
 
     def folded(self, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return weights and bias of the two in one, summed in double precision."""
+        """Return weights and bias of the two in one; kept until somebody writes into a number."""
+        versions = (self.weight._version, -1 if bias is None else bias._version,
+                    *self.norm.versions())  # fmt: skip
+        if self._made is None or self._made[0] != versions:
+            self._made = (versions, self._fold(bias))
+        return self._made[1]
+
+    def _fold(self, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Fold in double precision."""
         norm = self.norm
         scale = (norm.variance.detach().double() + norm.eps).rsqrt()
         if norm.weight is not None:
@@ -94,8 +102,90 @@ Folds = Mapping[int, Fold]
 _known: weakref.WeakKeyDictionary[nn.Module, Folds] = weakref.WeakKeyDictionary()
 
 
+Convolve = Callable[..., Tensor | None]
+"""``functional.conv3d``, or None where it is left to stock torch."""
+
+
 class FoldingError(RuntimeError):
     """A network did something else than on the small part: it is run without folding."""
+
+
+class Folding:
+    """Passes of a network with norms folded.
+
+    Parameters
+    ----------
+    folds
+        What is folded.
+    network
+        Whose passes they are; where somebody looks at its layers, nothing is folded.
+    convolve
+        Runs a convolution.
+    """
+
+    def __init__(self, folds: Folds, network: nn.Module | None, convolve: Convolve) -> None:
+        self._folds = folds
+        self._network = network
+        self._convolve = convolve
+        self._unlooked: bool | None = None
+        self._normed: dict[int, tuple[weakref.ref[Tensor], Norm]] = {}
+        """Results that are normed already, and by what."""
+        self._waiting = 0
+        """How many of them have not come to their norm."""
+
+    def call(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor | None:
+        """Return the result of a call of torch; None where there is nothing to fold.
+
+        Raises
+        ------
+        FoldingError
+            If a result is used before its norm, or meets another one.
+        """
+        if func is functional.batch_norm and self._normed:
+            given, norm = norm_called(*args, **kwargs)
+            waiting, before = self._normed.get(id(given), (None, None))
+            if waiting is None or before is None or waiting() is not given:
+                return None
+            if norm is None or not before.is_same(norm):
+                raise FoldingError("another norm than before follows a convolution")
+            del self._normed[id(given)]
+            self._waiting -= 1
+            return given
+        if func not in READS and self._normed:
+            for tensor in tensors_in((args, kwargs)):
+                waiting, _ = self._normed.get(id(tensor), (None, None))
+                if waiting is not None and waiting() is tensor:
+                    raise FoldingError("a convolution's result is used before its norm")
+        return self._convolved(*args, **kwargs) if func is functional.conv3d else None
+
+    def finish(self) -> None:
+        """Refuse a pass in which a result never came to its norm.
+
+        Raises
+        ------
+        FoldingError
+            If there was one.
+        """
+        if self._waiting:
+            raise FoldingError("a convolution's result never came to its norm")
+
+    def _convolved(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **more: Any
+    ) -> Tensor | None:
+        fold = self._folds.get(id(weight))
+        if fold is None or fold.weight is not weight or _looked_at.get():
+            return None
+        if self._unlooked is None:
+            self._unlooked = self._network is None or may_fold(self._network)
+        if not self._unlooked:
+            return None
+        found = self._convolve(input, *fold.folded(bias), *rest, **more)
+        if found is not None:
+            self._normed[id(found)] = (weakref.ref(found), fold.norm)
+            self._waiting += 1
+        return found
 
 
 def norm_called(
@@ -124,11 +214,6 @@ def layers_looked_at() -> Iterator[None]:
         yield
     finally:
         _looked_at.reset(token)
-
-
-def looked_at() -> bool:
-    """Whether somebody looks at layers, through us."""
-    return _looked_at.get()
 
 
 def may_fold(network: nn.Module) -> bool:
@@ -249,19 +334,3 @@ def tensors_in(value: Any) -> list[Tensor]:
     if isinstance(value, (list, tuple)):
         return [tensor for part in value for tensor in tensors_in(part)]
     return []
-
-
-__all__ = [
-    "READS",
-    "Fold",
-    "FoldingError",
-    "Folds",
-    "Norm",
-    "folds_of",
-    "forget",
-    "layers_looked_at",
-    "looked_at",
-    "may_fold",
-    "norm_called",
-    "tensors_in",
-]
