@@ -209,6 +209,16 @@ def test_new_statistics_are_folded_anew() -> None:
     as_in_stock_torch(network, x)
 
 
+def test_a_new_bias_is_folded_anew() -> None:
+    network, x = seeded(9, Plain), image_of(SHAPE)
+    as_in_stock_torch(network, x)
+    assert folded(network) == 1
+    convolution = network.get_submodule("first")
+    assert isinstance(convolution, nn.Conv3d)
+    convolution.bias = nn.Parameter(torch.tensor([3.0, -2.0, 1.0]))
+    as_in_stock_torch(network, x)
+
+
 def test_a_network_that_still_learns_is_not_looked_at() -> None:
     network, x = seeded(8, Plain), image_of(SHAPE)
     leaf = x.clone().requires_grad_()

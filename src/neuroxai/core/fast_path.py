@@ -31,7 +31,7 @@ from neuroxai.core.convolution import (
     convolve_transposed,
     triple,
 )
-from neuroxai.core.folding import Folding, FoldingError, Folds, folds_of, forget
+from neuroxai.core.folding import Folding, FoldingError, Folds, folds_of, forget, norm_called
 from neuroxai.core.memory import is_shortage
 from neuroxai.core.normalization import batch_norm, group_norm
 from neuroxai.core.precision import asked_precision
@@ -197,21 +197,11 @@ def _conv_transpose3d(
     return convolve_transposed(input, weight, bias, at, laid)
 
 
-def _batch_norm(
-    laid: LaidWeights,
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor | None:
-    known = running_mean is not None and running_var is not None and not training
-    if not (known and input.requires_grad and _frozen(input, weight, bias)):
+def _batch_norm(laid: LaidWeights, *args: Any, **kwargs: Any) -> Tensor | None:
+    x, norm = norm_called(*args, **kwargs)
+    if norm is None or not (x.requires_grad and _frozen(x, norm.weight, norm.bias)):
         return None
-    return batch_norm(input, running_mean, running_var, weight, bias, eps)  # type: ignore[arg-type]
+    return batch_norm(x, norm.mean, norm.variance, norm.weight, norm.bias, norm.eps)
 
 
 def _instance_norm(

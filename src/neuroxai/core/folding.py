@@ -70,14 +70,15 @@ class Fold:
 
     def __init__(self, weight: Tensor, norm: Norm) -> None:
         self.weight, self.norm = weight, norm
+        self._bias: Tensor | None = None
         self._made: tuple[tuple[int, ...], tuple[Tensor, Tensor]] | None = None
 
     def folded(self, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return weights and bias of the two in one; kept until somebody writes into a number."""
         versions = (self.weight._version, -1 if bias is None else bias._version,
                     *self.norm.versions())  # fmt: skip
-        if self._made is None or self._made[0] != versions:
-            self._made = (versions, self._fold(bias))
+        if self._made is None or self._made[0] != versions or self._bias is not bias:
+            self._bias, self._made = bias, (versions, self._fold(bias))
         return self._made[1]
 
     def _fold(self, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -37,8 +37,6 @@ from neuroxai.results import Results, write_json
 from neuroxai.training import train
 from neuroxai.version import __version__
 
-"""Told of progress: the stage, how much of it is done, how much there is."""
-
 # Two of each grade; a seed may also grow a tumor-free brain, which has no grade.
 GRADING_SEEDS = (400_001, 400_004, 400_006, 400_007)
 SEGMENTATION_SEED = 500_003

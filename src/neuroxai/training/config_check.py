@@ -43,6 +43,11 @@ def check(config: Config, source: str) -> None:
     for key in ("tumor_fraction", "warmup", "average"):
         if not 0 <= getattr(config, key) <= 1:
             raise TrainingError(f"{source}: {key} is {getattr(config, key)!r}, expected 0 to 1")
+    if not 0 <= config.smallest_enhancement_mm3 < float("inf"):
+        raise TrainingError(
+            f"{source}: smallest_enhancement_mm3 is {config.smallest_enhancement_mm3!r}, "
+            "expected cubic mm, 0 for none"
+        )
     if config.class_weights and len(config.class_weights) != len(config.classes):
         raise TrainingError(
             f"{source}: class_weights has {len(config.class_weights)} numbers, "
