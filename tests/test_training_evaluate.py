@@ -16,7 +16,9 @@ from neuroxai.explainer import predict
 from neuroxai.models import Card, Model
 from neuroxai.scores.interval import wilson_interval
 from neuroxai.scores.segmentation import dice
+from neuroxai.training import cases
 from neuroxai.training.cases import Prepared
+from neuroxai.training.config_file import config_from_dict
 from neuroxai.training.evaluate import (
     DiceScores,
     evaluate_prepared,
@@ -104,6 +106,59 @@ def test_prepared_volumes_score_as_on_the_patients_grid() -> None:
     assert (name, spacing) == ("c", 1.5)
     # 18 voxels of WT lie inside, one is missed, and four of ET were cut off.
     assert scores == {"WT": 2 * 17 / (17 + 22), "TC": 2 / (1 + 5), "ET": 2 / (1 + 5)}
+
+
+def test_resampled_volumes_score_as_on_the_patients_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dice, and what counts as little enhancement, in the patient's own voxels."""
+    truth = np.zeros((20, 14, 18), np.uint8)
+    truth[4:15, 3:12, 3:14] = 2
+    truth[6:13, 4:11, 4:12] = 1
+    truth[7:12, 5:10, 5:11] = 3
+    wrong = np.roll(truth, 1, axis=2)
+    brain = np.zeros(truth.shape, bool)
+    brain[2:18, 2:13, 2:15] = True
+    case = Case(
+        name="c",
+        volumes={"FLAIR": np.where(brain, 10.0 * (wrong + 1), 0).astype(np.float32)},
+        affine=np.diag([-1.0, -1.2, 1.5, 1]),
+        layout=Layout("brats2021", {"NCR": 1, "ED": 2, "ET": 4}, {"FLAIR": "flair"}),
+        truth=truth,
+    )
+    recipe = {
+        "modalities": ["FLAIR"],
+        "intensity": "none",
+        "size": None,
+        "divisor": 1,
+        "voxel_mm": [2.0, 2.0, 2.0],
+        "resampling": "nnunet",
+        "crop_to_brain": True,
+    }
+    table = {
+        "name": "n",
+        "task": "segmentation",
+        "architecture": "deepseg",
+        "modalities": ["FLAIR"],
+        "preprocessing": {key: recipe[key] for key in recipe if key != "modalities"},
+        "data": {"phantom": {"train": [0, 1], "test": [1, 2]}},
+        "max_steps": 1,
+        "workers": 1,
+        "cache": str(tmp_path),
+    }
+    monkeypatch.setattr(cases, "_case", lambda job: case)
+    for _ in ("made", "read again"):
+        (prepared,) = cases.gather(config_from_dict(table)).test
+    assert prepared.truth.shape == (8, 7, 10)
+    enhancing = predict(_model(dataclasses.replace(CARD, preprocessing=recipe)), case)
+    volume = 1000 * enhancing.volumes_ml()["ET"]
+    for least in (0.0, volume - 1, volume + 1):
+        rule = {"smallest_enhancement_mm3": least} if least else {}
+        card = dataclasses.replace(CARD, preprocessing=recipe, postprocessing=rule)
+        ((_, _, scores),) = evaluate_prepared(_model(card), [prepared])
+        # The prepared image is kept as float16.
+        assert scores == pytest.approx(predict(_model(card), case).dice(), abs=5e-3)
+        assert (scores["ET"] > 0) == (least < volume)
 
 
 @pytest.mark.parametrize(("least", "et"), [(2.9, 2 / 6), (3.1, 0.0)])

@@ -307,6 +307,15 @@ def test_layers_at_rest_stay_as_they_were_and_then_learn(tmp_path: Path) -> None
         _fit(tmp_path / "c", dataclasses.replace(rest, frozen=("layer9",)), frozen_steps=3)
 
 
+def test_frozen_norms_keep_their_statistics_while_everything_learns(tmp_path: Path) -> None:
+    start = _network().state_dict()
+    frozen = dataclasses.replace(CONFIG, average=0.0, max_steps=6, frozen_norms=True)
+    kept = _fit(tmp_path / "a", frozen).state_dict()
+    for name, value in kept.items():
+        kept_as_it_was = name in ("1.running_mean", "1.running_var", "1.num_batches_tracked")
+        assert torch.equal(value, start[name]) == kept_as_it_was, name
+
+
 class _Scores:
     """Scores that were written down before, and the weights each was asked about."""
 

@@ -133,6 +133,25 @@ def test_tumor_patches_hold_tumor() -> None:
     assert bool((y > 0).flatten(1).any(1).all())
 
 
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_patch_lies_inside_the_volume_or_the_volume_inside_the_patch(fraction: float) -> None:
+    source = case()  # above 0 everywhere
+    plain = Augmentation(**PLAIN)  # type: ignore[arg-type]
+    settings = config(plain, tumor_fraction=fraction, batch=40)
+    small, _ = PatchBatches([source], settings, torch.device("cpu")).batch(0)
+    assert bool((small > 0).all())
+    settings = config(plain, tumor_fraction=fraction, batch=40, patch=(24, 12, 20))
+    mixed, _ = PatchBatches([source], settings, torch.device("cpu")).batch(0)
+    there = mixed[:, 0] > 0
+    for sample in there:
+        held = [int(sample.any(dim=across).sum()) for across in ((1, 2), (0, 2), (0, 1))]
+        # Between the grid's points a border is half air.
+        assert held[1] == 12
+        assert 18 <= held[0] <= 19
+        assert 16 <= held[2] <= 17
+    assert len({tuple(sample.nonzero()[0].tolist()) for sample in there}) > 10, "anywhere in it"
+
+
 def test_classes_that_the_network_lacks_become_background() -> None:
     settings = config(
         Augmentation(**PLAIN),  # type: ignore[arg-type]

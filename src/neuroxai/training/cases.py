@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,25 @@ from neuroxai.core.errors import CaseError, OutputError, TrainingError
 from neuroxai.core.progress import Report
 from neuroxai.core.workers import in_workers
 from neuroxai.data.case import CLASSES, Case
+from neuroxai.data.resampling import Resampling
 from neuroxai.training.config import Config
 from neuroxai.training.jobs import Job, jobs_of
 from neuroxai.training.split import PARTS, Member
+
+
+class BeforeResampling(NamedTuple):
+    """What a resampled case was in its own voxels.
+
+    Attributes
+    ----------
+    way
+        There and back.
+    truth
+        uint8, ``way.shape``: of the box that was resampled.
+    """
+
+    way: Resampling
+    truth: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +64,13 @@ class Prepared:
     spacing
         Millimeters, of the longest edge.
     voxel_mm3
-        Volume of a voxel.
+        Volume of a voxel on the patient's own grid.
     wide
         Whether it is a phantom far from the typical case.
     grade
         For slices, the grade's index in the configuration's classes.
+    before
+        The patient's own voxels, where the network sees others.
     """
 
     name: str
@@ -65,6 +84,7 @@ class Prepared:
     voxel_mm3: float
     wide: bool = False
     grade: int = -1
+    before: BeforeResampling | None = None
 
     def whole(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Return image ``(C, *S)`` and truth ``(*S)`` on the whole network grid."""
@@ -161,8 +181,8 @@ def _prepare(job: Job, folder: Path) -> None:
     preprocessing = Preprocessing.from_dict(json.loads(job.preprocessing))
     if case.truth is None and case.category is None:
         raise CaseError(f"{case.name}: has no truth, training needs one")
-    truth = np.zeros(0, np.uint8) if case.truth is None else case.truth
-    counts = np.bincount(truth.ravel(), minlength=len(CLASSES)).tolist()
+    given = np.zeros(0, np.uint8) if case.truth is None else case.truth
+    counts = np.bincount(given.ravel(), minlength=len(CLASSES)).tolist()
     meta = {"name": case.name, "counts": counts, "spacing": max(case.spacing)}
     meta |= {"voxel_mm3": math.prod(case.spacing), "wide": bool(job.made.get("wide"))}
     if job.slices:
@@ -170,8 +190,14 @@ def _prepare(job: Job, folder: Path) -> None:
         grade = job.classes.index(case.label) if case.label in job.classes else -1
         meta |= {"start": [0, 0], "shape": list(images.shape[2:]), "grade": grade}
     else:
-        images, truth, start, shape = _volume(case, preprocessing)
+        prepared = preprocessing.prepare(case)
+        images, truth, start, shape = _volume(case, prepared)
         meta |= {"start": start, "shape": shape, "grade": -1}
+        way = prepared.placement.resampling
+        if way is not None:
+            kept = prepared.placement.cut(prepared.placement.turn(given))
+            _write(folder / f"{job.key}.t.npy", kept)
+            meta["resampling"] = dataclasses.asdict(way)
     _write(folder / f"{job.key}.x.npy", images)
     _write(folder / f"{job.key}.y.npy", truth)
     # Last, because its presence says that the others are whole.
@@ -193,12 +219,11 @@ def _case(job: Job) -> Case:
 
 
 def _volume(
-    case: Case, preprocessing: Any
+    case: Case, prepared: Any
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8], list[int], list[int]]:
     """Return image and truth cut to the box that holds anything."""
     from neuroxai.data.preprocessing import truth_on_network_grid
 
-    prepared = preprocessing.prepare(case)
     x = prepared.x[0].numpy()
     y = truth_on_network_grid(case, prepared.placement).astype(np.uint8)
     box = bounding_box((x != 0).any(axis=0) | (y > 0))
@@ -256,8 +281,8 @@ def _write(path: Path, content: NDArray[Any] | bytes) -> None:
 
 def _is_done(folder: Path, key: str) -> bool:
     try:
-        json.loads((folder / f"{key}.json").read_bytes())
-        for part in ("x", "y"):
+        meta = json.loads((folder / f"{key}.json").read_bytes())
+        for part in ("x", "y", "t") if "resampling" in meta else ("x", "y"):
             np.load(folder / f"{key}.{part}.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return False
@@ -285,6 +310,15 @@ def _load(folder: Path, jobs: Sequence[Job]) -> list[Prepared]:
                 voxel_mm3=float(meta["voxel_mm3"]),
                 wide=bool(meta["wide"]),
                 grade=int(meta["grade"]),
+                before=_before(folder, job, meta),
             )
         )
     return cases
+
+
+def _before(folder: Path, job: Job, meta: Mapping[str, Any]) -> BeforeResampling | None:
+    if "resampling" not in meta:
+        return None
+    way = Resampling(**{name: tuple(value) for name, value in meta["resampling"].items()})
+    truth = np.load(folder / f"{job.key}.t.npy", mmap_mode="r", allow_pickle=False)
+    return BeforeResampling(way, truth)

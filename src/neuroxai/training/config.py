@@ -133,6 +133,9 @@ class Config:
     frozen: tuple[str, ...] = ()
     """Beginnings of the names of layers that rest for the first ``frozen_epochs``."""
     frozen_epochs: float = 0.0
+    frozen_norms: bool = False
+    """Let batch norms use the statistics they started with, as they will when the network is asked:
+    for the end of a training in batches too small to tell them."""
     validate_every: float | None = None
     """Epochs between two looks at the validation cases; the best weights are kept."""
     patience: int | None = None

@@ -49,8 +49,8 @@ def evaluate_prepared(
 ) -> Iterator[tuple[str, float, dict[str, float]]]:
     """Yield name, spacing and Dice of each prepared volume, equal to that on the patient's grid.
 
-    Preparing moves and cuts voxels but makes none, so counting the truth that was cut off is all
-    that the patient's grid adds.
+    Preparing moves and cuts voxels, so counting the truth that was cut off is all that the
+    patient's grid adds; where it makes new ones, the outputs are brought back to the old first.
     """
     network = _on(device, model.network)
     for case in cases:
@@ -93,7 +93,10 @@ def _dice_of(
     least_mm3: float,
 ) -> dict[str, float]:
     image, truth = case.whole()
-    labels = _class_indices(classes)[_labels(network, image, device)]
+    output = _output(network, image, device)
+    if case.before is not None:
+        output, truth = case.before.way.to_shape(output), case.before.truth
+    labels = _class_indices(classes)[output.argmax(axis=0)]
     labels, _ = call_small_enhancement_necrosis(labels, case.voxel_mm3, least_mm3)
     scores = {}
     for region, names in regions.items():
@@ -139,11 +142,11 @@ def _members(names: Iterable[str]) -> list[int]:
     return [CLASSES.index(name) for name in names]
 
 
-def _labels(
+def _output(
     network: nn.Module, image: NDArray[np.float32], device: torch.device | str
-) -> NDArray[np.int64]:
-    """Return the likeliest channel of each voxel."""
+) -> NDArray[np.float32]:
+    """Return the output ``(K, *S)`` for an image ``(C, *S)``."""
     with torch.no_grad():
         logits = network(torch.from_numpy(image)[None].to(device))
-    labels: NDArray[np.int64] = logits[0].argmax(dim=0).cpu().numpy()
-    return labels
+    output: NDArray[np.float32] = logits[0].float().cpu().numpy()
+    return output

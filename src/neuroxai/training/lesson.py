@@ -137,9 +137,10 @@ class Lesson(lightning.LightningModule):  # type: ignore[misc]
                 parameter.grad = None
 
     def wake(self) -> None:
-        """Set the network to train, but for the norms of layers at rest."""
+        """Set the network to train, but for layers at rest and frozen norms."""
         self.network.train()
-        for module in self._resting:
+        norms = _norms(self.network) if self.config.frozen_norms else []
+        for module in [*self._resting, *norms]:
             module.train(mode=False)
 
     def follow(self) -> None:
@@ -164,6 +165,15 @@ class Lesson(lightning.LightningModule):  # type: ignore[misc]
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the time that was trained."""
         self._earlier = float(checkpoint["seconds"])
+
+
+def _norms(network: nn.Module) -> list[nn.Module]:
+    """Return the layers that keep running statistics."""
+    return [
+        module
+        for module in network.modules()
+        if isinstance(getattr(module, "running_mean", None), Tensor)
+    ]
 
 
 def _resting(network: nn.Module, config: Config) -> list[nn.Module]:

@@ -71,6 +71,7 @@ class PatchBatches:
             # Off the center by up to a quarter, or a tumor would always lie in the middle.
             center = tissue[int(rng.integers(len(tissue)))] + jitter
         reach = np.abs(matrix) @ ((patch - 1) / 2)
+        center = _held(center, reach, size)
         low = np.clip(np.floor(center - reach) - 1, 0, size - 1).astype(int)
         high = np.clip(np.ceil(center + reach) + 2, low + 1, size).astype(int)
         image, truth = self._box(index, low, high)
@@ -95,6 +96,18 @@ class PatchBatches:
             torch.from_numpy(image).to(self._device),
             torch.from_numpy(np.array(case.truth[box])).to(self._device),
         )
+
+
+def _held(
+    center: NDArray[np.float64], reach: NDArray[np.float64], size: NDArray[np.int_]
+) -> NDArray[np.float64]:
+    """Move a patch so that it lies inside the volume, or the volume inside it, axis by axis.
+
+    A network is asked about volumes that fill its input. From patches that hang over a border it
+    would learn its norms' statistics on air.
+    """
+    ends = np.stack([reach, size - 1 - reach])
+    return np.clip(center, ends.min(axis=0), ends.max(axis=0))
 
 
 def random_matrix(rng: np.random.Generator, settings: Augmentation) -> NDArray[np.float64]:
