@@ -1,0 +1,59 @@
+"""Between voxel sizes: against scipy, and closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import zoom
+
+from neuroxai.data.resampling import Resampling
+
+EDGES = st.tuples(*[st.integers(2, 9)] * 3)
+
+
+@settings(deadline=None)
+@given(EDGES, EDGES, st.integers(0, 99))
+def test_the_way_back_is_scipys_linear_zoom(
+    shape: tuple[int, int, int], grid: tuple[int, int, int], seed: int
+) -> None:
+    values = np.random.default_rng(seed).normal(size=(2, *grid)).astype(np.float32)
+    made = Resampling(shape, (1.0, 1.0, 1.0), grid, (1.0, 1.0, 1.0)).to_shape(values)
+    assert made.dtype == np.float32
+    factors = [new / old for new, old in zip(shape, grid, strict=True)]
+    for one, each in zip(made, values, strict=True):
+        expected = zoom(each.astype(np.float64), factors, order=1, mode="nearest", grid_mode=True)
+        np.testing.assert_allclose(one, expected, atol=1e-6)
+
+
+def test_thick_slices_are_carried_back_one_by_one() -> None:
+    values = np.random.default_rng(0).normal(size=(1, 5, 4, 3))
+    made = Resampling((10, 8, 6), (1.0, 1.0, 1.0), (5, 4, 3), (1.0, 1.0, 4.0)).to_shape(values)
+    for z in range(6):
+        expected = zoom(values[0, ..., z // 2], 2, order=1, mode="nearest", grid_mode=True)
+        np.testing.assert_allclose(made[0, ..., z], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_ramp_comes_back_as_it_went(axis: int) -> None:
+    """Outer edges meet: a voxel's center keeps its place in mm, whatever the grid."""
+    shape, grid = (12, 15, 9), (6, 5, 3)
+    places = [(np.arange(n) + 0.5) / n for n in shape]
+    ramp = np.broadcast_to(np.meshgrid(*places, indexing="ij")[axis], shape)
+    way = Resampling(shape, (1.0, 1.0, 1.0), grid, (2.0, 3.0, 3.0))
+    small = way.to_grid(ramp)
+    coarse = [(np.arange(n) + 0.5) / n for n in grid]
+    expected = np.broadcast_to(np.meshgrid(*coarse, indexing="ij")[axis], grid)
+    inner = (slice(1, -1),) * 3
+    np.testing.assert_allclose(small[inner], expected[inner], atol=0.02)
+    # Beyond the outermost centers nothing is known, and nothing is made up.
+    near = (slice(3, -3),) * 3
+    np.testing.assert_allclose(way.to_shape(expected)[near], ramp[near], atol=1e-12)
+
+
+def test_labels_go_by_the_nearest_voxel_and_stay_labels() -> None:
+    labels = np.array([[[0, 1, 2, 4]]], np.uint8)
+    way = Resampling((1, 1, 4), (1.0, 1.0, 1.0), (1, 1, 2), (1.0, 1.0, 2.0))
+    assert set(np.unique(way.to_grid(labels))) <= {0, 1, 2, 4}
+    np.testing.assert_array_equal(way.to_shape(np.array([[[3, 1]]], np.uint8)), [[[3, 3, 1, 1]]])
