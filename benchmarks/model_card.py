@@ -81,6 +81,7 @@ def _head(model: Model, seeds: Sequence[int]) -> list[str]:
         f"- Network: {card.architecture}, {sum(p.numel() for p in model.network.parameters()):,} "
         "parameters",
         f"- In: {', '.join(card.modalities)}; out: {', '.join(card.classes)}",
+        *_grid(model),
         f"- Weights: sha256 {model.weights_sha256}, {card.weights_dtype}, {card.license}",
         f"- Measured on phantoms of recipe {RECIPE}, seeds {seeds[0]} to {seeds[-1]}, none of "
         "which it was trained on, each on its own grid",

@@ -96,7 +96,7 @@ def _needed(recipe: Preprocessing) -> str:
 
 def _sizes(windows: Windows | None, divisor: int) -> str:
     if windows is None:
-        return f"multiples of {divisor}"
+        return "any" if divisor == 1 else f"multiples of {divisor}"
     return f"any, through windows of {_times(windows.size)}, overlap {windows.overlap:g}"
 
 
