@@ -89,6 +89,18 @@ def _head(model: Model, seeds: Sequence[int]) -> list[str]:
     ]
 
 
+def _grid(model: Model) -> list[str]:
+    """Say what voxels the network sees, where it does not take a scan's own."""
+    edges = Preprocessing.from_dict(dict(model.card.preprocessing)).voxel_mm
+    if edges is None:
+        return []
+    size = " x ".join(f"{mm:g}" for mm in edges)
+    return [
+        f"- Sees the brain's box in voxels of {size} mm; labels and maps are brought back to the "
+        "scan's own"
+    ]
+
+
 def _table(groups: dict[tuple[bool, float], tuple[list[Path], Evaluation]]) -> list[str]:
     lines = [
         "## What it reaches",
