@@ -194,11 +194,18 @@ def test_a_pickle_is_not_read() -> None:
         load_pretrained(ResNet50(), "resnet50.pth")
 
 
-def test_layers_that_would_rest_on_noise_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["frozen=[layer1]", "frozen_epochs=1"], "layers at rest would stay noise"),
+        (["frozen_norms=true"], "its norms know no statistics; set initial"),
+    ],
+)
+def test_what_would_rest_on_noise_is_refused(
+    tmp_path: Path, settings: list[str], sentence: str
+) -> None:
     from neuroxai.training import train
 
-    config = read_config(
-        "phantom-grading", overrides=["frozen=[layer1]", "frozen_epochs=1", "workers=1"]
-    )
-    with pytest.raises(TrainingError, match="layers at rest would stay noise"):
+    config = read_config("phantom-grading", overrides=[*settings, "workers=1"])
+    with pytest.raises(TrainingError, match=sentence):
         train(config, tmp_path / "run")

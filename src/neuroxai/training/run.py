@@ -91,6 +91,11 @@ def train(
             "frozen_epochs is set, but the network starts from nothing, so the layers at rest "
             "would stay noise; set pretrained to a weight file, or frozen_epochs=0"
         )
+    if config.frozen_norms and config.initial is None and config.pretrained is None:
+        raise TrainingError(
+            "frozen_norms is set, but the network starts from nothing, so its norms know no "
+            "statistics; set initial to a checkpoint folder, or frozen_norms=false"
+        )
     report = progress or _silent
     out = Path(out)
     # Of several processes that train together each runs this; the first alone writes.
