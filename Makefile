@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/neuroxai demo --out demo
 
 test: $(VENV)/.tested
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 install: $(VENV)/.installed
 	@echo "Installed: $(BIN)/neuroxai"
