@@ -115,23 +115,25 @@ def _sliced(volume: NDArray[Any], shape: tuple[int, ...], order: int, axis: int)
 def _resized(volume: NDArray[Any], shape: tuple[int, ...], order: int) -> NDArray[Any]:
     if volume.shape == shape:
         return volume
-    if order == 1:
-        linear: NDArray[Any] = np.clip(_linear(volume, shape), volume.min(), volume.max())
-        return linear
+    made = _linear(volume, shape) if order == 1 else _spline(volume, shape, order)
+    return np.clip(made, volume.min(), volume.max())
+
+
+def _spline(volume: NDArray[Any], shape: tuple[int, ...], order: int) -> NDArray[np.float64]:
     from scipy.ndimage import zoom
 
     factors = [new / old for new, old in zip(shape, volume.shape, strict=True)]
     made = np.empty(shape, dtype=np.float64)
     zoom(volume, factors, output=made, order=order, mode="nearest", grid_mode=True)
-    return np.clip(made, volume.min(), volume.max())
+    return made
 
 
-def _linear(volume: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return what ``zoom`` of order 1 gives, five times sooner: every map comes through here."""
+def _linear(volume: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return what a spline of order 1 gives, five times sooner: every map comes through here."""
     import torch
     from torch.nn import functional
 
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[volume.ndim]
     wide = torch.from_numpy(np.ascontiguousarray(volume))[None, None]
-    made: NDArray[Any] = functional.interpolate(wide, size=shape, mode=mode)[0, 0].numpy()
+    made: NDArray[np.float64] = functional.interpolate(wide, size=shape, mode=mode)[0, 0].numpy()
     return made

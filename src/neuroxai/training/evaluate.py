@@ -15,7 +15,7 @@ from neuroxai.data.case import CLASSES
 from neuroxai.data.postprocessing import call_small_enhancement_necrosis
 from neuroxai.models.model import Model
 from neuroxai.scores.segmentation import dice_of_counts
-from neuroxai.training.cases import Prepared
+from neuroxai.training.cases import BeforeResampling, Prepared
 from neuroxai.training.config import Config
 
 
@@ -93,10 +93,9 @@ def _dice_of(
     least_mm3: float,
 ) -> dict[str, float]:
     image, truth = case.whole()
-    output = _output(network, image, device)
     if case.before is not None:
-        output, truth = case.before.way.to_shape(output), case.before.truth
-    labels = _class_indices(classes)[output.argmax(axis=0)]
+        truth = case.before.truth
+    labels = _class_indices(classes)[_labels(network, image, device, case.before)]
     labels, _ = call_small_enhancement_necrosis(labels, case.voxel_mm3, least_mm3)
     scores = {}
     for region, names in regions.items():
@@ -142,11 +141,16 @@ def _members(names: Iterable[str]) -> list[int]:
     return [CLASSES.index(name) for name in names]
 
 
-def _output(
-    network: nn.Module, image: NDArray[np.float32], device: torch.device | str
-) -> NDArray[np.float32]:
-    """Return the output ``(K, *S)`` for an image ``(C, *S)``."""
+def _labels(
+    network: nn.Module,
+    image: NDArray[np.float32],
+    device: torch.device | str,
+    before: BeforeResampling | None,
+) -> NDArray[np.int64]:
+    """Return the likeliest channel of each of the patient's voxels that the network was shown."""
     with torch.no_grad():
-        logits = network(torch.from_numpy(image)[None].to(device))
-    output: NDArray[np.float32] = logits[0].float().cpu().numpy()
-    return output
+        logits = network(torch.from_numpy(image)[None].to(device))[0]
+    if before is not None:
+        logits = torch.from_numpy(before.way.to_shape(logits.cpu().numpy()))
+    labels: NDArray[np.int64] = logits.argmax(dim=0).cpu().numpy()
+    return labels

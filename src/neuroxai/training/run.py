@@ -86,12 +86,13 @@ def train(
         config = read_config(config, overrides=overrides, data=data)
     elif overrides or data is not None:
         raise TrainingError("train: overrides and data belong to a configuration file, not to both")
-    if config.frozen_epochs and config.initial is None and config.pretrained is None:
+    from_nothing = config.initial is None and config.pretrained is None
+    if config.frozen_epochs and from_nothing:
         raise TrainingError(
             "frozen_epochs is set, but the network starts from nothing, so the layers at rest "
             "would stay noise; set pretrained to a weight file, or frozen_epochs=0"
         )
-    if config.frozen_norms and config.initial is None and config.pretrained is None:
+    if config.frozen_norms and from_nothing:
         raise TrainingError(
             "frozen_norms is set, but the network starts from nothing, so its norms know no "
             "statistics; set initial to a checkpoint folder, or frozen_norms=false"
