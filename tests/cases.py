@@ -77,23 +77,24 @@ def orientations() -> Iterator[NDArray[np.float64]]:
             yield np.array(list(zip(axes, flips, strict=True)), dtype=float)
 
 
-def segmenter(folder: Path) -> Path:
-    """Write an untrained DeepSeg as a checkpoint."""
+def segmenter(folder: Path, size: tuple[int, int, int] = (192, 224, 160), filters: int = 8) -> Path:
+    """Write an untrained DeepSeg that sees ``size`` voxels as a checkpoint."""
     torch.manual_seed(5)
+    arguments = {"in_channels": 4, "out_channels": 4, "filters": filters}
     card = Card(
         name="untrained-segmenter",
         architecture="deepseg",
-        arguments={"in_channels": 4, "out_channels": 4},
+        arguments=arguments,
         task="segmentation",
         modalities=MODALITIES,
         classes=("background", "NCR", "ED", "ET"),
         regions={"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)},
         activation="softmax",
-        preprocessing={"modalities": list(MODALITIES), "size": [192, 224, 160]},
+        preprocessing={"modalities": list(MODALITIES), "size": list(size)},
         training={},
         metrics={},
     )
-    return save_checkpoint(folder / "segmenter", DeepSeg(in_channels=4, out_channels=4), card)
+    return save_checkpoint(folder / "segmenter", DeepSeg(**arguments), card)
 
 
 def classifier(folder: Path) -> Path:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from neuroxai.core.allocator import tune_allocator
+
 if TYPE_CHECKING:
     import neuroxai as nx
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Processes that test side by side share the cores, they and the commands they start; more threads
+# than cores wait for one another. Read when torch is imported, which is later.
+_SIDE_BY_SIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _SIDE_BY_SIDE > 1:
+    threads = max(1, (os.cpu_count() or 1) // _SIDE_BY_SIDE)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+tune_allocator()  # half of the time of small volumes is page faults otherwise
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

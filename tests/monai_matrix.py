@@ -101,8 +101,9 @@ def _unetr(d: int) -> nn.Module:
 
 def _swin(d: int) -> nn.Module:
     made: nn.Module = _nets().SwinUNETR(
-        2, 3, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2), spatial_dims=d
-    )
+        2, 3, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2), window_size=4,
+        spatial_dims=d,
+    )  # fmt: skip
     return made
 
 
@@ -142,7 +143,9 @@ NETWORKS: Mapping[str, Kind] = {
         seed=9,
     ),
     "UNETR": Kind(_unetr, {2: (32, 48), 3: (32, 16, 48)}, "transformer, GELU and LeakyReLU"),
-    "SwinUNETR": Kind(_swin, {2: (64, 32), 3: (64, 32, 32)}, "shifted windows, GELU, layer norm"),
+    "SwinUNETR": Kind(
+        _swin, {2: (64, 32), 3: (64, 32, 32)}, "shifted windows, GELU, layer norm", seed=7,
+    ),
     "ResNet": Kind(_resnet, {2: (48, 32), 3: (32, 16, 48)}, "classifier, ReLU in place and reused"),
     "DenseNet": Kind(
         lambda d: _nets().DenseNet(d, 2, 3, init_features=8, growth_rate=4, block_config=(2, 2)),

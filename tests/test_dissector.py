@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import cases
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.data.case import Case
 from neuroxai.data.layouts import LAYOUTS
@@ -219,9 +220,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     (truth,) = first.glob("*_seg.nii.gz")
     mine = tmp_path / f"{first.name}_mine.nii.gz"
     mine.write_bytes(truth.read_bytes())
+    checkpoint = cases.segmenter(tmp_path, size=(64, 96, 64), filters=4)
     command = [sys.executable, "-m", "neuroxai", "dissect", str(tmp_path / "cohort")]
     run = subprocess.run(
         [*command, "--cases", "1", "--causal", "1", "-o", str(tmp_path / "out"),
+         "--model", str(checkpoint),
          "--mask", f"mine={tmp_path / '{case}_mine.nii.gz'}"],
         capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}, check=False,
     )  # fmt: skip

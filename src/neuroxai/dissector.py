@@ -13,6 +13,7 @@ import torch
 
 from neuroxai.concept_study import ConceptStudies, ConceptStudy, Own, same_concepts
 from neuroxai.core.errors import CaseError
+from neuroxai.core.fast_path import run_fast
 from neuroxai.core.progress import Report
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import Class, Region, Target
@@ -299,7 +300,7 @@ def _answer(
     """Return Dice per region and the value of each target, with filters switched off."""
     network, outputs = studies.network, studies.outputs
     with untouched(network), torch.no_grad(), switched_off(network, units, filters):
-        output = outputs.answer(network, study.x.clone())
+        output = run_fast(network, study.x, lambda x: outputs.answer(network, x.clone()))
     targets: list[Target] = (
         [Region(name) for name in outputs.regions]
         if outputs.regions
