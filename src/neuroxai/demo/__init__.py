@@ -46,12 +46,10 @@ SPACING_MM = 2.0
 # that costs.
 STEPS: dict[str, dict[str, dict[str, Any]]] = {
     "grading": {
-        "integrated_gradients": {"steps": 32},
         "guided_integrated_gradients": {"steps": 50},
         "smoothgrad": {"samples": 16},
     },
     "segmentation": {
-        "integrated_gradients": {"steps": 32},
         "guided_integrated_gradients": {"steps": 20},
         "smoothgrad": {"samples": 8},
     },

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +12,14 @@ from torch import Tensor
 from neuroxai.core.errors import suggestion
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe import Probe
-from neuroxai.methods.adaptive_path import adaptive_nodes
+from neuroxai.methods.adaptive_path import Limits, integrate
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.baselines import AUTO, check_baseline, path_start
 from neuroxai.methods.completeness import completeness, worst
+from neuroxai.methods.straight_path import StraightPath
+
+Ends = tuple[Tensor, Tensor]
+Described = dict[str, Any]
 
 RULES = ("midpoint", "gauss_legendre", "left", "right", "trapezoid", "adaptive")
 
@@ -30,7 +33,7 @@ _NESTS = {"midpoint": 3, "left": 2, "right": 2}
 
 
 def quadrature(rule: str, n: int) -> tuple[list[float], list[float]]:
-    """Return the nodes on [0, 1] and the weights, which add up to one.
+    """Return the nodes on [0, 1] of a rule that knows them, and weights, which add up to one.
 
     Examples
     --------
@@ -78,20 +81,20 @@ class IntegratedGradients(Method):
     steps
         Nodes of the quadrature.
     rule
-        ``midpoint`` (default: along the path a trained ReLU network is rough, and high-order
-        rules do worse), ``gauss_legendre``, ``left``, ``right``, ``trapezoid``, or ``adaptive``:
-        nodes where the target changes, for as many forward passes more (see
-        :func:`~neuroxai.methods.adaptive_path.adaptive_nodes`); for paths that do everything near
-        one end.
+        ``adaptive`` (default): nodes where equal steps would err most, for about as many forward
+        passes more (see :func:`~neuroxai.methods.adaptive_path.integrate`); fewer nodes than
+        ``steps`` where the path is straight. Or ``midpoint``, ``gauss_legendre``, ``left``,
+        ``right``, ``trapezoid``: along the path a trained ReLU network is rough, and high-order
+        rules do no better than equal steps.
     baseline
         ``auto`` (the paper's ``zero``, or ``blur`` where a path from zero says nothing; see
         :func:`~neuroxai.methods.baselines.path_start`), ``zero``, ``black``, ``blur``, ``mean``,
         ``noise`` or a tensor; see :func:`~neuroxai.methods.baselines.baseline_image`.
     tolerance
-        Adds nodes until the completeness gap is under it, up to 1024: three times as many for the
-        midpoint rule, whose nodes then hold the former ones, twice as many for the others. Where
-        ``auto`` chose ``blur``, whose path is rough, it is 5 % unless told, and the nodes end at
-        288.
+        Adds nodes until the completeness gap is under it, up to 1024: where they are wanted for
+        ``adaptive``, three times as many for the midpoint rule, whose nodes then hold the former
+        ones, twice as many for the others. Where ``auto`` chose ``blur``, whose path is rough, it
+        is 5 % unless told, and the nodes end at 288.
 
     Examples
     --------
@@ -109,8 +112,8 @@ class IntegratedGradients(Method):
     units: ClassVar[str] = "target; adds up to its change from baseline to input"
     citation: ClassVar[str] = "arXiv:1703.01365"
 
-    steps: int = 32
-    rule: str = "midpoint"
+    steps: int = 25
+    rule: str = "adaptive"
     baseline: str | Tensor = AUTO
     tolerance: float | None = None
 
@@ -131,7 +134,7 @@ class IntegratedGradients(Method):
 
     @property
     def gradients(self) -> int:
-        """One per node."""
+        """One per node, at most."""
         return self.steps
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
@@ -140,67 +143,51 @@ class IntegratedGradients(Method):
         tolerance, most = self.tolerance, MAX_NODES
         if tolerance is None and start.jumped:
             tolerance, most = _ROUGH_TOLERANCE, max(_ROUGH_NODES, self.steps)
-        nodes, factor = self.steps, _NESTS.get(self.rule, 2)
-        mean = self._mean_gradient(probe, x, start.image, nodes)
-        while True:
-            values = (x - start.image) * mean
-            diagnostics = completeness(values, probe.score(x), start.score)
-            gap = worst(diagnostics["completeness_gap"])
-            if tolerance is None or gap <= tolerance or factor * nodes > most:
-                break
-            mean = self._refined(probe, x, start.image, nodes, mean)
-            nodes *= factor
-        diagnostics["nodes"] = nodes
+        path = StraightPath(probe, start.image, x)
+        ends = start.score, probe.score(x)
+        limits = Limits(self.steps, tolerance, most)
+        mean, described = (self._adaptive if self.rule == "adaptive" else self._even)(
+            path, ends, limits
+        )
+        values = path.difference * mean
+        diagnostics = completeness(values, ends[1], ends[0]) | described
         diagnostics["baselines"] = list(start.names)
         notes = list(start.notes)
+        gap = worst(diagnostics["completeness_gap"])
         if tolerance is not None and gap > tolerance:
             notes.append(
-                f"the completeness gap stays at {gap:.1%} with {nodes} nodes, "
+                f"the completeness gap stays at {gap:.1%} with {diagnostics['nodes']} nodes, "
                 f"over the tolerance of {tolerance:.1%}"
             )
         return Attribution(values, diagnostics, tuple(notes))
 
-    def _refined(
-        self, probe: Probe, x: Tensor, baseline: Tensor, nodes: int, mean: Tensor
-    ) -> Tensor:
+    def _adaptive(self, path: StraightPath, ends: Ends, limits: Limits) -> tuple[Tensor, Described]:
+        """Return the mean gradient by nodes where they are wanted."""
+        found = integrate(path, ends, limits)
+        return found.mean, {
+            "nodes": max(found.nodes),
+            "interval_gap": list(found.interval_gap),
+        }
+
+    def _even(self, path: StraightPath, ends: Ends, limits: Limits) -> tuple[Tensor, Described]:
+        """Return the mean gradient by a rule whose nodes are known before."""
+        nodes, factor = limits.count, _NESTS.get(self.rule, 2)
+        mean = path.mean_gradient(*quadrature(self.rule, nodes))
+        while limits.tolerance is not None and factor * nodes <= limits.most:
+            gaps = completeness(path.difference * mean, ends[1], ends[0])["completeness_gap"]
+            if worst(gaps) <= limits.tolerance:
+                break
+            mean = self._refined(path, nodes, mean)
+            nodes *= factor
+        return mean, {"nodes": nodes}
+
+    def _refined(self, path: StraightPath, nodes: int, mean: Tensor) -> Tensor:
         """Return the mean over more nodes; where the rule nests, only new ones are asked."""
         factor = _NESTS.get(self.rule)
         if factor is None:
-            return self._mean_gradient(probe, x, baseline, 2 * nodes)
+            return path.mean_gradient(*quadrature(self.rule, 2 * nodes))
         known = {"midpoint": factor // 2, "left": 0, "right": factor - 1}[self.rule]
         positions, weights = quadrature(self.rule, factor * nodes)
         new = [k for k in range(factor * nodes) if k % factor != known]
-        more = self._weighted(
-            probe, x, baseline, [positions[k] for k in new], [weights[k] for k in new]
-        )
+        more = path.mean_gradient([positions[k] for k in new], [weights[k] for k in new])
         return more + mean / factor
-
-    def _mean_gradient(self, probe: Probe, x: Tensor, baseline: Tensor, nodes: int) -> Tensor:
-        """Return the weighted mean of the gradients at the path's nodes."""
-        if self.rule != "adaptive":
-            return self._weighted(probe, x, baseline, *quadrature(self.rule, nodes))
-        difference = x - baseline
-
-        def score(positions: Sequence[float]) -> list[Tensor]:
-            return [probe.score(baseline + alpha * difference) for alpha in positions]
-
-        return self._weighted(probe, x, baseline, *adaptive_nodes(score, nodes))
-
-    def _weighted(
-        self,
-        probe: Probe,
-        x: Tensor,
-        baseline: Tensor,
-        positions: Sequence[float],
-        weights: Sequence[float],
-    ) -> Tensor:
-        difference = x - baseline
-        mean = torch.zeros_like(x)
-        batch = probe.batch(x)
-        for start in range(0, len(positions), batch):
-            some = positions[start : start + batch]
-            points = torch.cat([baseline + alpha * difference for alpha in some])
-            gradients = probe.gradient(points).split(x.shape[0])
-            for weight, gradient in zip(weights[start : start + batch], gradients, strict=True):
-                mean += weight * gradient
-        return mean
