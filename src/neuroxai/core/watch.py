@@ -17,31 +17,38 @@ Reducer = Callable[[Tensor, Tensor], Tensor]
 OnGrid = Callable[[Tensor], Tensor]
 """Lays a layer's values out as ``(B, C, *S)``."""
 
+_MANY_SLABS = 32
+
 
 def cam(activation: Tensor, gradient: Tensor) -> Tensor:
     r"""Return the signed class activation map ``(B, 1, *S)`` of a layer.
 
     .. math:: \sum_k \Big(\frac{1}{N} \sum_v \frac{\partial S}{\partial A^k_v}\Big) A^k
     """
-    weights = spatial_mean(gradient)
+    return _weighted(activation, spatial_mean(gradient))
+
+
+def _weighted(activation: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bc,bc...->b...", weights, activation).unsqueeze(1)
 
 
-def cancels(gradient: Tensor) -> bool:
+def cancels(gradient: Tensor, mean: Tensor, computed: torch.dtype) -> Tensor | None:
     r"""Whether a gradient ``(B, C, *S)`` adds up to nothing but rounding in every channel.
 
     .. math:: \max_k \Big|\sum_v g^k_v\Big| \le \sqrt{\epsilon} \, \max_k \sum_v |g^k_v|
 
     So it does in front of a norm that takes the mean away; on trained networks the two sides of
-    other layers were never further apart than 1 to 10.
+    other layers were never further apart than 1 to 10. Given its spatial ``mean`` ``(B, C)`` and
+    what it was computed in; returns a truth on its device, None where there is but one voxel.
     """
     if gradient[0, 0].numel() == 1:
-        return False
-    total = spatial_mean(gradient).abs().amax(dim=1)
-    # Orders of magnitude are told apart: a quarter of the voxels says enough of the size.
-    size = spatial_mean(gradient[..., ::4].abs()).amax(dim=1)
-    noise = total <= sqrt(torch.finfo(gradient.dtype).eps) * size
-    return bool((noise | (size == 0)).all()) and bool((size > 0).any())
+        return None
+    total = mean.abs().amax(dim=1)
+    # Orders of magnitude are told apart: of many slabs a quarter says enough of the size.
+    step = 4 if gradient.shape[2] >= _MANY_SLABS else 1
+    size = spatial_mean(gradient[:, :, ::step].abs()).amax(dim=1)
+    noise = total <= sqrt(torch.finfo(computed).eps) * size
+    return (noise | (size == 0)).all() & (size > 0).any()
 
 
 class Watch:
@@ -66,6 +73,7 @@ class Watch:
         self._layouts: dict[str, OnGrid] = {}
         self._copied = copied
         self._held: dict[str, tuple[Tensor, int]] = {}
+        self._truths: dict[str, Tensor] = {}
 
     def hold(self, layer: Layer, output: Tensor, on_grid: OnGrid | None = None) -> Tensor | None:
         """Keep hold of a layer's output; return what shall go on in its place, if anything.
@@ -115,7 +123,7 @@ class Watch:
         never sit in memory together. A layer that ``total`` does not depend on is left out.
         """
         reduced: dict[str, Tensor] = {}
-        self.cancelled.clear()
+        self._truths.clear()
         handles = [
             activation.register_hook(self._reduction(label, activation, reduce, reduced))
             for label, (activation, _) in self._held.items()
@@ -131,6 +139,9 @@ class Watch:
         finally:
             for handle in handles:
                 handle.remove()
+        # One look for all layers: each would wait for the device.
+        truths = torch.stack([*self._truths.values()]).tolist() if self._truths else []
+        self.cancelled = {label for label, true in zip(self._truths, truths, strict=True) if true}
         return gradients[: len(inputs)], reduced
 
     def _reduction(
@@ -145,8 +156,11 @@ class Watch:
                 if on_grid is not None:
                     laid, slope = on_grid(values), on_grid(gradient)
                 single = torch.promote_types(slope.dtype, torch.float32)
-                reduced[label] = reduce(laid.to(single), slope.to(single))
-                if cancels(slope):
-                    self.cancelled.add(label)
+                laid, slope = laid.to(single), slope.to(single)
+                mean = spatial_mean(slope)
+                reduced[label] = _weighted(laid, mean) if reduce is cam else reduce(laid, slope)
+                truth = cancels(slope, mean, gradient.dtype)
+                if truth is not None:
+                    self._truths[label] = truth
 
         return arrive
