@@ -252,3 +252,24 @@ def test_a_run_without_held_out_cases_says_so(tmp_path: Path) -> None:
     source = {"phantom": {"train": [0, 2], "test": [9, 9]}}
     folder = train(_config(tmp_path, max_steps=1, data=source), tmp_path / "run")
     assert json.loads((folder / "card.json").read_text())["metrics"] == {"count": 0}
+
+
+def test_outputs_are_shifted_before_they_are_measured(tmp_path: Path) -> None:
+    """The card tells the shift; but for it, the weights are those of a run without."""
+    data = {"phantom": {"train": [0, 6], "test": [50, 52], "validation": [60, 63]}}
+    few = {"data": data, "max_steps": 12, "output_dtype": "float32"}
+    plain = load_model(train(_config(tmp_path, **few), tmp_path / "plain"))
+    folder = train(_config(tmp_path, **few, shift_outputs=True), tmp_path / "shifted")
+    shifted = load_model(folder)
+    said = shifted.card.training["output_shift"]
+    assert list(said) == ["background", "NCR", "ED", "ET"]
+    assert any(said.values())
+    assert shifted.card.training["data"]["validation_seeds"] == [60, 63]
+    assert "output_shift" not in plain.card.training
+    before, after = plain.network.state_dict(), shifted.network.state_dict()
+    for name in before:
+        moved = torch.tensor(list(said.values())) if name == "output.bias" else 0
+        torch.testing.assert_close(after[name], before[name] + moved)
+    rows = list(csv.DictReader((tmp_path / "shifted" / "metrics.csv").read_text().splitlines()))
+    measured = np.mean([predict(shifted, _study(seed)).dice()["WT"] for seed in (50, 51)])
+    assert np.mean([float(row["WT"]) for row in rows]) == pytest.approx(measured, abs=0.01)

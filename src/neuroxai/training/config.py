@@ -140,6 +140,9 @@ class Config:
     """Epochs between two looks at the validation cases; the best weights are kept."""
     patience: int | None = None
     """Looks without a better score after which the training ends."""
+    shift_outputs: bool = False
+    """Set the levels of a segmenter's outputs on the validation cases in the end, for the best
+    Dice; what was added to each class's bias is in the card."""
     clip: float = 5.0
     """Largest norm of the gradient."""
     class_weights: tuple[float, ...] = ()

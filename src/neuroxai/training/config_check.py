@@ -111,6 +111,15 @@ def _check_watch(config: Config, source: str) -> None:
     has_cases = (
         config.data.phantom is not None and config.data.phantom.validation is not None
     ) or (cohort is not None and (cohort.validation_fraction > 0 or cohort.split is not None))
+    if config.shift_outputs and config.architecture != "deepseg":
+        raise TrainingError(
+            f"{source}: shift_outputs is for segmenters, not for {config.architecture}"
+        )
+    if config.shift_outputs and not has_cases:
+        raise TrainingError(
+            f"{source}: shift_outputs needs cases: set data.cohort.validation_fraction, "
+            "or data.phantom.validation"
+        )
     if watched and not has_cases:
         raise TrainingError(
             f"{source}: validate_every needs cases: set data.cohort.validation_fraction, "

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from neuroxai.data.case import CLASSES
 from neuroxai.data.postprocessing import call_small_enhancement_necrosis
 from neuroxai.models.model import Model
 from neuroxai.scores.segmentation import dice_of_counts
-from neuroxai.training.cases import BeforeResampling, Prepared
+from neuroxai.training.cases import Prepared
 from neuroxai.training.config import Config
 
 
@@ -52,7 +52,7 @@ def evaluate_prepared(
     Preparing moves and cuts voxels, so counting the truth that was cut off is all that the
     patient's grid adds; where it makes new ones, the outputs are brought back to the old first.
     """
-    network = _on(device, model.network)
+    network = on_device(device, model.network)
     for case in cases:
         least = model.card.smallest_enhancement_mm3
         scores = _dice_of(network, case, model.card.classes, model.card.regions, device, least)
@@ -63,7 +63,7 @@ def mean_dice(
     network: nn.Module, cases: Sequence[Prepared], config: Config, device: torch.device
 ) -> float:
     """Return the Dice of a segmenter, its mean over regions and prepared cases."""
-    network = _on(device, network)
+    network = on_device(device, network)
     least = config.smallest_enhancement_mm3
     scores = [
         list(_dice_of(network, case, config.classes, config.regions, device, least).values())
@@ -76,7 +76,7 @@ def mean_recall(
     network: nn.Module, cases: Sequence[Prepared], config: Config, device: torch.device
 ) -> float:
     """Return the share of slices a classifier has right, its mean over the classes there are."""
-    network = _on(device, network)
+    network = on_device(device, network)
     right: dict[int, list[bool]] = {}
     for case in cases:
         for found in _classes_of(network, case, device):
@@ -92,10 +92,23 @@ def _dice_of(
     device: torch.device | str,
     least_mm3: float,
 ) -> dict[str, float]:
-    image, truth = case.whole()
-    if case.before is not None:
-        truth = case.before.truth
-    labels = _class_indices(classes)[_labels(network, image, device, case.before)]
+    channels = logits_of(network, case, device).argmax(dim=0).cpu().numpy()
+    return dice_of_labels(channels, truth_of(case), case, classes, regions, least_mm3)
+
+
+def dice_of_labels(
+    channels: NDArray[np.int64],
+    truth: NDArray[np.uint8],
+    case: Prepared,
+    classes: Sequence[str],
+    regions: Mapping[str, Sequence[str]],
+    least_mm3: float,
+) -> dict[str, float]:
+    """Return the regions' Dice of the channels that were answered in some of a case's voxels.
+
+    Everywhere else the answer is background; the truth there is counted all the same.
+    """
+    labels = _class_indices(classes)[channels]
     labels, _ = call_small_enhancement_necrosis(labels, case.voxel_mm3, least_mm3)
     scores = {}
     for region, names in regions.items():
@@ -110,7 +123,7 @@ def evaluate_slices(
     model: Model, cases: Sequence[Prepared], *, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, int, list[int]]]:
     """Yield name, true class and the predicted class of each slice, the largest slice first."""
-    network = _on(device, model.network)
+    network = on_device(device, model.network)
     for case in cases:
         if not len(case.truth):
             continue
@@ -125,7 +138,7 @@ def _classes_of(network: nn.Module, case: Prepared, device: torch.device | str) 
     return found
 
 
-def _on(device: torch.device | str, network: nn.Module) -> nn.Module:
+def on_device(device: torch.device | str, network: nn.Module) -> nn.Module:
     """Return ``network``, or its copy on another device; the network itself stays where it is."""
     wanted = torch.device(device).type
     there = all(parameter.device.type == wanted for parameter in network.parameters())
@@ -141,16 +154,16 @@ def _members(names: Iterable[str]) -> list[int]:
     return [CLASSES.index(name) for name in names]
 
 
-def _labels(
-    network: nn.Module,
-    image: NDArray[np.float32],
-    device: torch.device | str,
-    before: BeforeResampling | None,
-) -> NDArray[np.int64]:
-    """Return the likeliest channel of each of the patient's voxels that the network was shown."""
+def logits_of(network: nn.Module, case: Prepared, device: torch.device | str) -> Tensor:
+    """Return the logits of the patient's voxels that the network was shown."""
+    image, _ = case.whole()
     with torch.no_grad():
-        logits = network(torch.from_numpy(image)[None].to(device))[0]
-    if before is not None:
-        logits = torch.from_numpy(before.way.to_shape(logits.cpu().numpy()))
-    labels: NDArray[np.int64] = logits.argmax(dim=0).cpu().numpy()
-    return labels
+        logits: Tensor = network(torch.from_numpy(image)[None].to(device))[0]
+    if case.before is None:
+        return logits
+    return torch.from_numpy(case.before.way.to_shape(logits.cpu().numpy()))
+
+
+def truth_of(case: Prepared) -> NDArray[np.uint8]:
+    """Return the truth of the same voxels."""
+    return case.whole()[1] if case.before is None else case.before.truth

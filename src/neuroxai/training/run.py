@@ -25,6 +25,7 @@ from neuroxai.training.config_file import read_config
 from neuroxai.training.evaluate import mean_dice, mean_recall
 from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
 from neuroxai.training.metrics import measure
+from neuroxai.training.output_shift import choose_shift, shift_outputs
 from neuroxai.training.pretrained import load_pretrained
 from neuroxai.training.rank import rank
 from neuroxai.training.split import write_split
@@ -130,6 +131,7 @@ def train(
     if not leads:
         return out / CHECKPOINT
 
+    shift = _shifted(trained.network, config, cases, device, report)
     training = {
         "data": _describe_data(config, cases),
         "steps": trained.steps,
@@ -143,6 +145,7 @@ def train(
         "device": device.type,
         "seconds": {"preparing": round(prepared_after, 1), "training": round(trained.seconds, 1)},
         "config": _settings(config),
+        **({"output_shift": shift} if shift else {}),
         **({"initial": ancestor} if ancestor else {}),
     }
     card = _card(config, training)
@@ -191,6 +194,19 @@ def _network(config: Config) -> tuple[nn.Module, dict[str, Any]]:
         "weights_sha256": model.weights_sha256,
         "training": dict(model.card.training),
     }
+
+
+def _shifted(
+    network: nn.Module, config: Config, cases: Gathered, device: torch.device, report: Report
+) -> dict[str, float]:
+    """Set the outputs' levels on the validation cases, if asked; return by how much."""
+    if not config.shift_outputs:
+        return {}
+    if not cases.validation:
+        raise TrainingError("shift_outputs is set, but no case was left for the validation")
+    shift = choose_shift(network, cases.validation, config, device, report)
+    shift_outputs(network, shift)
+    return dict(zip(config.classes, shift, strict=True))
 
 
 def _silent(stage: str, done: float, total: float) -> None:
@@ -308,6 +324,7 @@ def _describe_data(config: Config, cases: Gathered) -> dict[str, Any]:
             "source": "synthetic phantoms on MNI152 anatomy",
             "train_seeds": list(source.train),
             "held_out_seeds": list(source.test),
+            **({"validation_seeds": list(source.validation)} if source.validation else {}),
             "spacings_mm": list(source.spacings),
             "variant": source.variant,
             "wide": source.wide,
