@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/neuroxai demo --out demo
 
 test: $(VENV)/.tested
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 install: $(VENV)/.installed
 	@echo "Installed: $(BIN)/neuroxai"
