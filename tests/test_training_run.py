@@ -273,3 +273,10 @@ def test_outputs_are_shifted_before_they_are_measured(tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "shifted" / "metrics.csv").read_text().splitlines()))
     measured = np.mean([predict(shifted, _study(seed)).dice()["WT"] for seed in (50, 51)])
     assert np.mean([float(row["WT"]) for row in rows]) == pytest.approx(measured, abs=0.01)
+
+
+def test_outputs_that_cannot_be_shifted_are_refused_before_the_training(tmp_path: Path) -> None:
+    data = {"phantom": {"train": [0, 6], "test": [50, 52], "validation": [60, 60]}}
+    with pytest.raises(TrainingError, match="shift_outputs is set, but no case was left"):
+        train(_config(tmp_path, data=data, shift_outputs=True), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("log.csv"))

@@ -202,8 +202,6 @@ def _shifted(
     """Set the outputs' levels on the validation cases, if asked; return by how much."""
     if not config.shift_outputs:
         return {}
-    if not cases.validation:
-        raise TrainingError("shift_outputs is set, but no case was left for the validation")
     shift = choose_shift(network, cases.validation, config, device, report)
     shift_outputs(network, shift)
     return dict(zip(config.classes, shift, strict=True))
@@ -282,10 +280,14 @@ def _length(config: Config, cases: Sequence[Prepared]) -> Length:
 
 def _watch(config: Config, cases: Gathered, device: torch.device) -> Watch | None:
     """Return how a training is watched: by the regions' mean Dice, or the classes' mean recall."""
+    for asked, key in (
+        (config.validate_every is not None, "validate_every"),
+        (config.shift_outputs, "shift_outputs"),
+    ):
+        if asked and not cases.validation:
+            raise TrainingError(f"{key} is set, but no case was left for the validation")
     if config.validate_every is None:
         return None
-    if not cases.validation:
-        raise TrainingError("validate_every is set, but no case was left for the validation")
     to_name = {"segmentation": mean_dice, "classification": mean_recall}
     measure = to_name[config.task]
     every = max(1, round(config.validate_every * _per_epoch(config, cases.train)))
