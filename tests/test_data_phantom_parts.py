@@ -19,9 +19,10 @@ from neuroxai.data.phantom.contrast import (
     draw_signals,
     roughen,
 )
+from neuroxai.data.phantom.diffusion import Diffusion
 from neuroxai.data.phantom.field import Field, lattice, ramp, smooth_noise, stream
 from neuroxai.data.phantom.make import grid as make_grid
-from neuroxai.data.phantom.tumor import Tumor, _faces, _flow, draw_plan, grow
+from neuroxai.data.phantom.tumor import Tumor, draw_plan, grow
 
 PLAIN = Scanner(0.0, 0.0, 2, 0.0, 1.0, 0.0, 0.0, 0.05, 1e5)
 
@@ -80,7 +81,7 @@ def test_growth_spreads_as_a_slow_sum_over_neighbors_says_and_loses_nothing() ->
             a, b = float(diffusion[cell]), float(diffusion[tuple(other)])
             shared = 2 * a * b / (a + b) if a and b else 0.0
             expected[cell] += shared * float(density[tuple(other)] - density[cell])
-    flow = _flow(density, _faces(diffusion))
+    flow = Diffusion(diffusion).flow(density)
     np.testing.assert_allclose(flow, expected, atol=1e-6)
     assert abs(float(flow.sum())) < 1e-5
     assert not flow[1].any()
@@ -91,12 +92,12 @@ def test_growth_travels_at_fishers_speed() -> None:
     diffusion, rate, step = 1.0, 0.1, 0.15
     density = np.zeros((300, 2, 2), dtype=np.float32)
     density[:5] = 1
-    faces = _faces(np.full(density.shape, diffusion * step, dtype=np.float32))
+    spread = Diffusion(np.full(density.shape, diffusion * step, dtype=np.float32))
     fronts = []
     for turn in range(2001):
         if turn % 1000 == 0:
             fronts.append(float((density[:, 0, 0] > 0.5).sum()))
-        density += _flow(density, faces) + np.float32(step * rate) * density * (1 - density)
+        density += spread.flow(density) + np.float32(step * rate) * density * (1 - density)
     speed = (fronts[2] - fronts[1]) / (1000 * step)
     assert speed == pytest.approx(2 * np.sqrt(diffusion * rate), rel=0.06)
 

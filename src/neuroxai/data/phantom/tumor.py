@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroxai.core.box import bounding_box
 from neuroxai.data.case import Grade
 from neuroxai.data.phantom.anatomy import (
     WARP_PITCH,
@@ -16,6 +17,7 @@ from neuroxai.data.phantom.anatomy import (
     sample_tissues,
     surface_depth,
 )
+from neuroxai.data.phantom.diffusion import Diffusion
 from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smooth_noise, stream
 from neuroxai.data.phantom.variety import TYPICAL, Place, Variety
 
@@ -156,20 +158,24 @@ def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
     density *= brain > 0.1
     voxel = GROWTH_PITCH**3
     step = min(1.0, 0.9 * GROWTH_PITCH**2 / (6 * float(speed.max())))
-    spread = _faces(speed * np.float32(step / GROWTH_PITCH**2))
+    diffuse = Diffusion(speed * np.float32(step / GROWTH_PITCH**2))
     rate = rate * np.float32(step)
     wanted = plan.volume / voxel
+    born, left = np.empty_like(density), np.empty_like(density)
     for _ in range(_LONGEST):
-        density += _flow(density, spread) + rate * density * (1 - density)
+        np.multiply(rate, density, out=born)
+        np.subtract(1, density, out=left)
+        born *= left
+        density += np.add(diffuse.flow(density), born, out=born)
         if np.count_nonzero(density > CORE_LEVEL) >= wanted:
             break
     volume = float(np.count_nonzero(density > CORE_LEVEL)) * voxel
 
     leak = (white**1.5 + np.float32(0.03) * gray) * roughness
-    leak = _faces((leak * (0.15 / leak.max())).astype(np.float32))
+    seep = Diffusion((leak * (0.15 / leak.max())).astype(np.float32))
     edema = density.copy()
     for _ in range(plan.edema_steps):
-        edema += _flow(edema, leak)
+        edema += seep.flow(edema)
         np.maximum(edema, density, out=edema)
 
     fine, depth = _core_depth(density)
@@ -330,32 +336,6 @@ def _crop(
     return (a, b, c), (axes[0][a], axes[1][b], axes[2][c])
 
 
-def _faces(diffusion: Array) -> tuple[Array, Array, Array]:
-    """Return the diffusion between neighbors along each axis: the harmonic mean of the two."""
-    faces = []
-    for axis in range(3):
-        n = diffusion.shape[axis]
-        low = diffusion.take(range(n - 1), axis)
-        high = diffusion.take(range(1, n), axis)
-        faces.append((2 * low * high / (low + high + 1e-12)).astype(np.float32))
-    return faces[0], faces[1], faces[2]
-
-
-def _flow(values: Array, faces: tuple[Array, Array, Array]) -> Array:
-    """Return the net diffusive flow into every cell; nothing crosses the box's border."""
-    net = np.zeros_like(values)
-    a = faces[0] * (values[1:] - values[:-1])
-    net[:-1] += a
-    net[1:] -= a
-    b = faces[1] * (values[:, 1:] - values[:, :-1])
-    net[:, :-1] += b
-    net[:, 1:] -= b
-    c = faces[2] * (values[:, :, 1:] - values[:, :, :-1])
-    net[:, :, :-1] += c
-    net[:, :, 1:] -= c
-    return net
-
-
 def _core_depth(density: Array) -> tuple[Array, Array]:
     """Return density and depth inside the core in mm on a lattice of half the pitch."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
@@ -365,8 +345,9 @@ def _core_depth(density: Array) -> tuple[Array, Array]:
     fine = gaussian_filter(Field(density, (0.0, 0.0, 0.0), 1.0).on((x, y, z)), 0.7)
     core = fine > CORE_LEVEL
     depth = np.zeros(fine.shape, dtype=np.float32)
-    if core.any():
-        depth = (distance_transform_edt(core) * half).astype(np.float32)
+    # The border nearest to a place inside is nowhere farther out than one step from the core's box.
+    box = bounding_box(core, margin=1)
+    depth[box] = distance_transform_edt(core[box]) * half
     return fine, gaussian_filter(depth, 0.7)
 
 
