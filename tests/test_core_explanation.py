@@ -13,7 +13,13 @@ from torch import nn
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import MissingExtraError, NeuroXAIError, OutputError, suggestion
 from neuroxai.core.explanation import network_hash, tensor_hash, versions
-from neuroxai.core.spatial import channel_range, masked_mean, per_sample, upsample
+from neuroxai.core.spatial import (
+    channel_range,
+    masked_mean,
+    per_sample,
+    upsample,
+    upsample_within,
+)
 
 
 def test_a_tensors_hash_tells_type_shape_and_every_bit() -> None:
@@ -87,6 +93,27 @@ def test_spatial_words() -> None:
     scale = torch.rand(2, 3)
     assert torch.equal((x * per_sample(scale, x))[1, 2], x[1, 2] * scale[1, 2])
     assert upsample(x, (4, 5)) is x
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "box"),
+    [
+        ((4, 3, 5), (16, 12, 20), ((3, 14), (0, 12), (7, 8))),
+        ((4, 3, 5), (4, 9, 5), ((1, 3), (2, 9), (0, 5))),
+        ((7, 2), (10, 2), ((0, 10), (1, 2))),
+        ((6, 8), (3, 4), ((0, 2), (1, 4))),
+    ],
+)
+def test_upsampling_a_box_is_upsampling_the_whole(
+    shape: tuple[int, ...], grid: tuple[int, ...], box: tuple[tuple[int, int], ...]
+) -> None:
+    """Against torch's own interpolation of the whole grid, in float64."""
+    values = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1)).double()
+    cut = tuple(slice(*ends) for ends in box)
+    found = upsample_within(values, grid, cut)
+    whole = upsample(values, grid)[(slice(None), slice(None), *cut)]
+    assert found.shape == whole.shape
+    assert torch.allclose(found, whole, rtol=0, atol=1e-12)
 
 
 def test_the_allocators_settings_take_effect_or_say_that_they_did_not() -> None:

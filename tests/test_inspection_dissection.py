@@ -172,6 +172,18 @@ def test_against_a_slow_implementation() -> None:
             assert float(higher.double().mean()) <= match.active
 
 
+def test_what_a_network_pads_does_not_count() -> None:
+    """Without a box every voxel of the image counts, and none beyond it."""
+    network = networks.seeded(8, lambda: DeepSeg(2, 3, filters=2, depth=2)).eval()
+    x = torch.randn(1, 2, 6, 9, 7, generator=torch.Generator().manual_seed(4))
+    masks = {"a": x[0, 0] > 1.0}
+    everywhere, boxed = Dissection(network, ["a"]), Dissection(network, ["a"])
+    everywhere.add(x, masks)
+    boxed.add(x, masks, (slice(0, 6), slice(0, 9), slice(0, 7)))
+    assert everywhere.voxels == x[0, 0].numel()
+    assert list(everywhere.matches()) == list(boxed.matches())
+
+
 @given(st.floats(-3000, 3000, width=32), st.floats(-3000, 3000, width=32))
 @settings(max_examples=300, deadline=None)
 def test_bins_keep_the_order_and_are_narrow(a: float, b: float) -> None:

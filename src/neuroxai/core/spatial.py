@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -68,6 +70,36 @@ def upsample(values: Tensor, size: Sequence[int]) -> Tensor:
     if spatial_shape(values) == size:
         return values
     return functional.interpolate(values, size=size, mode=_LINEAR[len(size)], align_corners=False)
+
+
+def upsample_within(values: Tensor, size: Sequence[int], box: Sequence[slice]) -> Tensor:
+    """Return ``upsample(values, size)`` inside a box alone, one axis after the other.
+
+    For many channels: a product with a small matrix per axis is several times faster than the
+    2^n neighbors of every voxel, and what is outside is never made.
+
+    Examples
+    --------
+    >>> import torch
+    >>> values, box = torch.rand(1, 2, 3, 4), (slice(1, 5), slice(0, 6))
+    >>> whole = upsample(values, (6, 8))[:, :, 1:5, 0:6]
+    >>> bool(torch.allclose(upsample_within(values, (6, 8), box), whole, atol=1e-6))
+    True
+    """
+    for axis, (count, kept) in enumerate(zip(size, box, strict=True), start=2):
+        if values.shape[axis] == count:
+            values = values[(slice(None),) * axis + (kept,)]
+            continue
+        unit = torch.eye(values.shape[axis], dtype=values.dtype, device=values.device)
+        weights = upsample(unit[None], (count,))[0, :, kept]  # (from, to)
+        if axis + 1 == values.dim():
+            values = values @ weights
+        else:
+            shape = values.shape
+            after = math.prod(shape[axis + 1 :])
+            mixed = weights.t() @ values.reshape(*shape[: axis + 1], after)
+            values = mixed.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+    return values
 
 
 def laid_on(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.errors import MethodError
 from neuroxai.core.layers import layer_grid
-from neuroxai.core.spatial import spatial_shape, upsample
+from neuroxai.core.spatial import spatial_shape, upsample_within
 from neuroxai.core.units import Units, find_units, units_met
 from neuroxai.core.untouched import untouched
 
@@ -141,7 +142,7 @@ class Dissection:
             if name not in masks or tuple(masks[name].shape) != shape:
                 found = tuple(masks[name].shape) if name in masks else "none"
                 raise MethodError(f"concept {name} has the mask {found}, expected {shape}")
-        box = within or (slice(None),) * len(shape)
+        box = within or tuple(slice(0, count) for count in shape)
         stacked = torch.stack([masks[name].cpu()[box].flatten() for name in self.concepts])
         # Voxels with the same concepts are counted together.
         groups, group = _grouped(stacked)
@@ -165,17 +166,26 @@ class Dissection:
                 )
             step = max(1, _AT_ONCE // int(np.prod(grid)))
             for first in range(0, unit.count, step):
-                values = upsample(output[:, first : first + step].float(), grid).cpu()
                 # The box lies in the image, which begins where the layers' grid does.
-                values = values[0][(slice(None), *box)].flatten(1)
-                for number, each in enumerate(values, start=first):
-                    joint = _keys(each) * groups.shape[1] + group
-                    table = torch.bincount(joint, minlength=_KEYS * groups.shape[1])
-                    tallies = table.reshape(_KEYS, -1).numpy()
-                    used = np.flatnonzero(tallies.any(axis=1))
-                    np.add.at(counts[number], _BIN_OF_KEY[used], tallies[used] @ membership)
+                values = upsample_within(output[:, first : first + step].float(), grid, box)
+                found = threads.map(tally, values.cpu()[0].flatten(1))
+                for number, (used, tallies) in enumerate(found, start=first):
+                    np.add.at(counts[number], _BIN_OF_KEY[used], tallies @ membership)
 
-        with untouched(self._network), torch.no_grad(), units_met(self._network, units, visit):
+        def tally(values: Tensor) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+            joint = _keys(values) * groups.shape[1] + group
+            table = torch.bincount(joint, minlength=_KEYS * groups.shape[1])
+            tallies = table.reshape(_KEYS, -1).numpy()
+            used = np.flatnonzero(tallies.any(axis=1))
+            return used, tallies[used]
+
+        with (
+            untouched(self._network),
+            torch.no_grad(),
+            # Counting takes one core a filter.
+            ThreadPoolExecutor(torch.get_num_threads()) as threads,
+            units_met(self._network, units, visit),
+        ):
             self._network(x.clone())
         self._sizes += stacked.sum(dim=1).numpy()
         self.voxels += int(stacked.shape[1])
