@@ -248,6 +248,22 @@ def test_a_run_that_cannot_start_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_goes_on_from_another_ones_weights_whatever_its_dropout(tmp_path: Path) -> None:
+    arguments = {"in_channels": 2, "out_channels": 4, "filters": 2, "depth": 2}
+    first = train(_config(tmp_path, arguments=arguments, max_steps=3), tmp_path / "first")
+    resting = {"initial": str(first), "max_steps": 1, "learning_rate": 1e-12, "seed": 5}
+    other = {**arguments, "dropout": 0.25}
+    second = train(_config(tmp_path, arguments=other, **resting), tmp_path / "second")
+    start, end = (dict(load_model(each).network.named_parameters()) for each in (first, second))
+    assert all(torch.allclose(end[name], start[name], atol=1e-3) for name in start)
+    card = load_model(second).card
+    assert card.arguments["dropout"] == 0.25
+    assert card.training["initial"]["training"]["steps"] == 3
+    wider = {**arguments, "filters": 3}
+    with pytest.raises(TrainingError, match="is another network"):
+        train(_config(tmp_path, arguments=wider, **resting), tmp_path / "third")
+
+
 def test_a_run_without_held_out_cases_says_so(tmp_path: Path) -> None:
     source = {"phantom": {"train": [0, 2], "test": [9, 9]}}
     folder = train(_config(tmp_path, max_steps=1, data=source), tmp_path / "run")

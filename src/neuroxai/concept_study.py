@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,13 @@ class ConceptStudies:
         x = prepared.x.to(parameter.device)
         around = bounding_box(masks["brain"].numpy(), MARGIN)
         return ConceptStudy(case, prepared, x, masks, around, source)
+
+    def each(
+        self, cases: Sequence[Case | Path], first: Sequence[ConceptStudy]
+    ) -> Iterator[ConceptStudy]:
+        """Yield the cases' studies in turn; the first ones have been opened already."""
+        yield from first[: len(cases)]
+        yield from map(self.open, cases[len(first) :])
 
     def _read(self, folder: Path) -> Case:
         return read_case(folder, modalities=tuple(dict.fromkeys(self.model.card.modalities)))

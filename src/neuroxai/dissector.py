@@ -169,7 +169,8 @@ def dissect(
 ) -> Dissected:
     """Dissect a network over a cohort, beside a control that has learned nothing.
 
-    The cases pass one at a time and are not kept. Voxels count inside the box around the brain.
+    The first three cases are kept, as they calibrate the control; the others pass one at a time.
+    Voxels count inside the box around the brain.
 
     Parameters
     ----------
@@ -205,17 +206,15 @@ def dissect(
     tell = report or (lambda stage, done, total: None)
     network = model.network.to(choose_device(device))
     studies = ConceptStudies(model, network, own, tissues, device)
-    calibration = [studies.open(each) for each in cases[:CALIBRATION]]
-    concepts = tuple(calibration[0].masks)
-    with network_faults(model, calibration[0].x), untouched(network):
-        control = randomized(network, [study.x for study in calibration], seed=seed)
-    del calibration
+    first = [studies.open(each) for each in cases[:CALIBRATION]]
+    concepts = tuple(first[0].masks)
+    with network_faults(model, first[0].x), untouched(network):
+        control = randomized(network, [study.x for study in first], seed=seed)
     learned, chance = Dissection(network, concepts), Dissection(control, concepts)
     names: list[str] = []
     sources: dict[str, None] = {}
-    for number, each in enumerate(cases):
+    for number, study in enumerate(studies.each(cases, first)):
         tell("Dissecting", number, len(cases))
-        study = studies.open(each)
         masks = same_concepts(study, concepts)
         with network_faults(model, study.x):
             learned.add(study.x, masks, study.around)
@@ -236,7 +235,8 @@ def dissect(
     )
     if not causal:
         return found
-    effects = _effects(found, studies, cases[:causal], (best, others), tell)
+    causally = studies.each(cases[:causal], first)
+    effects = _effects(found, studies, causally, min(causal, len(cases)), (best, others), tell)
     return replace(found, effects=tuple(effects))
 
 
@@ -257,7 +257,8 @@ def _findings(learned: Dissection, chance: Dissection, explicit: set[str]) -> It
 def _effects(
     found: Dissected,
     studies: ConceptStudies,
-    cases: Sequence[Case | Path],
+    opened: Iterator[ConceptStudy],
+    total: int,
     counts: tuple[int, int],
     tell: Report,
 ) -> Iterator[Effect]:
@@ -274,20 +275,19 @@ def _effects(
             chosen.append((match, [int(number) for number in picked]))
     wanted = {(match.layer, k) for match, rest in chosen for k in (match.filter, *rest)}
     changes: dict[tuple[str, int], list[dict[str, float]]] = {key: [] for key in sorted(wanted)}
-    for number, each in enumerate(cases):
-        tell("Switching filters off", number, len(cases))
-        study = studies.open(each)
+    for number, study in enumerate(opened):
+        tell("Switching filters off", number, total)
         plain = _answer(studies, study, found.units, {})
         for layer, k in changes:
             answer = _answer(studies, study, found.units, {layer: [k]})
             changes[layer, k].append({key: answer[key] - plain[key] for key in plain})
-    tell("Switching filters off", len(cases), len(cases))
+    tell("Switching filters off", total, total)
     for match, rest in chosen:
         mine = _mean(changes[match.layer, match.filter])
         theirs = _mean([row for k in rest for row in changes[match.layer, k]])
         yield Effect(
             match.layer, match.filter, match.concept, _part(mine, "dice"), _part(mine, "score"),
-            _part(theirs, "dice"), _part(theirs, "score"), len(cases),
+            _part(theirs, "dice"), _part(theirs, "score"), total,
         )  # fmt: skip
 
 

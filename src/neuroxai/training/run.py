@@ -6,7 +6,7 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,9 +177,9 @@ def _network(config: Config) -> tuple[nn.Module, dict[str, Any]]:
         sha256 = load_pretrained(network, config.pretrained)
         return network, {"weights": Path(config.pretrained).name, "weights_sha256": sha256}
     model = load_model(config.initial)
-    same = (model.card.architecture, dict(model.card.arguments)) == (
+    same = (model.card.architecture, _shape(model.card.arguments)) == (
         config.architecture,
-        dict(config.arguments),
+        _shape(config.arguments),
     )
     if not same or (model.card.classes, model.card.modalities) != (
         config.classes,
@@ -189,11 +189,17 @@ def _network(config: Config) -> tuple[nn.Module, dict[str, Any]]:
             f"initial: {config.initial} is another network (architecture, arguments, classes or "
             "modalities differ); start from one that is the same"
         )
-    model.network.requires_grad_(True)
-    return model.network, {
+    network = build_network(config.architecture, config.arguments, source="configuration")
+    network.load_state_dict(model.network.state_dict())
+    return network, {
         "weights_sha256": model.weights_sha256,
         "training": dict(model.card.training),
     }
+
+
+def _shape(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an architecture's arguments without dropout, which no weight depends on."""
+    return {name: value for name, value in arguments.items() if name != "dropout"}
 
 
 def _shifted(
