@@ -299,22 +299,22 @@ class Case:
         if method == "guided_backprop":
             return self.guided()
         if method == "integrated_gradients":
-            return self.integrated(4)
+            return self.integrated(3)
         if method == "guided_integrated_gradients":
-            return self.guided_path(5)
+            return self.guided_path(3)
         if method == "smoothgrad":
-            return self.smooth(3, 0.15)
+            return self.smooth(2, 0.15)
         assert found.layer is not None
         cam = self.cam(found.layer)
         return cam if method == "grad_cam" else cam * self.guided()
 
     def method(self, name: str) -> Method:
         parameters: Mapping[str, Mapping[str, Any]] = {
-            "integrated_gradients": {"steps": 4, "baseline": self.start},
+            "integrated_gradients": {"steps": 3, "baseline": self.start},
             "guided_integrated_gradients": {
-                "steps": 5, "fraction": 0.25, "max_distance": 0.2, "baseline": self.start,
+                "steps": 3, "fraction": 0.25, "max_distance": 0.2, "baseline": self.start,
             },
-            "smoothgrad": {"samples": 3, "noise": 0.15},
+            "smoothgrad": {"samples": 2, "noise": 0.15},
         }  # fmt: skip
         return make_method(name, parameters.get(name))
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -14,26 +11,13 @@ import numpy as np
 import pytest
 
 import cases
+from command_line import Run, here, neuroxai
 
 FAST = [
     "--set", "integrated_gradients.steps=2",
     "--set", "guided_integrated_gradients.steps=3",
     "--set", "smoothgrad.samples=2",
 ]  # fmt: skip
-
-
-def neuroxai(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line in its own process."""
-    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "TERM": "dumb"}
-    return subprocess.run(
-        [sys.executable, "-m", "neuroxai", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cwd,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +29,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def refused(run: subprocess.CompletedProcess[str], *words: str) -> None:
+def refused(run: Run, *words: str) -> None:
     """Check rule R: not zero, one line that says why, no traceback."""
     assert run.returncode != 0, run.stdout
     assert "Traceback" not in run.stderr
@@ -97,7 +81,7 @@ def test_explain_writes_everything_on_the_patients_grid(room: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_explain_a_classifier(room: Path, tmp_path: Path) -> None:
-    run = neuroxai(
+    run = here(
         "explain", room / "BraTS2021_00007", "--model", room / "classifier",
         "--method", "grad_cam", "--method", "guided_backprop", "--target", "HGG",
         "-o", tmp_path / "out",
@@ -116,20 +100,20 @@ def test_predict_and_files_one_by_one(room: Path, tmp_path: Path) -> None:
         for name, suffix in (("T1", "t1"), ("t1CE", "t1ce"), ("T2", "t2"), ("flair", "flair"))
         for item in ("--file", f"{name}={study}/BraTS2021_00007_{suffix}.nii.gz")
     ]
-    run = neuroxai("predict", *files, "--model", room / "segmenter", "-o", tmp_path / "out")
+    run = here("predict", *files, "--model", room / "segmenter", "-o", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert "WT:" in run.stdout
     assert [p for p in (tmp_path / "out").iterdir() if p.name.endswith("_dseg.nii.gz")]
 
 
 def test_phantom_methods_version_help(tmp_path: Path) -> None:
-    run = neuroxai("phantom", "-o", tmp_path / "cohort", "--spacing", "3", "--seed", "4")
+    run = here("phantom", "-o", tmp_path / "cohort", "--spacing", "3", "--seed", "4")
     assert run.returncode == 0, run.stderr
     assert nib.load(
         tmp_path / "cohort" / "BraTS2021_00004" / "BraTS2021_00004_seg.nii.gz"
     ).header.get_zooms() == (3, 3, 3)
-    assert "smoothgrad" in neuroxai("methods").stdout
-    assert neuroxai("--version").stdout.startswith("neuroxai 0.")
+    assert "smoothgrad" in here("methods").stdout
+    assert here("--version").stdout.startswith("neuroxai 0.")
     assert "not for clinical use" in " ".join(neuroxai("--help").stdout.split())
 
 
@@ -151,7 +135,7 @@ def test_words_that_do_not_exist(
     model = [] if "--model" in arguments else ["--model", room / "segmenter"]
     method = [] if "--method" in arguments else ["--method", "all"]
     out = tmp_path / "out"
-    run = neuroxai("explain", room / "BraTS2021_00007", *model, *method, *arguments, "-o", out)
+    run = here("explain", room / "BraTS2021_00007", *model, *method, *arguments, "-o", out)
     refused(run, *words)
     assert not out.exists()
 
@@ -224,7 +208,7 @@ def test_file_faults_a_user_meets_daily(
     harm(study)
     before = {path.name: path.read_bytes() for path in study.iterdir()}
     out = tmp_path / "out"
-    run = neuroxai("explain", study, "--model", room / "segmenter", "-o", out, *FAST)
+    run = here("explain", study, "--model", room / "segmenter", "-o", out, *FAST)
     refused(run, *words)
     assert not out.exists()
     assert before == {path.name: path.read_bytes() for path in study.iterdir()}
@@ -232,13 +216,14 @@ def test_file_faults_a_user_meets_daily(
 
 def test_wrong_folders(room: Path, tmp_path: Path) -> None:
     for where in (tmp_path / "nowhere", tmp_path):
-        refused(neuroxai("explain", where, "--model", room / "segmenter"), str(where))
-    refused(neuroxai("explain", "--model", room / "segmenter"), "no case was given")
+        refused(here("explain", where, "--model", room / "segmenter"), str(where))
+    for run in (here, neuroxai):
+        refused(run("explain", "--model", room / "segmenter"), "no case was given")
 
 
 def test_a_failure_between_targets_takes_back_what_was_written(room: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run = neuroxai(
+    run = here(
         "explain", room / "BraTS2021_00007", "--model", room / "segmenter",
         "--method", "vanilla_gradient", "--target", "0", "--target", "WT",
         "--within", "lesion:500", "-o", out,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
@@ -15,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from command_line import here, neuroxai, said
 from neuroxai.core.errors import CaseError, TrainingError
 from neuroxai.data.pictures import GRAY, find_pictures, read_picture
 from neuroxai.data.placement import Placement
@@ -154,38 +152,29 @@ def collection(folder: Path, count: int = 24) -> None:
             save(folder / kind / f"{number:02}.png", pixels.astype(np.uint8))
 
 
-def neuroxai(*arguments: object, cache: Path, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "neuroxai", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache), "COLUMNS": "100"},
-    )
-    assert done.returncode == code, done.stderr[-2000:]
-    return done.stdout + done.stderr
-
-
 @pytest.mark.slow
 def test_pictures_are_learned_measured_and_explained_from_the_command_line(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     cache, folder, run = (tmp_path / name for name in ("cache", "pictures", "run"))
     collection(folder)
     sizes = (
-        "classes=[bar,disk]", "arguments.out_channels=2", "preprocessing.size=[48,48]", "batch=12",
+        "classes=[bar,disk]", "arguments.out_channels=2", "preprocessing.size=[32,32]", "batch=8",
         "epochs=null", "max_steps=40", "validate_every=null", "patience=null", "average=0.8",
         "workers=1", "learning_rate=0.002", "augmentation.flip=[false,false]",
     )  # fmt: skip
     settings = [word for setting in sizes for word in ("--set", setting)]
-    neuroxai(
-        "train", "--config", "tumor-types", "--data", folder, "-o", run, *settings, cache=cache
+    said(
+        neuroxai(
+            "train", "--config", "tumor-types", "--data", folder, "-o", run, *settings, cache=cache
+        )
     )
     split = list(csv.DictReader((run / "split.csv").read_text().splitlines()))
     assert {row["grade"] for row in split} == {"bar", "disk"}
-    printed = neuroxai(
+    measured = here(
         "evaluate", folder, "--model", run / "checkpoint", "--split", run / "split.csv", "-o",
         tmp_path / "out", cache=cache,
     )  # fmt: skip
+    printed = said(measured)
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert summary["cases"] == sum(row["part"] == "test" for row in split)
     assert summary["per"]["case"]["area_under_roc"]["disk"]["value"] >= 0.95, printed
@@ -193,16 +182,17 @@ def test_pictures_are_learned_measured_and_explained_from_the_command_line(tmp_p
     assert "carry no patient" in page
     assert "98.62" not in page, "grades of gliomas are another task"
     picture = folder / "disk" / "03.png"
-    neuroxai(
+    explained = here(
         "explain", picture, "--model", run / "checkpoint", "--method", "vanilla_gradient",
         "--target", "disk", "-o", tmp_path / "maps", cache=cache,
     )  # fmt: skip
+    said(explained)
     (written,) = (tmp_path / "maps").glob("*statmap.nii.gz")
     values = np.abs(np.asarray(nibabel.load(written).dataobj)).squeeze()
-    assert values.shape[:2] == (48, 48)
+    assert values.shape[:2] == (32, 32)
     summary = json.loads((tmp_path / "maps" / "summary.json").read_text())
     assert any("which side" in warning for warning in summary["warnings"])
-    refused = neuroxai("explain", picture, "-o", tmp_path / "no", cache=cache, code=1)
+    refused = said(here("explain", picture, "-o", tmp_path / "no", cache=cache), code=1)
     assert "is a picture, deepseg-phantom wants T1, T1ce, T2, FLAIR of a scan" in refused
     assert not (tmp_path / "no").exists()
 
@@ -218,10 +208,11 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
         "data.pictures.validation_fraction=0.2",
     )  # fmt: skip
     settings = [word for setting in sizes for word in ("--set", setting)]
-    printed = neuroxai(
+    trained = neuroxai(
         "train", "--config", "tumor-types", "--data", tmp_path / "pictures", "-o",
         tmp_path / "run", *settings, cache=tmp_path / "cache",
     )  # fmt: skip
+    printed = said(trained)
     assert printed.count('"count": 3') == 3
     assert printed.count("resnet50-tumor-types:") == 1
     card = json.loads((tmp_path / "run" / "checkpoint" / "card.json").read_text())

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import cases
+from command_line import here, neuroxai
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.data.case import Case
 from neuroxai.data.layouts import LAYOUTS
@@ -221,12 +219,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     mine = tmp_path / f"{first.name}_mine.nii.gz"
     mine.write_bytes(truth.read_bytes())
     checkpoint = cases.segmenter(tmp_path, size=(64, 96, 64), filters=4)
-    command = [sys.executable, "-m", "neuroxai", "dissect", str(tmp_path / "cohort")]
-    run = subprocess.run(
-        [*command, "--cases", "1", "--causal", "1", "-o", str(tmp_path / "out"),
-         "--model", str(checkpoint),
-         "--mask", f"mine={tmp_path / '{case}_mine.nii.gz'}"],
-        capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}, check=False,
+    run = neuroxai(
+        "dissect", tmp_path / "cohort", "--cases", 1, "--causal", 1, "-o", tmp_path / "out",
+        "--model", checkpoint, "--mask", f"mine={tmp_path / '{case}_mine.nii.gz'}",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "Best filter per concept, 1 case" in run.stdout
@@ -240,12 +235,6 @@ def test_the_command_line(tmp_path: Path) -> None:
         "best_filter_per_concept.csv", "best_concept_per_filter.csv",
     }  # fmt: skip
     (tmp_path / "nothing").mkdir()
-    empty = subprocess.run(
-        [*command[:-1], str(tmp_path / "nothing")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
+    empty = here("dissect", tmp_path / "nothing", cwd=tmp_path)
     assert empty.returncode == 1
     assert "Traceback" not in empty.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from torch import nn
 
 import bundles
+from command_line import here, neuroxai
 from neuroxai.core.errors import ModelError
 from neuroxai.methods import METHODS
 from neuroxai.model_check import check_model
@@ -42,22 +41,12 @@ def test_channels_that_the_card_does_not_name_are_refused(tmp_path: Path) -> Non
 
 def test_the_command_line(tmp_path: Path) -> None:
     bundles.write_bundle(tmp_path / "brats")
-    neuroxai = str(Path(sys.executable).with_name("neuroxai"))
-    done = subprocess.run(
-        [neuroxai, "models", "check", "brats"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = neuroxai("models", "check", "brats", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for words in ("SegResNet", "T1ce, T1, T2, FLAIR", "TC, WT, ET by sigmoid", "grad_cam: yes",
                   "diagnostic"):  # fmt: skip
         assert words in done.stdout
-    listed = subprocess.run(
-        [neuroxai, "models", "list"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert "deepseg-phantom" in listed.stdout
-    wrong = subprocess.run(
-        [neuroxai, "models", "check", "nowhere"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    assert "deepseg-phantom" in here("models", "list", cwd=tmp_path).stdout
+    wrong = here("models", "check", "nowhere", cwd=tmp_path)
     assert wrong.returncode == 1
     assert wrong.stderr.count("\n") == 1

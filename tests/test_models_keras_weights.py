@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from command_line import here, neuroxai
 from neuroxai.core.errors import ModelError
 from neuroxai.models import load_model, save_checkpoint
 from neuroxai.models.keras_file import read_keras_layers
@@ -100,18 +99,12 @@ def test_the_classifier_answers_as_keras_did(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
-    neuroxai = str(Path(sys.executable).with_name("neuroxai"))
-    source = str(FOLDER / "deepseg_weights.h5")
-    done = subprocess.run(
-        [neuroxai, "convert", "keras", source, "--architecture", "deepseg", "-o", "made"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    source = FOLDER / "deepseg_weights.h5"
+    command = ("convert", "keras", source, "--architecture")
+    done = neuroxai(*command, "deepseg", "-o", "made", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert load_model(tmp_path / "made").card.architecture == "deepseg"
-    wrong = subprocess.run(
-        [neuroxai, "convert", "keras", source, "--architecture", "resnet50v2"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    wrong = here(*command, "resnet50v2", cwd=tmp_path)
     assert wrong.returncode == 1
     assert wrong.stderr.count("\n") == 1
     assert "no ResNet50V2" in wrong.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from command_line import here, neuroxai
 from neuroxai.core.errors import ModelError
 from neuroxai.models.torch_weights import convert_torch
 
@@ -80,14 +79,12 @@ def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
     torch.save(dict(STATE), tmp_path / "a.pt")
-    command = [str(Path(sys.executable).with_name("neuroxai")), "convert", "torch", "a.pt"]
-    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = ("convert", "torch", "a.pt")
+    refused = here(*command, cwd=tmp_path)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "--trust" in refused.stderr
-    done = subprocess.run(
-        [*command, "--trust"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = neuroxai(*command, "--trust", cwd=tmp_path)
     assert done.returncode == 0
     assert "a.safetensors" in done.stdout
 

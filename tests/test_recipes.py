@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
@@ -19,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from command_line import here, neuroxai, said
 from neuroxai.core.errors import TrainingError
 from neuroxai.models.card import read_card
 from neuroxai.models.resnet import ResNet50
@@ -27,18 +25,6 @@ from neuroxai.training.pretrained import load_pretrained
 
 pytest.importorskip("lightning")
 pytest.importorskip("nilearn")
-
-
-def neuroxai(*arguments: object, cache: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "neuroxai", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache), "COLUMNS": "100"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -60,18 +46,18 @@ def photograph_weights(path: Path, seed: int = 3) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 def test_grading_on_brats_2019(tmp_path: Path) -> None:
     cache, cohort, run, out = (tmp_path / name for name in ("cache", "cohort", "run", "out"))
-    neuroxai(
+    said(here(
         "phantom", "-n", 14, "--seed", 40, "--spacing", 3, "--layout", "brats2019", "-o", cohort,
         cache=cache,
-    )  # fmt: skip
+    ))  # fmt: skip
     start = photograph_weights(tmp_path / "resnet50.safetensors")
     sizes = ("preprocessing.size=[64,64]", "epochs=2", "batch=8", "frozen_epochs=2")
     others = (f"pretrained={tmp_path / 'resnet50.safetensors'}", "slices_per_case=2", "workers=1")
     settings = [word for setting in (*sizes, *others) for word in ("--set", setting)]
-    neuroxai(
+    said(neuroxai(
         "train", "--config", "brats2019-grading", "--data", cohort, "-o", run, *settings,
         cache=cache,
-    )  # fmt: skip
+    ))  # fmt: skip
     split = rows(run / "split.csv")
     assert {row["site"] for row in split} == {"SYN"}
     held = {row["case"] for row in split if row["part"] == "test"}
@@ -85,10 +71,10 @@ def test_grading_on_brats_2019(tmp_path: Path) -> None:
     for name, tensor in start.items():
         assert torch.equal(kept[name].float(), tensor), f"{name} rested in both epochs"
 
-    printed = neuroxai(
+    printed = said(here(
         "evaluate", cohort, "--model", run / "checkpoint", "--split", run / "split.csv",
         "--slices", 2, "-o", out, cache=cache,
-    )  # fmt: skip
+    ))  # fmt: skip
     assert "not for clinical use" in printed
     measured = rows(out / "cases.csv")
     assert {row["case"] for row in measured} <= held
@@ -100,10 +86,10 @@ def test_grading_on_brats_2019(tmp_path: Path) -> None:
 
     name = measured[0]["case"]
     (case,) = cohort.glob(f"[!.]*/{name}")
-    neuroxai(
+    said(here(
         "explain", case, "--model", run / "checkpoint", "--method", "grad_cam", "-o",
         tmp_path / "maps", cache=cache,
-    )  # fmt: skip
+    ))  # fmt: skip
     (written,) = (tmp_path / "maps").rglob("*statmap.nii.gz")
     scan = nibabel.load(next(case.glob("*flair*")))
     assert nibabel.load(written).shape == scan.shape
@@ -112,22 +98,22 @@ def test_grading_on_brats_2019(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_segmentation_on_brats_2021(tmp_path: Path) -> None:
     cache, cohort, run, out = (tmp_path / name for name in ("cache", "cohort", "run", "out"))
-    neuroxai("phantom", "-n", 8, "--seed", 60, "--spacing", 3, "-o", cohort, cache=cache)
+    said(here("phantom", "-n", 8, "--seed", 60, "--spacing", 3, "-o", cohort, cache=cache))
     sizes = ("arguments.filters=4", "arguments.depth=3", "preprocessing.size=[64,64,64]")
     patch = ("patch=[32,40,24]", "batch=2", "accumulate=2", "epochs=4", "validate_every=2")
     settings = [word for s in (*sizes, *patch, "workers=1") for word in ("--set", s)]
-    neuroxai(
+    said(neuroxai(
         "train", "--config", "brats2021-segmentation", "--data", cohort, "-o", run, *settings,
         cache=cache,
-    )  # fmt: skip
+    ))  # fmt: skip
     card = read_card(run / "checkpoint" / "card.json")
     assert card.training["config"]["optimizer"] == "adam"
     assert card.metrics["count"] == 2
     assert 0 <= card.training["waiting_for_data"] <= 1
-    neuroxai(
+    said(here(
         "evaluate", cohort, "--model", run / "checkpoint", "--split", run / "split.csv", "--flips",
         "--smallest-et", 200, "-o", out, cache=cache,
-    )  # fmt: skip
+    ))  # fmt: skip
     measured = rows(out / "cases.csv")
     assert len(measured) == 2
     page = (out / "evaluation.md").read_text()
