@@ -79,7 +79,7 @@ class Demo:
 def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
     """Make cohort, networks, maps and the page; a second run finds them ready.
 
-    Showcase I grades gliomas with a ResNet-50 that is trained here, in about two minutes;
+    Showcase I grades gliomas with a ResNet-50 that is trained here, in two to three minutes;
     showcase II segments them with the shipped 3D DeepSeg. Both explain phantoms no network was
     trained on, with the paper's seven methods; then the segmentation network is looked into.
     """
