@@ -31,6 +31,8 @@ _LOWEST = (127 - _OCTAVES // 2) * _PER_OCTAVE
 _KEYS = 2**13
 _AT_ONCE = 2**24
 """How many up-sampled values are held at a time."""
+_SIDE_BY_SIDE = 4
+"""Filters counted at once, at most: counting takes one core each, what leads there takes more."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,7 @@ class Dissection:
         with (
             untouched(self._network),
             torch.no_grad(),
-            # Counting takes one core a filter.
-            ThreadPoolExecutor(torch.get_num_threads()) as threads,
+            ThreadPoolExecutor(min(_SIDE_BY_SIDE, torch.get_num_threads())) as threads,
             units_met(self._network, units, visit),
         ):
             self._network(x.clone())
