@@ -16,14 +16,14 @@ Run = subprocess.CompletedProcess[str]
 
 
 def neuroxai(*arguments: object, cwd: Path | None = None, cache: Path | None = None) -> Run:
-    """Run a command in a process of its own."""
+    """Run the installed command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "neuroxai", *map(str, arguments)],
+        [Path(sys.executable).with_name("neuroxai"), *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, **_environment(cache)},
         cwd=cwd,
-        timeout=600,
+        timeout=300,
         check=False,
     )
 

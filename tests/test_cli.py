@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -115,6 +117,9 @@ def test_phantom_methods_version_help(tmp_path: Path) -> None:
     assert "smoothgrad" in here("methods").stdout
     assert here("--version").stdout.startswith("neuroxai 0.")
     assert "not for clinical use" in " ".join(neuroxai("--help").stdout.split())
+    module = [sys.executable, "-m", "neuroxai", "--version"]
+    run = subprocess.run(module, capture_output=True, text=True, timeout=300, check=True)
+    assert run.stdout.startswith("neuroxai 0.")
 
 
 @pytest.mark.parametrize(

@@ -235,8 +235,7 @@ def dissect(
     )
     if not causal:
         return found
-    causally = studies.each(cases[:causal], first)
-    effects = _effects(found, studies, causally, min(causal, len(cases)), (best, others), tell)
+    effects = _effects(found, studies, cases[:causal], first, (best, others), tell)
     return replace(found, effects=tuple(effects))
 
 
@@ -257,8 +256,8 @@ def _findings(learned: Dissection, chance: Dissection, explicit: set[str]) -> It
 def _effects(
     found: Dissected,
     studies: ConceptStudies,
-    opened: Iterator[ConceptStudy],
-    total: int,
+    cases: Sequence[Case | Path],
+    first: Sequence[ConceptStudy],
     counts: tuple[int, int],
     tell: Report,
 ) -> Iterator[Effect]:
@@ -275,19 +274,19 @@ def _effects(
             chosen.append((match, [int(number) for number in picked]))
     wanted = {(match.layer, k) for match, rest in chosen for k in (match.filter, *rest)}
     changes: dict[tuple[str, int], list[dict[str, float]]] = {key: [] for key in sorted(wanted)}
-    for number, study in enumerate(opened):
-        tell("Switching filters off", number, total)
+    for number, study in enumerate(studies.each(cases, first)):
+        tell("Switching filters off", number, len(cases))
         plain = _answer(studies, study, found.units, {})
         for layer, k in changes:
             answer = _answer(studies, study, found.units, {layer: [k]})
             changes[layer, k].append({key: answer[key] - plain[key] for key in plain})
-    tell("Switching filters off", total, total)
+    tell("Switching filters off", len(cases), len(cases))
     for match, rest in chosen:
         mine = _mean(changes[match.layer, match.filter])
         theirs = _mean([row for k in rest for row in changes[match.layer, k]])
         yield Effect(
             match.layer, match.filter, match.concept, _part(mine, "dice"), _part(mine, "score"),
-            _part(theirs, "dice"), _part(theirs, "score"), total,
+            _part(theirs, "dice"), _part(theirs, "score"), len(cases),
         )  # fmt: skip
 
 
