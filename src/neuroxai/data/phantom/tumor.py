@@ -161,12 +161,8 @@ def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
     diffuse = Diffusion(speed * np.float32(step / GROWTH_PITCH**2))
     rate = rate * np.float32(step)
     wanted = plan.volume / voxel
-    born, left = np.empty_like(density), np.empty_like(density)
     for _ in range(_LONGEST):
-        np.multiply(rate, density, out=born)
-        np.subtract(1, density, out=left)
-        born *= left
-        density += np.add(diffuse.flow(density), born, out=born)
+        density += diffuse.flow(density) + rate * density * (1 - density)
         if np.count_nonzero(density > CORE_LEVEL) >= wanted:
             break
     volume = float(np.count_nonzero(density > CORE_LEVEL)) * voxel
