@@ -82,6 +82,51 @@ def test_convolution(
     check(call, drawn(batch, *SHAPE[1:]))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9, 12, 16, 20])
+@pytest.mark.parametrize(
+    ("width", "kernel", "padding"), [(10, 3, 1), (9, 3, 1), (8, 2, 1), (6, 5, 0)]
+)
+@pytest.mark.parametrize("dilation", [1, (2, 1, 1), (1, 1, 2)], ids=str)
+def test_gradient_of_every_number_of_channels(
+    channels: int, width: int, kernel: int, padding: int, dilation: Any
+) -> None:
+    if dilation == (1, 1, 2) and kernel == 5:
+        dilation = 1
+    weight = drawn(8, channels, 3, 2, kernel)
+
+    def call(x: Tensor, dtype: torch.dtype) -> Tensor:
+        return functional.conv3d(x, weight.to(dtype), None, 1, padding, dilation)
+
+    check(call, drawn(2, channels, 5, 4, width))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"scale_factor": 2},
+        {"scale_factor": 2.0, "mode": "nearest"},
+        {"scale_factor": (1, 2, 4)},
+        {"size": (10, 7, 36)},
+        {"size": (10, 8, 9)},
+        {"scale_factor": 3.0},
+        {"scale_factor": 1.5},
+        {"scale_factor": 2.0, "mode": "trilinear", "align_corners": False},
+        {"scale_factor": 2.0, "mode": "nearest-exact"},
+        {"scale_factor": 2.0, "recompute_scale_factor": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "joined to a skip"])
+def test_upsampling(asked: dict[str, Any], joined: bool) -> None:
+    def call(x: Tensor, dtype: torch.dtype) -> Tensor:
+        larger = functional.interpolate(x, **asked)
+        if joined:
+            larger = torch.cat([larger, larger[:, :1] ** 2], dim=1) ** 2
+        return larger
+
+    check(call, drawn(*SHAPE))
+
+
 @pytest.mark.parametrize("kernel", [3, 2], ids=["kernel 3", "kernel 2"])
 @pytest.mark.parametrize("stride", [1, 2], ids=["stride 1", "stride 2"])
 @pytest.mark.parametrize("dilation", [1, 2], ids=["dilation 1", "dilation 2"])

@@ -10,16 +10,20 @@ kept: the gradient of the input,
 .. math:: \frac{\partial S}{\partial x} = \sum_k \frac{\partial S}{\partial y_k} \star w_k,
 
 is for a stride of one itself a convolution, of the output's gradient with the flipped weights.
+oneDNN counts in eights of channels: of ten or twelve, as where a U-Net joins its input to what it
+decoded, sixteen are sooner made, and of the one to four of an image two neighbors along the width
+are made at once, as twice the channels of every other voxel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 CHANNELS_LAST = torch.channels_last_3d
 
@@ -27,6 +31,10 @@ _aten = torch.ops.aten
 _Triple = tuple[int, int, int]
 _ONES: _Triple = (1, 1, 1)
 _NO_PADDING: _Triple = (0, 0, 0)
+_Way = Literal["forward", "backward", "backward, paired"]
+_LANES = 8
+_FEW = 4
+"""Channels that leave half of a vector empty."""
 
 
 @dataclass(frozen=True)
@@ -45,32 +53,51 @@ class LaidWeights:
     """Weights as the kernels want them, made once and kept for as long as this lives."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, bool], tuple[Tensor, int, Tensor]] = {}
+        self._kept: dict[tuple[int, _Way], tuple[Tensor, int, Tensor]] = {}
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weights with the channels last."""
-        return self._get(weight, None)
+        return self._get(weight, "forward", lambda plain: plain)
 
     def backward(self, weight: Tensor, groups: int) -> Tensor:
         """Return the weights of the convolution that takes the output's gradient to the input's.
 
-        Flipped along every spatial axis, input and output channels exchanged within each group.
+        Flipped along every spatial axis, input and output channels exchanged within each group,
+        and of one group rounded up to whole eights with channels of zeros.
         """
-        return self._get(weight, groups)
 
-    def _get(self, weight: Tensor, groups: int | None) -> Tensor:
-        key = (id(weight), groups is None)
-        found = self._kept.get(key)
+        def turned(plain: Tensor) -> Tensor:
+            flipped = _flipped(plain, groups)
+            more = -len(flipped) % _LANES if groups == 1 and len(flipped) > _LANES else 0
+            return functional.pad(flipped, (0, 0) * 4 + (0, more))
+
+        return self._get(weight, "backward", turned)
+
+    def backward_paired(self, weight: Tensor) -> Tensor:
+        """Return the same for two neighbors along the width at once, first channel after channel.
+
+        The second one's weights are the first one's, a voxel further.
+        """
+
+        def paired(plain: Tensor) -> Tensor:
+            flipped = _flipped(plain, 1)
+            return torch.cat([functional.pad(flipped, (0, 1)), functional.pad(flipped, (1, 0))])
+
+        return self._get(weight, "backward, paired", paired)
+
+    def _get(self, weight: Tensor, way: _Way, made: Callable[[Tensor], Tensor]) -> Tensor:
+        found = self._kept.get((id(weight), way))
         if found is not None and found[0] is weight and found[1] == weight._version:
             return found[2]
-        plain = weight.detach()
-        if groups is not None:
-            exchanged = plain.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-            plain = exchanged.flip(2, 3, 4)
-        laid = plain.contiguous(memory_format=CHANNELS_LAST)
+        laid = made(weight.detach()).contiguous(memory_format=CHANNELS_LAST)
         # The weight itself is kept beside: an id is only as good as its object lives.
-        self._kept[key] = (weight, weight._version, laid)
+        self._kept[id(weight), way] = (weight, weight._version, laid)
         return laid
+
+
+def _flipped(weight: Tensor, groups: int) -> Tensor:
+    exchanged: Tensor = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    return exchanged.flip(2, 3, 4)
 
 
 def triple(value: int | Sequence[int]) -> _Triple:
@@ -151,11 +178,8 @@ class _Convolution(torch.autograd.Function):
         reach = [d * (k - 1) for d, k in zip(at.dilation, weight.shape[2:], strict=True)]
         border = tuple(r - p for r, p in zip(reach, at.padding, strict=True))
         if at.stride == _ONES and min(border) >= 0:
-            flipped = ctx.laid.backward(weight, at.groups)
-            gradient = gradient.contiguous(memory_format=CHANNELS_LAST)
-            back = _aten.mkldnn_convolution(
-                gradient, flipped, None, border, _ONES, at.dilation, at.groups
-            )
+            unit = Geometry(_ONES, (border[0], border[1], border[2]), at.dilation, at.groups)
+            back = _unit_input_gradient(gradient, ctx.shape, weight, unit, ctx.laid)
         else:
             back = _input_gradient(gradient, ctx.shape, weight, at, ctx.laid)
         return back, None, None, None, None
@@ -176,6 +200,25 @@ class _Transposed(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         # A transposed convolution is a convolution's gradient; its own is that convolution.
         return _forward(gradient, weight, None, ctx.at, ctx.laid), None, None, None, None
+
+
+def _unit_input_gradient(
+    gradient: Tensor, shape: torch.Size, weight: Tensor, back: Geometry, laid: LaidWeights
+) -> Tensor:
+    """Return the gradient of the input of a convolution of stride one; ``back`` leads to it."""
+    gradient = gradient.contiguous(memory_format=CHANNELS_LAST)
+    rest = (back.dilation, back.groups)
+    channels, width = shape[1], shape[4]
+    if back.groups == 1 and channels <= _FEW and width % 2 == 0 and back.dilation[2] == 1:
+        pairs: Tensor = _aten.mkldnn_convolution(
+            gradient, laid.backward_paired(weight), None, back.padding, (1, 1, 2), *rest
+        )
+        apart: Tensor = pairs.movedim(1, 4).unflatten(4, (2, channels))
+        return apart.flatten(3, 4).movedim(4, 1)
+    whole: Tensor = _aten.mkldnn_convolution(
+        gradient, laid.backward(weight, back.groups), None, back.padding, _ONES, *rest
+    )
+    return whole[:, :channels]
 
 
 def _input_gradient(

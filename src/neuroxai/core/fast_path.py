@@ -1,10 +1,10 @@
 """Faster ways to the same answer, for any network and without editing it.
 
 A function mode sees the calls of torch that a network makes and sends those with a faster twin to
-it: :mod:`~neuroxai.core.convolution` and :mod:`~neuroxai.core.normalization`. What it does not
-know exactly goes on to stock torch. A network that depends on how its tensors lie in memory
-(``view`` on a convolution's result) fails under it; it is run again in stock torch, and so ever
-after.
+it: :mod:`~neuroxai.core.convolution`, :mod:`~neuroxai.core.normalization` and
+:mod:`~neuroxai.core.upsampling`. What it does not know exactly goes on to stock torch. A network
+that depends on how its tensors lie in memory (``view`` on a convolution's result) fails under it;
+it is run again in stock torch, and so ever after.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from neuroxai.core.folding import Folding, FoldingError, Folds, folds_of, forget
 from neuroxai.core.memory import is_shortage
 from neuroxai.core.normalization import batch_norm, group_norm
 from neuroxai.core.precision import asked_precision
+from neuroxai.core.upsampling import repeat_nearest
 
 SWITCH = "NEUROXAI_STOCK_TORCH"
 """The environment variable that switches the fast path off, if set to anything but 0."""
@@ -234,6 +235,21 @@ def _group_norm(
     return group_norm(input, num_groups, weight, bias, eps)
 
 
+def _interpolate(
+    laid: LaidWeights,
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    *rest: Any,
+    **more: Any,
+) -> Tensor | None:
+    given = [value for value in (*rest, *more.values()) if value not in (None, False)]
+    if mode != "nearest" or given or not (_frozen(input, None, None) and input.requires_grad):
+        return None
+    return repeat_nearest(input, size, scale_factor)
+
+
 def _lies_elsewhere(laid: LaidWeights, input: Any, *rest: Any, **more: Any) -> None:
     """Refuse what would read a tensor's memory in another order than it lies."""
     if isinstance(input, Tensor) and input.dim() == 5 and not input.is_contiguous():
@@ -247,6 +263,7 @@ _TWINS: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.batch_norm: _batch_norm,
     functional.instance_norm: _instance_norm,
     functional.group_norm: _group_norm,
+    functional.interpolate: _interpolate,
     torch.as_strided: _lies_elsewhere,
     torch.Tensor.as_strided: _lies_elsewhere,
 }

@@ -106,16 +106,16 @@ class GuidedRule:
         """Bend the gradient that arrives at a rectifier's result."""
         if not result.requires_grad:
             return
-        # ReLU's own backward needs its result untouched, so no copy is kept for it; the result of
-        # another one (clamp keeps its input) may be overwritten later, its sign is remembered now.
-        values = result.detach()
-        positive = None if kind == RELU else values > 0
+        # ReLU's own derivative stops what comes to its dead units, so nothing is kept for it; that
+        # of another one may not, and its result may be overwritten later.
+        positive = None if kind == RELU else result.detach() > 0
 
         def bend(gradient: Tensor) -> Tensor | None:
             if not self.active:
                 return None
-            passes = (values > 0 if positive is None else positive) & (gradient > 0)
-            return torch.where(passes, gradient, torch.zeros_like(gradient))
+            if positive is None:
+                return gradient.clamp_min(0)
+            return torch.where(positive & (gradient > 0), gradient, torch.zeros_like(gradient))
 
         result.register_hook(bend)
 

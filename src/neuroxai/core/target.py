@@ -331,12 +331,10 @@ def _predicted(outputs: Outputs, channels: Tensor, output: Tensor) -> Tensor:
 
 
 def _looks_activated(output: Tensor) -> bool:
+    if output.shape[1] < 2 or bool((output < 0).any()):
+        return False
     sums = output.sum(dim=1)
-    return bool(
-        output.shape[1] > 1
-        and (output >= 0).all()
-        and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-    )
+    return torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def _members_by_name(word: str, outputs: Outputs) -> Sequence[int | str]:

@@ -110,7 +110,8 @@ class DeepSeg(nn.Module):
                 f"expected (B, {self.in_channels}, {axes})"
             )
         shape = x.shape[2:]
-        x = functional.pad(x, self._padding(shape))
+        if self.padded_shape(shape) != tuple(shape):
+            x = functional.pad(x, self._padding(shape))
         skips: list[Tensor] = []
         for down in self.encoder:
             skips.append(x)
@@ -120,7 +121,8 @@ class DeepSeg(nn.Module):
             x = up(x, skips.pop())
         logits: Tensor = self.output(x)
         for axis, size in enumerate(shape, start=2):
-            logits = logits.narrow(axis, 0, size)
+            if logits.shape[axis] != size:
+                logits = logits.narrow(axis, 0, size)
         return logits
 
     def padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
