@@ -127,6 +127,28 @@ def test_upsampling(asked: dict[str, Any], joined: bool) -> None:
     check(call, drawn(*SHAPE))
 
 
+@pytest.mark.parametrize("dim", [1, -4, 2], ids=["channels", "channels from the end", "depth"])
+@pytest.mark.parametrize("largest", [0, 1], ids=["first", "second"])
+def test_concatenation(dim: int, largest: int) -> None:
+    def call(x: Tensor, dtype: torch.dtype) -> Tensor:
+        parts = [x.square(), x[:, :2].detach(), x[:, 1:4].sin()]
+        if dim == 2:
+            parts[1:] = [x.exp()]
+        return torch.cat(parts if largest == 0 else parts[::-1], dim=dim)
+
+    check(call, drawn(*SHAPE))
+
+
+def test_a_skips_gradient_does_not_hold_the_whole_in_memory() -> None:
+    decoded, skip = (drawn(1, n, 5, 7, 9).requires_grad_() for n in (8, 4))
+    with FastPath():
+        joined = torch.cat([decoded, skip], 1)
+    gradients = torch.autograd.grad(joined.square().sum(), [decoded, skip])
+    for gradient, part in zip(gradients, (decoded, skip), strict=True):
+        assert torch.equal(gradient, 2 * part)
+    assert gradients[1].untyped_storage().nbytes() == gradients[1].nbytes
+
+
 @pytest.mark.parametrize("kernel", [3, 2], ids=["kernel 3", "kernel 2"])
 @pytest.mark.parametrize("stride", [1, 2], ids=["stride 1", "stride 2"])
 @pytest.mark.parametrize("dilation", [1, 2], ids=["dilation 1", "dilation 2"])

@@ -1,10 +1,10 @@
 """Faster ways to the same answer, for any network and without editing it.
 
 A function mode sees the calls of torch that a network makes and sends those with a faster twin to
-it: :mod:`~neuroxai.core.convolution`, :mod:`~neuroxai.core.normalization` and
-:mod:`~neuroxai.core.upsampling`. What it does not know exactly goes on to stock torch. A network
-that depends on how its tensors lie in memory (``view`` on a convolution's result) fails under it;
-it is run again in stock torch, and so ever after.
+it: :mod:`~neuroxai.core.convolution`, :mod:`~neuroxai.core.normalization`,
+:mod:`~neuroxai.core.upsampling` and :mod:`~neuroxai.core.concatenation`. What it does not know
+exactly goes on to stock torch. A network that depends on how its tensors lie in memory (``view`` on
+a convolution's result) fails under it; it is run again in stock torch, and so ever after.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from neuroxai.core.concatenation import join_channels
 from neuroxai.core.convolution import (
     CHANNELS_LAST,
     Geometry,
@@ -250,6 +251,18 @@ def _interpolate(
     return repeat_nearest(input, size, scale_factor)
 
 
+def _cat(
+    laid: LaidWeights, tensors: Any, dim: int = 0, *, out: Tensor | None = None
+) -> Tensor | None:
+    if dim not in (1, -4) or out is not None or not isinstance(tensors, (list, tuple)):
+        return None
+    if not all(_frozen(part, None, None) for part in tensors):
+        return None
+    if not any(part.requires_grad for part in tensors):
+        return None
+    return join_channels(tensors)
+
+
 def _lies_elsewhere(laid: LaidWeights, input: Any, *rest: Any, **more: Any) -> None:
     """Refuse what would read a tensor's memory in another order than it lies."""
     if isinstance(input, Tensor) and input.dim() == 5 and not input.is_contiguous():
@@ -264,6 +277,9 @@ _TWINS: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.instance_norm: _instance_norm,
     functional.group_norm: _group_norm,
     functional.interpolate: _interpolate,
+    torch.cat: _cat,
+    torch.concat: _cat,
+    torch.concatenate: _cat,
     torch.as_strided: _lies_elsewhere,
     torch.Tensor.as_strided: _lies_elsewhere,
 }

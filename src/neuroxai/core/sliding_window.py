@@ -81,7 +81,7 @@ class SlidingWindow(Probe):
         if not sweeps:
             return Answers(output, bound.score(output))
         padded, seed = laid.pad(x), laid.pad(_seed(bound, output))
-        pulled = _Pulled(laid, x, asks)
+        pulled = _Pulled(laid, x, asks, blends=linear)
         layers = self._named(padded[laid.first], asks.layers, pulled.refused)
         names = frozenset(member for members in layers.values() for member in members)
         for cut in laid:
@@ -220,8 +220,8 @@ class _Window:
 class _Pulled:
     """What comes back from the windows, added up on the padded grid."""
 
-    def __init__(self, laid: Laid, x: Tensor, asks: Asks) -> None:
-        self._laid = laid
+    def __init__(self, laid: Laid, x: Tensor, asks: Asks, *, blends: bool) -> None:
+        self._laid, self._blends = laid, blends
         shape = (*x.shape[:2], *laid.padded)
         self._gradient = x.new_zeros(shape) if asks.gradient else None
         self._guided = x.new_zeros(shape) if asks.guided else None
@@ -231,15 +231,16 @@ class _Pulled:
 
     @property
     def output(self) -> Tensor:
-        """The blended answer, padded."""
+        """The blended answer, padded, if it was asked for."""
         return self._output if self._output is not None else torch.zeros(0)
 
     def add(self, cut: Any, share: Tensor, found: Answers) -> None:
         """Add one window's answers."""
-        if self._output is None:
-            shape = (*found.output.shape[:2], *self._laid.padded)
-            self._output = found.output.new_zeros(shape)
-        self._output[cut] += share * found.output
+        if self._blends:
+            if self._output is None:
+                shape = (*found.output.shape[:2], *self._laid.padded)
+                self._output = found.output.new_zeros(shape)
+            self._output[cut].addcmul_(share, found.output)
         if self._gradient is not None and found.gradient is not None:
             self._gradient[cut] += found.gradient
         if self._guided is not None and found.guided is not None:

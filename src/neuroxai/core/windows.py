@@ -163,7 +163,7 @@ class Laid:
             check_answer(found, self._windows.size)
             if number == 0:
                 blended = found.new_zeros((*found.shape[:2], *self.padded))
-            blended[cut] += self.share(cut).to(found) * found
+            blended[cut].addcmul_(self.share(cut).to(found), found)
         return self.crop(blended)
 
 
