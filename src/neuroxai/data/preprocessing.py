@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +15,7 @@ from neuroxai.core.errors import CaseError, ModelError, suggestion
 from neuroxai.data.case import Case
 from neuroxai.data.intensity import INTENSITIES, Intensity, counted_voxels, normalize
 from neuroxai.data.placement import Placement, crop_start
+from neuroxai.data.preprocessing_check import check_recipe
 from neuroxai.data.resampling import Resampling, grid_of
 from neuroxai.data.slices import choose_slice, largest_slice
 
@@ -140,48 +140,7 @@ class Preprocessing:
                 object.__setattr__(self, name, tuple(value))
         if self.plane is not None and self.size == _PAPER_SIZE:
             object.__setattr__(self, "size", (224, 224))
-        flat = self.plane is not None
-        sizes = "two whole numbers" if flat else f"null or three multiples of {self.divisor}"
-        _require(_are(self.modalities, _is_name), self, "modalities", "names, as ['T1', 'FLAIR']")
-        _require(
-            self.intensity in INTENSITIES, self, "intensity", f"one of {', '.join(INTENSITIES)}"
-        )
-        _require(self.plane in (None, "axial"), self, "plane", "null or 'axial'")
-        _require(_is_count(self.divisor), self, "divisor", "a positive whole number")
-        _require(
-            not flat
-            if self.size is None
-            else _are(self.size, _is_count, 2 if flat else 3)
-            and (flat or all(n % self.divisor == 0 for n in self.size)),
-            self, "size", sizes,
-        )  # fmt: skip
-        _require(self.clip is None or _is_positive(self.clip), self, "clip", "null or above 0")
-        _require(
-            self.orientation == "RAS" or (not flat and _is_orientation(self.orientation)),
-            self, "orientation", "'RAS' for slices, else three letters, as 'LPS', or null",
-        )  # fmt: skip
-        _require(
-            isinstance(self.axis_order, tuple)
-            and sorted(map(str, self.axis_order)) == ["0", "1", "2"]
-            and (not flat or self.axis_order == (0, 1, 2)),
-            self, "axis_order", "[0, 1, 2] for slices, else these in any order",
-        )  # fmt: skip
-        _require(
-            self.voxel_mm is None or (not flat and _are(self.voxel_mm, _is_positive, 3)),
-            self, "voxel_mm", "null or, in 3D, three lengths in mm",
-        )  # fmt: skip
-        _require(
-            isinstance(self.crop_to_brain, bool) and not (flat and self.crop_to_brain),
-            self, "crop_to_brain", "true or false, and false for slices",
-        )  # fmt: skip
-        _require(
-            self.resampling == "refuse"
-            or (self.resampling == "nnunet" and self.voxel_mm is not None and self.crop_to_brain),
-            self, "resampling", "'refuse', or 'nnunet' with voxel_mm and crop_to_brain",
-        )  # fmt: skip
-        spacing = self.spacing_mm
-        ordered = _are(spacing, _is_positive, 2) and list(spacing or ()) == sorted(spacing or ())
-        _require(spacing is None or ordered, self, "spacing_mm", "null or [smallest, largest]")
+        check_recipe(vars(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON can hold it."""
@@ -395,40 +354,6 @@ def truth_on_network_grid(case: Case, placement: Placement) -> NDArray[np.int64]
     if case.truth is None:
         raise CaseError(f"{case.name}: the case has no truth")
     return placement.to_network(case.truth).astype(np.int64)
-
-
-def _require(holds: bool, recipe: Preprocessing, key: str, expected: str) -> None:
-    if not holds:
-        raise ModelError(f"preprocessing: '{key}' is {getattr(recipe, key)!r}, expected {expected}")
-
-
-def _are(values: object, kind: Callable[[object], bool], count: int | None = None) -> bool:
-    return (
-        isinstance(values, tuple)
-        and len(values) == (len(values) or 1 if count is None else count)
-        and all(map(kind, values))
-    )
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_orientation(value: object) -> bool:
-    pairs = ("LR", "PA", "IS")
-    return value is None or (
-        isinstance(value, str)
-        and len(value) == 3
-        and all(sum(letter in pair for letter in value) == 1 for pair in pairs)
-    )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and value is not True and 0 < value < math.inf
 
 
 def _edges(mm: Sequence[float]) -> str:
