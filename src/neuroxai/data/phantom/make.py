@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
@@ -268,12 +270,15 @@ def _image(
     if variety is not TYPICAL:
         scanners = worsen(seed, scanners)
     tilt = bias_tilt(axes) if variant == "scanner_bias" and grade == "HGG" else 1.0
-    for name in MODALITIES:
+
+    def scanned(name: str) -> Array:
         image = soften(images[name], scanners[name], spacing)
         if name == modality and grade == "HGG" and part is not None and scene.box is not None:
             image[scene.box] += part * np.float32(amount)
-        images[name] = acquire(seed, name, image, scanners[name], scene.brain, axes, tilt)
-    return images, planted
+        return acquire(seed, name, image, scanners[name], scene.brain, axes, tilt)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as side_by_side:
+        return dict(zip(MODALITIES, side_by_side.map(scanned, MODALITIES), strict=True)), planted
 
 
 def _likeliest(tissues: Tissues) -> NDArray[np.uint8]:
