@@ -175,6 +175,8 @@ def _how(model: Model) -> list[str]:
             low, high = data.get("validation_seeds", ["?", "?"])
             levels = ", ".join(f"{name} {by:+g}" for name, by in moved.items())
             lines[-1] += f"; then the outputs' levels set on seeds {low} to {high}: {levels}"
+        if training.get("averaged"):
+            lines[-1] += "; then averaged, half and half, with the weights it began with"
         training = training.get("initial", {}).get("training")
     return [*lines, ""]
 
