@@ -82,7 +82,7 @@ def test_convolution(
     check(call, drawn(batch, *SHAPE[1:]))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9, 12, 16, 20])
+@pytest.mark.parametrize("channels", [1, 3, 4, 5, 9, 12, 16])
 @pytest.mark.parametrize(
     ("width", "kernel", "padding"), [(10, 3, 1), (9, 3, 1), (8, 2, 1), (6, 5, 0)]
 )

@@ -204,7 +204,7 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     collection(tmp_path / "pictures", count=8)
     sizes = (
         "classes=[bar,disk]", "arguments.out_channels=2", "preprocessing.size=[32,32]", "batch=4",
-        "epochs=null", "max_steps=3", "validate_every=1", "workers=1", "device=cpu", "devices=2",
+        "epochs=null", "max_steps=2", "validate_every=2", "workers=1", "device=cpu", "devices=2",
         "data.pictures.validation_fraction=0.2",
     )  # fmt: skip
     settings = [word for setting in sizes for word in ("--set", setting)]
@@ -216,7 +216,7 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     assert printed.count('"count": 3') == 3
     assert printed.count("resnet50-tumor-types:") == 1
     card = json.loads((tmp_path / "run" / "checkpoint" / "card.json").read_text())
-    assert card["training"]["steps"] == 3
+    assert card["training"]["steps"] == 2
     looks = (tmp_path / "run" / "validation.csv").read_text().splitlines()
     assert len(looks) >= 2
 
