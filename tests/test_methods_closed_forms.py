@@ -13,8 +13,11 @@ from networks import CLASSES, CONV, SHAPES, TASKS, explain, image, make, relativ
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.restriction import Box, Mask, Prediction, Restriction, voxel
 from neuroxai.core.target import Class, Predicted, Region, Target
+from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.methods import make_method
-from neuroxai.methods.integrated_gradients import RULES
+from neuroxai.methods.base import Method
+from neuroxai.methods.guided_integrated_gradients import GuidedIntegratedGradients
+from neuroxai.methods.integrated_gradients import RULES, IntegratedGradients
 
 ONE = (slice(0, 1),)
 SOFTMAX = Outputs(activation="softmax")
@@ -261,3 +264,25 @@ def test_completeness(dims: int, task: str) -> None:
     assert max(rough.diagnostics["completeness_gap"]) <= 0.01
     assert 2 < rough.diagnostics["nodes"] <= 1024
     assert not rough.notes
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (IntegratedGradients(steps=2, rule="midpoint"), True),
+        (IntegratedGradients(steps=200, rule="midpoint"), False),
+        (GuidedIntegratedGradients(steps=2), True),
+        (GuidedIntegratedGradients(steps=200), False),
+    ],
+    ids=str,
+)
+def test_a_large_completeness_gap_is_said_in_words(method: Method, said: bool) -> None:
+    """A steep sigmoid: two gradients miss its step, two hundred do not."""
+    x = torch.rand(1, 2, 4, 3, generator=torch.Generator().manual_seed(3)).double() + 0.5
+    layer = nn.Conv2d(2, 2, 1, bias=False).double()
+    nn.init.constant_(layer.weight, 8.0)
+    steep = nn.Sequential(layer, nn.Sigmoid()).requires_grad_(requires_grad=False)
+    explanation = method.explain(WholeVolume(steep, Class(1)), x)
+    (gap,) = explanation.diagnostics["completeness_gap"]
+    assert (gap > 0.1) is said
+    assert any(f"the completeness gap is {gap:.1%}" in note for note in explanation.notes) is said

@@ -8,6 +8,9 @@ from torch import Tensor
 
 _VANISHING = 1e-9
 
+LARGE_GAP = 0.1
+"""A gap above this is said in words beside the map."""
+
 
 def completeness(values: Tensor, at_x: Tensor, at_baseline: Tensor) -> dict[str, Any]:
     r"""Return the score's change and the completeness gap, per sample.
@@ -43,3 +46,20 @@ def completeness(values: Tensor, at_x: Tensor, at_baseline: Tensor) -> dict[str,
 def worst(gaps: list[float | None]) -> float:
     """Return the largest gap of a batch; 0 where nothing changed."""
     return max((gap for gap in gaps if gap is not None), default=0.0)
+
+
+def gap_notes(gaps: list[float | None]) -> tuple[str, ...]:
+    """Return what to say of a large gap, nothing of a small one.
+
+    Examples
+    --------
+    >>> gap_notes([0.02, None])
+    ()
+    """
+    gap = worst(gaps)
+    if gap <= LARGE_GAP:
+        return ()
+    return (
+        f"the completeness gap is {gap:.1%}: the map's amounts do not add up to the target's "
+        "change; trust where they are rather than how large",
+    )

@@ -15,7 +15,7 @@ from neuroxai.core.precision import asked_precision
 from neuroxai.core.probe import Probe
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.baselines import AUTO, check_baseline, path_start
-from neuroxai.methods.completeness import completeness
+from neuroxai.methods.completeness import completeness, gap_notes
 
 _CLOSE = 1e-9
 
@@ -101,7 +101,8 @@ class GuidedIntegratedGradients(Method):
         diagnostics = completeness(values, probe.score(x), start.score)
         diagnostics["moving_features"] = [path.features for path in paths]
         diagnostics["baselines"] = list(start.names)
-        return Attribution(values, diagnostics, (*start.notes, *_rounding()))
+        notes = (*start.notes, *gap_notes(diagnostics["completeness_gap"]), *_rounding())
+        return Attribution(values, diagnostics, notes)
 
 
 def _rounding() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from neuroxai.core.probe import Probe
 from neuroxai.methods.adaptive_path import Limits, integrate
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.baselines import AUTO, check_baseline, path_start
-from neuroxai.methods.completeness import completeness, worst
+from neuroxai.methods.completeness import completeness, gap_notes, worst
 from neuroxai.methods.straight_path import StraightPath
 
 Ends = tuple[Tensor, Tensor]
@@ -159,6 +159,8 @@ class IntegratedGradients(Method):
                 f"the completeness gap stays at {gap:.1%} with {diagnostics['nodes']} nodes, "
                 f"over the tolerance of {tolerance:.1%}"
             )
+        else:
+            notes += gap_notes(diagnostics["completeness_gap"])
         return Attribution(values, diagnostics, tuple(notes))
 
     def _adaptive(self, path: StraightPath, ends: Ends, limits: Limits) -> tuple[Tensor, Described]:
