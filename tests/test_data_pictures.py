@@ -204,7 +204,7 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     collection(tmp_path / "pictures", count=8)
     sizes = (
         "classes=[bar,disk]", "arguments.out_channels=2", "preprocessing.size=[32,32]", "batch=4",
-        "epochs=null", "max_steps=2", "validate_every=2", "workers=1", "device=cpu", "devices=2",
+        "epochs=null", "max_steps=2", "validate_every=1", "workers=1", "device=cpu", "devices=2",
         "data.pictures.validation_fraction=0.2",
     )  # fmt: skip
     settings = [word for setting in sizes for word in ("--set", setting)]

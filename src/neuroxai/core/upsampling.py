@@ -26,17 +26,16 @@ def repeat_nearest(
 ) -> Tensor | None:
     """Return ``interpolate(x, size, scale_factor)`` of ``(B, C, D, H, W)``.
 
-    None where an axis does not become one, two or four times as long.
+    None where an axis does not become one, two or four times as long, and for a call that is wrong.
     """
-    lengths = x.shape[2:]
-    if size is not None:
+    if size is not None and scale_factor is None:
         asked = [size] * 3 if isinstance(size, int) else size
-        factors = [after / before for after, before in zip(asked, lengths, strict=True)]
-    elif scale_factor is not None:
+        factors = [after / before for after, before in zip(asked, x.shape[2:], strict=False)]
+    elif scale_factor is not None and size is None:
         factors = [*scale_factor] if isinstance(scale_factor, Sequence) else [scale_factor] * 3
     else:
         return None
-    if not all(factor in _HALVINGS for factor in factors):
+    if len(factors) != 3 or not all(factor in _HALVINGS for factor in factors):
         return None
     given: Tensor = _Repeated.apply(x, [int(factor) for factor in factors])  # type: ignore[no-untyped-call]
     return given
