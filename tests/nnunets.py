@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -23,15 +23,36 @@ REGIONS: dict[str, Any] = {
 }  # fmt: skip
 LABELS: dict[str, Any] = {"background": 0, "edema": 1, "necrosis": 2, "enhancing tumor": 3}
 Edges = tuple[float, float, float]
-KINDS: dict[str, tuple[dict[str, Any], str, Edges]] = {
-    "regions": (REGIONS, "PlainConvUNet", (1, 1, 1)),
-    "labels": (LABELS, "PlainConvUNet", (1, 1, 1)),
-    "residual": (REGIONS, "ResidualEncoderUNet", (1, 1, 1)),
-    "resampled": (REGIONS, "PlainConvUNet", (1.3, 0.8, 1.1)),
-    "thick": (LABELS, "PlainConvUNet", (1.1, 1, 3.6)),
+
+
+class Kind(NamedTuple):
+    """Labels, network, voxel edges of the scan and axes of the network."""
+
+    labels: dict[str, Any]
+    network: str
+    edges: Edges
+    axes: int = 3
+
+
+KINDS = {
+    "regions": Kind(REGIONS, "PlainConvUNet", (1, 1, 1)),
+    "labels": Kind(LABELS, "PlainConvUNet", (1, 1, 1)),
+    "residual": Kind(REGIONS, "ResidualEncoderUNet", (1, 1, 1)),
+    "resampled": Kind(REGIONS, "PlainConvUNet", (1.3, 0.8, 1.1)),
+    "thick": Kind(LABELS, "PlainConvUNet", (1.1, 1, 3.6)),
+    "slices": Kind(LABELS, "PlainConvUNet", (1, 1, 1), axes=2),
+    "slices_resampled": Kind(REGIONS, "ResidualEncoderUNet", (1.3, 4, 1.1), axes=2),
 }
-"""Labels, network and voxel edges of what nnU-Net's own answers are kept of."""
-NAME = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+"""What nnU-Net's own answers are kept of."""
+NAMES = {
+    2: "nnUNetTrainer__nnUNetPlans__2d", 3: "nnUNetTrainer__nnUNetPlans__3d_fullres",
+}  # fmt: skip
+
+
+def configuration(axes: int) -> str:
+    return NAMES[axes].rpartition("__")[2]
+
+
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, 1, 0, -15], [0, 0, 1, 3], [0, 0, 0, 1]])
 SHAPE = (30, 37, 26)
 
@@ -47,20 +68,20 @@ def dataset(labels: Mapping[str, Any] = REGIONS) -> dict[str, Any]:
     }
 
 
-def architecture(network: str = "PlainConvUNet") -> dict[str, Any]:
+def architecture(network: str = "PlainConvUNet", axes: int = 3) -> dict[str, Any]:
     blocks = "n_conv_per_stage" if network == "PlainConvUNet" else "n_blocks_per_stage"
     return {
         "network_class_name": f"dynamic_network_architectures.architectures.unet.{network}",
         "arch_kwargs": {
             "n_stages": 3,
             "features_per_stage": [6, 8, 10],
-            "conv_op": "torch.nn.modules.conv.Conv3d",
-            "kernel_sizes": [[3, 3, 3]] * 3,
-            "strides": [[1, 1, 1], [2, 2, 2], [1, 2, 2]],
+            "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
+            "kernel_sizes": [[3] * axes] * 3,
+            "strides": [[1] * axes, [2] * axes, [1, 2, 2][:axes]],
             blocks: [2, 2, 2],
             "n_conv_per_stage_decoder": [2, 2],
             "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
             "norm_op_kwargs": {"eps": 1e-05, "affine": True},
             "dropout_op": None,
             "dropout_op_kwargs": None,
@@ -71,15 +92,15 @@ def architecture(network: str = "PlainConvUNet") -> dict[str, Any]:
     }
 
 
-def plans(network: str = "PlainConvUNet") -> dict[str, Any]:
+def plans(network: str = "PlainConvUNet", axes: int = 3) -> dict[str, Any]:
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     base = {
         "data_identifier": "nnUNetPlans_3d_fullres",
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": 2,
-        "patch_size": [12, 16, 20],
+        "patch_size": [12, 16, 20][-axes:],
         "median_image_size_in_voxels": [24.0, 28.0, 30.0],
-        "spacing": [1.0, 1.0, 1.0],
+        "spacing": [1.0] * axes,
         "normalization_schemes": ["ZScoreNormalization"] * 4,
         "use_mask_for_norm": [True] * 4,
         "resampling_fn_data": "resample_data_or_seg_to_shape",
@@ -88,7 +109,7 @@ def plans(network: str = "PlainConvUNet") -> dict[str, Any]:
         "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
         "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
-        "architecture": architecture(network),
+        "architecture": architecture(network, axes),
         "batch_dice": True,
     }
     return {
@@ -99,7 +120,10 @@ def plans(network: str = "PlainConvUNet") -> dict[str, Any]:
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [1, 0, 2],
         "transpose_backward": [1, 0, 2],
-        "configurations": {"base": base, "3d_fullres": {"inherits_from": "base"}},
+        "configurations": {
+            "base": base,
+            configuration(axes): {"inherits_from": "base"},
+        },
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {str(i): {} for i in range(4)},
@@ -122,11 +146,16 @@ def drawn(state: Mapping[str, Tensor], fold: int) -> dict[str, Tensor]:
     return made
 
 
-def network(kind: str = "PlainConvUNet", outputs: int = 3, fold: int = 0) -> nn.Module:
-    arguments = dict(architecture(kind)["arch_kwargs"])
+def network(
+    kind: str = "PlainConvUNet", outputs: int = 3, fold: int = 0, axes: int = 3
+) -> nn.Module:
+    arguments = dict(architecture(kind, axes)["arch_kwargs"])
+    flat = axes == 2
     arguments |= {
-        "conv_op": nn.Conv3d, "norm_op": nn.InstanceNorm3d, "nonlin": nn.LeakyReLU,
-    }  # fmt: skip
+        "conv_op": nn.Conv2d if flat else nn.Conv3d,
+        "norm_op": nn.InstanceNorm2d if flat else nn.InstanceNorm3d,
+        "nonlin": nn.LeakyReLU,
+    }
     made = NNUNet(Shape(**arguments), 4, outputs)
     made.load_state_dict(drawn(made.state_dict(), fold))
     return made.train(mode=False)
@@ -152,24 +181,25 @@ def write_nnunet(
     planned: Mapping[str, Any] | None = None,
     folds: tuple[int, ...] = (0, 1),
     kind: str = "PlainConvUNet",
+    axes: int = 3,
 ) -> Path:
     """Write a folder as nnU-Net leaves it, its checkpoints pickled with NumPy's numbers in them."""
-    root = folder / NAME
+    root = folder / NAMES[axes]
     root.mkdir(parents=True)
     about = about or dataset()
     (root / "dataset.json").write_text(json.dumps(about))
-    (root / "plans.json").write_text(json.dumps(planned or plans(kind)))
+    (root / "plans.json").write_text(json.dumps(planned or plans(kind, axes)))
     outputs = 3 if any(isinstance(each, list) for each in about["labels"].values()) else 4
     for fold in folds:
         (root / f"fold_{fold}").mkdir()
         checkpoint = {
-            "network_weights": as_saved(network(kind, outputs, fold).state_dict()),
+            "network_weights": as_saved(network(kind, outputs, fold, axes).state_dict()),
             "optimizer_state": {"state": {}, "param_groups": [{"lr": np.float64(0.01)}]},
             "grad_scaler_state": None,
             "logging": {"mean_fg_dice": [np.float32(0.5)], "epoch_end_timestamps": [1.0]},
             "_best_ema": np.float32(0.25),
             "current_epoch": 3,
-            "init_args": {"configuration": "3d_fullres", "fold": fold, "plans": {}},
+            "init_args": {"configuration": configuration(axes), "fold": fold, "plans": {}},
             "trainer_name": "nnUNetTrainer",
             "inference_allowed_mirroring_axes": (0, 1, 2),
         }

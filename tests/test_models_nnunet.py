@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
@@ -19,10 +20,12 @@ import nnunets
 from networks import relative
 from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import CaseError, ModelError
-from neuroxai.core.fast_path import stock_torch
+from neuroxai.core.fast_path import run_fast, stock_torch
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.explainer import explain, predict, prepare
+from neuroxai.inspector import inspect
+from neuroxai.methods.smoothgrad import SmoothGrad
 from neuroxai.model_check import check_model
 from neuroxai.models import load_model
 from neuroxai.models.model import Model
@@ -58,9 +61,11 @@ def test_the_card_says_what_dataset_and_plans_say(model: Model) -> None:
 
 @pytest.mark.parametrize("word", nnunets.KINDS)
 def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
-    labels, kind, edges = nnunets.KINDS[word]
-    case = read_case(nnunets.write_case(tmp_path / "BraTS2021_01", edges))
-    folder = nnunets.write_nnunet(tmp_path, about=nnunets.dataset(labels), kind=kind)
+    kind = nnunets.KINDS[word]
+    case = read_case(nnunets.write_case(tmp_path / "BraTS2021_01", kind.edges))
+    folder = nnunets.write_nnunet(
+        tmp_path, about=nnunets.dataset(kind.labels), kind=kind.network, axes=kind.axes
+    )
     loaded = load_model(folder, trust=True)
     with np.load(REFERENCE) as kept:
         expected, expected_labels = kept[f"{word}_logits"], kept[f"{word}_labels"]
@@ -123,6 +128,75 @@ def test_the_gradient_is_that_of_the_blended_mean_of_folds(model: Model, case: C
                 total[cut] += model.windows.weights
     (gradient,) = torch.autograd.grad((blended / total)[:, 2].mean(), [x])
     assert relative(maps.explanation("vanilla_gradient").values, gradient) <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("slices")
+    return load_model(nnunets.write_nnunet(folder, folds=(0,), axes=2), trust=True)
+
+
+@pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
+def test_a_2d_network_answers_every_slice_by_itself(tmp_path: Path, kind: str) -> None:
+    folder = nnunets.write_nnunet(tmp_path, folds=(0,), kind=kind, axes=2)
+    thick = load_model(folder, trust=True)
+    assert thick.card.training["configuration"] == "2d"
+    x = torch.randn(2, 4, 3, 16, 20)
+    flat = nnunets.network(kind, axes=2)
+    for with_stock in (True, False):
+        with stock_torch() if with_stock else contextlib.nullcontext(), torch.no_grad():
+            whole = run_fast(thick.network, x, thick.network)
+        for number in range(x.shape[2]):
+            with torch.no_grad():
+                expected = flat(x[:, :, number].clone())
+            torch.testing.assert_close(whole[:, :, number], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_slices_is_that_of_the_2d_network(slices: Model, case: Case) -> None:
+    """Against one big graph through the windows of every slice and the 2D network."""
+    with stock_torch():
+        maps = explain(slices, case, "vanilla_gradient", "ET")
+    x = prepare(slices, case, None).x.requires_grad_()
+    assert slices.windows is not None
+    assert slices.windows.size == (1, 16, 20)
+    starts = [
+        [round(i * (n - k) / (count - 1)) if count > 1 else 0 for i in range(count)]
+        for n, k, count in (
+            (n, k, int(np.ceil((n - k) / (k / 2))) + 1)
+            for n, k in zip(x.shape[3:], (16, 20), strict=True)
+        )
+    ]
+    flat = nnunets.network(axes=2)
+    weights = slices.windows.weights[0]
+    total, blended = torch.zeros(x.shape[2:]), torch.zeros(1, 3, *x.shape[2:])
+    for number in range(x.shape[2]):
+        for a in starts[0]:
+            for b in starts[1]:
+                cut = (..., number, slice(a, a + 16), slice(b, b + 20))
+                part = torch.zeros_like(blended)
+                part[cut] = weights * flat(x[cut].clone())
+                blended = blended + part
+                total[cut] += weights
+    (gradient,) = torch.autograd.grad((blended / total)[:, 2].mean(), [x])
+    assert relative(maps.explanation("vanilla_gradient").values, gradient) <= 1e-5
+
+
+def test_every_method_and_layer_gives_a_map_of_a_2d_network(slices: Model, case: Case) -> None:
+    mask = np.zeros(case.shape, bool)
+    mask[6:9, 12:15, 8:11] = True
+    quick = ["vanilla_gradient", "guided_backprop", "grad_cam", "guided_grad_cam"]
+    maps = explain(slices, case, [*quick, SmoothGrad(samples=2)], "WT", within=mask)
+    assert not maps.refused
+    seen = np.abs(maps["vanilla_gradient"].volume()).sum(axis=0)
+    # The network's slices lie across the patient's second axis: others say nothing of these.
+    assert set(np.flatnonzero(seen.any(axis=(0, 2)))) == {12, 13, 14}
+    peak = np.unravel_index(seen.argmax(), seen.shape)
+    assert np.abs(np.array(peak) - [7, 13, 9]).max() <= 3
+    assert maps["grad_cam"].volume().shape == (1, *case.shape)
+    found = check_model(slices)
+    assert all(reason is None for reason in found.refused.values()), found.refused
+    flow = inspect(slices, case, ["WT"]).flow
+    assert len(flow.layers) > 5
 
 
 def test_every_method_gives_a_map_on_the_patients_grid(model: Model, case: Case) -> None:
@@ -237,7 +311,8 @@ BASE = ("configurations", "base")
             ),
             "has shape",
         ),
-        (_set("plans", *BASE, "patch_size", to=[16, 16]), "2D configurations are not supported"),
+        (_set("plans", *BASE, "patch_size", to=[16]), "three lengths in voxels, or two for slices"),
+        (_set("plans", *BASE, "patch_size", to=[16, 16]), "expected 2 lengths in mm"),
         (_set("plans", *BASE, "previous_stage", to="3d_lowres"), "cascade"),
         (_set("plans", *BASE, "inherits_from", to="3d_fullres"), "inherits from itself"),
         (_set("plans", *BASE, "normalization_schemes", to=["CTNormalization"] * 4), "CTNorm"),

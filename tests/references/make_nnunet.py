@@ -60,11 +60,12 @@ def answers(root: Path, case: Path, out: Path) -> tuple[np.ndarray, NDArray[Any]
             blended[cut] += gaussian * found
             total[cut[1:]] += gaussian
     forward = predictor.plans_manager.transpose_forward
+    own = [properties["spacing"][axis] for axis in forward]
     there = manager.resampling_fn_probabilities(
         blended / total,
         properties["shape_after_cropping_and_before_resampling"],
-        manager.spacing,
-        [properties["spacing"][axis] for axis in forward],
+        [*own[: 3 - len(manager.spacing)], *manager.spacing],
+        own,
     )
     logits = np.full((len(blended), *properties["shape_before_cropping"]), np.nan, np.float32)
     box = tuple(slice(a, b) for a, b in properties["bbox_used_for_cropping"])
@@ -76,10 +77,12 @@ def answers(root: Path, case: Path, out: Path) -> tuple[np.ndarray, NDArray[Any]
 def main(out: Path) -> None:
     """Answer every kind of folder and case."""
     kept: dict[str, NDArray[Any]] = {}
-    for word, (labels, kind, edges) in nnunets.KINDS.items():
+    for word, kind in nnunets.KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
-            root = nnunets.write_nnunet(Path(folder), about=nnunets.dataset(labels), kind=kind)
-            case = nnunets.write_case(Path(folder) / "case", edges)
+            root = nnunets.write_nnunet(
+                Path(folder), about=nnunets.dataset(kind.labels), kind=kind.network, axes=kind.axes
+            )
+            case = nnunets.write_case(Path(folder) / "case", kind.edges)
             logits, segmentation = answers(root, case, Path(folder))
         kept[f"{word}_logits"] = logits[:, ::3, ::3, ::3]
         kept[f"{word}_labels"] = segmentation

@@ -90,7 +90,8 @@ def _needed(recipe: Preprocessing) -> str:
     exact, usual = recipe.voxel_mm, recipe.spacing_mm
     if exact is not None:
         others = "refused" if recipe.resampling == "refuse" else "resampled"
-        return f"{'×'.join(f'{mm:g}' for mm in exact)} mm, others are {others}"
+        edges = "×".join("any" if mm is None else f"{mm:g}" for mm in exact)
+        return f"{edges} mm, others are {others}"
     return f"{usual[0]:g} to {usual[1]:g} mm, others bring a warning" if usual else "any"
 
 

@@ -99,7 +99,8 @@ class Preprocessing:
     crop_to_brain
         Whether the network sees the brain's box alone.
     voxel_mm
-        The voxel edges along the network's axes that it needs; None takes any.
+        The voxel edges along the network's axes that it needs; None takes any, for one axis or
+        for all.
     resampling
         What is done with a scan of other voxels: ``refuse`` it, or resample it as ``nnunet`` does
         (the brain's box alone); see :class:`~neuroxai.data.resampling.Resampling`.
@@ -130,7 +131,7 @@ class Preprocessing:
     orientation: str | None = "RAS"
     axis_order: tuple[int, ...] = (0, 1, 2)
     crop_to_brain: bool = False
-    voxel_mm: tuple[float, ...] | None = None
+    voxel_mm: tuple[float | None, ...] | None = None
     resampling: Literal["refuse", "nnunet"] = "refuse"
 
     def __post_init__(self) -> None:
@@ -249,14 +250,22 @@ class Preprocessing:
 
     def _resampled(self, turn: Placement, brain: NDArray[np.bool_]) -> Resampling | None:
         """Return the way to the voxels that the network needs, None where the scan has them."""
-        if self.voxel_mm is None or self.resampling == "refuse":
+        needed = self._needed_mm(turn)
+        if needed is None or self.resampling == "refuse":
             return None
         shape = tuple(edge.stop - edge.start for edge in bounding_box(brain))
-        grid = grid_of(shape, turn.spacing, self.voxel_mm)
+        grid = grid_of(shape, turn.spacing, needed)
         if grid == shape:
             return None
         grid = tuple(-(-n // self.divisor) * self.divisor for n in grid)
-        return Resampling(shape, turn.spacing, grid, self.voxel_mm)
+        return Resampling(shape, turn.spacing, grid, needed)
+
+    def _needed_mm(self, turn: Placement) -> tuple[float, ...] | None:
+        """Return the voxel edges that the network needs of this scan, None where it takes any."""
+        if self.voxel_mm is None:
+            return None
+        pairs = zip(self.voxel_mm, turn.spacing, strict=True)
+        return tuple(own if needed is None else needed for needed, own in pairs)
 
     def _volumes(self, case: Case, turn: Placement) -> dict[str, NDArray[np.float32]]:
         missing = [name for name in dict.fromkeys(self.modalities) if name not in case.volumes]
@@ -280,12 +289,13 @@ class Preprocessing:
                 f"{case.name}: {', '.join(dict.fromkeys(self.modalities))} hold no brain, every "
                 "voxel is zero; check the skull-stripping"
             )
-        if self.voxel_mm is not None and self.resampling == "refuse":
+        needed = self._needed_mm(turn)
+        if needed is not None and self.resampling == "refuse":
             lengths = [edge.stop - edge.start for edge in bounding_box(brain)]
-            if grid_of(lengths, turn.spacing, self.voxel_mm) != tuple(lengths):
+            if grid_of(lengths, turn.spacing, needed) != tuple(lengths):
                 raise CaseError(
                     f"{case.name}: voxels of {_edges(turn.spacing)} mm along the network's axes, "
-                    f"it needs {_edges(self.voxel_mm)} mm; resample the scans first"
+                    f"it needs {_edges(needed)} mm; resample the scans first"
                 )
         warnings = []
         if brain.all():

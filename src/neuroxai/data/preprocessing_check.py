@@ -75,10 +75,10 @@ def _check_grid(recipe: Mapping[str, Any]) -> None:
 def _check_voxels(recipe: Mapping[str, Any]) -> None:
     flat, voxel = recipe["plane"] is not None, recipe["voxel_mm"]
     _require(
-        voxel is None or (not flat and _are(voxel, _is_positive, 3)),
+        voxel is None or (not flat and _are(voxel, _is_edge, 3)),
         recipe,
         "voxel_mm",
-        "null or, in 3D, three lengths in mm",
+        "null or, in 3D, three lengths in mm, of which any may be null",
     )
     _require(
         recipe["resampling"] == "refuse"
@@ -107,6 +107,10 @@ def _are(values: object, kind: Callable[[object], bool], count: int | None = Non
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_edge(value: object) -> bool:
+    return value is None or _is_positive(value)
 
 
 def _is_orientation(value: object) -> bool:

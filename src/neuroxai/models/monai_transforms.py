@@ -134,9 +134,10 @@ def _orient(options: dict[str, Any], recipe: Recipe, channels: int) -> str | Non
 def _space(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
     pixdim = options.pop("pixdim", None)
     sizes = pixdim if isinstance(pixdim, list) else [pixdim] * 3
-    if len(sizes) != 3 or not all(isinstance(mm, int | float) and mm > 0 for mm in sizes):
+    if len(sizes) != 3 or not all(isinstance(mm, int | float) for mm in sizes):
         return f"pixdim is {pixdim!r}, expected three lengths in mm"
-    recipe.settings["voxel_mm"] = [float(mm) for mm in sizes]
+    # MONAI keeps an axis' voxels as they are where no length above 0 is given.
+    recipe.settings["voxel_mm"] = [float(mm) if mm > 0 else None for mm in sizes]
     return _unread(
         options,
         {"mode": (), "padding_mode": (), "align_corners": (), "dtype": (), "diagonal": (False,),

@@ -21,6 +21,7 @@ from neuroxai.models.nnunet_plans import (
     read_configuration,
     read_preprocessing,
 )
+from neuroxai.models.nnunet_slices import thick_weights
 from neuroxai.models.torch_weights import convert_torch
 from neuroxai.models.weights import Weights, fit, read_weights
 
@@ -40,7 +41,8 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
 
     What it does on scans is followed exactly: axes z, y, x as stored, the box of what is not zero,
     its z-scores, its resampling, windows of the patch's size spread evenly by half a patch with
-    Gaussian weights, logits averaged over the folds. Mirroring at test time is left out: a map of a
+    Gaussian weights, logits averaged over the folds. A 2D configuration answers every slice, the
+    volume's answer is all of theirs. Mirroring at test time is left out: a map of a
     mirrored answer is a mixture of maps.
 
     Parameters
@@ -53,8 +55,8 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     Raises
     ------
     ModelError
-        Naming the file and what cannot be read or followed: 2D configurations, cascades, readers
-        and normalizations other than nnU-Net's usual ones.
+        Naming the file and what cannot be read or followed: cascades, and readers and
+        normalizations other than nnU-Net's usual ones.
 
     References
     ----------
@@ -70,7 +72,8 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     for path in checkpoints:
         weights = _weights(path, trust=trust)
         network = build_network(configuration, len(modalities), len(names))
-        fit(network, own_names(weights.tensors), path)
+        tensors = own_names(weights.tensors)
+        fit(network, thick_weights(tensors) if configuration.slices else tensors, path)
         members.append(network.eval().requires_grad_(requires_grad=False))
         hashes.append(weights.sha256)
     notes = ["nnU-Net's mirroring at test time is left out: its own answer is a mean over mirrors"]

@@ -15,6 +15,7 @@ from torch import nn
 from neuroxai.core.errors import ModelError
 from neuroxai.core.windows import Windows
 from neuroxai.models.nnunet_networks import NNUNet, Shape
+from neuroxai.models.nnunet_slices import thickened
 
 PLANS = Path("plans.json")
 
@@ -52,6 +53,17 @@ class Configuration:
     arguments: Mapping[str, Any]
     classes: tuple[str, ...]
 
+    @property
+    def slices(self) -> bool:
+        """Whether it is a 2D one, which answers slice by slice."""
+        return len(self.table["patch_size"]) == 2
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """The window, of one slice for a 2D configuration."""
+        size = tuple(self.table["patch_size"])
+        return (1, *size) if self.slices else size
+
 
 def read_configuration(plans: Mapping[str, Any], folder: Path) -> Configuration:
     """Return the configuration that the folder's name ends in, or the only one.
@@ -59,7 +71,7 @@ def read_configuration(plans: Mapping[str, Any], folder: Path) -> Configuration:
     Raises
     ------
     ModelError
-        If there is none, or it is a 2D one or a cascade's.
+        If there is none, or it is a cascade's.
     """
     source, known = folder / PLANS, plans.get("configurations")
     if not isinstance(known, Mapping) or not known:
@@ -79,10 +91,10 @@ def read_configuration(plans: Mapping[str, Any], folder: Path) -> Configuration:
             "only single networks are supported"
         )
     patch = table.get("patch_size")
-    if not _whole_numbers(patch, 3):
+    if not (_whole_numbers(patch, 3) or _whole_numbers(patch, 2)):
         raise ModelError(
             f"{source}: the patch_size of {name} is {patch!r}, expected three lengths in "
-            "voxels; 2D configurations are not supported"
+            "voxels, or two for slices"
         )
     return Configuration(source, name, table, *_architecture(table, source))
 
@@ -116,19 +128,20 @@ def _architecture(
     # Plans written before version 2.4.
     try:
         stages = table["n_conv_per_stage_encoder"]
+        axes = len(table["patch_size"])
         widest, first = int(table["unet_max_num_features"]), int(table["UNet_base_num_features"])
         network = str(table["UNet_class_name"])
         blocks = "n_conv_per_stage" if network == "PlainConvUNet" else "n_blocks_per_stage"
         arguments = {
             "n_stages": len(stages),
             "features_per_stage": [min(first * 2**i, widest) for i in range(len(stages))],
-            "conv_op": "torch.nn.Conv3d",
+            "conv_op": f"torch.nn.Conv{axes}d",
             "kernel_sizes": table["conv_kernel_sizes"],
             "strides": table["pool_op_kernel_sizes"],
             blocks: stages,
             "n_conv_per_stage_decoder": table["n_conv_per_stage_decoder"],
             "conv_bias": True,
-            "norm_op": "torch.nn.InstanceNorm3d",
+            "norm_op": f"torch.nn.InstanceNorm{axes}d",
             "norm_op_kwargs": {"eps": 1e-5, "affine": True},
             "nonlin": "torch.nn.LeakyReLU",
             "nonlin_kwargs": {"inplace": True},
@@ -140,6 +153,8 @@ def _architecture(
 
 def build_network(configuration: Configuration, inputs: int, outputs: int) -> nn.Module:
     """Build the network that the plans describe, without deep supervision.
+
+    That of a 2D configuration is built over the volume, with kernels one slice thick.
 
     Raises
     ------
@@ -158,6 +173,8 @@ def build_network(configuration: Configuration, inputs: int, outputs: int) -> nn
         if arguments.get(key) is not None:
             arguments[key] = _operation(arguments[key], key, source)
     try:
+        if configuration.slices:
+            arguments = thickened(arguments)
         with torch.random.fork_rng(devices=[]):
             return NNUNet(Shape(**arguments), inputs, outputs)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -199,9 +216,12 @@ def read_preprocessing(
     if not isinstance(forward, list) or sorted(forward, key=str) != [0, 1, 2]:
         raise ModelError(f"{source}: transpose_forward is {forward!r}, expected three axes")
     spacing = table.get("spacing")
-    if not isinstance(spacing, list) or len(spacing) != 3:
-        raise ModelError(f"{source}: spacing is {spacing!r}, expected three lengths in mm")
-    size = tuple(int(n) for n in table["patch_size"])
+    axes = 2 if configuration.slices else 3
+    if not isinstance(spacing, list) or len(spacing) != axes:
+        raise ModelError(f"{source}: spacing is {spacing!r}, expected {axes} lengths in mm")
+    # A 2D configuration takes slices as far apart as they are.
+    voxel = [*[None] * (3 - axes), *(float(mm) for mm in spacing)]
+    size = configuration.patch
     recipe = {
         "modalities": list(modalities),
         "intensity": _intensity(table, source),
@@ -210,7 +230,7 @@ def read_preprocessing(
         "orientation": _READERS[reader],
         "axis_order": [(2, 1, 0)[axis] for axis in forward],
         "crop_to_brain": True,
-        "voxel_mm": [float(mm) for mm in spacing],
+        "voxel_mm": voxel,
         "resampling": _resampling(table),
         "divisor": _divisor(configuration),
     }
@@ -249,9 +269,10 @@ def _resampling(table: Mapping[str, Any]) -> str:
 
 def _divisor(configuration: Configuration) -> int:
     strides = configuration.arguments.get("strides")
-    if not isinstance(strides, list) or not all(_whole_numbers(each, 3) for each in strides):
+    axes = 2 if configuration.slices else 3
+    if not isinstance(strides, list) or not all(_whole_numbers(each, axes) for each in strides):
         raise ModelError(
-            f"{configuration.source}: strides is {strides!r}, expected three numbers a stage"
+            f"{configuration.source}: strides is {strides!r}, expected {axes} numbers a stage"
         )
     return int(np.prod(np.array(strides), axis=0).max())
 
