@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -194,6 +195,12 @@ def test_flow_panels_say_what_they_cannot_show(tmp_path: Path) -> None:
     path = draw_flow(brain_scan(), panels, "WT", tmp_path / "flow.png", modality="FLAIR")
     again = draw_flow(brain_scan(), panels, "WT", tmp_path / "again.png", modality="FLAIR")
     assert path.read_bytes() == again.read_bytes()
+    reasons = [dataclasses.replace(panels[0], missing=why) for why in ("beside", "cancelled")]
+    drawn = [
+        draw_flow(brain_scan(), [why], "WT", tmp_path / f"{why.missing}.png", modality="FLAIR")
+        for why in reasons
+    ]
+    assert drawn[0].read_bytes() != drawn[1].read_bytes()
     with pytest.raises(OutputError, match="no layer has a map"):
         draw_flow(brain_scan(), [], "WT", tmp_path / "no.png", modality="FLAIR")
     with pytest.raises(OutputError, match="no modality 'T9'"):

@@ -24,12 +24,15 @@ from neuroxai.core.fast_path import run_fast, stock_torch
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.explainer import explain, predict, prepare
+from neuroxai.inspection_report import InspectionReport
 from neuroxai.inspector import inspect
 from neuroxai.methods.smoothgrad import SmoothGrad
 from neuroxai.model_check import check_model
 from neuroxai.models import load_model
 from neuroxai.models.model import Model
 from neuroxai.models.torch_weights import convert_torch
+from neuroxai.render.flow import FlowPanel
+from neuroxai.results import Results
 
 REFERENCE = Path(__file__).parent / "references" / "nnunet.npz"
 
@@ -195,8 +198,26 @@ def test_every_method_and_layer_gives_a_map_of_a_2d_network(slices: Model, case:
     assert maps["grad_cam"].volume().shape == (1, *case.shape)
     found = check_model(slices)
     assert all(reason is None for reason in found.refused.values()), found.refused
-    flow = inspect(slices, case, ["WT"]).flow
-    assert len(flow.layers) > 5
+
+
+def test_a_layer_in_front_of_a_norm_says_why_it_has_no_map(
+    slices: Model, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = inspect(slices, case, ["WT"])
+    drawn: list[FlowPanel] = []
+    monkeypatch.setattr(
+        "neuroxai.inspection_report.draw_flow", lambda scan, panels, *_, **__: drawn.extend(panels)
+    )
+    monkeypatch.setattr(Results, "add", lambda self, *paths: paths[0])
+    InspectionReport(seen, Results(tmp_path / "out")).write_flow(seen.flow.targets[0])
+    flow = seen.flow.targets[0]
+    for panel in drawn:
+        convolution = panel.name.endswith(".conv")
+        assert (panel.picture is None) == convolution
+        assert (panel.name in flow.cancelled) == convolution
+        if convolution:
+            assert panel.missing == "cancels out: see\nthe norm behind"
+    assert {panel.name for panel in drawn if panel.picture is not None} == set(flow.maps)
 
 
 def test_every_method_gives_a_map_on_the_patients_grid(model: Model, case: Case) -> None:

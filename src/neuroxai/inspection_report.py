@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -74,8 +75,7 @@ class InspectionReport:
         panels = []
         for layer in seen.flow.layers:
             if layer.name not in target.maps:
-                lines = ("",)
-                panels.append(FlowPanel(seen.number(layer), layer.name, layer.shape, None, lines))
+                panels.append(_without_map(seen.number(layer), layer, target))
                 continue
             shown = seen.patient_map(target, layer)
             shares = mass_shares(shown.explanation.values[0, 0], seen.masks)
@@ -235,6 +235,13 @@ class InspectionReport:
         if seen.flow.never_ran:
             facts["never ran"] = ", ".join(seen.flow.never_ran)
         return facts
+
+
+def _without_map(number: int, layer: Layer, target: TargetFlow) -> FlowPanel:
+    panel = FlowPanel(number, layer.name, layer.shape, None, ("",))
+    if layer.name not in target.cancelled:
+        return panel
+    return dataclasses.replace(panel, missing="cancels out: see\nthe norm behind")
 
 
 def shown_modality(scan: Scan) -> str:

@@ -6,7 +6,6 @@ resolution and numbers, the sign kept, and sides lettered.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ CELL = 236  # px, a panel's width
 GAP, LINE = 10, 21  # px
 AISLE = 56  # px, between the way down and the way up
 WIDEST = 9  # panels side by side on one way
+_NAME = 18  # letters of a layer's name beside its number
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,8 @@ class FlowPanel:
         The map's shown axial slice, ``(X, Y)`` on the scan's grid; None where there is no map.
     lines
         What is said below it, a short line each.
+    missing
+        Why there is no map, where there is none.
     """
 
     number: int
@@ -54,6 +56,7 @@ class FlowPanel:
     shape: tuple[int, ...]
     picture: NDArray[Any] | None
     lines: tuple[str, ...] = ()
+    missing: str = "not on the\ntarget's way"
 
 
 def draw_flow(
@@ -222,12 +225,12 @@ class _Plan:
         sheet.legend(self._scan.legend(classes), top + 90, x + 30)
 
     def _draw_layer(self, sheet: Sheet, panel: FlowPanel, x: float, y: float) -> None:
-        drawn = self._overlay(panel.picture)
+        drawn = self._overlay(panel)
         limits = None if drawn.heat is None else as_picture(drawn.heat, signed=True)
         draw_panel(sheet.axes(x, y, CELL, self._high), drawn, self._row, limits, first=False)
         cells = "×".join(str(n) for n in panel.shape[1:])
         said = (
-            f"L{panel.number} {textwrap.shorten(panel.name, 26, placeholder='…')}",
+            f"L{panel.number} {_shortened(panel.name)}",
             f"{panel.shape[0]} filters, {cells}",
             *panel.lines,
         )
@@ -235,13 +238,18 @@ class _Plan:
             weight = "bold" if down == 0 else "normal"
             sheet.write(x, y + self._high + 3 + LINE * down, line, size=7.6, weight=weight)
 
-    def _overlay(self, picture: NDArray[Any] | None) -> Panel:
-        if picture is None:
-            return Panel(remark="not on the\ntarget's way")
-        heat = AXIAL.cut(picture[self._box[:2]][:, :, None], 0)
+    def _overlay(self, panel: FlowPanel) -> Panel:
+        if panel.picture is None:
+            return Panel(remark=panel.missing)
+        heat = AXIAL.cut(panel.picture[self._box[:2]][:, :, None], 0)
         if not np.isfinite(heat).all():
             return Panel(gray=self._gray, remark="not finite")
         if not heat.any():
             return Panel(gray=self._gray, remark="zero in\nthis slice")
         opacity = 0.8 * as_picture(heat, signed=True).share(heat)
         return Panel(gray=self._gray, heat=heat, opacity=opacity)
+
+
+def _shortened(name: str) -> str:
+    """Return the end of a dotted name: what tells layers apart stands there."""
+    return name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
