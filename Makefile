@@ -43,10 +43,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) -c constraints.txt -e '.[all]'
 	@touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
-	@echo "Installing the test tools ..."
-	@$(PIP) -c constraints.txt -e '.[dev]'
-	@touch $@
+# Both at once: pip looks through everything once, and builds the package once.
+$(VENV)/.tested: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing NeuroXAI and the test tools into $(VENV) (two to three minutes the first time) ..."
+	@$(PIP) -c constraints.txt -e '.[all,dev]'
+	@touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
