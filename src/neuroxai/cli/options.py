@@ -31,8 +31,8 @@ ModelName = Annotated[
     str,
     typer.Option(
         "--model",
-        help="A shipped network's name, a checkpoint folder, a MONAI bundle's folder, or "
-        "package.module:factory.",
+        help="A shipped network's name, a checkpoint folder, the folder of a MONAI bundle or of a "
+        "trained nnU-Net, or package.module:factory.",
     ),
 ]
 WeightsFile = Annotated[
@@ -46,7 +46,11 @@ CardFile = Annotated[
     ),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Run the expressions in a bundle's configuration: code.")
+    bool,
+    typer.Option(
+        "--trust",
+        help="Accept what can carry code: expressions in a bundle's configuration, pickled weights.",
+    ),
 ]
 Methods = Annotated[
     list[str] | None,
