@@ -51,6 +51,8 @@ def test_explain_writes_everything_on_the_patients_grid(room: Path, tmp_path: Pa
     assert run.returncode == 0, run.stderr
     assert "not for clinical use" in run.stdout
     assert "guided_integrated_gradients" in run.stdout
+    assert "brain %" in run.stdout
+    assert "what a map that knows nothing would reach" in run.stdout
     out = tmp_path / "out"
     source = nib.load(study / "BraTS2021_00007_t1.nii.gz")
     methods = {
@@ -69,6 +71,9 @@ def test_explain_writes_everything_on_the_patients_grid(room: Path, tmp_path: Pa
             assert sidecar["method"] == method
             assert sidecar["target"]["name"] == target
             assert len(sidecar["inputs"]["T1ce"]["sha256"]) == 64
+            share = sidecar["evidence"]["all"]["brain"]
+            assert 0 < share <= 1
+            assert f"{100 * share:.0f} (" in run.stdout
         for kind in ("modalities", "planes"):
             picture = out / f"BraTS2021_00007_label-{target}_montage-{kind}.png"
             assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -65,6 +65,7 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
     text = " ".join(page.text)
     assert "not for clinical use" in text
     assert "Completeness gap" in text
+    assert "In the tumor (%)" in text
     assert "Dice" in text
     assert "Inside the network" in text
     for concept in ("WT", "TC", "ET", "GM", "WM", "CSF", "boundary"):

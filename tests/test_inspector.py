@@ -34,7 +34,7 @@ def test_every_region_and_class_is_asked(study: nx.Case, segmenter: nx.Model) ->
     assert seen.flow.backward == 6
     assert len(seen.flow.layers) == 26
     assert seen.number(seen.flow.layers[21]) == 22
-    assert seen.regions_from == "truth"
+    assert seen.regions.source == "truth"
 
 
 def test_files_hold_what_the_figure_says(
@@ -136,10 +136,16 @@ def test_shares_by_hand() -> None:
     assert found["negative"] == {"left": 0.0, "all": 1.0}
     assert found["volume"]["left"] == pytest.approx(1 / 3)
     assert found["positive_fraction"] == pytest.approx(8 / 12)
+    assert found["all"] == {"left": 6 / 12, "all": 1.0}
+    several = mass_shares(torch.stack([values, -2 * values, 0 * values]), {"left": left})
+    assert several["positive"] == {"left": 6 / (8 + 2 * 4)}
+    assert several["negative"] == {"left": 2 * 6 / (4 + 2 * 8)}
+    assert several["volume"] == {"left": pytest.approx(1 / 3)}
     nothing = mass_shares(torch.zeros(2, 3), {"left": left})
     assert nothing["positive"] is None
     assert nothing["negative"] is None
     assert nothing["positive_fraction"] is None
+    assert nothing["all"] is None
     with pytest.raises(MethodError, match="not finite"):
         mass_shares(torch.tensor([[torch.nan] * 3] * 2), {"left": left})
     with pytest.raises(MethodError, match="expected the map's"):

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from neuroxai.data.brats import read_case
     from neuroxai.data.case import Case
     from neuroxai.data.phantom import make_phantom
-    from neuroxai.explainer import Explanations, explain, predict
+    from neuroxai.explainer import explain, predict
+    from neuroxai.explanations import Explanations
     from neuroxai.methods import METHODS
     from neuroxai.models.loading import load_model
     from neuroxai.models.model import Model
@@ -33,7 +34,7 @@ _HOME = {
     "Case": "data.case",
     "Class": "core.target",
     "Explanation": "core.explanation",
-    "Explanations": "explainer",
+    "Explanations": "explanations",
     "METHODS": "methods",
     "Mask": "core.restriction",
     "Model": "models.model",

@@ -14,7 +14,7 @@ import numpy as np
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation, versions
 from neuroxai.data.case import Case
 from neuroxai.data.placement import Placement
-from neuroxai.explainer import Explanations
+from neuroxai.explanations import Explanations
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction
 from neuroxai.render.figures import draw_modalities, draw_planes
@@ -202,7 +202,8 @@ def _row(patient_map: PatientMap) -> dict[str, Any]:
         "completeness_gap": gap_of(explanation),
         "layer": explanation.layer,
         "diagnostics": dict(explanation.diagnostics),
-        "notes": list(explanation.notes),
+        "evidence": patient_map.evidence,
+        "notes": list(patient_map.notes),
     }
 
 
@@ -235,4 +236,7 @@ def _facts(
     known = [f"{title} {gap:.1%}" for title, gap in gaps if gap is not None]
     if known:
         facts["completeness gap"] = ", ".join(known)
+    lost = [f"{m.explanation.title} {m.outside:.0%}" for m in maps if m.mostly_outside]
+    if lost:
+        facts["mostly outside the brain"] = ", ".join(lost)
     return facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -15,13 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.answers import Asks
-from neuroxai.core.errors import (
-    LayerError,
-    MethodError,
-    ModelError,
-    NoMapError,
-    suggestion,
-)
+from neuroxai.core.errors import LayerError, MethodError, ModelError
 from neuroxai.core.explanation import Explanation, network_hash
 from neuroxai.core.memory import parse_size
 from neuroxai.core.outputs import Outputs
@@ -32,6 +26,7 @@ from neuroxai.core.untouched import untouched
 from neuroxai.data.case import Case
 from neuroxai.data.preprocessing import Prepared, Preprocessing
 from neuroxai.deviation import measure_deviation, say_deviation
+from neuroxai.explanations import Explanations
 from neuroxai.memory_plan import MemoryPlan, Way, plan_memory, probe_for, take_a_way
 from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method
@@ -41,64 +36,11 @@ from neuroxai.network_fault import network_faults
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
 from neuroxai.question import Within, as_target, restricted
+from neuroxai.regions import Regions
 
 _Run = tuple[dict[str, Explanation], dict[str, str], Tensor, float]
 OnMethod = Callable[[Method], None]
 OnGradient = Callable[[int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Explanations(Mapping[str, Any]):
-    """The maps of one target, by the method's word.
-
-    Attributes
-    ----------
-    maps
-        :class:`~neuroxai.patient_map.PatientMap` for a case, ``Explanation`` for a tensor.
-    refused
-        Method to the reason why it gives no map here.
-    prediction
-        What the network says of the case; None for a tensor.
-    output
-        The model output at the explained point.
-    shared_seconds
-        What the passes took that the gradient, the guided gradient and all layer maps share; it
-        is in none of the methods' own times.
-    warnings
-        What is odd about the case but safe to use, and what memory made necessary.
-    memory
-        The way through the network, the bytes it was expected to take and those allowed, in MB.
-    deviation
-        How far lower precision is from full; empty for ``fp32``.
-    """
-
-    maps: Mapping[str, PatientMap | Explanation]
-    refused: Mapping[str, str]
-    output: Tensor
-    shared_seconds: float = 0.0
-    prediction: Prediction | None = None
-    warnings: tuple[str, ...] = ()
-    memory: Mapping[str, Any] = field(default_factory=dict)
-    deviation: Mapping[str, Any] = field(default_factory=dict)
-
-    def __getitem__(self, method: str) -> Any:
-        if method in self.refused:
-            raise NoMapError(f"{method} gave no map: {self.refused[method]}")
-        if method not in self.maps:
-            raise NoMapError(f"there is no map of {method!r}: {suggestion(method, self.maps)}")
-        return self.maps[method]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.maps)
-
-    def __len__(self) -> int:
-        return len(self.maps)
-
-    def explanation(self, method: str) -> Explanation:
-        """Return a method's explanation on the network's grid."""
-        found = self[method]
-        explanation: Explanation = found.explanation if isinstance(found, PatientMap) else found
-        return explanation
 
 
 @dataclass(frozen=True)
@@ -225,6 +167,10 @@ def explain(
             warnings=run_notes, memory=memory_facts, deviation=deviation,
         )  # fmt: skip
     identity = describe_model(model)
+    prediction = read_output(output, outputs, subject, prepared.placement)
+    regions = Regions(
+        subject, prepared.placement, prediction.labels if prediction.of_tumors else None
+    )
     maps = {
         name: PatientMap(
             explanation,
@@ -232,10 +178,10 @@ def explain(
             prepared.placement,
             model.card.modalities if explanation.values.shape[1] > 1 else ("all",),
             identity,
+            regions=regions,
         )
         for name, explanation in explanations.items()
     }
-    prediction = read_output(output, outputs, subject, prepared.placement)
     warnings = (
         *subject.warnings, *prepared.warnings, *model.notes, *prediction.warnings, *run_notes
     )  # fmt: skip

@@ -21,14 +21,12 @@ from neuroxai.inspection.information_flow import TargetFlow
 from neuroxai.inspection.shares import mass_shares
 from neuroxai.inspector import Inspection
 from neuroxai.patient_map import PatientMap
+from neuroxai.regions import REGION_ORDER
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters
 from neuroxai.render.figures import axial_slice
 from neuroxai.render.flow import FlowPanel, draw_flow
 from neuroxai.render.scan import Scan
 from neuroxai.results import Results, describe_dataset, sidecar, word, write_json
-
-REGION_ORDER = ("WT", "TC", "ET", "brain", "outside")
-"""Where a map's evidence may lie, as figure and table name it."""
 
 
 class InspectionReport:
@@ -78,7 +76,7 @@ class InspectionReport:
                 panels.append(_without_map(seen.number(layer), layer, target))
                 continue
             shown = seen.patient_map(target, layer)
-            shares = mass_shares(shown.explanation.values[0, 0], seen.masks)
+            shares = mass_shares(shown.explanation.values[0, 0], seen.regions.masks)
             panels.append(self._panel(shown, layer, index, shares))
             self.rows[target.name].append(_row(seen, target, layer, shares))
             if nifti:
@@ -169,7 +167,7 @@ class InspectionReport:
         content = {
             "case": seen.case.name,
             "model": seen.model,
-            "regions_from": seen.regions_from,
+            "regions_from": seen.regions.source,
             "shares": "of the evidence for (positive) and against (negative) the target, summed "
             "over the volume, how much lies in each region; volume is the region's share of the "
             "volume, which a map blind to the region would have",
@@ -226,7 +224,7 @@ class InspectionReport:
         facts = {
             f"target's mean {target.target['scale']}": f"{target.score[0]:.4g}",
             "model": seen.model["name"],
-            "regions from": seen.regions_from or "nowhere",
+            "regions from": seen.regions.source or "nowhere",
         }
         volume = region_volumes(seen)
         facts["share of the volume"] = ", ".join(
@@ -267,7 +265,7 @@ def _row(
 
 def region_volumes(seen: Inspection) -> dict[str, float]:
     """Return each region's share of the network's volume."""
-    return {name: int(mask.sum()) / mask.numel() for name, mask in seen.masks.items()}
+    return {name: int(mask.sum()) / mask.numel() for name, mask in seen.regions.masks.items()}
 
 
 def _percent(share: float) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from neuroxai.core.layers import Layer, layer_grid
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.spatial import laid_on, spatial_shape
 from neuroxai.core.target import Class, Region, Target
-from neuroxai.data.case import REGIONS, Case, region
+from neuroxai.data.case import Case
 from neuroxai.data.placement import Placement
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.explainer import choose_device, describe_model, outputs_of, prepare
@@ -27,6 +26,7 @@ from neuroxai.network_fault import network_faults
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
 from neuroxai.question import as_target
+from neuroxai.regions import Regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +41,12 @@ class Inspection:
         Every layer's map for every target.
     prediction
         What the network says of the case.
-    regions_from
-        Where the tumor's regions come from: ``truth``, ``prediction``, or None for neither.
+    regions
+        Where evidence may lie, on the network's grid.
     model
         Name and hashes of the network.
     grid
         The grid that layers' maps are laid on before they are cut to the input's.
-    masks
-        The regions on the network's grid.
     filters
         The filters of the layers that were chosen.
     """
@@ -57,10 +55,9 @@ class Inspection:
     prepared: Prepared
     flow: InformationFlow
     prediction: Prediction
-    regions_from: str | None
+    regions: Regions = field(repr=False)
     model: dict[str, str]
     grid: tuple[int, ...]
-    masks: dict[str, Tensor] = field(repr=False)
     filters: tuple[LayerFilters, ...] = ()
 
     @cached_property
@@ -117,8 +114,9 @@ class Inspection:
         )
         part = f"L{self.number(layer):02d}-{layer.name}"
         return PatientMap(
-            explanation, self.case, self.prepared.placement, ("all",), self.model, part
-        )
+            explanation, self.case, self.prepared.placement, ("all",), self.model, part,
+            self.regions,
+        )  # fmt: skip
 
 
 def inspect(
@@ -161,10 +159,10 @@ def inspect(
         flow = information_flow(network, x, asked, outputs)
         seen = filters(network, x, asked, filters_of, outputs) if filters_of else []
     prediction = read_output(flow.output, outputs, case, prepared.placement)
-    masks, source = _masks(case, prepared, prediction)
+    regions = Regions(case, prepared.placement, prediction.labels if prediction.of_tumors else None)
     return Inspection(
-        case, prepared, flow, prediction, source, describe_model(model),
-        layer_grid(network, spatial_shape(x)), masks, tuple(seen),
+        case, prepared, flow, prediction, regions, describe_model(model),
+        layer_grid(network, spatial_shape(x)), tuple(seen),
     )  # fmt: skip
 
 
@@ -180,20 +178,3 @@ def every_target(outputs: Outputs) -> list[Target]:
     alone = {members[0] for members in outputs.regions.values() if len(members) == 1}
     regions: list[Target] = [Region(name) for name in outputs.regions]
     return [*regions, *(Class(name) for name in outputs.names if name not in alone)]
-
-
-def _masks(
-    case: Case, prepared: Prepared, prediction: Prediction
-) -> tuple[dict[str, Tensor], str | None]:
-    """Return the regions on the network's grid, and where they come from."""
-    labels, source = case.truth, "truth"
-    if labels is None and prediction.of_tumors:
-        labels, source = prediction.labels, "prediction"
-    masks: dict[str, NDArray[np.bool_]] = {}
-    if labels is not None:
-        here = prepared.placement.to_network(labels)
-        masks = {name: region(here, name) for name in REGIONS}
-    masks["brain"] = prepared.placement.to_network(case.brain().astype(np.uint8)) > 0
-    masks["outside"] = ~masks["brain"]
-    found = {name: torch.from_numpy(np.ascontiguousarray(m)) for name, m in masks.items()}
-    return found, source if labels is not None else None

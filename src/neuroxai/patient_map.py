@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation
 from neuroxai.data.case import Case
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
+from neuroxai.regions import Regions
 from neuroxai.results import describe_dataset, sidecar, word, write_json
+
+_MOST = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,8 @@ class PatientMap:
         Name and hashes of the network, for the sidecar.
     part
         Which of a method's several maps of one target this is, for the file's name.
+    regions
+        Where its evidence may lie; without them nothing is said of that.
     """
 
     explanation: Explanation
@@ -42,6 +48,36 @@ class PatientMap:
     channels: tuple[str, ...]
     model: Mapping[str, Any]
     part: str = ""
+    regions: Regions | None = None
+
+    @cached_property
+    def evidence(self) -> dict[str, Any] | None:
+        """How much of the map lies in each region; see :meth:`Regions.evidence`."""
+        if self.regions is None:
+            return None
+        return self.regions.evidence(self.explanation.values[0])
+
+    @property
+    def outside(self) -> float | None:
+        """Which share of the map lies where there is no brain; None where that is not known."""
+        shares = (self.evidence or {}).get("all")
+        return None if shares is None else float(shares["outside"])
+
+    @property
+    def mostly_outside(self) -> bool:
+        """Whether more than half of the map lies where there is no brain."""
+        return self.outside is not None and self.outside > _MOST
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know: the explanation's notes, and where most of it lies."""
+        if self.evidence is None or not self.mostly_outside:
+            return self.explanation.notes
+        said = (
+            f"{self.outside:.0%} of this map lies outside the brain "
+            f"({self.evidence['volume']['outside']:.0%} of the volume does)"
+        )
+        return (*self.explanation.notes, said)
 
     @property
     def stem(self) -> str:
@@ -91,6 +127,8 @@ class PatientMap:
             "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "channels": list(self.channels),
             **self.explanation.describe(),
+            "notes": list(self.notes),
+            "evidence": self.evidence,
             "model": dict(self.model),
             "inputs": {
                 name: {"file": Path(source.path).name, "sha256": source.sha256}

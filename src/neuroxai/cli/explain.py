@@ -75,36 +75,58 @@ def print_report(report: CaseReport, warnings: tuple[str, ...], memory: Mapping[
     from rich.table import Table
 
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.regions import said_of_share
 
     console = Console(highlight=False)
     table = Table()
+    places = _places(report)
     table.add_column("Target")
     table.add_column("Method", no_wrap=True)
-    table.add_column("Time", justify="right", no_wrap=True)
-    table.add_column("Gap", justify="right")
-    table.add_column("Note", overflow="fold")
-    for name, entry in report.targets.items():
-        shared = f"{entry['shared_seconds']:.1f} s"
-        table.add_row(name, "(passes that methods share)", shared, "", "")
+    for name in ("Time", "Gap", *(f"{place} %" for place in places)):
+        table.add_column(name, justify="right", no_wrap=True)
+    notes: list[str] = []
+    for target, entry in report.targets.items():
+        table.add_row(target, "(shared passes)", f"{entry['shared_seconds']:.1f} s")
         for method, row in entry["methods"].items():
             gap = row["completeness_gap"]
-            notes = [*([f"layer {row['layer']}"] if row["layer"] else []), *row["notes"]]
             table.add_row(
-                name,
+                target,
                 method,
                 f"{row['seconds']:.1f} s",
                 "" if gap is None else f"{gap:.2%}",
-                "; ".join(notes),
+                *(said_of_share(row["evidence"], place) for place in places),
             )
+            layer = [f"layer {row['layer']}"] if row["layer"] else []
+            notes += [f"{target}, {method}: {note}" for note in (*layer, *row["notes"])]
         for method, reason in entry["refused"].items():
-            table.add_row(name, method, "", "", f"no map: {reason}")
+            table.add_row(target, method)
+            notes.append(f"{target}, {method}: no map: {reason}")
     console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True)
     console.print("Gap: completeness gap of path methods, 0 % is exact.")
+    if places:
+        console.print(
+            f"{', '.join(places)}: how much of the map lies there, both signs together; in "
+            "brackets how much of the volume does, what a map that knows nothing would reach.",
+            soft_wrap=True,
+        )
     console.print(_said_memory(memory), soft_wrap=True)
     for warning in warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
     console.print(f"Written: {report.results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)
+
+
+def _places(report: CaseReport) -> list[str]:
+    """Return where it is shown how much of a map lies; all regions are in the summary."""
+    known = [
+        row["evidence"]["volume"]
+        for entry in report.targets.values()
+        for row in entry["methods"].values()
+        if row["evidence"] is not None
+    ]
+    return [place for place in ("brain", "WT") if any(place in each for each in known)]
 
 
 def _said_memory(memory: Mapping[str, Any]) -> str:

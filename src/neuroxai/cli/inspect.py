@@ -80,11 +80,12 @@ def print_flow(report: InspectionReport) -> None:
     from rich.table import Table
 
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-    from neuroxai.inspection_report import REGION_ORDER, region_volumes
+    from neuroxai.inspection_report import region_volumes
+    from neuroxai.regions import REGION_ORDER
 
     console = Console(highlight=False)
     seen = report.inspection
-    regions = [name for name in REGION_ORDER if name in seen.masks]
+    regions = [name for name in REGION_ORDER if name in seen.regions.masks]
     volume = region_volumes(seen)
     for target in seen.flow.targets:
         title = f"{target.name}: where the evidence for it lies, in percent"

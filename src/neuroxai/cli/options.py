@@ -49,7 +49,7 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Accept what can carry code: expressions in a bundle's configuration, pickled weights.",
+        help="Accept what can carry code: a bundle's expressions, pickled weights.",
     ),
 ]
 Methods = Annotated[

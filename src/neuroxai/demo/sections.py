@@ -8,10 +8,11 @@ from pathlib import Path
 
 from neuroxai.case_report import CaseReport
 from neuroxai.data.case import Case
-from neuroxai.explainer import Explanations
+from neuroxai.explanations import Explanations
 from neuroxai.methods import METHODS
 from neuroxai.models.loading import DEFAULT_MODEL
 from neuroxai.models.model import Model
+from neuroxai.regions import said_of_share
 from neuroxai.render.page import Figure, Section, Table
 
 
@@ -105,7 +106,7 @@ def _map_table(entries: Sequence[Explained]) -> Table:
     for entry in entries:
         for target, found in entry.report.targets.items():
             shared = f"{found['shared_seconds']:.1f}"
-            rows.append((entry.case.name, target, "(passes that methods share)", shared, "", ""))
+            rows.append((entry.case.name, target, "(shared passes)", shared, *[""] * 4))
             for method, row in found["methods"].items():
                 gap = row["completeness_gap"]
                 rows.append(
@@ -115,15 +116,28 @@ def _map_table(entries: Sequence[Explained]) -> Table:
                         METHODS[method].title,
                         f"{row['seconds']:.1f}",
                         "" if gap is None else f"{100 * gap:.2f}",
+                        said_of_share(row["evidence"], "brain"),
+                        said_of_share(row["evidence"], "WT"),
                         "; ".join(row["notes"]),
                     )
                 )
     return Table(
         caption="The maps and how far to trust them",
-        header=("Case", "Target", "Method", "Time (s)", "Completeness gap (%)", "Notes"),
+        header=(
+            "Case",
+            "Target",
+            "Method",
+            "Time (s)",
+            "Completeness gap (%)",
+            "In the brain (%)",
+            "In the tumor (%)",
+            "Notes",
+        ),
         rows=tuple(rows),
         note="Completeness gap: how far a path method's attributions are from adding up to the "
-        "change of the target between baseline and scan; 0 is exact. The gradient, the guided "
+        "change of the target between baseline and scan; 0 is exact. In the brain, in the tumor: "
+        "how much of the map lies there, both signs together, and in brackets how much of the "
+        "volume does, which a map that knows nothing would reach. The gradient, the guided "
         "gradient and all class activation maps come from one shared forward pass.",
     )
 
