@@ -26,12 +26,13 @@ Edges = tuple[float, float, float]
 
 
 class Kind(NamedTuple):
-    """Labels, network, voxel edges of the scan and axes of the network."""
+    """Labels, network, voxel edges of the scan, axes of the network, and its folds."""
 
     labels: dict[str, Any]
     network: str
     edges: Edges
     axes: int = 3
+    folds: tuple[int, ...] = (0, 1)
 
 
 KINDS = {
@@ -40,8 +41,8 @@ KINDS = {
     "residual": Kind(REGIONS, "ResidualEncoderUNet", (1, 1, 1)),
     "resampled": Kind(REGIONS, "PlainConvUNet", (1.3, 0.8, 1.1)),
     "thick": Kind(LABELS, "PlainConvUNet", (1.1, 1, 3.6)),
-    "slices": Kind(LABELS, "PlainConvUNet", (1, 1, 1), axes=2),
-    "slices_resampled": Kind(REGIONS, "ResidualEncoderUNet", (1.3, 4, 1.1), axes=2),
+    "slices": Kind(LABELS, "PlainConvUNet", (1, 1, 1), axes=2, folds=(0,)),
+    "slices_resampled": Kind(REGIONS, "ResidualEncoderUNet", (1.3, 4, 1.1), axes=2, folds=(0,)),
 }
 """What nnU-Net's own answers are kept of."""
 NAMES = {

@@ -163,11 +163,10 @@ def test_pictures_are_learned_measured_and_explained_from_the_command_line(tmp_p
         "workers=1", "learning_rate=0.002", "augmentation.flip=[false,false]",
     )  # fmt: skip
     settings = [word for setting in sizes for word in ("--set", setting)]
-    said(
-        neuroxai(
-            "train", "--config", "tumor-types", "--data", folder, "-o", run, *settings, cache=cache
-        )
+    trained = here(
+        "train", "--config", "tumor-types", "--data", folder, "-o", run, *settings, cache=cache
     )
+    said(trained)
     split = list(csv.DictReader((run / "split.csv").read_text().splitlines()))
     assert {row["grade"] for row in split} == {"bar", "disk"}
     measured = here(

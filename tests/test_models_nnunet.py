@@ -67,8 +67,9 @@ def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
     kind = nnunets.KINDS[word]
     case = read_case(nnunets.write_case(tmp_path / "BraTS2021_01", kind.edges))
     folder = nnunets.write_nnunet(
-        tmp_path, about=nnunets.dataset(kind.labels), kind=kind.network, axes=kind.axes
-    )
+        tmp_path, about=nnunets.dataset(kind.labels), folds=kind.folds,
+        kind=kind.network, axes=kind.axes,
+    )  # fmt: skip
     loaded = load_model(folder, trust=True)
     with np.load(REFERENCE) as kept:
         expected, expected_labels = kept[f"{word}_logits"], kept[f"{word}_labels"]

@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 import nnunets
 
 
-def answers(root: Path, case: Path, out: Path) -> tuple[np.ndarray, NDArray[Any]]:
+def answers(
+    root: Path, case: Path, out: Path, folds: tuple[int, ...]
+) -> tuple[np.ndarray, NDArray[Any]]:
     """Return logits ``(K, I, J, K)`` float32 and labels, on the patient's grid."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.inference.sliding_window_prediction import compute_gaussian
@@ -35,7 +37,7 @@ def answers(root: Path, case: Path, out: Path) -> tuple[np.ndarray, NDArray[Any]
         tile_step_size=0.5, use_gaussian=True, use_mirroring=False,
         perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False,
     )  # fmt: skip
-    predictor.initialize_from_trained_model_folder(str(root), use_folds=(0, 1))
+    predictor.initialize_from_trained_model_folder(str(root), use_folds=folds)
     files = [str(case / f"{case.name}_{nnunets.SUFFIX[c]}.nii.gz") for c in nnunets.CHANNELS]
     target = out / "answer.nii.gz"
     predictor.predict_from_files_sequential([files], [str(target)])
@@ -54,7 +56,7 @@ def answers(root: Path, case: Path, out: Path) -> tuple[np.ndarray, NDArray[Any]
             found = torch.zeros(())
             for weights in predictor.list_of_parameters:
                 predictor.network.load_state_dict(weights)
-                found = found + predictor.network.eval()(x[cut][None])[0] / 2
+                found = found + predictor.network.eval()(x[cut][None])[0] / len(folds)
             if number == 0:
                 blended = torch.zeros(len(found), *x.shape[1:])
             blended[cut] += gaussian * found
@@ -80,10 +82,11 @@ def main(out: Path) -> None:
     for word, kind in nnunets.KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
             root = nnunets.write_nnunet(
-                Path(folder), about=nnunets.dataset(kind.labels), kind=kind.network, axes=kind.axes
-            )
+                Path(folder), about=nnunets.dataset(kind.labels), folds=kind.folds,
+                kind=kind.network, axes=kind.axes,
+            )  # fmt: skip
             case = nnunets.write_case(Path(folder) / "case", kind.edges)
-            logits, segmentation = answers(root, case, Path(folder))
+            logits, segmentation = answers(root, case, Path(folder), kind.folds)
         kept[f"{word}_logits"] = logits[:, ::3, ::3, ::3]
         kept[f"{word}_labels"] = segmentation
     np.savez_compressed(out / "nnunet.npz", allow_pickle=False, **kept)
