@@ -177,6 +177,8 @@ def _how(model: Model) -> list[str]:
             lines[-1] += f"; then the outputs' levels set on seeds {low} to {high}: {levels}"
         if training.get("averaged"):
             lines[-1] += "; then averaged, half and half, with the weights it began with"
+        if training.get("converted"):
+            lines[-1] += f"; then converted, {training['converted']}"
         training = training.get("initial", {}).get("training")
     return [*lines, ""]
 

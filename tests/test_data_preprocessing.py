@@ -127,6 +127,37 @@ def test_zscore_leaves_the_background_zero_and_names_the_color_of_air() -> None:
         assert x[brain].std() == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize("clip", [5.0, 1.5])
+def test_a_scaled_zscore_says_the_same_of_every_case(clip: float) -> None:
+    case = phantom()
+    recipe = replace(RECIPE, intensity="zscore_scaled", clip=clip)
+    prepared = recipe.prepare(case)
+    for channel, name in enumerate(MODALITIES):
+        values = case.volumes[name].astype(np.float64)
+        brain = values != 0
+        mean, sigma = values[brain].mean(), values[brain].std()
+        z = np.where(brain, np.clip((values - mean) / sigma, -clip, clip) / (2 * clip) + 0.5, 0)
+        expected = prepared.placement.to_network(z)
+        np.testing.assert_allclose(prepared.x[0, channel].numpy(), expected, atol=1e-6)
+    assert prepared.air == (0.0,) * 4
+
+
+def test_one_bright_vessel_moves_a_minmax_but_hardly_a_scaled_zscore() -> None:
+    dull, bright = phantom(), phantom()
+    values = dull.volumes["T1"]
+    np.minimum(values, np.quantile(values[values != 0], 0.95), out=values)
+    bright.volumes["T1"][...] = values
+    bright.volumes["T1"][tuple(np.argwhere(values != 0)[0])] = 2 * values.max()
+    moved = {}
+    for intensity in ("zscore_minmax", "zscore_scaled"):
+        recipe = replace(RECIPE, intensity=intensity)
+        one, other = recipe.prepare(dull), recipe.prepare(bright)
+        apart = (one.x - other.x)[0, 0].abs()
+        moved[intensity] = float(apart[one.x[0, 0] != 0].median())
+    assert moved["zscore_scaled"] < 0.002
+    assert moved["zscore_minmax"] > 0.1
+
+
 def test_none_leaves_the_numbers_alone() -> None:
     case = phantom()
     prepared = replace(RECIPE, intensity="none").prepare(case)
@@ -135,7 +166,7 @@ def test_none_leaves_the_numbers_alone() -> None:
     )
 
 
-@pytest.mark.parametrize("intensity", ["zscore", "zscore_minmax"])
+@pytest.mark.parametrize("intensity", ["zscore", "zscore_minmax", "zscore_scaled"])
 def test_the_scanners_scale_does_not_matter(intensity: Any) -> None:
     case = phantom()
     recipe = replace(RECIPE, intensity=intensity)
@@ -376,6 +407,7 @@ def test_recipes_survive_json(recipe: Preprocessing) -> None:
         ({"divisor": "32"}, "'divisor'"),
         ({"clip": 0}, "'clip'"),
         ({"clip": float("nan")}, "'clip'"),
+        ({"clip": None, "intensity": "zscore_scaled"}, "zscore_scaled divides by it"),
         ({"spacing_mm": [2.0, 1.0]}, "'spacing_mm'"),
         ({"spacing_mm": [1.0]}, "'spacing_mm'"),
     ],

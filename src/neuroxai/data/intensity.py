@@ -12,7 +12,14 @@ from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError
 
 Intensity = Literal[
-    "zscore_minmax", "zscore", "zscore_nonzero", "zscore_filled", "zscore_box", "minmax", "none"
+    "zscore_minmax",
+    "zscore_scaled",
+    "zscore",
+    "zscore_nonzero",
+    "zscore_filled",
+    "zscore_box",
+    "minmax",
+    "none",
 ]
 INTENSITIES = get_args(Intensity)
 """Known ways of normalizing intensities."""
@@ -78,6 +85,8 @@ def normalize(
     air = min(max(-mean / deviation, -bound), bound)
     if kind == "zscore_minmax":
         z, air = (z - z.min()) / (z.max() - z.min()), 0.0
+    elif kind == "zscore_scaled":
+        z, air = (z + bound) / (2 * bound), 0.0
     normalized = np.zeros_like(volume)
     normalized[counted] = z
     return normalized, air

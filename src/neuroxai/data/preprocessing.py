@@ -65,12 +65,14 @@ class Preprocessing:
 
         z = clip((v − μ) / σ, −clip, clip)        zscore
         x = (z − min z) / (max z − min z)         zscore_minmax, the paper's (§2.2)
+        x = (z + clip) / (2 clip)                 zscore_scaled
 
-    The background becomes exactly 0 in both. ``zscore_nonzero`` is a ``zscore`` over the voxels
-    where the modality itself is not zero, ``zscore_filled`` over the brain with its holes,
+    The background becomes exactly 0 in all three. ``zscore_nonzero`` is a ``zscore`` over the
+    voxels where the modality itself is not zero, ``zscore_filled`` over the brain with its holes,
     ``zscore_box`` over everything in the brain's box; ``minmax`` scales the whole image, air
-    included, to 0 to 1. Without the clip a z-score before a min–max scaling is a
-    mathematical no-op; with it a few bright vessels cannot press the brain into the dark.
+    included, to 0 to 1. Without the clip a z-score before a min–max scaling is a mathematical
+    no-op; with it a few bright vessels cannot press the brain into the dark, and with
+    ``zscore_scaled`` the brightest voxel moves no other.
 
     In space: turned by flips and axis permutations, then cropped or padded; nothing is resampled
     but for a network that needs it.

@@ -36,6 +36,8 @@ def _check_kind(recipe: Mapping[str, Any]) -> None:
     _require(recipe["plane"] in (None, "axial"), recipe, "plane", "null or 'axial'")
     clip = recipe["clip"]
     _require(clip is None or _is_positive(clip), recipe, "clip", "null or above 0")
+    scaled = recipe["intensity"] == "zscore_scaled"
+    _require(not scaled or clip is not None, recipe, "clip", "above 0, zscore_scaled divides by it")
 
 
 def _check_grid(recipe: Mapping[str, Any]) -> None:
