@@ -314,6 +314,28 @@ def test_a_browser_runs_nothing_and_asks_nobody(browser: Browser, tmp_path: Path
     assert sum("Content Security Policy" in text for text in blocked) == 2
 
 
+def test_a_sentence_in_a_table_is_read_without_scrolling(browser: Browser, tmp_path: Path) -> None:
+    names = ("Case", "Target", "Method", "Time (s)", "Completeness gap (%)", "In the brain (%)",
+             "In the tumor (%)", "Notes")  # fmt: skip
+    said = "the completeness gap is 52.8 %: the attributions do not add up to the target's change"
+    row = ("BraTS20_Training_400007", "LGG", "Guided integrated gradients", "6.1", "52.80",
+           "100 (66)", "23 (4)", f"{said}; 54% of this map lies outside the brain")  # fmt: skip
+    table = Table("The maps", names, (row, (*row[:-1], "")), "a note")
+    page = write_page(tmp_path / "index.html", [Section("One", tables=(table,))], title="Wide")
+    browser.ask(
+        "Emulation.setDeviceMetricsOverride", width=1440, height=800, deviceScaleFactor=1,
+        mobile=False,
+    )  # fmt: skip
+    browser.visit(page)
+    seen, whole = (
+        browser.value(f"document.querySelector('.wide').{name}")
+        for name in ("clientWidth", "scrollWidth")
+    )
+    assert whole <= seen
+    heights = browser.value("[...document.querySelectorAll('tbody tr')].map(r => r.clientHeight)")
+    assert heights[1] < 40, "a row of numbers stays on one line"
+
+
 @pytest.mark.parametrize("width", [360, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone_and_desktop_light_and_dark(
