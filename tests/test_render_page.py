@@ -287,6 +287,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     started.close()
 
 
+def set_width(browser: Browser, width: int) -> None:
+    browser.ask(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=800, deviceScaleFactor=1, mobile=width < 500,
+    )  # fmt: skip
+
+
 def test_a_browser_shows_every_picture(browser: Browser, tmp_path: Path) -> None:
     browser.visit(demo(tmp_path, "a b.png", "50%#.png", "sub/ö.png", "data:x.png"))
     shown = browser.value("[...document.images].map(i => [i.complete, i.naturalWidth])")
@@ -322,10 +329,7 @@ def test_a_sentence_in_a_table_is_read_without_scrolling(browser: Browser, tmp_p
            "100 (66)", "23 (4)", f"{said}; 54% of this map lies outside the brain")  # fmt: skip
     table = Table("The maps", names, (row, (*row[:-1], "")), "a note")
     page = write_page(tmp_path / "index.html", [Section("One", tables=(table,))], title="Wide")
-    browser.ask(
-        "Emulation.setDeviceMetricsOverride", width=1440, height=800, deviceScaleFactor=1,
-        mobile=False,
-    )  # fmt: skip
+    set_width(browser, 1440)
     browser.visit(page)
     seen, whole = (
         browser.value(f"document.querySelector('.wide').{name}")
@@ -343,10 +347,7 @@ def test_phone_and_desktop_light_and_dark(
 ) -> None:
     media = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.ask("Emulation.setEmulatedMedia", features=media)
-    browser.ask(
-        "Emulation.setDeviceMetricsOverride",
-        width=width, height=800, deviceScaleFactor=1, mobile=width < 500,
-    )  # fmt: skip
+    set_width(browser, width)
     png(tmp_path / "wide.png", (2400, 300))
     browser.visit(demo(tmp_path, "wide.png"))
     assert browser.value("document.documentElement.scrollWidth") <= width
