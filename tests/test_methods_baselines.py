@@ -59,6 +59,56 @@ def test_each_baseline(dims: int) -> None:
     assert torch.equal(x, before)
 
 
+def scan(dims: int) -> tuple[Tensor, Tensor]:
+    """Three scans of four channels, air of another value in each, and where the brain is."""
+    x = 2.0 + image(dims).double().abs()
+    inside = torch.zeros(3, 1, *SHAPES[dims], dtype=torch.bool)
+    for b in range(3):
+        inside[b, 0, 1 : 4 + b, 2:-1] = True
+    air = torch.linspace(-0.5, 0.5, 12, dtype=x.dtype).reshape(3, 4, *[1] * dims)
+    ripples = 0.005 * torch.sin(torch.arange(x.numel(), dtype=x.dtype)).reshape(x.shape)
+    return torch.where(inside, x, air + ripples), inside
+
+
+@DIMS
+def test_an_even_brain_has_its_own_mean_and_its_own_air(dims: int) -> None:
+    x, inside = scan(dims)
+    built = build("brain", x)
+    for b in range(3):
+        there = inside[b, 0].numpy()
+        for c in range(4):
+            was, now = x[b, c].numpy(), built[b, c].numpy()
+            assert (now[~there] == was[~there]).all()
+            assert now[there] == pytest.approx(was[there].mean(), rel=1e-12)
+    # One modality that is as dark as air in part of the brain does not make air of it.
+    x[:, 1, 2, 3:6] = x[:, 1, 0, 0:1]
+    assert torch.equal(build("brain", x)[:, 0], built[:, 0])
+
+
+@DIMS
+@pytest.mark.parametrize("name", ["integrated_gradients", "guided_integrated_gradients"])
+def test_from_an_even_brain_nothing_lies_in_air(name: str, dims: int) -> None:
+    x, inside = scan(dims)
+    network = make("classifier", dims).double()
+    black = explain(make_method(name, {"steps": 4, "baseline": "zero"}), network, x)
+    even = explain(make_method(name, {"steps": 4, "baseline": "brain"}), network, x)
+    air = ~inside.expand_as(x)
+    assert bool(black.values[air].any())
+    assert not even.values[air].any()
+    assert even.values.any()
+
+
+@DIMS
+def test_without_air_an_even_brain_is_the_mean(dims: int) -> None:
+    x = image(dims).double()
+    x[:, 0, 0, 0] = 50.0  # the corners on this side look like nothing else
+    x[:, 0, -1, -1] = -50.0
+    built, mean = build("brain", x), build("mean", x)
+    changed = built != x
+    assert float(changed.double().mean()) > 0.9
+    assert relative(built[changed], mean[changed]) < 0.2
+
+
 @DIMS
 def test_blur_against_scipy(dims: int) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")

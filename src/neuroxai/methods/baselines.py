@@ -12,9 +12,12 @@ from neuroxai.core.errors import MethodError, suggestion
 from neuroxai.core.probe import Probe
 from neuroxai.core.spatial import per_sample
 
-BASELINES = ("zero", "black", "blur", "mean", "noise")
+BASELINES = ("zero", "black", "blur", "mean", "brain", "noise")
 AUTO = "auto"
 """``zero``, or ``blur`` where a path from zero says nothing."""
+
+AIR_TOLERANCE = 0.02
+"""How far from the value of air a voxel of air may be, as a fraction of the channel's reach."""
 
 _EARLY = 1e-3
 _JUMP = 0.25
@@ -33,8 +36,9 @@ def baseline_image(
     baseline
         ``zero`` (the paper's); ``black``, what air looks like after normalization (after a z-score
         zero is the mean brain, not black): the probe's ``air``, or every channel's minimum;
-        ``blur``, the image itself, strongly smoothed; ``mean``, every channel's mean; ``noise``,
-        uniform within every channel's range; or a tensor that broadcasts to ``x``.
+        ``blur``, the image itself, strongly smoothed; ``mean``, every channel's mean; ``brain``,
+        a brain of one gray per channel, see :func:`even_brain`; ``noise``, uniform within every
+        channel's range; or a tensor that broadcasts to ``x``.
 
     Raises
     ------
@@ -63,6 +67,8 @@ def baseline_image(
             return per_sample(air, x).expand_as(x).clone()
         case "mean":
             return per_sample(flat.mean(dim=2), x).expand_as(x).clone()
+        case "brain":
+            return even_brain(x)
         case "noise":
             low, high = flat.amin(dim=2), flat.amax(dim=2)
             drawn = torch.rand(x.shape, generator=generator).to(x)
@@ -70,6 +76,40 @@ def baseline_image(
         case "blur":
             return gaussian_blur(x, BLUR_FRACTION)
     raise MethodError(f"baseline {baseline!r} is unknown: {suggestion(baseline, BASELINES)}")
+
+
+def even_brain(x: Tensor) -> Tensor:
+    r"""Return a brain without any detail: its own mean in place of everything that is not air.
+
+    Along a path from a black image the whole brain appears, and a map says what tells it from
+    nothing at all: on a scan that is normalized to 0…1, which is the paper's choice, that is most
+    of the brain. Along a path from this image only what tells the scan from an even brain
+    appears, and air, which does not change, gets exactly nothing. After a z-score within the
+    brain, ``zero`` is this image already.
+
+    Air is what the corners show: where every channel lies within 2 % of their median, as a
+    fraction of the farthest value from it, for interpolation leaves ripples around a brain. Where
+    hardly anything is air, as in a scan with its skull, this is ``mean``.
+
+    Parameters
+    ----------
+    x
+        Images ``(B, C, *S)``; each has its own brain.
+
+    Examples
+    --------
+    >>> even_brain(torch.tensor([[[0.0, 2.0, 4.0, 0.0, 0.0]]]))
+    tensor([[[0., 3., 3., 0., 0.]]])
+    """
+    corners = x
+    for axis in range(2, x.dim()):
+        ends = torch.tensor([0, x.shape[axis] - 1], device=x.device)
+        corners = corners.index_select(axis, ends)
+    flat = x.flatten(2)
+    away = (flat - corners.flatten(2).median(dim=2, keepdim=True).values).abs()
+    inside = (away > AIR_TOLERANCE * away.amax(dim=2, keepdim=True)).any(dim=1, keepdim=True)
+    mean = (flat * inside).sum(dim=2, keepdim=True) / inside.sum(dim=2, keepdim=True).clamp(min=1)
+    return torch.where(inside, mean, flat).reshape(x.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,7 @@ class IntegratedGradients(Method):
     baseline
         ``auto`` (the paper's ``zero``, or ``blur`` where a path from zero says nothing; see
         :func:`~neuroxai.methods.baselines.path_start`), ``zero``, ``black``, ``blur``, ``mean``,
-        ``noise`` or a tensor; see :func:`~neuroxai.methods.baselines.baseline_image`.
+        ``brain``, ``noise`` or a tensor; see :func:`~neuroxai.methods.baselines.baseline_image`.
     tolerance
         Adds nodes until the completeness gap is under it, up to 1024: where they are wanted for
         ``adaptive``, three times as many for the midpoint rule, whose nodes then hold the former
