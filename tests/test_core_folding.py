@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
 
 from networks import image, make, relative, seeded
 from neuroxai.core import fast_path, folding
@@ -221,6 +222,51 @@ def test_a_new_bias_is_folded_anew() -> None:
         while other._version < convolution.bias._version:  # so that it looks as old as the first
             other.mul_(1)
     convolution.bias = other
+    as_in_stock_torch(network, x)
+
+
+def _learn(network: nn.Module, x: Tensor) -> None:
+    network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1, fused=True)
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(x).square().sum().backward()
+        optimizer.step()
+    network.eval()
+
+
+def _meet_other_scans(network: nn.Module, x: Tensor) -> None:
+    network.train()
+    with torch.no_grad():
+        for _ in range(20):
+            network(5 + 3 * x)
+    network.eval()
+
+
+def _overwrite_data(network: nn.Module, _x: Tensor) -> None:
+    network.get_parameter("first.weight").data.normal_()
+
+
+def _take_a_vector(network: nn.Module, _x: Tensor) -> None:
+    count = sum(parameter.numel() for parameter in network.parameters())
+    vector_to_parameters(torch.linspace(-0.3, 0.4, count), network.parameters())
+
+
+def _write_through_numpy(network: nn.Module, _x: Tensor) -> None:
+    network.get_parameter("norm.weight").detach().numpy()[:] = [3.0, -1.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    "change", [_learn, _meet_other_scans, _overwrite_data, _take_a_vector, _write_through_numpy]
+)
+def test_weights_that_change_without_a_trace_are_folded_anew(
+    change: Callable[[nn.Module, Tensor], None],
+) -> None:
+    network, x = seeded(7, Plain), image_of(SHAPE)
+    before = gradient(network, x)
+    assert folded(network) == 1
+    change(network, x)
+    assert relative(gradient(network, x), before) > 0.1
     as_in_stock_torch(network, x)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from neuroxai.core.answers import Asks
 from neuroxai.core.errors import LayerError, MethodError, ModelError
 from neuroxai.core.explanation import Explanation, network_hash
+from neuroxai.core.fast_path import weights_kept
 from neuroxai.core.memory import parse_size
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.precision import arithmetic, check_precision
@@ -257,14 +258,14 @@ def predict(
     """
     prepared = prepare(model, case, slice_index, device)
     outputs = outputs_of(model)
-    network = model.network.to(choose_device(device)).eval()
+    network = model.network.to(choose_device(device))
     x = _moved(prepared.x, network)
     question = as_target(None, outputs)
 
     def attempt(way: Way) -> Tensor:
         return probe_for(way, network, question, outputs, None, model.windows).run(x)
 
-    with network_faults(model, x), untouched(network):
+    with network_faults(model, x), untouched(network), weights_kept():
         plan = _plan(model, network, x, outputs, memory, gradient=False)
         more = partial(plan_memory, network, x, outputs, gradient=False)
         output, way, plan = take_a_way(plan, more, attempt)

@@ -50,9 +50,16 @@ class Geometry:
 
 
 class LaidWeights:
-    """Weights as the kernels want them, made once and kept for as long as this lives."""
+    """Weights as the kernels want them, made once and kept for as long as this lives.
+
+    Attributes
+    ----------
+    folded
+        For :class:`~neuroxai.core.folding.Folding`, which keeps here what it makes of them.
+    """
 
     def __init__(self) -> None:
+        self.folded: dict[tuple[int, int], Any] = {}
         self._kept: dict[tuple[int, _Way], tuple[Tensor, int, Tensor]] = {}
 
     def forward(self, weight: Tensor) -> Tensor:

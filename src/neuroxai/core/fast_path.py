@@ -130,7 +130,10 @@ class FastPath(TorchFunctionMode):
     def __init__(self, folds: Folds | None = None, network: nn.Module | None = None) -> None:
         super().__init__()
         self.laid = _laid.get() or LaidWeights()
-        self._folding = Folding(folds, network, partial(_conv3d, self.laid)) if folds else None
+        self._folding: Folding | None = None
+        if folds:
+            convolved = partial(_conv3d, self.laid)
+            self._folding = Folding(folds, network, convolved, self.laid.folded)
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
         super().__exit__(kind, value, traceback)  # type: ignore[no-untyped-call]

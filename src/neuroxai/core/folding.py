@@ -14,7 +14,7 @@ Nothing is folded while somebody looks at layers, whose values before the norm a
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,6 +41,10 @@ READS = frozenset(
 _looked_at: ContextVar[bool] = ContextVar("layers_looked_at", default=False)
 
 
+Folded = tuple[Tensor, Tensor]
+"""Weights and bias of a convolution with a norm folded into it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Norm:
     """The numbers of a batch norm in evaluation mode."""
@@ -57,32 +61,19 @@ class Norm:
             mine is theirs for mine, theirs in zip(self._tensors(), other._tensors(), strict=True)
         )
 
-    def versions(self) -> tuple[int, ...]:
-        """Return what changes when somebody writes into one of its tensors."""
-        return tuple(-1 if each is None else each._version for each in self._tensors())
-
     def _tensors(self) -> tuple[Tensor | None, ...]:
         return self.mean, self.variance, self.weight, self.bias
 
 
+@dataclass(frozen=True, eq=False)
 class Fold:
-    """A convolution's weight, the norm that follows it, and the two in one."""
+    """A convolution's weight and the norm that follows it."""
 
-    def __init__(self, weight: Tensor, norm: Norm) -> None:
-        self.weight, self.norm = weight, norm
-        self._bias: Tensor | None = None
-        self._made: tuple[tuple[int, ...], tuple[Tensor, Tensor]] | None = None
+    weight: Tensor
+    norm: Norm
 
-    def folded(self, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return weights and bias of the two in one; kept until somebody writes into a number."""
-        versions = (self.weight._version, -1 if bias is None else bias._version,
-                    *self.norm.versions())  # fmt: skip
-        if self._made is None or self._made[0] != versions or self._bias is not bias:
-            self._bias, self._made = bias, (versions, self._fold(bias))
-        return self._made[1]
-
-    def _fold(self, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Fold in double precision."""
+    def made(self, bias: Tensor | None) -> Folded:
+        """Return weights and bias of the two in one, made in double precision."""
         norm = self.norm
         scale = (norm.variance.detach().double() + norm.eps).rsqrt()
         if norm.weight is not None:
@@ -99,6 +90,14 @@ class Fold:
 
 Folds = Mapping[int, Fold]
 """By the id of the convolution's weight, which the fold keeps alive."""
+
+Kept = MutableMapping[tuple[int, int], tuple[Fold, Tensor | None, Folded]]
+"""What was folded, by the ids of weight and bias, and beside it what the ids are of.
+
+It lives no longer than the network is ours: weights can change in ways that leave no trace on the
+tensor (``.data``, a fused optimizer, a norm in training, NumPy), and who folds their old values
+explains a network that is no more.
+"""
 
 _known: weakref.WeakKeyDictionary[nn.Module, Folds] = weakref.WeakKeyDictionary()
 
@@ -122,12 +121,17 @@ class Folding:
         Whose passes they are; where somebody looks at its layers, nothing is folded.
     convolve
         Runs a convolution.
+    kept
+        Where folded weights are kept from one pass to the next.
     """
 
-    def __init__(self, folds: Folds, network: nn.Module | None, convolve: Convolve) -> None:
+    def __init__(
+        self, folds: Folds, network: nn.Module | None, convolve: Convolve, kept: Kept
+    ) -> None:
         self._folds = folds
         self._network = network
         self._convolve = convolve
+        self._kept = kept
         self._unlooked: bool | None = None
         self._normed: dict[int, tuple[weakref.ref[Tensor], Norm]] = {}
         """Results that are normed already, and by what."""
@@ -182,11 +186,17 @@ class Folding:
             self._unlooked = self._network is None or may_fold(self._network)
         if not self._unlooked:
             return None
-        found = self._convolve(input, *fold.folded(bias), *rest, **more)
+        found = self._convolve(input, *self._folded(fold, bias), *rest, **more)
         if found is not None:
             self._normed[id(found)] = (weakref.ref(found), fold.norm)
             self._waiting += 1
         return found
+
+    def _folded(self, fold: Fold, bias: Tensor | None) -> Folded:
+        key = id(fold.weight), id(bias)
+        if key not in self._kept:
+            self._kept[key] = fold, bias, fold.made(bias)
+        return self._kept[key][2]
 
 
 def norm_called(
