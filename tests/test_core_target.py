@@ -139,6 +139,27 @@ def test_numbers_of_numpy_count_as_numbers() -> None:
     assert score(Region(list(members)), NAMELESS, output) == score(Region([1, 3]), NAMELESS, output)
 
 
+def test_what_one_channel_predicts_is_not_everything() -> None:
+    """The largest of one channel is always that one."""
+    output = logits(3, 5)[:, :1]
+    where = output[:, 0] > 0
+    bound = Class(0, within=Prediction()).bind(NAMELESS, output)
+    assert bound.mask is not None
+    assert torch.equal(bound.mask, where)
+    assert torch.equal(where, output[:, 0].sigmoid() > 0.5)
+    with pytest.raises(TargetError, match="restriction to prediction is empty"):
+        Class(0, within=Prediction()).bind(NAMELESS, output - 50)
+    with pytest.raises(TargetError, match="a logit or a probability may: say which"):
+        Class(0, within=Prediction()).bind(NAMELESS, output.sigmoid())
+    told = Outputs(activation="sigmoid", activated=True)
+    again = Class(0, within=Prediction()).bind(told, output.sigmoid())
+    assert again.mask is not None
+    assert torch.equal(again.mask, where)
+    # What does not ask where it is predicted does not need to be told.
+    Class(0, within=Mask(where)).bind(NAMELESS, output.sigmoid())
+    Class(0, within=voxel((1, 2))).bind(NAMELESS, output.sigmoid())
+
+
 def test_predicted() -> None:
     output = logits()
     bound = Predicted().bind(BRATS, output)

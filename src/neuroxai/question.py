@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import operator
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -15,22 +17,36 @@ from neuroxai.core.outputs import Outputs
 from neuroxai.core.restriction import Mask, Restriction
 from neuroxai.core.restriction import Prediction as PredictedRegion
 from neuroxai.core.target import Class, Predicted, Region, Target, named_target
-from neuroxai.data.case import CLASSES, Case
+from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.lesion import Lesion
 
 Within = Restriction | NDArray[Any] | Tensor | str
 
 
-def as_target(target: Target | str | int | None, outputs: Outputs) -> Target:
-    """Return what a target, a word, a number, or nothing means for a network."""
+def as_target(target: Target | str | SupportsIndex | None, outputs: Outputs) -> Target:
+    """Return what a target, a word, a number, or nothing means for a network.
+
+    A number may be one of Python, of NumPy, or a tensor of one.
+
+    Raises
+    ------
+    TargetError
+        If it is none of these.
+    """
+    if target is None:
+        return Region(next(iter(outputs.regions))) if outputs.regions else Predicted()
     if isinstance(target, Target):
         return target
-    if isinstance(target, int):
-        return Class(target)
     if isinstance(target, str):
         return named_target(target, outputs)
-    return Region(next(iter(outputs.regions))) if outputs.regions else Predicted()
+    try:
+        return Class(operator.index(target))
+    except TypeError:
+        raise TargetError(
+            f"target is {target!r}, expected the number or name of a class, the name of a region, "
+            "or a target"
+        ) from None
 
 
 def restricted(
@@ -74,8 +90,10 @@ def _restriction(
         )
     if prepared is None:
         return Mask(torch.as_tensor(within))
-    values = prepared.placement.to_network(np.asarray(within))
-    return Mask(torch.from_numpy(values), "given mask")
+    given = within.detach().cpu().numpy() if isinstance(within, Tensor) else np.asarray(within)
+    # As labels, whatever numbers hold it: gray values would be interpolated, and the mask grow.
+    marked = (np.nan_to_num(given) != 0).astype(np.uint8)
+    return Mask(torch.from_numpy(prepared.placement.to_network(marked)), "given mask")
 
 
 def _truth(
@@ -85,6 +103,24 @@ def _truth(
         raise TargetError("within='truth' needs a case with a label file, and this has none")
     names = outputs.names
     channels = question.channels(outputs, torch.zeros(1, len(names), 1, 1))[0].tolist()
-    members = [CLASSES.index(names[c]) for c in channels if names[c] in CLASSES]
+    members = [member for channel in channels for member in _labels(names[channel])]
     values = prepared.placement.to_network(np.isin(subject.truth, members).astype(np.uint8))
     return Mask(torch.from_numpy(values), "truth")
+
+
+def _labels(name: str) -> Sequence[int]:
+    """Return which labels of a truth form a class or, for networks whose classes overlap, a region.
+
+    Raises
+    ------
+    TargetError
+        If a truth has nothing of that name.
+    """
+    known: dict[str, tuple[str, ...]] = {each.lower(): (each,) for each in CLASSES}
+    known.update({each.lower(): members for each, members in REGIONS.items()})
+    if name.lower() in known:
+        return [CLASSES.index(member) for member in known[name.lower()]]
+    words = ", ".join(dict.fromkeys((*CLASSES, *REGIONS)))
+    raise TargetError(
+        f"within='truth': a label file knows {words}, but not {name!r}: give a mask of it"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,9 +17,16 @@ from neuroxai.core.errors import TargetError
 
 
 class Restriction(ABC):
-    """A mask over the output's grid, fixed at the explained point."""
+    """A mask over the output's grid, fixed at the explained point.
+
+    Attributes
+    ----------
+    of_prediction
+        Whether it depends on what the network predicts, or on the grid alone.
+    """
 
     name: str
+    of_prediction: ClassVar[bool] = True
 
     @abstractmethod
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -27,7 +35,8 @@ class Restriction(ABC):
         Parameters
         ----------
         predicted
-            ``(B, *S)`` bool, where the network predicts the target.
+            ``(B, *S)`` bool, where the network predicts the target; nowhere, if the restriction
+            is not :attr:`of_prediction`.
         shape
             ``S``, the output's grid.
         """
@@ -56,6 +65,8 @@ class Mask(Restriction):
         What the mask is, for the provenance.
     """
 
+    of_prediction: ClassVar[bool] = False
+
     values: Tensor
     name: str = "mask"
 
@@ -75,6 +86,8 @@ class Mask(Restriction):
 @dataclass(frozen=True)
 class Box(Restriction):
     """A box of voxels from ``start`` (inclusive) to ``stop`` (exclusive) on the output's grid."""
+
+    of_prediction: ClassVar[bool] = False
 
     start: tuple[int, ...]
     stop: tuple[int, ...]

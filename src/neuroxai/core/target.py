@@ -158,7 +158,12 @@ class Target(ABC):
                     f"target {self.name}: a classifier's output has no space to restrict to "
                     f"{self.within.name}; leave within= out"
                 )
-            mask = self.within.mask(_predicted(outputs, channels, output), spatial_shape(output))
+            predicted = (
+                _predicted(outputs, channels, output)
+                if self.within.of_prediction
+                else torch.zeros_like(output[:, 0], dtype=torch.bool)
+            )
+            mask = self.within.mask(predicted, spatial_shape(output))
             empty = [i for i, m in enumerate(mask.flatten(1).any(dim=1).tolist()) if not m]
             if empty:
                 raise TargetError(
@@ -322,12 +327,23 @@ def _spelled(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 def _predicted(outputs: Outputs, channels: Tensor, output: Tensor) -> Tensor:
     """Return where the target is predicted, ``(B, *S)`` bool."""
-    if outputs.activation == "sigmoid":
+    alone = output.shape[1] == 1
+    if alone and outputs.activation is None and not outputs.activated and _within_unit(output):
+        raise TargetError(
+            "the network's one output channel lies between 0 and 1, which a logit or a probability "
+            "may: say which, by outputs=Outputs(activation='sigmoid'), with activated=True for a "
+            "probability, to restrict a target to what is predicted"
+        )
+    if alone or outputs.activation == "sigmoid":
         threshold = 0.5 if outputs.activated else 0.0
         index = per_sample(channels, output).expand(*channels.shape, *spatial_shape(output))
         return (output.gather(1, index) > threshold).any(dim=1)
     winner = output.argmax(dim=1)
     return torch.stack([torch.isin(w, c) for w, c in zip(winner, channels, strict=True)])
+
+
+def _within_unit(output: Tensor) -> bool:
+    return bool(output.min() >= 0) and bool(output.max() <= 1)
 
 
 def _looks_activated(output: Tensor) -> bool:
