@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from networks import (
     BATCH,
+    CONV,
+    NORM,
     SHAPES,
     TASKS,
     explain,
@@ -95,16 +97,62 @@ def test_what_each_method_costs_alone() -> None:
         quick(name).explain(probe, x)
         cost[name] = (probe.passes.forward, probe.passes.backward)
     # Path methods look at the explained point, at zero and a thousandth of the way from it besides
-    # their way; integrated gradients also at the ends of its intervals.
+    # their way; integrated gradients also at the ends of its intervals. What sends several images
+    # through at once looks first whether they see each other.
     assert cost == {
         "vanilla_gradient": (1, 1),
         "guided_backprop": (1, 1),
-        "integrated_gradients": (5, 1),
+        "integrated_gradients": (6, 1),
         "guided_integrated_gradients": (8, 5),
-        "smoothgrad": (2, 1),
+        "smoothgrad": (3, 1),
         "grad_cam": (1, 1),
         "guided_grad_cam": (1, 2),
     }
+
+
+class SeesTheBatch(nn.Module):
+    """Divides by what is over the whole batch, as a norm without statistics does."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.enter = CONV[dims](4, 6, 3, padding=1)
+        self.norm = NORM[dims](6, track_running_stats=False)
+        self.exit = CONV[dims](6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.exit(self.norm(self.enter(x)).relu() / x.abs().max())
+        return out
+
+
+class TakesOne(nn.Module):
+    """Is made for one image at a time; of more it says nothing, or something else."""
+
+    def __init__(self, network: nn.Module, how: str) -> None:
+        super().__init__()
+        self.network, self.how = network, how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "refuses" and len(x) > 1:
+            raise RuntimeError("expected a batch of one")
+        out: Tensor = self.network(x)
+        return out[:1] if self.how == "forgets" else out
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("how", ["sees", "refuses", "forgets"])
+@pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad"])
+def test_images_that_see_each_other_go_through_one_by_one(
+    name: str, how: str, dims: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network: nn.Module = seeded(3, lambda: SeesTheBatch(dims)).eval()
+    if how != "sees":
+        network = TakesOne(make("segmenter", dims), how)
+    x, seen = image(dims)[:1], Counted(network)
+    parameters = {"samples": 4} if name == "smoothgrad" else {"steps": 7, "baseline": "blur"}
+    found = explain(make_method(name, parameters), seen, x)
+    assert sum(count > 1 for count in seen.samples) <= 2  # one look, in stock torch once more
+    monkeypatch.setattr("neuroxai.core.probe.VOXELS_AT_ONCE", 1)
+    assert torch.equal(found.values, explain(make_method(name, parameters), seen, x).values)
 
 
 def test_a_question_not_announced_is_answered_once() -> None:

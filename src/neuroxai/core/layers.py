@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
@@ -67,8 +68,11 @@ def takes_mean_away(module: nn.Module) -> bool:
     """Whether a module norms an image by its own statistics.
 
     The gradients of what it is given then add up to zero over the image (for a group norm, over
-    the image and the group's channels), and so do a class activation map's weights.
+    the image and the group's channels; for a batch norm without statistics, over the batch), and
+    so do a class activation map's weights.
     """
+    if isinstance(module, _BatchNorm):
+        return module.running_mean is None
     return isinstance(module, (_InstanceNorm, nn.GroupNorm))
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from neuroxai.core.answers import Answers, Asks, Passes
@@ -15,12 +16,16 @@ from neuroxai.core.errors import MethodError
 from neuroxai.core.fast_path import run_fast, weights_kept
 from neuroxai.core.layers import Layer, check_names, layer_grid
 from neuroxai.core.outputs import Outputs
+from neuroxai.core.precision import asked_precision
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import BoundTarget, Target
 from neuroxai.core.untouched import untouched
 
 VOXELS_AT_ONCE = 2 * 96**3
 """How many voxels a batch of path nodes or noisy copies may hold."""
+
+_APART, _APART_IN_16_BITS = 1e-3, 0.02
+"""Of the largest output, how much it may move with the batch: rounding moves it, too."""
 
 
 class Probe(ABC):
@@ -72,6 +77,7 @@ class Probe(ABC):
         self._point: Tensor | None = None
         self._asks = Asks()
         self._answers: Answers | None = None
+        self._apart: bool | None = None
 
     @abstractmethod
     def visit(self, x: Tensor, asks: Asks) -> Answers:
@@ -174,14 +180,39 @@ class Probe(ABC):
         return {}
 
     def batch(self, x: Tensor) -> int:
-        """Return how many copies of ``x`` go through the network at once."""
-        return max(1, VOXELS_AT_ONCE // (x.shape[0] * prod(spatial_shape(x))))
+        """Return how many copies of ``x`` go through the network at once.
+
+        It is one if samples that go together see each other, as they do in a batch norm that
+        keeps no statistics, or if the network takes no more.
+        """
+        fits = VOXELS_AT_ONCE // (x.shape[0] * prod(spatial_shape(x)))
+        return fits if fits > 1 and self._keeps_apart() else 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output that counts of one forward pass, which is counted."""
         self.passes.forward += 1
         # A copy, because a network may work in place on what it is given.
         return run_fast(self.network, x, lambda x: self.outputs.answer(self.network, x.clone()))
+
+    def _keeps_apart(self) -> bool:
+        """Whether samples that go through the network together do not see each other."""
+        if self._apart is None and self._point is not None:
+            self._apart = self._unmoved(self._point)
+        return bool(self._apart)
+
+    def _unmoved(self, point: Tensor) -> bool:
+        """Whether the answer at the explained point is the same with an empty image beside."""
+        alone = self._known().output
+        try:
+            both = self.run(torch.cat([point, torch.zeros_like(point)]))
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, MemoryError):
+            return False  # for one image it went well
+        beside = both[: len(point)]
+        if len(both) != 2 * len(point) or beside.shape != alone.shape:
+            return False
+        single = asked_precision() == "fp32" and point.dtype in (torch.float32, torch.float64)
+        moved, largest = (beside - alone).abs().max(), alone.abs().max()
+        return bool(moved <= (_APART if single else _APART_IN_16_BITS) * largest)
 
     def _known(self) -> Answers:
         """Return the answers at the explained point; the first question costs the shared pass."""
