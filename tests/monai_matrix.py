@@ -401,7 +401,7 @@ def main(path: Path) -> None:
         print(lines[-1], flush=True)
     head = HEAD.format(methods=" | ".join(METHODS), rule=" | ".join("---" for _ in METHODS))
     notes = "".join(f"\n{number}. {reason}" for number, reason in enumerate(reasons, start=1))
-    path.write_text(f"{head}{chr(10).join(lines)}\n{notes}\n", encoding="utf-8")
+    path.write_text(f"{head}{chr(10).join(lines)}\n{notes}{notes and chr(10)}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,13 +18,15 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import cases
+from networks import relative
+from neuroxai import memory_plan
 from neuroxai.cli import app
 from neuroxai.core.errors import ModelError
 from neuroxai.core.memory import available, is_shortage, parse_size
 from neuroxai.core.outputs import Outputs
 from neuroxai.data.case import Case
 from neuroxai.explainer import explain, predict
-from neuroxai.memory_plan import plan_memory
+from neuroxai.memory_plan import Way, plan_memory
 from neuroxai.models.deepseg import DeepSeg
 from neuroxai.models.model import Model
 
@@ -232,3 +237,112 @@ def test_the_command_says_what_was_expected_and_what_was_taken(tmp_path: Path) -
     assert done.exit_code == 0, done.output
     assert "expected of a pass (whole), 64,000 MB allowed" in done.output
     assert json.loads((out / "summary.json").read_text())["memory"]["way"] == "whole"
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 4, 3, padding=1)
+        self.skip = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.skip = self.first(x).relu()
+        out: Tensor = self.second(nn.functional.max_pool3d(self.skip, 2)).relu()
+        return out
+
+
+class Decoder(nn.Module):
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv3d(8, 4, 3, padding=1), nn.Conv3d(4, 4, 3, padding=1)
+        self._read = lambda: encoder.skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.interpolate(x, scale_factor=2.0)
+        out: Tensor = self.second(self.first(torch.cat([x, self._read()], axis=1)).relu()).relu()
+        return out
+
+
+class SkipsByAttribute(nn.Module):
+    """A block reads what another one left behind, as U-Nets built on hooks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.decoder = Decoder(self.encoder)
+        self.more = nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv3d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.more(self.decoder(self.encoder(x))))
+        return out
+
+
+class AddsInPlace(nn.Module):
+    """What went into a block is written over after it; ``at_once``: by the block itself."""
+
+    def __init__(self, at_once: bool) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1)
+        self.units = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU(inplace=at_once), nn.Conv3d(4, 4, 3, padding=1), nn.Tanh(),
+                nn.Conv3d(4, 4, 3, padding=1),
+            )
+            for _ in range(3)
+        )  # fmt: skip
+        self.at_once = at_once
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        for unit in self.units:
+            if self.at_once:
+                x = x + unit(x)
+            else:
+                x += unit(x)
+        out: Tensor = self.head(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("build", "sound"),
+    [
+        (SkipsByAttribute, False),
+        (lambda: AddsInPlace(at_once=True), False),
+        (lambda: AddsInPlace(at_once=False), True),
+    ],
+    ids=["skips by attribute", "a block writes over its input", "its input is written over"],
+)
+def test_blocks_are_run_twice_only_where_that_changes_nothing(
+    build: Callable[[], nn.Module], sound: bool
+) -> None:
+    """A gradient that enters a block beside its input would be lost without a word."""
+    torch.manual_seed(0)
+    network, x = build().eval(), torch.rand(1, 1, 32, 40, 72)
+    plan = plan_memory(network, x, Outputs(), 1)
+    (lean,) = (way for way in plan.passed_over if way.name == "checkpointed")
+    expected = "checkpointed" if sound else "windows"
+    names = ["vanilla_gradient", "guided_backprop"]
+    whole = explain(network, x, names, 1)
+    allowed = explain(network, x, names, 1, memory=lean.needs)
+    with short_of_memory():
+        short = explain(network, x, names, 1)
+    for found in (allowed, short):
+        assert found.memory["way"] == expected
+        for name in names if sound else ():
+            assert relative(found[name].values, whole[name].values) <= 1e-5
+
+
+@contextmanager
+def short_of_memory() -> Iterator[None]:
+    """Let memory run out on the whole image at once, as if nobody had foreseen it."""
+    probe_for = memory_plan.probe_for
+
+    def fails(way: Way, *arguments: Any) -> Any:
+        if way.name == "whole":
+            raise MemoryError
+        return probe_for(way, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuroxai.explainer.probe_for", fails)
+        yield

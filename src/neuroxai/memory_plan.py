@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.checkpointing import checkpointed
+from neuroxai.core.checkpointing import checkpointed, is_sound
 from neuroxai.core.errors import ModelError
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.footprint import Footprint, footprint
@@ -54,11 +54,19 @@ class Way:
         Bytes it is expected to take; None if nothing is known.
     windows
         How the image is cut, where it is.
+    check
+        Tells whether it gives the network's own answer and gradient, where that is to be found
+        out before it is gone.
     """
 
     name: str
     needs: int | None = None
     windows: Windows | None = None
+    check: Callable[[], bool] | None = None
+
+    def is_sound(self) -> bool:
+        """Whether its answer and gradient are the network's own."""
+        return self.check is None or self.check()
 
     def said(self) -> str:
         """Return the way in words."""
@@ -151,14 +159,21 @@ def plan_memory(
     ways = [Way("whole", _bytes(whole, x))]
     lean = None if plenty or not gradient else footprint(partial(found.take, twice=True), x)
     if gradient and (lean is None or whole is None or lean.per_voxel < whole.per_voxel):
-        ways.append(Way("checkpointed", _bytes(lean, x)))
+        ways.append(Way("checkpointed", _bytes(lean, x), check=partial(found.is_sound, x)))
     if found.segments and whole is not None:
         ways += _in_windows(whole, x, found.channels)
     if budget is None:
         return MemoryPlan(budget, tuple(ways))
-    fits = [way.needs is None or way.needs <= budget for way in ways]
-    first = fits.index(True) if True in fits else len(ways) - 1
+    first = _first_that_fits(ways, budget)
+    if not ways[first].is_sound():
+        del ways[first]
+        first = _first_that_fits(ways, budget)
     return MemoryPlan(budget, tuple(ways[first:]), tuple(ways[:first]))
+
+
+def _first_that_fits(ways: Sequence[Way], budget: int) -> int:
+    fits = [way.needs is None or way.needs <= budget for way in ways]
+    return fits.index(True) if True in fits else len(ways) - 1
 
 
 def _bytes(found: Footprint | None, x: Tensor) -> int | None:
@@ -171,6 +186,18 @@ class _Measured:
     def __init__(self, network: nn.Module, outputs: Outputs, gradient: bool) -> None:
         self._network, self._outputs, self._gradient = network, outputs, gradient
         self.segments, self.channels = False, 0
+
+    def is_sound(self, x: Tensor) -> bool:
+        """Whether blocks that are run twice give the same answer and gradient."""
+
+        def differentiate(part: Tensor) -> tuple[Tensor, Tensor]:
+            leaf = part.detach().clone().requires_grad_()
+            output = self._outputs.answer(self._network, leaf.clone())
+            (gradient,) = torch.autograd.grad(output.sum(), leaf)
+            return output.detach(), gradient
+
+        with untouched(self._network), torch.enable_grad():
+            return is_sound(differentiate, self._network, x)
 
     def take(self, x: Tensor, *, twice: bool = False) -> None:
         with untouched(self._network), torch.set_grad_enabled(self._gradient):
@@ -238,6 +265,8 @@ def take_a_way(
             if not ways and not plan.measured:
                 plan = more()
                 ways = list(plan.ways[1:])
+            while ways and not ways[0].is_sound():
+                del ways[0]
             if not ways:
                 raise ModelError(
                     f"memory ran out, at the last with {way.said()}: free memory, or give a "

@@ -15,8 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
+from neuroxai.core.errors import NETWORK_ERRORS
+from neuroxai.core.footprint import middle_part
 from neuroxai.core.layers import is_convolution
 from neuroxai.core.precision import asked_precision, lowered
+
+_SAME = 1e-3
+"""Of the largest value, how much the two may differ: rounding is far below."""
 
 MOST_CONVOLUTIONS = 4
 """How many convolutions a block may hold: about one level of a U-Net, one unit of a ResNet."""
@@ -30,7 +35,8 @@ def checkpointed(network: nn.Module, spared: Collection[str] = ()) -> Iterator[N
     ----------
     network
         Any module; a block of it that takes anything but one tensor, or gives anything else,
-        is run as ever.
+        is run as ever. What a block takes besides, from an attribute or a variable, is lost to
+        the gradient: :func:`is_sound` tells.
     spared
         Names of layers that somebody looks into: blocks that hold them are run as ever.
 
@@ -53,6 +59,36 @@ def checkpointed(network: nn.Module, spared: Collection[str] = ()) -> Iterator[N
     finally:
         for module in wrapped.values():
             del module.__dict__["forward"]
+
+
+def is_sound(differentiate: Callable[[Tensor], tuple[Tensor, Tensor]], network: nn.Module,
+             x: Tensor) -> bool:  # fmt: skip
+    """Whether running blocks twice changes neither answer nor gradient, on a small part of ``x``.
+
+    It does where a block reads a skip from an attribute, or where it works in place on what others
+    read after it. A network that takes no small part is believed.
+
+    Parameters
+    ----------
+    differentiate
+        Returns a network's output and the gradient of its sum.
+    network, x
+        The network, and an image ``(B, C, *S)``.
+    """
+    part = middle_part(x, 1 / 8)
+    try:
+        plain = differentiate(part)
+    except NETWORK_ERRORS:
+        return True
+    try:
+        with checkpointed(network):
+            twice = differentiate(part)
+    except NETWORK_ERRORS:
+        return False
+    return all(
+        float((one - other).abs().max()) <= _SAME * max(float(one.abs().max()), 1e-30)
+        for one, other in zip(plain, twice, strict=True)
+    )
 
 
 def blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -97,11 +133,12 @@ class _NotOneTensorError(Exception):
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
-        # A copy goes in, because a block may work in place on what it is given.
+        # A copy goes in, because a block may work in place on what it is given, and a copy is
+        # kept, because others may write over it later.
         y = run(x.clone())
         if type(y) is not Tensor:
             raise _NotOneTensorError
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x.clone())
         # Whoever watches or bends the first run shall see the second as well.
         ctx.run, ctx.modes = run, _get_current_function_mode_stack()
         # The second run may be on a thread that knows nothing of what was asked for.

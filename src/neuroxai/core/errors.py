@@ -72,3 +72,9 @@ def suggestion(got: object, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{folded[close[0]]}'?"
     return "known: " + ", ".join(names)
+
+
+NETWORK_ERRORS = (
+    RuntimeError, ValueError, AssertionError, IndexError, TypeError, MemoryError
+)  # fmt: skip
+"""What networks raise on an image that does not suit them."""

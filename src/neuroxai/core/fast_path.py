@@ -154,7 +154,10 @@ class FastPath(TorchFunctionMode):
                 return found
         twin = _TWINS.get(func)
         if twin is not None:
-            found = twin(self.laid, *args, **kwargs)
+            try:
+                found = twin(self.laid, *args, **kwargs)
+            except TypeError:  # it is called in a way that the twin does not know
+                found = None
             if found is not None:
                 return found
         return func(*args, **kwargs)
@@ -255,8 +258,14 @@ def _interpolate(
 
 
 def _cat(
-    laid: LaidWeights, tensors: Any, dim: int = 0, *, out: Tensor | None = None
+    laid: LaidWeights,
+    tensors: Any,
+    dim: int = 0,
+    *,
+    axis: int | None = None,
+    out: Tensor | None = None,
 ) -> Tensor | None:
+    dim = dim if axis is None else axis
     if dim not in (1, -4) or out is not None or not isinstance(tensors, (list, tuple)):
         return None
     if not all(_frozen(part, None, None) for part in tensors):

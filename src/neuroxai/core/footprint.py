@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuroxai.core.errors import NETWORK_ERRORS
 from neuroxai.core.memory import is_shortage
 from neuroxai.core.spatial import spatial_shape
 
@@ -62,7 +63,7 @@ def footprint(take: Callable[[Tensor], Any], x: Tensor) -> Footprint | None:
         try:
             with torch.autograd.graph.saved_tensors_hooks(kept.take, kept.give):
                 take(small)
-        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, MemoryError) as no:
+        except NETWORK_ERRORS as no:
             if is_shortage(no):
                 continue
             return None

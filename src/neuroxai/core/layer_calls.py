@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from math import prod
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neuroxai.core.folding import layers_looked_at
-from neuroxai.core.layers import CallLabels, Layer, is_convolution, takes_mean_away
-from neuroxai.core.watch import OnGrid
+from neuroxai.core.layers import CallLabels, Layer, Visit, is_convolution, takes_mean_away
+from neuroxai.core.layout import Layouts, is_block
 
 FUNCTIONAL = {
     torch.conv1d: "conv1d",
@@ -24,9 +23,6 @@ FUNCTIONAL = {
     torch.conv_transpose3d: "conv_transpose3d",
 }
 """Convolutions that a network may call without a module."""
-
-Visit = Callable[[Layer, Tensor, OnGrid | None], Tensor | None]
-"""Told of a layer, its output, and how to lay that out as ``(B, C, *S)`` if it is not so."""
 
 
 class LayerCalls:
@@ -70,7 +66,7 @@ class LayerCalls:
         self._dims = dims
         self._running: list[str] = []
         self._calls = CallLabels()
-        self._grids: list[tuple[int, ...]] = []
+        self._layouts = Layouts(network, dims)
 
     @property
     def never_ran(self) -> tuple[str, ...]:
@@ -128,9 +124,8 @@ class LayerCalls:
         if not isinstance(output, Tensor):
             self.not_shown[label] = f"returns a {type(output).__name__}, expected a tensor"
             return None
-        plain = output.dim() == self._dims + 2 and not _is_block_name(kind)
-        on_grid = None if plain else self._layout(kind, output)
-        if not plain and on_grid is None:
+        fits, on_grid = self._layouts.of(name, kind, output)
+        if not fits:
             self.not_shown[label] = (
                 f"gives {tuple(output.shape[1:])} per sample, which is not laid out over the "
                 f"image's {self._dims} axes"
@@ -140,24 +135,8 @@ class LayerCalls:
         shape = tuple(laid.shape[1:])
         if flows:
             self.flow.append(label)
-            self._grids.append(shape[1:])
+            self._layouts.saw(shape[1:])
         return visit(Layer(label, kind, shape), output, on_grid)
-
-    def _layout(self, kind: str, output: Tensor) -> OnGrid | None:
-        """Return what lays a block's output out as ``(B, C, *S)``, None if nothing does."""
-        if not _is_block_name(kind):
-            return None
-        if output.dim() == self._dims + 2 and "swin" in kind.lower():
-            return lambda values: values.movedim(-1, 1)
-        return self._tokens(output) if output.dim() == 3 else None
-
-    def _tokens(self, output: Tensor) -> OnGrid | None:
-        """Lay tokens ``(B, N, C)`` on the grid of the convolution that made them."""
-        for grid in reversed(self._grids):
-            extra = output.shape[1] - prod(grid)
-            if extra in (0, 1):  # one token more, the first, is the class token
-                return lambda values: values[:, extra:].movedim(2, 1).unflatten(2, grid)
-        return None
 
 
 class _FunctionMode(TorchFunctionMode):
@@ -183,13 +162,7 @@ class _FunctionMode(TorchFunctionMode):
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return (
-        is_convolution(module) or takes_mean_away(module) or _is_block_name(type(module).__name__)
-    )
-
-
-def _is_block_name(kind: str) -> bool:
-    return kind.endswith(("TransformerBlock", "TransformerEncoderLayer"))
+    return is_convolution(module) or takes_mean_away(module) or is_block(type(module).__name__)
 
 
 def _is_attention(module: nn.Module) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -17,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from neuroxai.core.errors import LayerError, suggestion
 from neuroxai.core.folding import layers_looked_at
+from neuroxai.core.layout import Layouts, OnGrid
 
 AUTO = "auto"
 """The layer that :func:`auto_layer` chooses."""
@@ -76,43 +75,6 @@ def takes_mean_away(module: nn.Module) -> bool:
     return isinstance(module, (_InstanceNorm, nn.GroupNorm))
 
 
-def auto_layer(network: nn.Module, ran: Sequence[Layer], *, classifier: bool) -> Layer:
-    """Return the layer that Grad-CAM looks at by default.
-
-    It is a classifier's last convolution with spatial extent, a segmenter's last convolution
-    before its output convolution; or, where an instance or group norm follows that one, the norm:
-    in front of it there are no weights to be had.
-
-    Parameters
-    ----------
-    network
-        The network.
-    ran
-        Its convolutions and norms that ran, in the order data flows; others may be among them.
-
-    Raises
-    ------
-    LayerError
-        If the network has no such convolution.
-    """
-    modules = [network.get_submodule(layer.name.partition("#")[0]) for layer in ran]
-    places = [place for place, module in enumerate(modules) if is_convolution(module)]
-    if classifier:
-        places = [place for place in places if prod(ran[place].shape[1:]) > 1]
-        if not places:
-            raise LayerError("no convolution with spatial extent ran: name a layer with layer=")
-        place, end = places[-1], len(ran)
-    elif len(places) < 2:
-        raise LayerError(
-            f"{len(places)} convolution(s) ran, expected one before the output convolution: "
-            "name a layer with layer="
-        )
-    else:
-        place, end = places[-2:]
-    behind = (n for n in range(place + 1, end) if takes_mean_away(modules[n]))
-    return ran[next(behind, place)]
-
-
 def layer_grid(network: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the grid that maps of layers are laid on before they are cut to an image's ``shape``.
 
@@ -123,7 +85,8 @@ def layer_grid(network: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(n) for n in (says(tuple(shape)) if callable(says) else shape))
 
 
-Visit = Callable[[Layer, Tensor], Tensor | None]
+Visit = Callable[[Layer, Tensor, OnGrid | None], Tensor | None]
+"""Told of a layer, its output, and how to lay that out as ``(B, C, *S)`` if it is not so."""
 
 
 class CallLabels:
@@ -160,10 +123,14 @@ class LayerHooks:
     visit
         Called with every hooked layer and its output, in the order the data flows; a tensor it
         returns goes on through the network instead.
+    dims
+        How many axes an image has, 2 or 3.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str], visit: Visit) -> None:
+    def __init__(self, network: nn.Module, names: Sequence[str], visit: Visit, dims: int) -> None:
         self._network = network
+        self._dims = dims
+        self._layouts = Layouts(network, dims)
         self._modules = {name.partition("#")[0] for name in names} - {AUTO}
         self._visit = visit
         self._calls = CallLabels()
@@ -191,28 +158,18 @@ class LayerHooks:
                         "name a layer inside it"
                     )
                 return None
-            layer = Layer(self._calls.next(name), type(module).__name__, tuple(output.shape[1:]))
-            return self._visit(layer, output)
+            fits, on_grid = self._layouts.of(name, type(module).__name__, output)
+            if not fits and name not in self._modules:
+                return None
+            if not fits and output.dim() == self._dims + 2:
+                raise LayerError(
+                    f"layer {name!r} gives {tuple(output.shape[1:])} per sample, and nothing tells "
+                    "which of these axes are space: name a layer inside it"
+                )
+            laid = output if on_grid is None else on_grid(output.detach())
+            if fits:
+                self._layouts.saw(tuple(laid.shape[2:]))
+            layer = Layer(self._calls.next(name), type(module).__name__, tuple(laid.shape[1:]))
+            return self._visit(layer, output, on_grid)
 
         return hook
-
-
-def layer_by_default(network: nn.Module, run: Callable[[], Tensor]) -> str:
-    """Return the name of the layer that Grad-CAM looks at by default, from a pass without a graph.
-
-    Parameters
-    ----------
-    network
-        The network.
-    run
-        Takes the pass and returns the model output.
-
-    Raises
-    ------
-    LayerError
-        See :func:`auto_layer`.
-    """
-    ran: list[Layer] = []
-    with torch.no_grad(), LayerHooks(network, [], lambda layer, _: ran.append(layer)):
-        output = run()
-    return auto_layer(network, ran, classifier=output.dim() == 2).name

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from neuroxai.core.answers import Answers, Asks, Passes
+from neuroxai.core.auto_layer import auto_layer, layer_by_default, ways_to
 from neuroxai.core.checkpointing import checkpointed
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.guided import GuidedRule
-from neuroxai.core.layers import AUTO, Layer, LayerHooks, auto_layer, layer_by_default
+from neuroxai.core.layers import AUTO, Layer, LayerHooks
+from neuroxai.core.layout import OnGrid
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.watch import Reducer, Watch, cam
 
@@ -93,7 +95,7 @@ def _taken(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
 def _auto(host: Host, x: Tensor) -> str:
     """Return the layer that Grad-CAM looks at by default, from a pass without a graph."""
     host.passes.forward += 1
-    return layer_by_default(host.network, lambda: host.outputs.answer(host.network, x.clone()))
+    return layer_by_default(host.network, x, lambda x: host.outputs.answer(host.network, x.clone()))
 
 
 def _walked(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
@@ -120,6 +122,7 @@ class _Walk:
         if self._needs_input:
             self._x.requires_grad_()
         self._ran: list[Layer] = []
+        self._nodes: dict[str, Any] = {}
         self._watch = Watch(host.copied)
         self._wanted: dict[str, str] = {}
         self.overwritten: set[str] = set()
@@ -134,7 +137,7 @@ class _Walk:
         answers = Answers(output.detach(), score.detach())
         if not differentiates:
             return answers
-        self._choose_layers(answers, classifier=output.dim() == 2)
+        self._choose_layers(answers, output)
         if self.overwritten:
             return answers
         if not score.requires_grad:
@@ -166,12 +169,13 @@ class _Walk:
                 stack.enter_context(self._rule.watching())
             if self._asks.layers:
                 names = sorted(self._asks.layers)
-                stack.enter_context(LayerHooks(host.network, names, self._meet))
+                dims = self._x.dim() - 2
+                stack.enter_context(LayerHooks(host.network, names, self._meet, dims))
             host.passes.forward += 1
             # A copy, because a network may work in place on what it is given.
             return host.outputs.answer(host.network, self._x.clone())
 
-    def _meet(self, layer: Layer, output: Tensor) -> Tensor | None:
+    def _meet(self, layer: Layer, output: Tensor, on_grid: OnGrid | None) -> Tensor | None:
         """Keep hold of a layer's output; called in the order the data flows."""
         plain = layer.name.partition("#")[0]
         self._ran.append(layer)
@@ -182,13 +186,19 @@ class _Walk:
             return None
         for name in named:
             self._wanted[name] = layer.name  # a module's last call answers to its plain name
-        return self._watch.hold(layer, output)
+        passed_on = self._watch.hold(layer, output, on_grid)
+        if AUTO in self._asks.layers:
+            self._nodes[layer.name] = (output if passed_on is None else passed_on).grad_fn
+        return passed_on
 
-    def _choose_layers(self, answers: Answers, *, classifier: bool) -> None:
+    def _choose_layers(self, answers: Answers, output: Tensor) -> None:
         for name in sorted(self._asks.layers):
             try:
                 if name == AUTO:
-                    chosen = auto_layer(self._host.network, self._ran, classifier=classifier)
+                    ways = ways_to(output, self._nodes)
+                    chosen = auto_layer(
+                        self._host.network, self._ran, classifier=output.dim() == 2, ways=ways
+                    )
                     self._wanted[AUTO] = chosen.name
                 elif name not in self._wanted:
                     raise LayerError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.answers import Answers, Asks, Passes
-from neuroxai.core.errors import MethodError
+from neuroxai.core.errors import NETWORK_ERRORS, MethodError
 from neuroxai.core.fast_path import run_fast, weights_kept
 from neuroxai.core.layers import Layer, check_names, layer_grid
 from neuroxai.core.outputs import Outputs
@@ -205,7 +205,7 @@ class Probe(ABC):
         alone = self._known().output
         try:
             both = self.run(torch.cat([point, torch.zeros_like(point)]))
-        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, MemoryError):
+        except NETWORK_ERRORS:
             return False  # for one image it went well
         beside = both[: len(point)]
         if len(both) != 2 * len(point) or beside.shape != alone.shape:

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.answers import Answers, Asks, Passes
+from neuroxai.core.auto_layer import layer_by_default
 from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import ModelError, NeuroXAIError
-from neuroxai.core.layers import AUTO, Layer, LayerHooks, layer_by_default, layer_grid
+from neuroxai.core.fast_path import run_fast
+from neuroxai.core.layers import AUTO, Layer, LayerHooks, layer_grid
+from neuroxai.core.layout import OnGrid
 from neuroxai.core.one_pass import one_pass
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.probe import Probe
@@ -142,12 +145,13 @@ class SlidingWindow(Probe):
         return named
 
     def _auto(self, window: Tensor) -> str:
-        def run() -> Tensor:
-            output = self.forward(window)
-            check_answer(output, self.windows.size)
+        def run(x: Tensor) -> Tensor:
+            output = self.outputs.answer(self.network, x.clone())
+            check_answer(output, spatial_shape(x))
             return output
 
-        return layer_by_default(self.network, run)
+        self.passes.forward += 1
+        return run_fast(self.network, window, lambda x: layer_by_default(self.network, x, run))
 
     def _map(
         self, name: str, members: tuple[str, ...], x: Tensor, pulled: _Pulled, answers: Answers
@@ -173,13 +177,14 @@ class SlidingWindow(Probe):
     def _window_map(self, window: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         maps: list[Tensor] = []
 
-        def look(layer: Layer, output: Tensor) -> None:
+        def look(layer: Layer, output: Tensor, on_grid: OnGrid | None) -> None:
             # At once, because the next layer may write over it.
             if layer.name in weights:
-                maps.append(torch.einsum("bc,bc...->b...", weights[layer.name], output))
+                values = output if on_grid is None else on_grid(output)
+                maps.append(torch.einsum("bc,bc...->b...", weights[layer.name], values))
 
         names = sorted({name.partition("#")[0] for name in weights})
-        with LayerHooks(self.network, names, look):
+        with LayerHooks(self.network, names, look, window.dim() - 2):
             self.forward(window)
         low = torch.stack(maps).sum(dim=0).unsqueeze(1)
         size = spatial_shape(window)

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from neuroxai.core.layers import Layer
+from neuroxai.core.layout import OnGrid
 from neuroxai.core.spatial import spatial_mean
 
 Reducer = Callable[[Tensor, Tensor], Tensor]
 """Turns a layer's activation and gradient, both ``(B, C, *S)``, into what is kept of them."""
-
-OnGrid = Callable[[Tensor], Tensor]
-"""Lays a layer's values out as ``(B, C, *S)``."""
 
 _MANY_SLABS = 32
 

@@ -1,0 +1,154 @@
+"""The layer Grad-CAM looks at: on the way to the output that counts, and read as it lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import neuroxai as nx
+from networks import CONV, image, relative, seeded
+from neuroxai.core.answers import Asks
+from neuroxai.core.errors import LayerError
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.probe import Probe
+from neuroxai.core.sliding_window import SlidingWindow
+from neuroxai.core.target import Class
+from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.core.windows import Windows
+
+nets = pytest.importorskip("monai.networks.nets")
+
+DIMS = pytest.mark.parametrize("dims", [2, 3])
+
+
+class Headed(nn.Module):
+    """An encoder, a decoder, and heads that are asked in every order."""
+
+    def __init__(self, dims: int, heads: str) -> None:
+        super().__init__()
+        conv = CONV[dims]
+        self.enter = conv(4, 6, 3, padding=1)
+        self.decode = conv(6, 7, 3, padding=1)
+        self.head, self.beside = conv(7, 3, 1), conv(6, 3, 1)
+        self.act = nn.ReLU(inplace=True)
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Any:
+        low = self.act(self.enter(x))
+        high = self.act(self.decode(low))
+        head, beside = self.head(high), self.beside(low)
+        found: dict[str, Any] = {
+            "added": head + beside,
+            "first": head,
+            "list": [head, beside],
+            "dict": {"coarse": beside, "fine": head},
+        }
+        return found[self.heads]
+
+
+EXPECTED = {
+    "added": (None, "decode"),  # both heads are output convolutions
+    "first": (None, "decode"),
+    "list": (0, "decode"),
+    "dict": ("coarse", "enter"),  # the output that counts never saw the decoder
+}
+
+
+@DIMS
+@pytest.mark.parametrize("heads", EXPECTED)
+@pytest.mark.parametrize("way", ["whole", "checkpointed", "windows"])
+def test_a_segmenters_layer_lies_before_the_output_that_counts(
+    way: str, heads: str, dims: int
+) -> None:
+    key, expected = EXPECTED[heads]
+    network, x = seeded(2, lambda: Headed(dims, heads)).eval(), image(dims)
+    outputs = Outputs(key=key)
+    probe: Probe = WholeVolume(network, Class(1), outputs)
+    if way == "windows":
+        size = tuple(x.shape[2:])
+        probe = SlidingWindow(
+            network, Class(1), outputs, windows=Windows(size, torch.ones(size), overlap=0.5)
+        )
+    probe.checkpointed = way == "checkpointed"
+    with probe.at(x, Asks(layers=frozenset(["auto"]))):
+        layer, found = probe.layer_map(x, "auto")
+    assert layer.name == expected
+    with probe.at(x, Asks(layers=frozenset([expected]))):
+        _, named = probe.layer_map(x, expected)
+    assert relative(found, named) <= 1e-6
+
+
+def test_a_classifiers_layer_is_one_that_it_depends_on() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter = nn.Conv2d(4, 6, 3)
+            self.decode = nn.Conv2d(6, 7, 3)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            low = self.enter(x).relu()
+            return {"class": self.head(low.mean(dim=(2, 3))), "map": self.decode(low)}
+
+    outputs = Outputs(key="class")
+    found = nx.explain(seeded(1, Both), image(), "grad_cam", 1, outputs=outputs)["grad_cam"]
+    assert found.layer == "enter"
+
+
+def test_nested_unets() -> None:
+    """Four heads are run, and only the deepest one's answer is returned."""
+    network = nets.BasicUNetPlusPlus(
+        spatial_dims=2, in_channels=1, out_channels=2, features=(4, 4, 4, 4, 4, 4)
+    )
+    x = torch.rand(1, 1, 32, 48)
+    found = nx.explain(network, x, "grad_cam", 1, outputs=Outputs(key=0))["grad_cam"]
+    assert found.layer == "upcat_0_4.convs.conv_1.adn.N"  # the norm behind the last convolution
+
+
+def by_hand(network: nn.Module, x: Tensor, name: str) -> Tensor:
+    """Return Grad-CAM of a layer whose output is ``(B, *S, C)``."""
+    held: list[Tensor] = []
+
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        output.retain_grad()
+        held.append(output)
+
+    handle = network.get_submodule(name).register_forward_hook(hook)
+    network(x.clone().requires_grad_())[:, 1].mean().backward()
+    handle.remove()
+    values, gradient = held[-1].detach(), held[-1].grad
+    assert gradient is not None
+    weights = gradient.mean(dim=tuple(range(1, gradient.dim() - 1)), keepdim=True)
+    cam = (values * weights).sum(dim=-1).clamp(min=0)[:, None]
+    mode = "bilinear" if x.dim() == 4 else "trilinear"
+    return functional.interpolate(cam, size=x.shape[2:], mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("inner", "dims"), [("", 2), (".mlp", 2), (".norm2", 2), (".mlp.linear1", 2), ("", 3)]
+)
+def test_layers_with_the_channels_last_are_read_as_they_lie(inner: str, dims: int) -> None:
+    network = seeded(3, lambda: nets.SwinUNETR(
+        in_channels=1, out_channels=2, feature_size=12, spatial_dims=dims, depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 2, 2),
+    )).eval().double()  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(1, 1, *(32, 64, 32)[:dims], generator=generator, dtype=torch.float64)
+    name = f"swinViT.layers1.0.blocks.0{inner}"
+    found = nx.explain(network, x, "grad_cam", 1, layer=name)["grad_cam"]
+    assert relative(found.values, by_hand(network, x, name)) <= 1e-10
+    assert found.diagnostics["layer_shape"][1:] == [n // 2 for n in x.shape[2:]]
+
+
+def test_a_block_that_does_not_say_how_it_lies_is_refused() -> None:
+    class OddTransformerBlock(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.interpolate(x, scale_factor=0.5) * 2.0
+
+    network = nn.Sequential(nn.Conv2d(4, 6, 3), OddTransformerBlock(), nn.Conv2d(6, 3, 1))
+    with pytest.raises(LayerError, match="nothing tells which of these axes are space"):
+        nx.explain(network, image(), "grad_cam", 1, layer="1")
