@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from neuroxai.core.errors import OutputError
 from neuroxai.results import Results, describe_dataset, write_json
 
 
 def fail(folder: Path) -> None:
     with Results(folder) as results:
-        describe_dataset(folder)
-        results.add(write_json(folder / "one.json", {}), write_json(folder / "two.json", {}))
+        describe_dataset(results.folder)
+        for name in ("one.json", "two.json"):
+            results.add(write_json(results.folder / name, {}))
         raise KeyboardInterrupt
 
 
@@ -32,8 +35,40 @@ def test_what_was_there_before_stays(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_failed_run_leaves_what_an_earlier_one_wrote_under_the_same_names(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        describe_dataset(results.folder)
+        results.add(write_json(results.folder / "one.json", {"run": 1}))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        fail(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_second_run_writes_over_the_first_and_says_what_is_older(tmp_path: Path) -> None:
+    for run, names in enumerate((("one.json", "two.json"), ("two.json", "in/three.json"))):
+        with Results(tmp_path / "out") as results:
+            describe_dataset(results.folder)
+            for name in names:
+                results.add(write_json(results.folder / name, {"run": run}))
+    assert str(results) == f"2 files in {tmp_path / 'out'}, beside 1 of earlier runs"
+    assert results.written == [tmp_path / "out" / name for name in ("two.json", "in/three.json")]
+    runs = {path.name: json.loads(path.read_text())["run"] for path in results.written}
+    assert runs == {"two.json": 1, "three.json": 1}
+    assert (tmp_path / "out" / "one.json").is_file()
+    assert not [path for path in tmp_path.rglob(".neuroxai-*")]
+
+
+def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for wrong in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(OutputError, match="file"), Results(wrong):
+            pytest.fail("it was entered")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_run_that_ends_keeps_its_files_and_counts_them(tmp_path: Path) -> None:
     with Results(tmp_path / "out") as results:
-        assert results.add(write_json(tmp_path / "out" / "one.json", {"a": 1})).is_file()
+        assert results.add(write_json(results.folder / "one.json", {"a": 1})).is_file()
     assert str(results) == f"1 file in {tmp_path / 'out'}"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.json"]

@@ -33,13 +33,13 @@ def write_dissection(found: Dissected, out: Path) -> list[Path]:
     numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
     summary = _summary(found, numbers)
     with Results(out) as results:
-        results.add(write_table(out / "dissection.csv", HEADER, _rows(found, numbers)))
-        results.add(write_json(out / "dissection.json", summary))
+        results.add(write_table(results.folder / "dissection.csv", HEADER, _rows(found, numbers)))
+        results.add(write_json(results.folder / "dissection.json", summary))
         for name in ("best_filter_per_concept", "best_concept_per_filter"):
             entries = summary[name]
             rows = (entry.values() for entry in entries)
-            results.add(write_table(out / f"{name}.csv", entries[0], rows))
-        results.add(_draw(found, out / "dissection.png"))
+            results.add(write_table(results.folder / f"{name}.csv", entries[0], rows))
+        results.add(_draw(found, results.folder / "dissection.png"))
     return results.written
 
 

@@ -37,14 +37,15 @@ def write_evaluation(found: Evaluation, out: Path) -> list[Path]:
     with Results(out) as results:
         page = markdown(found)
         if found.segmented:
-            _write_segmentation(found, out, results)
+            _write_segmentation(found, results)
         else:
-            _write_grading(found, out, results)
-        results.add(_write_text(out / "evaluation.md", page))
+            _write_grading(found, results)
+        results.add(_write_text(results.folder / "evaluation.md", page))
     return results.written
 
 
-def _write_segmentation(found: Evaluation, out: Path, results: Results) -> None:
+def _write_segmentation(found: Evaluation, results: Results) -> None:
+    out = results.folder
     figures = segmentation_figures(found)
     results.add(write_table(out / "cases.csv", _segmented_header(), _segmented_rows(found)))
     rows = [
@@ -68,7 +69,8 @@ def _write_segmentation(found: Evaluation, out: Path, results: Results) -> None:
     )
 
 
-def _write_grading(found: Evaluation, out: Path, results: Results) -> None:
+def _write_grading(found: Evaluation, results: Results) -> None:
+    out = results.folder
     of_cases, of_slices = grading_figures(found)
     units = [of_cases] if found.pictures else [of_cases, of_slices]
     header = ("case", "patient", "truth", *(f"p_{name}" for name in found.classes), "answer")

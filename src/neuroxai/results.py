@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from neuroxai.core.atomic import replaced_whole
+from neuroxai.core.errors import OutputError
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
 from neuroxai.version import __version__
 
@@ -25,55 +28,69 @@ _NOT_BIDS = (
 
 
 class Results:
-    """The files of one run. As a context it removes them again if the run fails.
+    """The files of one run: all of them, or none.
+
+    As a context it has them written beside the folder, and moves them there in the end. If the
+    run fails or is broken off, what an earlier run has left in the folder is untouched.
 
     Parameters
     ----------
     folder
-        Where they are written; it need not exist yet.
+        Where they are to be; it need not exist yet.
 
     Attributes
     ----------
+    folder
+        Where to write them now.
     written
         The files so far, in order.
+    kept
+        How many files were in the folder before and are still there, after the run.
+
+    Raises
+    ------
+    OutputError
+        On entering, if the folder is a file or cannot be written to.
 
     Examples
     --------
     >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp()) / "out"
-    >>> with Results(folder) as results:
-    ...     _ = results.add(write_json(folder / "a.json", {}))
-    ...     raise ValueError("no")
-    Traceback (most recent call last):
-    ValueError: no
-    >>> folder.exists()
-    False
+    >>> out = Path(tempfile.mkdtemp()) / "out"
+    >>> with Results(out) as results:
+    ...     _ = results.add(write_json(results.folder / "a.json", {}))
+    >>> str(results) == f"1 file in {out}", [path.name for path in out.iterdir()]
+    (True, ['a.json'])
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.written: list[Path] = []
-        own = [folder / name for name in (_DESCRIPTION, _IGNORE)]
-        self._made_folder = not folder.exists()
-        self._extra = [path for path in own if not path.exists()]
+        self.kept = 0
+        self._place = folder
 
     def __str__(self) -> str:
         count = len(self.written)
-        return f"{count} file{'s' if count != 1 else ''} in {self.folder}"
+        beside = f", beside {self.kept} of earlier runs" if self.kept else ""
+        return f"{count} file{'s' if count != 1 else ''} in {self.folder}{beside}"
 
     def add(self, *paths: Path) -> Path:
         """Count files among the results; return the first."""
         self.written += paths
         return paths[0]
 
-    def take_back(self) -> None:
-        """Remove what was written, and the folder if it was made for it and is empty."""
-        for path in [*self.written, *self._extra]:
-            path.unlink(missing_ok=True)
-        if self._made_folder and self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
-
     def __enter__(self) -> Results:
+        if self._place.exists() and not self._place.is_dir():
+            raise OutputError(f"{self._place}: is a file, expected a folder for results")
+        # In the folder itself, or in the nearest one there is: moving costs nothing there.
+        near = next(
+            path for path in (self._place, *self._place.absolute().parents) if path.exists()
+        )
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix=".neuroxai-", dir=near))
+        except OSError as error:
+            raise OutputError(
+                f"{self._place}: cannot be written ({error.strerror or error})"
+            ) from error
         return self
 
     def __exit__(
@@ -82,8 +99,35 @@ class Results:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self.take_back()
+        made, self.folder = self.folder, self._place
+        try:
+            if error is None:
+                self._move(made)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _move(self, made: Path) -> None:
+        """Move the files to where they are to be; the folder's own description stays."""
+        before = {
+            path for path in self._place.rglob("*") if path.is_file() and made not in path.parents
+        }
+        try:
+            for path in sorted(path for path in made.rglob("*") if path.is_file()):
+                to = self._place / path.relative_to(made)
+                if to.name in (_DESCRIPTION, _IGNORE) and to.exists():
+                    continue
+                to.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(to)
+        except OSError as error:
+            raise OutputError(
+                f"{self._place}: cannot be written ({error.strerror or error})"
+            ) from error
+        self.written = [
+            self._place / path.relative_to(made) if made in path.parents else path
+            for path in dict.fromkeys(self.written)
+        ]
+        own = {_DESCRIPTION, _IGNORE}
+        self.kept = len({path for path in before if path.name not in own} - {*self.written})
 
 
 def results_folder(out: Path | None, name: str) -> Path:

@@ -50,7 +50,7 @@ def explain(
     made = _methods(method or ["all"], layer, parameter)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     outputs = outputs_of(loaded)
-    words = target or _default_targets(loaded)
+    words = dict.fromkeys(target or _default_targets(loaded))
     targets = [named_target(word, outputs) for word in words]
     study = options.read_one_case(case, file, layout, loaded)
     progress = _Progress(made, len(targets))

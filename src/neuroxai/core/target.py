@@ -307,6 +307,8 @@ def named_target(
     Class(which=2, output='logit', within=None)
     """
     if word.isdigit():
+        if outputs.names:
+            outputs.channel(int(word), len(outputs.names))
         return Class(int(word), output, within)
     if word.lower() == "predicted":
         return Predicted(output, within)
@@ -314,7 +316,7 @@ def named_target(
         return Class(_spelled(word, outputs.names), output, within)
     if word.lower() in [name.lower() for name in outputs.regions]:
         return Region(_spelled(word, outputs.regions), output, within)
-    known = [*outputs.regions, *outputs.names]
+    known = dict.fromkeys((*outputs.regions, *outputs.names))
     hint = (
         suggestion(word, known) if known else "the network's outputs have no names, give a number"
     )
@@ -359,7 +361,7 @@ def _members_by_name(word: str, outputs: Outputs) -> Sequence[int | str]:
             return classes
     if word.lower() in [name.lower() for name in outputs.names]:
         return [word]
-    known = [*outputs.regions, *outputs.names]
+    known = dict.fromkeys((*outputs.regions, *outputs.names))
     if not known:
         raise TargetError(
             f"region {word!r} is unknown because the network's outputs have no names: "

@@ -47,6 +47,7 @@ def look_inside(
         report = InspectionReport(inspection, results)
         flow = report.write_flow(inspection.flow.targets[0])
         report.finish(seconds=time.perf_counter() - began)
+    flow = results.folder / flow.name
     tell("Following the information", 1, 1)
     found = dissect(model, cohort, causal=1, others=1, seed=seed, report=tell)
     *_, chart = write_dissection(found, out)
