@@ -185,3 +185,13 @@ def test_the_command_says_how_far_off_it_is(tmp_path: Path) -> None:
     (sidecar,) = out.glob("*vanilla*gradient*statmap.json") or out.glob("*VG*statmap.json")
     found = json.loads(sidecar.read_text())
     assert "deviation_from_fp32" in json.dumps(found)
+
+
+def test_a_callers_own_autocast_is_not_asking_for_less() -> None:
+    network, x = make("segmenter").eval(), image()
+    expected = explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"]
+        assert torch.is_autocast_enabled("cpu")
+    assert found.provenance["precision"] == "fp32"
+    assert torch.equal(found.values, expected.values)

@@ -40,6 +40,40 @@ def test_buffers_and_the_random_state_are_put_back(name: str) -> None:
     assert network.absent is None
 
 
+class Adapted(nn.Module):
+    """A convolution whose adapter is merged into its weights for evaluation, as LoRA's are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(4, 5, 3)
+        self.more = nn.Parameter(torch.full((5, 4, 3, 3), 1 / 3))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Adapted:
+        super().train(mode)
+        if mode == self.merged:
+            self.inner.weight.data += -self.more.data if mode else self.more.data
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.inner.weight if self.merged else self.inner.weight + self.more
+        return nn.functional.conv2d(x, weight, self.inner.bias)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_adapters_that_are_merged_for_evaluation_are_parted_again(training: bool) -> None:
+    adapted = Adapted()
+    network = nn.Sequential(adapted, nn.ReLU(), nn.Dropout()).train(training)
+    network[2].eval()
+    x, before = image(), snapshot(network)
+    expected = network(x)
+    explain("vanilla_gradient", network, x)
+    assert snapshot(network) == before
+    assert adapted.merged is not training
+    assert torch.equal(network(x), expected)
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_after_an_exception(error: type[BaseException]) -> None:
     network = Restless(make("classifier"))

@@ -15,6 +15,7 @@ from nibabel.affines import apply_affine
 import cases
 import neuroxai as nx
 from neuroxai.core.errors import MethodError, ModelError, TargetError
+from neuroxai.methods import make_method
 
 
 def test_the_example_of_the_readme(study: nx.Case, segmenter: nx.Model, tmp_path: Path) -> None:
@@ -196,3 +197,14 @@ def test_import_is_light() -> None:
     )
     heavy = {"torch", "matplotlib", "monai", "nilearn", "lightning", "scipy", "nibabel"}
     assert not heavy & set(loaded.stdout.split())
+
+
+def test_a_method_is_asked_for_once() -> None:
+    """Results go by the method's name: of two that share one, the first would be lost."""
+    network, x = torch.nn.Conv2d(2, 5, 3), torch.rand(1, 2, 9, 7)
+    twice = [make_method("integrated_gradients", {"steps": steps}) for steps in (2, 3)]
+    with pytest.raises(MethodError, match="integrated_gradients is asked for twice"):
+        nx.explain(network, x, twice, 1)
+    with pytest.raises(MethodError, match="is asked for twice"):
+        nx.explain(network, x, ["integrated_gradients", twice[0]], 1)
+    assert list(nx.explain(network, x, ["vanilla_gradient"] * 2, 1)) == ["vanilla_gradient"]

@@ -27,6 +27,7 @@ from neuroxai.core.outputs import Outputs
 from neuroxai.data.case import Case
 from neuroxai.explainer import explain, predict
 from neuroxai.memory_plan import Way, plan_memory
+from neuroxai.methods import make_method
 from neuroxai.models.deepseg import DeepSeg
 from neuroxai.models.model import Model
 
@@ -255,11 +256,11 @@ class Decoder(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.first, self.second = nn.Conv3d(8, 4, 3, padding=1), nn.Conv3d(4, 4, 3, padding=1)
-        self._read = lambda: encoder.skip
+        self._read: Callable[[], Tensor] = lambda: encoder.skip
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.interpolate(x, scale_factor=2.0)
-        out: Tensor = self.second(self.first(torch.cat([x, self._read()], axis=1)).relu()).relu()
+        out: Tensor = self.second(self.first(torch.cat([x, self._read()], 1)).relu()).relu()
         return out
 
 
@@ -346,3 +347,23 @@ def short_of_memory() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("neuroxai.explainer.probe_for", fails)
         yield
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad"])
+def test_no_more_images_go_through_together_than_memory_allows(name: str) -> None:
+    network, x = untrained(), torch.rand(1, 4, 32, 64, 32)
+    needs = plan_memory(network, x, Outputs(), 1).passed_over[0].needs
+    assert needs is not None
+    method = make_method(name, {"samples" if name == "smoothgrad" else "steps": 6})
+    seen: list[int] = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    maps = {}
+    for allowed, most in ((int(1.5 * needs), 1), (int(3.5 * needs), 3), (20 * needs, 6)):
+        seen.clear()
+        found = explain(network, x, method, 1, memory=allowed)
+        assert found.memory["way"] == "whole"
+        assert max(seen) <= most
+        assert (max(seen) > 1) == (most > 1)
+        maps[most] = found[name].values
+    handle.remove()
+    assert relative(maps[1], maps[6]) <= 1e-4

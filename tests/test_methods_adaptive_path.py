@@ -129,6 +129,8 @@ def test_a_sample_does_not_depend_on_what_is_beside_it(steps: int) -> None:
 class Drawn:
     """A path whose scores and slopes are drawn, and whose gradient tells where it was asked."""
 
+    spare: int | None = None
+
     def __init__(self, corners: Sequence[float], samples: int, noise: float) -> None:
         self.difference = torch.ones(samples, 3, dtype=torch.float64)
         self.corners, self.noise = corners, noise

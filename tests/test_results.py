@@ -56,7 +56,7 @@ def test_a_second_run_writes_over_the_first_and_says_what_is_older(tmp_path: Pat
     runs = {path.name: json.loads(path.read_text())["run"] for path in results.written}
     assert runs == {"two.json": 1, "three.json": 1}
     assert (tmp_path / "out" / "one.json").is_file()
-    assert not [path for path in tmp_path.rglob(".neuroxai-*")]
+    assert not list(tmp_path.rglob(".neuroxai-*"))
 
 
 def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_done(tmp_path: Path) -> None:

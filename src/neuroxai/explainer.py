@@ -144,7 +144,7 @@ def explain(
 
     def attempt(way: Way) -> tuple[_Run, Mapping[str, Any]]:
         def probe() -> Probe:
-            return probe_for(way, network, question, outputs, air, windows)
+            return probe_for(way, network, question, outputs, air, windows, plan.budget)
 
         watched = probe()
         watched.passes.on_gradient = watcher.on_gradient

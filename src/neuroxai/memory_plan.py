@@ -282,10 +282,12 @@ def probe_for(
     outputs: Outputs,
     air: tuple[float, ...] | None,
     windows: Windows | None = None,
+    budget: int | None = None,
 ) -> Probe:
     """Return the probe that goes a way.
 
-    ``windows`` are those that the network is meant to look through, whatever the way.
+    ``windows`` are those that the network is meant to look through, whatever the way; of images
+    that go through together there are only as many as the ``budget`` allows.
     """
     windows = windows or way.windows
     probe: Probe = (
@@ -294,4 +296,5 @@ def probe_for(
         else SlidingWindow(network, question, outputs, windows=windows, air=air)
     )
     probe.checkpointed = way.name == "checkpointed"
+    probe.budget, probe.needs = budget, way.needs
     return probe

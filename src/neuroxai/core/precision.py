@@ -69,10 +69,15 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def lowered(device: torch.device, precision: str | None = None) -> AbstractContextManager[Any]:
-    """Return what a forward pass is taken in; nothing but for ``bf16``."""
-    if (precision or _asked.get()) != "bf16":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    """Return what a forward pass is taken in: autocast for ``bf16``, and none for the others.
+
+    Who calls from within an autocast of their own has not asked for less by that.
+    """
+    if (precision or _asked.get()) == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 @contextmanager

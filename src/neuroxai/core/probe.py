@@ -55,6 +55,9 @@ class Probe(ABC):
         Activations outside the paper that the guided rule was extended to.
     copied
         Layers whose output is overwritten in place, and is copied.
+    budget, needs
+        Bytes that the passes may take, and that one of the explained point is expected to; None
+        where nobody knows.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Probe(ABC):
         self.checkpointed = False
         self.extended: tuple[str, ...] = ()
         self.copied: set[str] = set()
+        self.budget: int | None = None
+        self.needs: int | None = None
         self._question = target
         self._bound: BoundTarget | None = None
         self._point: Tensor | None = None
@@ -182,11 +187,19 @@ class Probe(ABC):
     def batch(self, x: Tensor) -> int:
         """Return how many copies of ``x`` go through the network at once.
 
-        It is one if samples that go together see each other, as they do in a batch norm that
-        keeps no statistics, or if the network takes no more.
+        It is one if there is no memory for more, if samples that go together see each other, as
+        they do in a batch norm that keeps no statistics, or if the network takes no more.
         """
         fits = VOXELS_AT_ONCE // (x.shape[0] * prod(spatial_shape(x)))
+        if self.budget is not None and self.needs:
+            fits = min(fits, self.budget // self.needs)
         return fits if fits > 1 and self._keeps_apart() else 1
+
+    def spare(self, x: Tensor) -> int | None:
+        """Return the bytes that are left beside a pass of ``batch(x)``; None where nobody knows."""
+        if self.budget is None or not self.needs:
+            return None
+        return max(0, self.budget - self.needs * self.batch(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output that counts of one forward pass, which is counted."""

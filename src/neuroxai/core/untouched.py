@@ -25,10 +25,11 @@ def _lock_of(network: nn.Module) -> threading.RLock:
 def untouched(network: nn.Module) -> Iterator[nn.Module]:
     """Freeze a network in evaluation mode, and give back everything that was lent.
 
-    Restored bit for bit: training flags, ``requires_grad``, buffers, the hook tables and the
-    global random state of the CPU and of the network's device. Gradients (``.grad``) are never
-    written. A second thread on the same network waits. Nothing rounds to TF32, inside, but where
-    :mod:`~neuroxai.core.precision` was asked for it.
+    Restored bit for bit: training flags (and what modules with a ``train`` of their own do there
+    to their weights, as adapters that are merged for evaluation), ``requires_grad``, buffers, the
+    hook tables and the global random state of the CPU and of the network's device. Gradients
+    (``.grad``) are never written. A second thread on the same network waits. Nothing rounds to
+    TF32, inside, but where :mod:`~neuroxai.core.precision` was asked for it.
 
     Examples
     --------
@@ -41,6 +42,8 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     """
     with _lock_of(network):
         training = [(module, module.training) for module in network.modules()]
+        own = [module for module, _ in training if type(module).train is not nn.Module.train]
+        weights = {p: p.detach().clone() for module in own for p in module.parameters()}
         frozen = [(p, p.requires_grad) for p in network.parameters()]
         buffers = [
             (module, name, buffer, buffer.clone())
@@ -57,11 +60,17 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
                     parameter.requires_grad_(False)
                 yield network
             finally:
+                flags = dict(training)
+                for module in own:
+                    module.train(flags[module])
                 for module, flag in training:
                     module.training = flag
                 for parameter, flag in frozen:
                     parameter.requires_grad_(flag)
                 with torch.no_grad():
+                    for parameter, value in weights.items():
+                        if not torch.equal(parameter, value):
+                            parameter.copy_(value)
                     for module, name, buffer, saved in buffers:
                         module._buffers[name] = buffer  # a forward pass may have put a new one
                         if not torch.equal(buffer, saved):

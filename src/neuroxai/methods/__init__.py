@@ -102,11 +102,19 @@ def make_methods(
     """Return methods given by word or ready-made; ``all`` is the whole table.
 
     ``layer`` is handed to those that look into one.
+
+    Raises
+    ------
+    MethodError
+        If there is none, one is unknown, or two have the same name.
     """
     if isinstance(methods, (str, Method)):
         methods = all_methods() if methods == "all" else [methods]
-    made = []
-    for method in methods:
+    made: list[Method] = []
+    asked = list(methods)
+    for place, method in enumerate(asked):
+        if isinstance(method, str) and method in asked[:place]:
+            continue
         if isinstance(method, Method):
             made.append(method)
             continue
@@ -116,4 +124,10 @@ def make_methods(
         made.append(make_method(method, {"layer": layer} if layer and has_layer else {}))
     if not made:
         raise MethodError("no method was asked for: name one, or 'all'")
+    for place, method in enumerate(made):
+        if method.name in [other.name for other in made[:place]]:
+            raise MethodError(
+                f"{method.name} is asked for twice with different parameters, and results go by "
+                "the method's name: ask one after the other"
+            )
     return made

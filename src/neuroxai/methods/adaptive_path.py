@@ -18,6 +18,7 @@ class Path(Protocol):
     """What is asked of a path; see :class:`~neuroxai.methods.straight_path.StraightPath`."""
 
     difference: Tensor
+    spare: int | None
 
     def gradients(self, rows: Rows) -> Iterator[Tensor]:
         """Yield gradients at rows of positions."""
@@ -126,7 +127,8 @@ def integrate(path: Path, ends: tuple[Tensor, Tensor], limits: Limits) -> Integr
     at_edges = [low, *path.scores([[edge] * samples for edge in edges[1:-1]]), high]
     asked = list(path.gradients([[(k + 0.5) / first] * samples for k in range(first)]))
     slopes = path.slopes(asked)
-    walks = [_Walk(torch.zeros_like(each), limits) for each in path.difference]
+    kept = _KEPT_BYTES if path.spare is None else min(_KEPT_BYTES, path.spare // samples)
+    walks = [_Walk(torch.zeros_like(each), limits, kept) for each in path.difference]
     for b, walk in enumerate(walks):
         walk.begin(
             edges,
@@ -187,11 +189,11 @@ class _Interval:
 
 
 class _Walk:
-    """One sample's path; ``mean`` adds up its gradients as they come."""
+    """One sample's path; ``mean`` adds up its gradients as they come, ``kept`` bytes stay."""
 
-    def __init__(self, mean: Tensor, limits: Limits) -> None:
+    def __init__(self, mean: Tensor, limits: Limits, kept: int) -> None:
         self.mean, self.asked = mean, 0
-        self._limits = limits
+        self._limits, self._kept = limits, kept
         self._intervals: list[_Interval] = []
         self._change = 0.0
 
@@ -271,7 +273,7 @@ class _Walk:
     def _settle(self) -> None:
         """Keep the gradients of the intervals that are farthest off, as many as are worth it."""
         self._intervals.sort(key=lambda interval: -abs(interval.error))
-        kept = max(AT_ONCE, _KEPT_BYTES // max(1, self.mean.nbytes))
+        kept = max(AT_ONCE, self._kept // max(1, self.mean.nbytes))
         for interval in self._intervals[kept:]:
             interval.gradient = None
         for interval in self._intervals[:kept]:

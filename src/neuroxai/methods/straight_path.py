@@ -22,11 +22,19 @@ class StraightPath:
         The question put to a network.
     start, end
         ``(B, C, *S)``.
+
+    Attributes
+    ----------
+    difference
+        From start to end.
+    spare
+        Bytes that may be taken beside the passes; None where nobody knows.
     """
 
     def __init__(self, probe: Probe, start: Tensor, end: Tensor) -> None:
         self.difference = end - start
         self._probe, self._start, self._batch = probe, start, probe.batch(end)
+        self.spare = probe.spare(end)
 
     def gradients(self, rows: Rows) -> Iterator[Tensor]:
         """Yield the gradients ``(B, C, *S)`` at each row."""
