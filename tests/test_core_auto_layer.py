@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -107,6 +108,34 @@ def test_nested_unets() -> None:
     x = torch.rand(1, 1, 32, 48)
     found = nx.explain(network, x, "grad_cam", 1, outputs=Outputs(key=0))["grad_cam"]
     assert found.layer == "upcat_0_4.convs.conv_1.adn.N"  # the norm behind the last convolution
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        # Three blocks add to one another, and the first has a convolution on its shortcut.
+        (lambda: nets.resnet50(spatial_dims=2, n_input_channels=4, num_classes=3), "layer4"),
+        (lambda: nets.DenseNet(2, 4, 3, block_config=(2, 2), init_features=8), "features"),
+        (lambda: nets.VNet(2, 4, 3), "out_tr.conv_block.conv"),
+        (
+            lambda: nets.UNETR(
+                4, 3, (32, 64), feature_size=8, hidden_size=24, mlp_dim=32, num_heads=4,
+                spatial_dims=2,
+            ),
+            "decoder2",
+        ),
+    ],
+    ids=["residual classifier", "dense classifier", "segmenter", "residual segmenter"],
+)  # fmt: skip
+def test_where_convolutions_run_side_by_side_it_is_where_their_ways_meet(
+    build: Callable[[], nn.Module], expected: str
+) -> None:
+    """One of them alone is a part of what the network looks at, and may speak against the rest."""
+    network, x = seeded(4, build).eval(), torch.rand(1, 4, 32, 64)
+    found = nx.explain(network, x, "grad_cam", 1)["grad_cam"]
+    assert found.layer == expected
+    named = nx.explain(network, x, "grad_cam", 1, layer=expected)["grad_cam"]
+    assert torch.equal(found.values, named.values)
 
 
 def by_hand(network: nn.Module, x: Tensor, name: str) -> Tensor:

@@ -154,6 +154,15 @@ def test_files_by_name(tmp_path: Path) -> None:
     assert read_case(files={"ADC": one}, modalities=["ADC"]).volumes["ADC"].shape == SHAPE
 
 
+def test_one_file_for_two_modalities_is_told(tmp_path: Path) -> None:
+    folder = year_folder(tmp_path, "brats2021", ".nii.gz")
+    files = {path.name.split("_")[-1].split(".")[0]: path for path in folder.iterdir()}
+    given = {"T1": files["t1"], "T1ce": files["t1"], "T2": files["t2"], "FLAIR": files["t1"]}
+    (warning,) = read_case(None, files=given).warnings
+    assert "T1 and T1ce and FLAIR are the same file byte for byte" in warning
+    assert str(files["t1"]) in warning
+
+
 def test_links_are_followed_and_keep_their_parents_grade(tmp_path: Path) -> None:
     folder = year_folder(tmp_path / "store", "brats2018")
     (tmp_path / "HGG").mkdir()

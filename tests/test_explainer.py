@@ -15,6 +15,7 @@ from nibabel.affines import apply_affine
 import cases
 import neuroxai as nx
 from neuroxai.core.errors import MethodError, ModelError, TargetError
+from neuroxai.data.phantom import make_phantom
 from neuroxai.methods import make_method
 
 
@@ -208,3 +209,30 @@ def test_a_method_is_asked_for_once() -> None:
     with pytest.raises(MethodError, match="is asked for twice"):
         nx.explain(network, x, ["integrated_gradients", twice[0]], 1)
     assert list(nx.explain(network, x, ["vanilla_gradient"] * 2, 1)) == ["vanilla_gradient"]
+
+
+def test_a_mean_over_the_whole_image_says_how_little_of_it_is_asked_about() -> None:
+    model, case = nx.load_model("deepseg-phantom"), make_phantom(7, spacing=3.0).case
+    whole = nx.explain(model, case, "vanilla_gradient", "WT")
+    share = float((whole.output.argmax(dim=1) > 0).float().mean())
+    assert 0 < share < 0.5
+    (said,) = [each for each in whole.warnings if "the mean over the whole image" in each]
+    assert f"of which {share:.1%} is predicted to be WT" in said
+    inside = nx.explain(model, case, "vanilla_gradient", "WT", within="prediction")
+    assert not any("the mean over" in each for each in inside.warnings)
+
+
+def test_what_is_no_image_is_refused_in_a_sentence() -> None:
+    network, x = torch.nn.Conv2d(2, 5, 3), torch.rand(1, 2, 9, 7)
+    for wrong in (x.numpy(), (9 * x).int(), x[0, 0], x[:0]):
+        with pytest.raises(MethodError, match="the input"):
+            nx.explain(network, wrong, "vanilla_gradient", 1)  # type: ignore[arg-type]
+
+
+def test_results_are_shown_in_a_line() -> None:
+    maps = nx.explain(torch.nn.Conv2d(2, 5, 3), torch.rand(1, 2, 9, 7), "all", 1)
+    assert "vanilla_gradient" in repr(maps)
+    assert "no map: guided_backprop" in repr(maps)
+    assert repr(maps["vanilla_gradient"]).startswith("<Vanilla gradient of 1: (1, 2, 9, 7)")
+    assert all("not for clinical use" in repr(each) for each in (maps, maps["vanilla_gradient"]))
+    assert max(len(repr(each)) for each in (maps, maps["vanilla_gradient"])) < 250

@@ -17,6 +17,7 @@ from neuroxai.core.errors import ModelError, TargetError
 from neuroxai.data.phantom import make_phantom
 from neuroxai.explainer import explain
 from neuroxai.models import load_model
+from neuroxai.models.weights import fit
 
 CODE = """
 from torch import nn
@@ -80,6 +81,51 @@ def test_a_factory_or_a_class_explains_a_case(home: Path, name: str) -> None:
     assert volume.shape == (2, *phantom.case.shape)
     assert np.abs(volume).max() > 0
     assert str(home) not in sys.path
+
+
+def test_classes_of_a_tumor_have_its_regions(home: Path) -> None:
+    """As those of a bundle have, so that WT means the same whatever format a network comes in."""
+    model = load_model("my_network:build", weights=home / "w.safetensors")
+    assert model.card.regions == {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
+    other = home / "other.json"
+    for classes, regions in (
+        (["background", "lesion", "a", "b"], {}),
+        (["background", "NCR", "ET", "b"], {"TC": ("NCR", "ET"), "ET": ("ET",)}),
+    ):
+        other.write_text(json.dumps({**CARD, "classes": classes}))
+        model = load_model("my_network:build", weights=home / "w.safetensors", card=other)
+        assert model.card.regions == regions
+    other.write_text(json.dumps({**CARD, "regions": {"all": ["ED", "ET"]}}))
+    model = load_model("my_network:build", weights=home / "w.safetensors", card=other)
+    assert model.card.regions == {"all": ("ED", "ET")}
+    other.write_text(json.dumps({**CARD, "classes": ["background", "a", "b", "c"]}))
+    model = load_model("my_network:build", weights=home / "w.safetensors", card=other)
+    with pytest.raises(TargetError, match="one of background, a, b, c"):
+        explain(model, make_phantom(7, spacing=3.0).case, "vanilla_gradient")
+
+
+def test_tensors_that_are_written_once_for_several_names(home: Path) -> None:
+    """MONAI's DynUNet has such; safetensors' own way to write them keeps one name of each."""
+    from monai.networks.nets import DynUNet
+    from safetensors.torch import load_file, save_model
+
+    def build() -> nn.Module:
+        network: nn.Module = DynUNet(
+            2, 1, 2, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2],
+            filters=[4, 6, 8], deep_supervision=True, deep_supr_num=1,
+        )  # fmt: skip
+        return network
+
+    network, other = build(), build()
+    save_model(network, str(home / "d.safetensors"))
+    state = load_file(home / "d.safetensors")
+    assert len(state) < len(network.state_dict())
+    fit(other, state, "d.safetensors")
+    for name, value in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+    state.pop("output_block.conv.conv.weight")
+    with pytest.raises(ModelError, match=r"output_block\.conv\.conv\.weight' is missing"):
+        fit(build(), state, "d.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,15 @@ def test_code_is_not_run_even_when_trusted(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt"]
 
 
+def test_a_whole_network_is_refused_with_the_way_round_it(tmp_path: Path) -> None:
+    torch.save(nn.Sequential(nn.Conv2d(1, 2, 3)), tmp_path / "a.pt")
+    with pytest.raises(
+        ModelError, match=r"objects of the class torch\.nn.*Sequential, not tensors"
+    ) as no:
+        convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
+    assert "torch.save(network.state_dict(), 'weights.pt')" in str(no.value)
+
+
 def test_two_tables_ask_for_a_choice(tmp_path: Path) -> None:
     torch.save({"net": dict(STATE), "ema": dict(STATE)}, tmp_path / "a.pt")
     with pytest.raises(ModelError, match=r"2 tables of tensors, choose by --entry: net, ema"):

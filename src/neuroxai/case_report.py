@@ -32,11 +32,14 @@ class CaseReport:
         The folder for all files, and those written so far.
     montages, targets
         The pictures, and what is known of each target.
+    warnings
+        What is odd about the case or the way it was explained, of all targets.
     """
 
     results: Results
     montages: list[Path] = field(default_factory=list)
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, explanations: Explanations) -> None:
         """Write one target's maps, sidecars and montages, and the prediction."""
@@ -51,6 +54,7 @@ class CaseReport:
             path = patient_map.save(self.results.folder)
             self.results.add(path, sidecar(path))
         target = str(first.explanation.target["name"])
+        self.warnings += [each for each in explanations.warnings if each not in self.warnings]
         pictures = self._draw(first, maps, prediction, target)
         self.montages += pictures
         self.results.add(*pictures)
@@ -104,7 +108,7 @@ class CaseReport:
             "model": dict(first.model),
             "prediction": prediction.describe() if prediction is not None else None,
             "targets": self.targets,
-            "warnings": list(explanations.warnings),
+            "warnings": list(self.warnings),
             "seconds": round(seconds, 3),
             "peak_memory_mb": peak_memory_mb(),
             "memory": dict(explanations.memory),

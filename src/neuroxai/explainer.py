@@ -30,13 +30,13 @@ from neuroxai.deviation import measure_deviation, say_deviation
 from neuroxai.explanations import Explanations
 from neuroxai.memory_plan import MemoryPlan, Way, plan_memory, probe_for, take_a_way
 from neuroxai.methods import make_methods
-from neuroxai.methods.base import Method
+from neuroxai.methods.base import Method, check_input
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
 from neuroxai.models.model import Model
 from neuroxai.network_fault import network_faults
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction, read_output
-from neuroxai.question import Within, as_target, restricted
+from neuroxai.question import Within, as_target, restricted, said_of_place
 from neuroxai.regions import Regions
 
 _Run = tuple[dict[str, Explanation], dict[str, str], Tensor, float]
@@ -133,6 +133,7 @@ def explain(
         x = prepared.x
     else:
         x = subject
+    check_input(x)
     x = _moved(x, network)
     check_precision(precision, x.device)
     question = as_target(target, outputs)
@@ -160,7 +161,9 @@ def explain(
     if not explanations:
         raise MethodError("; ".join(refused.values()))
     explanations = {name: _deviating(each, deviation) for name, each in explanations.items()}
-    run_notes = (*plan.notes(way), *say_deviation(deviation))
+    run_notes = (
+        *said_of_place(question, outputs, output), *plan.notes(way), *say_deviation(deviation)
+    )  # fmt: skip
     memory_facts = plan.describe(way)
     if prepared is None or not isinstance(model, Model) or not isinstance(subject, Case):
         return Explanations(

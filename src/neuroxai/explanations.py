@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from neuroxai.core.errors import NoMapError, suggestion
-from neuroxai.core.explanation import Explanation
+from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction
 
@@ -54,6 +54,10 @@ class Explanations(Mapping[str, Any]):
         if method not in self.maps:
             raise NoMapError(f"there is no map of {method!r}: {suggestion(method, self.maps)}")
         return self.maps[method]
+
+    def __repr__(self) -> str:
+        refused = f"; no map: {', '.join(self.refused)}" if self.refused else ""
+        return f"<Explanations: {', '.join(self.maps)}{refused}. {NOT_FOR_CLINICAL_USE}>"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.maps)

@@ -21,6 +21,9 @@ from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.lesion import Lesion
 
+_MOST = 0.5
+"""Of an image: where more is predicted, the mean over all of it asks about that."""
+
 Within = Restriction | NDArray[Any] | Tensor | str
 
 
@@ -68,6 +71,26 @@ def restricted(
     )
 
 
+def said_of_place(question: Target, outputs: Outputs, output: Tensor) -> tuple[str, ...]:
+    """Say that a target is the mean over much that the network does not call so."""
+    if output.dim() == 2 or question.within is not None:
+        return ()
+    asked: Any = question
+    try:
+        bound = dataclasses.replace(asked, within=PredictedRegion()).bind(outputs, output)
+    except TargetError:  # nothing is predicted, or nobody can tell
+        return ()
+    share = 0.0 if bound.mask is None else float(bound.mask.float().mean())
+    if share > _MOST:
+        return ()
+    name = bound.description["name"]
+    return (
+        f"target {name}: the mean over the whole image, of which {share:.1%} is predicted to be "
+        f"{name}; much of its maps says why the rest is not. To ask about the predicted part "
+        "alone: within='prediction' (--within prediction)",
+    )
+
+
 def _restriction(
     question: Target,
     within: Within,
@@ -83,6 +106,10 @@ def _restriction(
             return PredictedRegion()
         if kind == "lesion" and (number or "1").isdigit():
             return Lesion(int(number or 1))
+        if kind == "lesion":
+            raise TargetError(
+                f"within={within!r}: {number!r} is no number; the largest lesion is lesion:1"
+            )
         if within == "truth":
             return _truth(question, outputs, subject, prepared)
         raise TargetError(

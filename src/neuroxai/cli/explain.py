@@ -66,10 +66,10 @@ def explain(
                 progress.write(question.name)
                 report.add(explanations)
         report.finish(explanations, seconds=time.perf_counter() - started)
-    print_report(report, explanations.warnings, explanations.memory)
+    print_report(report, explanations.memory)
 
 
-def print_report(report: CaseReport, warnings: tuple[str, ...], memory: Mapping[str, Any]) -> None:
+def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
     """Print each method's time and completeness gap, and where the files are."""
     from rich.console import Console
     from rich.table import Table
@@ -112,7 +112,7 @@ def print_report(report: CaseReport, warnings: tuple[str, ...], memory: Mapping[
             soft_wrap=True,
         )
     console.print(_said_memory(memory), soft_wrap=True)
-    for warning in warnings:
+    for warning in report.warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
     console.print(f"Written: {report.results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)

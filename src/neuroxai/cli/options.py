@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 CasePath = Annotated[
     Path | None,
-    typer.Argument(metavar="CASE", help="A case folder in any BraTS layout.", show_default=False),
+    typer.Argument(
+        metavar="CASE",
+        help="A case folder in any BraTS layout or with files named by modality; or a picture.",
+        show_default=False,
+    ),
 ]
 File = Annotated[
     list[str] | None,
@@ -25,7 +29,8 @@ File = Annotated[
     ),
 ]
 LayoutName = Annotated[
-    str | None, typer.Option("--layout", help="Label numbering, e.g. brats2021; told from names.")
+    str | None,
+    typer.Option("--layout", help="Names and label numbers, e.g. brats2021; told from the files."),
 ]
 ModelName = Annotated[
     str,
@@ -49,7 +54,7 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Accept what can carry code: a bundle's expressions, pickled weights.",
+        help="Accept what can carry code: a bundle's expressions, an nnU-Net's pickled weights.",
     ),
 ]
 Methods = Annotated[
@@ -95,7 +100,11 @@ Limit = Annotated[int | None, typer.Option("--cases", min=1, help="Only the firs
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that draws random numbers.")]
 Out = Annotated[
     Path | None,
-    typer.Option("-o", "--out", help="Folder for results; default neuroxai-out/CASE."),
+    typer.Option(
+        "-o",
+        "--out",
+        help="Folder for results; default: neuroxai-out/ with the name of the case or command.",
+    ),
 ]
 
 

@@ -12,7 +12,8 @@ def train(
     config: Annotated[
         str,
         typer.Option(
-            help="YAML file, or one of the package's own: phantom-segmentation, phantom-grading."
+            help="YAML file, or one of the package's own: brats2019-grading, "
+            "brats2021-segmentation, phantom-grading, phantom-segmentation, tumor-types."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],

@@ -12,51 +12,79 @@ from torch import Tensor, nn
 
 from neuroxai.core.errors import NETWORK_ERRORS, LayerError, NeuroXAIError
 from neuroxai.core.footprint import middle_part
-from neuroxai.core.layers import Layer, LayerHooks, is_convolution, takes_mean_away
+from neuroxai.core.layers import AUTO, Layer, LayerHooks, is_convolution, takes_mean_away
 from neuroxai.core.layout import OnGrid
 
 
 @dataclass(frozen=True)
 class Ways:
-    """What becomes of the layers that ran.
+    """What becomes of the convolutions that ran, on their way to an output.
 
     Attributes
     ----------
     used
         Labels of those that the output depends on.
-    last
-        Labels of those from which the output is reached through no other layer.
+    last, before_last
+        Of those, the ones from which the output is reached through no other one, and through none
+        but the last.
+    meet_last, meet_before
+        Labels of the larger modules through whose output all ways from these go.
     """
 
     used: Collection[str]
     last: Collection[str]
+    before_last: Collection[str]
+    meet_last: Collection[str]
+    meet_before: Collection[str]
 
 
-def ways_to(output: Tensor, nodes: Mapping[str, Any]) -> Ways | None:
+def ways_to(output: Tensor, network: nn.Module, nodes: Mapping[str, Any]) -> Ways | None:
     """Follow an output's graph back to the layers; None where it has none.
 
     Parameters
     ----------
     output
         What counts of a network's answer, with its graph.
+    network
+        Which gave it.
     nodes
         By label, the node of the graph that made a layer's output.
 
     Examples
     --------
-    >>> x = torch.ones(3, requires_grad=True)
-    >>> first, beside = x * 2, x * 3
-    >>> then = first + 1
-    >>> nodes = {"a": first.grad_fn, "b": beside.grad_fn, "c": then.grad_fn}
-    >>> ways_to(then.exp(), nodes)
-    Ways(used=['c', 'a'], last=['c'])
+    >>> network = nn.ModuleDict({"first": nn.Conv1d(1, 1, 1), "then": nn.Conv1d(1, 1, 1)})
+    >>> low = network["first"](torch.ones(1, 1, 3))
+    >>> high = network["then"](low)
+    >>> nodes = {"first": low.grad_fn, "then": high.grad_fn}
+    >>> ways_to(high.exp(), network, nodes).last, ways_to(low + high, network, nodes).last
+    (['then'], ['then', 'first'])
     """
-    if output.grad_fn is None:
+    end = output.grad_fn
+    if end is None:
         return None
-    labels = {node: label for label, node in nodes.items()}
-    last = [labels[node] for node in _back_from(output.grad_fn, labels) if node in labels]
-    used = [labels[node] for node in _back_from(output.grad_fn, ()) if node in labels]
-    return Ways(used, last)
+    made = {label: is_convolution(module_of(network, label)) for label in nodes}
+    labels = {node: label for label, node in nodes.items() if made[label]}
+    last = [labels[node] for node in _back_from(end, labels) if node in labels]
+    further = {node for node, label in labels.items() if label not in last}
+    before = [labels[node] for node in _back_from(end, further) if node in further]
+    on_the_way = {*_back_from(end, ())}
+    used = [label for node, label in labels.items() if node in on_the_way]
+
+    def meet(ends: Collection[str], beyond: Collection[str]) -> list[str]:
+        """Return through which modules all ways from ``ends`` go, before those ``beyond``."""
+        if len(ends) < 2:
+            return []
+        wanted = {nodes[label] for label in ends}
+        return [
+            label
+            for label, node in nodes.items()
+            if not made[label]
+            and node in on_the_way
+            and not any(other.startswith(f"{label.partition('#')[0]}.") for other in beyond)
+            and wanted.isdisjoint({*_back_from(end, {node})} - {node})
+        ]
+
+    return Ways(used, last, before, meet(last, ()), meet(before, last))
 
 
 def _back_from(end: Any, stops: Collection[Any]) -> Iterator[Any]:
@@ -79,16 +107,18 @@ def auto_layer(
     """Return the layer that Grad-CAM looks at by default.
 
     It is a classifier's last convolution with spatial extent, a segmenter's last convolution
-    before its output convolution; or, where an instance or group norm follows that one, the norm:
-    in front of it there are no weights to be had. Only those count that the output depends on;
-    and all from which it is reached without another one are output convolutions.
+    before its output convolution; where there are several side by side, as in a residual block or
+    a dense one, the module in which their ways meet; or, where an instance or group norm follows,
+    the norm: in front of it there are no weights to be had. Only those count that the output
+    depends on; and all from which it is reached without another one are output convolutions.
 
     Parameters
     ----------
     network
         The network.
     ran
-        Its convolutions and norms that ran, in the order data flows; others may be among them.
+        Its convolutions, norms and larger modules that ran, in the order data flows; others may be
+        among them.
     classifier
         Whether its output has no space.
     ways
@@ -100,14 +130,14 @@ def auto_layer(
     LayerError
         If the network has no such convolution.
     """
-    modules = [network.get_submodule(layer.name.partition("#")[0]) for layer in ran]
+    modules = [module_of(network, layer.name) for layer in ran]
     places = [place for place, module in enumerate(modules) if is_convolution(module)]
     every = places
     if ways is not None:
         places = [place for place in places if ran[place].name in ways.used]
     count = len(places)
     if classifier:
-        places = [place for place in places if prod(ran[place].shape[1:]) > 1]
+        places = [place for place in places if _has_extent(ran[place])]
         if not places:
             raise LayerError("no convolution with spatial extent ran: name a layer with layer=")
     elif ways is None:
@@ -120,9 +150,25 @@ def auto_layer(
             "name a layer with layer="
         )
     place = places[-1]
+    if ways is not None:
+        beside, meet = (
+            (ways.last, ways.meet_last) if classifier else (ways.before_last, ways.meet_before)
+        )
+        joints = [n for n, layer in enumerate(ran) if layer.name in meet and _has_extent(layer)]
+        if len([other for other in places if ran[other].name in beside]) > 1 and joints:
+            place = joints[-1]
     end = next((other for other in every if other > place), len(ran))
     behind = (n for n in range(place + 1, end) if takes_mean_away(modules[n]))
     return ran[next(behind, place)]
+
+
+def module_of(network: nn.Module, label: str) -> nn.Module:
+    """Return the module of a layer's label."""
+    return network.get_submodule(label.partition("#")[0])
+
+
+def _has_extent(layer: Layer) -> bool:
+    return prod(layer.shape[1:]) > 1
 
 
 def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor]) -> str:
@@ -146,12 +192,12 @@ def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tens
         See :func:`auto_layer`.
     """
     whole, part = _Ran(), _Ran()
-    with torch.no_grad(), LayerHooks(network, [], whole.meet, x.dim() - 2):
+    with torch.no_grad(), LayerHooks(network, [AUTO], whole.meet, x.dim() - 2):
         output = run(x)
     ways: Ways | None = None
     try:
-        with torch.enable_grad(), LayerHooks(network, [], part.meet, x.dim() - 2):
-            ways = ways_to(run(middle_part(x, 1 / 8)), part.nodes)
+        with torch.enable_grad(), LayerHooks(network, [AUTO], part.meet, x.dim() - 2):
+            ways = ways_to(run(middle_part(x, 1 / 8)), network, part.nodes)
     except (NeuroXAIError, *NETWORK_ERRORS):
         pass
     if [layer.name for layer in part.layers] != [layer.name for layer in whole.layers]:

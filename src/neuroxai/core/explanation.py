@@ -76,6 +76,13 @@ class Explanation:
     provenance: Mapping[str, Any]
     seconds: float
 
+    def __repr__(self) -> str:
+        layer = f", layer {self.layer}" if self.layer else ""
+        return (
+            f"<{self.title} of {self.target['name']}: {tuple(self.values.shape)}{layer}. "
+            f"{NOT_FOR_CLINICAL_USE}>"
+        )
+
     def describe(self) -> dict[str, Any]:
         """Return everything but the values, ready for JSON; the same on every repeat."""
         return {

@@ -63,6 +63,10 @@ def is_convolution(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd)
 
 
+def _holds_several(module: nn.Module) -> bool:
+    return sum(is_convolution(part) for part in module.modules()) > 1
+
+
 def takes_mean_away(module: nn.Module) -> bool:
     """Whether a module norms an image by its own statistics.
 
@@ -119,7 +123,8 @@ class LayerHooks:
     network
         The network to look into.
     names
-        The layers to hook beside every convolution, and every norm over own statistics.
+        The layers to hook beside every convolution, and every norm over own statistics; for
+        ``auto`` also every part of the network that holds several convolutions.
     visit
         Called with every hooked layer and its output, in the order the data flows; a tensor it
         returns goes on through the network instead.
@@ -132,6 +137,7 @@ class LayerHooks:
         self._dims = dims
         self._layouts = Layouts(network, dims)
         self._modules = {name.partition("#")[0] for name in names} - {AUTO}
+        self._joints = AUTO in names
         self._visit = visit
         self._calls = CallLabels()
         self._handles: list[RemovableHandle] = []
@@ -140,7 +146,8 @@ class LayerHooks:
     def __enter__(self) -> LayerHooks:
         self._looking.__enter__()
         for name, module in self._network.named_modules():
-            if name in self._modules or is_convolution(module) or takes_mean_away(module):
+            joint = self._joints and name and _holds_several(module)
+            if joint or name in self._modules or is_convolution(module) or takes_mean_away(module):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
         return self
 

@@ -195,7 +195,7 @@ class _Walk:
         for name in sorted(self._asks.layers):
             try:
                 if name == AUTO:
-                    ways = ways_to(output, self._nodes)
+                    ways = ways_to(output, self._host.network, self._nodes)
                     chosen = auto_layer(
                         self._host.network, self._ran, classifier=output.dim() == 2, ways=ways
                     )

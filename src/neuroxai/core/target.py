@@ -285,9 +285,10 @@ class Predicted(Target):
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
         """Return the argmax per sample."""
         if output.dim() != 2:
+            known = ", ".join(dict.fromkeys((*outputs.regions, *outputs.names)))
             raise TargetError(
                 "the predicted class of a segmenter differs from voxel to voxel: "
-                "name a class or a region"
+                f"name a class or a region{known and f', one of {known}'}"
             )
         return output.argmax(dim=1, keepdim=True)
 

@@ -118,6 +118,7 @@ def read_case(
         volumes[what] = np.asfortranarray(turned)
         sources[what] = Source(volume.path, volume.sha256)
         warnings.extend(volume.warnings)
+    warnings.extend(_same(sources))
     truth = None
     if "truth" in chosen:
         labels = read_labels(chosen["truth"])
@@ -147,7 +148,7 @@ def find_cases(folder: StrPath) -> list[Path]:
     >>> [case.name for case in find_cases(root)]
     ['Brats18_A_1']
     """
-    return sorted(_cases_under(_folder(folder), levels=3))
+    return sorted(_cases_under(_folder(folder, "a folder of cases"), levels=3))
 
 
 def read_grade(folder: StrPath) -> Grade | None:
@@ -257,18 +258,31 @@ def write_name_mapping(
     return path
 
 
-def _folder(path: StrPath) -> Path:
+def _folder(path: StrPath, expected: str = "the folder of one case") -> Path:
     folder = Path(path)
     try:
         if not folder.is_dir():
             kind = "is a file" if folder.exists() else "does not exist"
-            raise CaseError(f"{folder}: {kind}, expected the folder of one case")
+            raise CaseError(f"{folder}: {kind}, expected {expected}")
         with os.scandir(folder) as entries:
             next(entries, None)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CaseError(f"{folder}: cannot be opened ({reason})") from error
     return folder
+
+
+def _same(sources: Mapping[str, Source]) -> Iterable[str]:
+    """Say which modalities are one and the same file."""
+    by_bytes: dict[str, list[str]] = {}
+    for what, source in sources.items():
+        by_bytes.setdefault(source.sha256, []).append(what)
+    for names in by_bytes.values():
+        if len(names) > 1:
+            yield (
+                f"{' and '.join(names)} are the same file byte for byte, "
+                f"{sources[names[0]].path}: check which scan is which"
+            )
 
 
 def _recognized(folder: Path) -> dict[str, list[Path]]:

@@ -69,7 +69,7 @@ class Method(ABC):
         MethodError
             If the input or a parameter is unusable, or the method is void on this network.
         """
-        _check_input(x)
+        check_input(x)
         generator = torch.Generator().manual_seed(seed)
         opened = nullcontext() if probe.explained is x else probe.at(x, self.asks)
         started = time.perf_counter()
@@ -131,7 +131,14 @@ def require(condition: bool, method: str, sentence: str) -> None:
         raise MethodError(f"{method}: {sentence}")
 
 
-def _check_input(x: Tensor) -> None:
+def check_input(x: Tensor) -> None:
+    """Refuse what is no image.
+
+    Raises
+    ------
+    MethodError
+        If it is not a floating point tensor ``(B, C, *S)`` of finite values.
+    """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise MethodError(f"the input is {got}, expected a floating point tensor (B, C, *S)")

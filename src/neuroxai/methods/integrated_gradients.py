@@ -153,6 +153,12 @@ class IntegratedGradients(Method):
         diagnostics = completeness(values, ends[1], ends[0]) | described
         diagnostics["baselines"] = list(start.names)
         notes = list(start.notes)
+        if start.jumped and self.tolerance is None and diagnostics["nodes"] > self.steps:
+            diagnostics["tolerance"] = tolerance
+            notes.append(
+                f"{diagnostics['nodes']} nodes were taken and not {self.steps}, because that path "
+                f"is rough: until its gap is under {tolerance:.0%}. Set tolerance to change that"
+            )
         gap = worst(diagnostics["completeness_gap"])
         if tolerance is not None and gap > tolerance:
             notes.append(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroxai.core.errors import ModelError, suggestion
+from neuroxai.models.channel_names import regions_of
 from neuroxai.models.config_data import read_json
 from neuroxai.models.text_file import read_text
 
@@ -159,7 +160,8 @@ def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str 
     """Read what a network of the user's own expects and returns, and which of its outputs counts.
 
     A card of which only ``task``, ``modalities``, ``classes``, ``activation`` and
-    ``preprocessing`` must be there; the weights need no hash. ``output`` is the index or key of
+    ``preprocessing`` must be there; the weights need no hash, and the tumor's regions follow from
+    the classes where they bear its names. ``output`` is the index or key of
     the one that counts, for a network that returns several.
 
     Raises
@@ -174,6 +176,10 @@ def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str 
     output = found.pop("output", None)
     if isinstance(output, bool) or not isinstance(output, int | str | None):
         raise ModelError(f"{path}: output is {output!r}, expected an index or a key")
+    classes, activation = found["classes"], found["activation"]
+    if "regions" not in found and found["task"] == "segmentation" and isinstance(classes, list):
+        known = regions_of([name for name in classes if isinstance(name, str)], str(activation))
+        found["regions"] = {name: list(members) for name, members in known.items()}
     whole: dict[str, Any] = {
         "name": architecture.rpartition(":")[2], "arguments": {}, "regions": {}, "training": {},
         "metrics": {}, "weights_sha256": "0" * 64, "weights_dtype": "float32",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from typing import Any
@@ -24,6 +25,12 @@ def main(source: str, out: str, entry: str) -> None:
         with torch.serialization.safe_globals(_numbers()):
             found = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:
+        other = re.search(r"Unsupported (?:global|class)[^\w]*(?:GLOBAL )?([\w.]+)", str(error))
+        if other:
+            raise SystemExit(
+                f"it holds objects of the class {other[1]}, not tensors alone: where it was made, "
+                "write the weights with torch.save(network.state_dict(), 'weights.pt')"
+            ) from None
         first = str(error).strip().splitlines() or [""]
         raise SystemExit(f"{type(error).__name__}: {first[0][:300]}") from None
     tables = dict(_tables(found, ""))

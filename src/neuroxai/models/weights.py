@@ -101,6 +101,7 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> 
         not finite.
     """
     expected = network.state_dict()
+    state = _with_shared(expected, state)
     for name in expected:
         if name not in state:
             raise ModelError(f"{source}: the tensor {name!r} is missing")
@@ -120,3 +121,20 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> 
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"{source}: {name} holds values that are not finite")
     network.load_state_dict({name: value.to(expected[name]) for name, value in state.items()})
+
+
+def _with_shared(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state with the names of tensors that are written once though they have several.
+
+    So ``safetensors.torch.save_model`` writes them.
+    """
+    whole = dict(state)
+    written = {_memory_of(expected[name]): name for name in state if name in expected}
+    for name, wanted in expected.items():
+        if name not in whole and wanted.numel() and _memory_of(wanted) in written:
+            whole[name] = state[written[_memory_of(wanted)]]
+    return whole
+
+
+def _memory_of(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype

@@ -222,7 +222,7 @@ class _Plan:
         # The scale of every panel, in its own units.
         limits = Limits(-1.0, 1.0, "RdBu_r")
         sheet.bar(limits, x + 30, top + 20, CELL, words=("against", "0", "for"))
-        sheet.legend(self._scan.legend(classes), top + 90, x + 30)
+        sheet.legend(self._scan.legend(classes), top + 90, x + 30, lines=3)
 
     def _draw_layer(self, sheet: Sheet, panel: FlowPanel, x: float, y: float) -> None:
         drawn = self._overlay(panel)

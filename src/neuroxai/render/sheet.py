@@ -135,12 +135,15 @@ class Sheet:
             times = f"\N{MULTIPLICATION SIGN}10{raised}"
             self.write(x + wide / 2, y + 40, times, size=7.5, ha="center")
 
-    def legend(self, classes: Mapping[int, str], y: float, x: float) -> None:
-        """Explain the colors of classes, by their index, in one line; say how many more."""
+    def legend(self, classes: Mapping[int, str], y: float, x: float, *, lines: int = 1) -> None:
+        """Explain the colors of classes, by their index, in so many lines; say how many more."""
+        start = x
         for number, (index, name) in enumerate(classes.items()):
             text = _TISSUES.get(name, clean(name))
             width = 32 + 12 * len(text) + 36
-            if x + width > self.width - PAD and number:
+            if x + width > self.width - PAD and number and lines > 1:
+                x, y, lines = start, y + 34, lines - 1
+            elif x + width > self.width - PAD and number:
                 self.write(x, y + 3, f"and {len(classes) - number} more", size=9)
                 return
             patch = self.axes(x, y + 3, 22, 22)
