@@ -58,10 +58,11 @@ _EXTENDED: dict[Callable[..., Any], str] = {
     functional.hardswish: "hardswish",
 }
 _HARDTANH = {functional.hardtanh, functional.hardtanh_}
-_THRESHOLD = {functional.threshold, torch.threshold}
+_THRESHOLD = {functional.threshold, torch.threshold, torch.threshold_}
 _CLAMP = {torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_, torch.clip,
           torch.Tensor.clip, torch.Tensor.clip_}  # fmt: skip
 _CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min, torch.Tensor.clamp_min_}
+_LARGER = {torch.maximum, torch.Tensor.maximum, torch.max, torch.Tensor.max}
 
 
 class GuidedRule:
@@ -165,8 +166,14 @@ def _kind(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     if func in _CLAMP_MIN:
         lower = args[1] if len(args) > 1 else kwargs.get("min")
         return _CLAMPED if _is_zero(lower) else None
+    if func in _LARGER:
+        pair = [*args, *(kwargs[k] for k in ("input", "other") if k in kwargs)]
+        both = len(pair) == 2 and all(isinstance(each, Tensor) for each in pair)
+        return _CLAMPED if both and any(_is_zero(each) for each in pair) else None
     return None
 
 
 def _is_zero(bound: object) -> bool:
+    if isinstance(bound, Tensor):
+        return not bound.requires_grad and not bool(bound.any())
     return isinstance(bound, (int, float)) and bound == 0
