@@ -91,7 +91,7 @@ SPELLINGS: dict[str, Callable[[], tuple[Act, ...]]] = {
     "maximum, zero first": lambda: (lambda x: torch.maximum(torch.zeros_like(x), x),),
     "torch.max of two": lambda: (lambda x: torch.max(x, x.new_zeros(1)),),
     "Tensor.max of two": lambda: (lambda x: x.max(other=torch.zeros(())),),
-    "functional threshold_": lambda: (lambda x: functional.threshold_(x.clone(), 0, 0),),
+    "functional threshold_": lambda: (lambda x: torch.threshold_(x.clone(), 0, 0),),
     "torch.clamp_min": lambda: (lambda x: torch.clamp_min(x, min=0),),
     "clip": lambda: (lambda x: torch.clip(x, min=0),),
     "relu6 far from six": lambda: (nn.ReLU6(),),

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from neuroxai.core.errors import ModelError
+from neuroxai.core.errors import ModelError, suggestion
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -58,7 +58,10 @@ def check_precision(precision: str, device: torch.device) -> None:
         In one sentence.
     """
     if precision not in PRECISIONS:
-        raise ModelError(f"precision {precision!r} is unknown: {', '.join(PRECISIONS)}")
+        known = ", ".join(PRECISIONS)
+        raise ModelError(
+            f"precision {precision!r}: {suggestion(precision, PRECISIONS)} (there is {known})"
+        )
     if precision == "tf32":
         if device.type != "cuda":
             raise ModelError(f"precision 'tf32' is of NVIDIA GPUs, not of {device.type}: use fp32")
