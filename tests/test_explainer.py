@@ -229,6 +229,17 @@ def test_what_is_no_image_is_refused_in_a_sentence() -> None:
             nx.explain(network, wrong, "vanilla_gradient", 1)  # type: ignore[arg-type]
 
 
+def test_inference_mode_is_refused_in_a_sentence() -> None:
+    network = torch.nn.Conv2d(2, 5, 3)
+    with torch.inference_mode():
+        x = torch.rand(1, 2, 9, 7)
+        with pytest.raises(MethodError, match="in which there are no gradients"):
+            nx.explain(network, x, "vanilla_gradient", 1)
+    with pytest.raises(MethodError, match=r"give x\.clone\(\)"):
+        nx.explain(network, x, "vanilla_gradient", 1)
+    assert nx.explain(network, x.clone(), "vanilla_gradient", 1)["vanilla_gradient"].values.any()
+
+
 def test_results_are_shown_in_a_line() -> None:
     maps = nx.explain(torch.nn.Conv2d(2, 5, 3), torch.rand(1, 2, 9, 7), "all", 1)
     assert "vanilla_gradient" in repr(maps)

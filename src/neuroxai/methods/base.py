@@ -142,6 +142,11 @@ def check_input(x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise MethodError(f"the input is {got}, expected a floating point tensor (B, C, *S)")
+    if torch.is_inference_mode_enabled() or x.is_inference():
+        raise MethodError(
+            "the input is of torch.inference_mode(), in which there are no gradients: explain "
+            "outside of it, and give x.clone() of what was made inside"
+        )
     if x.dim() < 3:
         raise MethodError(
             f"the input has shape {tuple(x.shape)}, expected (B, C, H, W) or (B, C, D, H, W)"
