@@ -154,6 +154,22 @@ def test_files_by_name(tmp_path: Path) -> None:
     assert read_case(files={"ADC": one}, modalities=["ADC"]).volumes["ADC"].shape == SHAPE
 
 
+def test_labels_of_children_ask_for_their_year(tmp_path: Path) -> None:
+    """1 is the enhancing tumor in 2024 and necrosis in 2023, and the files are named alike."""
+    folder = year_folder(tmp_path, "brats2023", ".nii.gz")
+    name = "BraTS-PED-00001-000"
+    moved = tmp_path / name
+    moved.mkdir()
+    for path in folder.iterdir():
+        path.rename(moved / f"{name}-{path.name.split('-')[-1]}")
+    error(moved, "BraTS-PED", "not the same in every year", "brats2023")
+    told = read_case(moved, layout="brats2023")
+    assert told.truth is not None
+    for path in moved.glob("*seg*"):
+        path.unlink()
+    assert read_case(moved).truth is None
+
+
 def test_one_file_for_two_modalities_is_told(tmp_path: Path) -> None:
     folder = year_folder(tmp_path, "brats2021", ".nii.gz")
     files = {path.name.split("_")[-1].split(".")[0]: path for path in folder.iterdir()}

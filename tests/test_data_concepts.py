@@ -60,20 +60,28 @@ def test_a_cavity_is_a_concept_where_there_is_one() -> None:
     assert "RC" in concept_masks(case(truth))
 
 
-def test_the_boundary_is_a_shell_in_millimeters() -> None:
-    """Against the distance from every voxel to every surface voxel, one by one."""
+def test_the_shell_of_a_tumor_is_none_of_its_cavity() -> None:
+    truth = np.zeros((12, 10, 8), np.uint8)
+    truth[4:8, 3:6, 2:5] = CLASSES.index("RC")
+    masks = concept_masks(case(truth))
+    assert not masks["WT"].any()
+    assert not masks["boundary"].any()
+
+
+@pytest.mark.parametrize("spacing", [SPACING, (1.0, 1.0, 3.0), (4.5, 0.9, 0.9)])
+def test_the_boundary_is_a_shell_in_millimeters(spacing: tuple[float, float, float]) -> None:
+    """Against the distance from every voxel to every box on the other side, one by one."""
     mask = np.zeros((14, 12, 10), bool)
     mask[4:10, 3:9, 3:7] = True
-    found = boundary(mask, SPACING, reach=2.0)
-    points = np.argwhere(np.ones(mask.shape, bool)) * SPACING
-    inside = np.argwhere(mask) * SPACING
-    outside = np.argwhere(~mask) * SPACING
-    other = np.where(
-        mask.ravel()[:, None],
-        np.linalg.norm(points[:, None] - outside, axis=2).min(1)[:, None],
-        np.linalg.norm(points[:, None] - inside, axis=2).min(1)[:, None],
-    )[:, 0]
-    np.testing.assert_array_equal(found.ravel(), other - 0.5 <= 2.0)
+    mask[5, 4, 4] = False
+    found = boundary(mask, spacing, reach=2.0)
+    points = np.argwhere(np.ones(mask.shape, bool)) * spacing
+    boxes = {side: np.argwhere(mask == side) * spacing for side in (True, False)}
+    for point, inside, near in zip(points, mask.ravel(), found.ravel(), strict=True):
+        ways = np.abs(boxes[not inside] - point) - np.array(spacing) / 2
+        assert near == (np.linalg.norm(ways.clip(min=0), axis=1).min() <= 2.0 + 1e-9)
+    assert found.any()
+    assert not found.all()
     assert not boundary(np.zeros_like(mask), SPACING).any()
     assert not boundary(np.ones_like(mask), SPACING).any()
 

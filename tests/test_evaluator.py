@@ -375,3 +375,59 @@ def test_only_the_named_cases_are_taken(tmp_path: Path) -> None:
     assert len(list(cases_of(tmp_path, None))) == 4
     with pytest.raises(CaseError, match="holds no case X"):
         list(cases_of(tmp_path, {"X": "p"}))
+
+
+def test_cases_that_share_a_name_are_refused_and_not_dropped(tmp_path: Path) -> None:
+    for patient in ("P1", "P2"):
+        written = write_case(study(1, name="baseline"), tmp_path / patient, "plain")
+        assert written.name == "baseline"
+    with pytest.raises(CaseError, match="are both called baseline"):
+        list(cases_of(tmp_path, None))
+
+
+def test_folders_of_bids_go_by_the_names_of_their_files(tmp_path: Path) -> None:
+    """Every folder there is called anat, and every session is of the same patient."""
+    for name in ("sub-1_ses-a", "sub-1_ses-b", "sub-2_ses-a"):
+        subject, session = name.split("_")
+        folder = tmp_path / subject / session / "anat"
+        written = write_case(study(1, name=name), tmp_path / "made", "brats2021")
+        folder.mkdir(parents=True)
+        for ending, own in (("flair", "FLAIR"), ("seg", "seg")):
+            (written / f"{name}_{ending}.nii.gz").rename(folder / f"{name}_{own}.nii.gz")
+        written.rmdir()
+    found = evaluate(segmenter(), list(cases_of(tmp_path, None)))
+    patients = {case.name: case.patient for case in found.segmented}
+    assert patients == {
+        "sub-1_ses-a": "sub-1", "sub-1_ses-b": "sub-1", "sub-2_ses-a": "sub-2",
+    }  # fmt: skip
+
+
+def test_visits_of_one_patient_are_one_patient(tmp_path: Path) -> None:
+    names = ("BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000")
+    cases = [
+        dataclasses.replace(study(1, name=name), layout=LAYOUTS["brats2023"]) for name in names
+    ]
+    found = evaluate(segmenter(), cohort(tmp_path, cases))
+    assert [case.patient for case in found.segmented] == [name[:15] for name in names]
+    assert "3 of 2 patients" in markdown(found)
+
+
+def test_regions_that_a_network_cannot_tell_are_not_scored(tmp_path: Path) -> None:
+    class Whole(Levels):
+        def forward(self, x: Tensor) -> Tensor:
+            return 9.0 - 18.0 * (super().forward(x).argmax(dim=1, keepdim=True) == 0)
+
+    reader = segmenter(Whole(), classes=("WT",), regions={"WT": ("WT",)}, activation="sigmoid")
+    folders = cohort(tmp_path / "cohort", [study(n) for n in range(2)])
+    found = evaluate(reader, folders)
+    assert found.regions == ("WT",)
+    assert list(segmentation_figures(found)) == ["WT"]
+    assert all(case.regions["WT"].dice == 1 for case in found.segmented)
+    page = markdown(found)
+    assert page.count("not answered") == 2
+    written = {path.name: path for path in write_evaluation(found, tmp_path / "out")}
+    header = written["cases.csv"].read_text().splitlines()[0]
+    assert "WT_dice" in header
+    assert "ET" not in header
+    answer = predict(reader, read_case(folders[0], modalities=["FLAIR"]))
+    assert set(answer.dice()) == set(answer.volumes_ml()) == {"WT"}

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose, LoadImaged, NormalizeIntensityd
+from monai.transforms import Compose, DivisiblePadd, LoadImaged, NormalizeIntensityd
 from safetensors.torch import load_file, save_file
 
 import bundles
@@ -105,6 +105,62 @@ def test_the_answer_is_that_of_monais_own_pipeline(
     unsure = (np.abs(theirs) < 1e-3).any(axis=0)
     np.testing.assert_array_equal(labels[~unsure], expected[~unsure])
     assert len(np.unique(expected)) > 1
+
+
+@pytest.mark.parametrize("divisor", [32, 16])
+def test_padding_before_windows_is_monais(tmp_path: Path, patient: Path, divisor: int) -> None:
+    config = bundles.inference()
+    config["inferer"] = {"_target_": "SlidingWindowInferer", **SMALL}
+    pad = {"_target_": "DivisiblePadd", "keys": "image", "k": divisor}
+    config["preprocessing"]["transforms"].append(pad)
+    model = load_model(bundles.write_bundle(tmp_path / "b", config=config))
+    case = read_case(patient)
+    maps = explain(model, case, "vanilla_gradient", "WT")
+    ours = maps["vanilla_gradient"].placement.to_patient(maps.output[0].numpy())
+    files = [str(patient / f"{patient.name}_{SUFFIX[name]}.nii.gz") for name in bundles.CHANNELS]
+    pipeline = Compose([
+        LoadImaged(keys="image"),
+        NormalizeIntensityd(keys="image", nonzero=True, channel_wise=True),
+        DivisiblePadd(keys="image", k=divisor),
+    ])  # fmt: skip
+    image = pipeline({"image": files})["image"]
+    with torch.no_grad():
+        made = SlidingWindowInferer(**SMALL)(torch.as_tensor(image)[None], bundles.network())[0]
+    low = [(p - n) // 2 for p, n in zip(made.shape[1:], case.shape, strict=True)]
+    i, j, k = (slice(a, a + n) for a, n in zip(low, case.shape, strict=True))
+    np.testing.assert_allclose(ours, made[:, i, j, k].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"_target_": "ConcatItemsd", "keys": ["t1", "t2"], "name": "image"}, "works on t1, t2"),
+        ({"_target_": "ScaleIntensityRanged", "keys": ["t1c"]}, "works on t1c"),
+        ({"_target_": "LoadImaged", "keys": ["t1c", "label"]}, "works on t1c"),
+    ],
+)
+def test_transforms_of_single_modalities_are_refused(
+    tmp_path: Path, table: dict[str, Any], words: str
+) -> None:
+    config = bundles.inference()
+    config["preprocessing"]["transforms"].insert(0, table)
+    with pytest.raises(ModelError, match=words):
+        load_model(bundles.write_bundle(tmp_path / "b", config=config))
+
+
+def test_voxel_sizes_before_the_orientation_are_refused(tmp_path: Path) -> None:
+    for pixdim, refused in (([1.0, 1.0, 3.0], True), ([3.0, 3.0, 3.0], False)):
+        config = bundles.inference()
+        config["preprocessing"]["transforms"] += [
+            {"_target_": "Spacingd", "keys": "image", "pixdim": pixdim},
+            {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
+        ]
+        folder = bundles.write_bundle(tmp_path / str(refused), config=config)
+        if refused:
+            with pytest.raises(ModelError, match="after Spacing"):
+                load_model(folder)
+        else:
+            assert load_model(folder).card.preprocessing["orientation"] == "RAS"
 
 
 def test_maps_lie_on_the_side_that_was_changed(bundle: Path, patient: Path) -> None:

@@ -70,6 +70,33 @@ def test_a_segmenters_output_lands_in_place_and_in_milliliters() -> None:
     assert found.dice()["ET"] == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("cavity", ["RC", None])
+def test_regions_that_overlap_are_laid_over_one_another(cavity: str | None) -> None:
+    """The strongest of them would be the largest, and what lies in it would be gone."""
+    case = _case("brats2024", np.zeros((4, 6, 5), np.uint8))
+    placement = Placement.fit(case.shape, np.diag([1.0, 1, 1, 1]))
+    names = ("WT", "TC", "ET", *([cavity] if cavity else []))
+    output = torch.full((1, len(names), 4, 6, 5), -5.0)
+    for channel, (most, strength) in enumerate(((6, 5.0), (4, 4.5), (2, 4.0))):
+        output[0, channel, 1, :most, 2] = strength
+    if cavity:
+        output[0, 3, 1, 0, 2] = 3.0
+    found = read_output(output, Outputs(names, {}, "sigmoid"), case, placement)
+    assert found.labels is not None
+    expected = [3, 3, 1, 1, 2, 2]
+    expected[0] = 4 if cavity else 3
+    assert found.labels[1, :, 2].tolist() == expected
+    assert found.warnings == ()
+
+
+def test_other_classes_that_overlap_are_told(tmp_path: Path) -> None:
+    case = _case("plain")
+    placement = Placement.fit(case.shape, case.affine)
+    output = torch.ones(1, 2, 4, 6, 5)
+    outputs = Outputs(("lesion", "core"), {}, "sigmoid")
+    assert "classes overlap" in read_output(output, outputs, case, placement).warnings[0]
+
+
 def test_the_channel_order_is_the_networks_own() -> None:
     case = _case("brats2023")
     placement = Placement.fit(case.shape, case.affine)

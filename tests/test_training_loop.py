@@ -245,6 +245,16 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(
         torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_the_logged_loss_is_a_batchs_whatever_is_accumulated(tmp_path: Path) -> None:
+    logged = []
+    for accumulate in (1, 3):
+        config = dataclasses.replace(CONFIG, accumulate=accumulate, learning_rate=1e-12)
+        _fit(tmp_path / str(accumulate), config)
+        with (tmp_path / str(accumulate) / "log.csv").open(newline="") as stream:
+            logged.append([float(row["loss"]) for row in csv.DictReader(stream)][-1])
+    assert logged[1] == pytest.approx(logged[0], rel=0.3)
+
+
 def test_an_accumulating_run_resumes_at_its_batch(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, accumulate=3, max_steps=8, save_every=2)
     unbroken = _fit(tmp_path / "a", config).state_dict()

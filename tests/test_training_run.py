@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.errors import OutputError, TrainingError
-from neuroxai.data.brats import LAYOUTS
+from neuroxai.data.brats import LAYOUTS, write_case
 from neuroxai.data.case import Case
 from neuroxai.explainer import predict
 from neuroxai.models import ARCHITECTURES, load_model
@@ -296,3 +298,30 @@ def test_outputs_that_cannot_be_shifted_are_refused_before_the_training(tmp_path
     with pytest.raises(TrainingError, match="shift_outputs is set, but no case was left"):
         train(_config(tmp_path, data=data, shift_outputs=True), tmp_path / "run")
     assert not list((tmp_path / "run").glob("log.csv"))
+
+
+def test_a_cohort_that_changed_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every n-th patient is held out: one more, and others are, who were trained on before."""
+    monkeypatch.undo()
+    for number in range(0, 20, 2):
+        study = dataclasses.replace(_study(number), name=f"BraTS2021_{number:05}")
+        write_case(study, tmp_path / "cohort")
+    source = {"cohort": {"folder": str(tmp_path / "cohort")}}
+    settings = _config(tmp_path, data=source, max_steps=6, save_every=2)
+
+    def stop(stage: str, done: float, total: float) -> None:
+        if stage == "Training" and done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(settings, tmp_path / "run", progress=stop)
+    before = (tmp_path / "run" / "split.csv").read_bytes()
+    more = write_case(dataclasses.replace(_study(5), name="BraTS2021_00005"), tmp_path / "cohort")
+    with pytest.raises(TrainingError, match="play another part than when the run began"):
+        train(settings, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "split.csv").read_bytes() == before
+    shutil.rmtree(more)
+    assert train(settings, tmp_path / "run", resume=True).is_dir()
+    assert (tmp_path / "run" / "split.csv").read_bytes() == before

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroxai.core.errors import TrainingError
+from neuroxai.data.layouts import patient_of
 from neuroxai.training.config import CohortSource
 from neuroxai.training.split import (
     Member,
     draw_split,
-    patient_of,
     read_split,
     site_of,
     write_split,

@@ -9,7 +9,6 @@ from typing import Any
 
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
-from neuroxai.data.case import REGIONS
 from neuroxai.evaluation_tables import (
     GradingFigures,
     grading_figures,
@@ -47,7 +46,7 @@ def write_evaluation(found: Evaluation, out: Path) -> list[Path]:
 def _write_segmentation(found: Evaluation, results: Results) -> None:
     out = results.folder
     figures = segmentation_figures(found)
-    results.add(write_table(out / "cases.csv", _segmented_header(), _segmented_rows(found)))
+    results.add(write_table(out / "cases.csv", _segmented_header(found), _segmented_rows(found)))
     rows = [
         (name, measure, *_numbers(figure.to_dict()))
         for name, measures in figures.items()
@@ -91,16 +90,16 @@ def _write_grading(found: Evaluation, results: Results) -> None:
         )
 
 
-def _segmented_header() -> list[str]:
+def _segmented_header(found: Evaluation) -> list[str]:
     measures = ("dice", "hausdorff95_mm", "found_ml", "true_ml")
-    return ["case", "patient", *(f"{region}_{m}" for region in REGIONS for m in measures)]
+    return ["case", "patient", *(f"{region}_{m}" for region in found.regions for m in measures)]
 
 
 def _segmented_rows(found: Evaluation) -> Iterator[list[str]]:
     for case in found.segmented:
         numbers = [
             f"{value:.4f}"
-            for region in REGIONS
+            for region in found.regions
             for value in dataclasses.astuple(case.regions[region])
         ]
         yield [case.name, case.patient, *numbers]
@@ -169,7 +168,7 @@ def _drawn(unit: GradingFigures, classes: Sequence[str]) -> Curves:
 def _values(found: Evaluation, measure: str) -> dict[str, list[float]]:
     return {
         region: [float(getattr(case.regions[region], measure)) for case in found.segmented]
-        for region in REGIONS
+        for region in found.regions
     }
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-from neuroxai.data.case import REGIONS
 from neuroxai.evaluator import Evaluation, GradedCase
 from neuroxai.scores.classification import (
     Calibration,
@@ -82,7 +81,7 @@ def segmentation_figures(found: Evaluation) -> dict[str, dict[str, Figure]]:
     """Return, for each region, mean Dice and mean and median HD95 with bootstrap intervals."""
     _, groups = _patients([case.patient for case in found.segmented])
     figures: dict[str, dict[str, Figure]] = {}
-    for name in REGIONS:
+    for name in found.regions:
         scores = np.array([case.regions[name].dice for case in found.segmented])
         far = np.array([case.regions[name].hausdorff95_mm for case in found.segmented])
         figures[name] = {
@@ -253,7 +252,9 @@ def _segmentation_page(found: Evaluation) -> Iterator[str]:
     yield ""
     yield "| network | data | cases | ET | TC | WT |"
     yield "| --- | --- | ---: | ---: | ---: | ---: |"
-    ours = " | ".join(figures[name]["dice"].percent() for name in order)
+    ours = " | ".join(
+        figures[name]["dice"].percent() if name in figures else "not answered" for name in order
+    )
     yield f"| **{found.model['name']}** | {found.data} | {len(found.segmented)} | {ours} |"
     if found.data != "brats2021":
         yield f"| {found.model['name']} | brats2021 | | {' | '.join([NOT_MEASURED] * 3)} |"
@@ -268,7 +269,7 @@ def _segmentation_page(found: Evaluation) -> Iterator[str]:
     yield ""
     yield "| region | mean | median |"
     yield "| --- | ---: | ---: |"
-    for name in order:
+    for name in (each for each in order if each in figures):
         far = figures[name]["hausdorff95_mm"].plain(1)
         middle = figures[name]["hausdorff95_median_mm"].plain(1)
         yield f"| {name} | {far} | {middle} |"

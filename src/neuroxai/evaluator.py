@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from neuroxai.core.ensemble import Mirrored
 from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.core.progress import Report
+from neuroxai.data.brats import case_name as name_of_folder
 from neuroxai.data.brats import find_cases, read_case
-from neuroxai.data.case import REGIONS, Case, region
+from neuroxai.data.case import Case, region
+from neuroxai.data.layouts import patient_of
 from neuroxai.data.phantom.cohort import KNOWN as PHANTOM_FOLDER
 from neuroxai.data.pictures import find_pictures, is_picture, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
@@ -116,6 +118,11 @@ class Evaluation:
     pictures: bool = False
     """Whether the cases are pictures, which carry no patient."""
 
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The tumor's regions that the network answers."""
+        return tuple(self.segmented[0].regions) if self.segmented else ()
+
 
 def evaluate(
     model: Model,
@@ -162,7 +169,7 @@ def evaluate(
         if report is not None:
             report("Evaluating", number, len(folders))
         case = _read(model, folder)
-        patient = names.get(case_name(folder), case.name)
+        patient = names.get(case_name(folder)) or patient_of(case.name)
         kinds.append(_kind(folder, case))
         measured = measure(used, case, patient, asked)
         if isinstance(measured, str):
@@ -189,7 +196,7 @@ def evaluate(
 
 def case_name(path: Path) -> str:
     """Return how a split names a case folder or a picture."""
-    return picture_name(path) if is_picture(path) else path.name
+    return picture_name(path) if is_picture(path) else name_of_folder(path)
 
 
 def _read(model: Model, folder: Path) -> Case:
@@ -231,7 +238,7 @@ def _segment(model: Model, case: Case, patient: str, settings: Settings) -> Segm
         raise ModelError(f"{model.card.name}: gives no labels, though its card says segmentation")
     voxel_ml = float(np.prod(case.spacing)) / 1000
     regions = {}
-    for name in REGIONS:
+    for name in answer.regions:
         found, true = region(labels, name), region(case.truth, name)
         regions[name] = Overlap(
             dice(found, true),
@@ -277,10 +284,17 @@ def cases_of(
     Raises
     ------
     CaseError
-        If a named case is not there.
+        If a named case is not there, or two have the same name.
     """
-    found = find_pictures(cohort) if pictures else find_cases(cohort)
-    folders = {case_name(folder): folder for folder in found}
+    folders: dict[str, Path] = {}
+    for folder in find_pictures(cohort) if pictures else find_cases(cohort):
+        name = case_name(folder)
+        if name in folders:
+            raise CaseError(
+                f"{cohort}: {folders[name]} and {folder} are both called {name}, and figures go by "
+                "name: rename them so that each has its own"
+            )
+        folders[name] = folder
     if members is None:
         yield from folders.values()
         return

@@ -333,7 +333,7 @@ def prepare(
     """
     recipe = Preprocessing.from_dict(model.card.preprocessing)
     if model.windows is not None and not at_once:
-        recipe = dataclasses.replace(recipe, divisor=1)
+        recipe = dataclasses.replace(recipe, divisor=model.windows.divisor)
     elif model.windows is not None:
         prepared = recipe.prepare(case)
         note = (

@@ -40,6 +40,8 @@ class Prediction:
         What the indices mean: those of brain tumors, or a network's own with background first.
     warnings
         What is odd but safe to use, and what memory made necessary.
+    regions
+        The tumor's regions that the network can answer.
     """
 
     case: Case
@@ -48,6 +50,7 @@ class Prediction:
     labels: NDArray[np.uint8] | None
     classes: tuple[str, ...] = CLASSES
     warnings: tuple[str, ...] = ()
+    regions: tuple[str, ...] = tuple(REGIONS)
 
     @property
     def of_tumors(self) -> bool:
@@ -68,17 +71,18 @@ class Prediction:
             counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
             named = zip(self.classes[1:], counts[1:].tolist(), strict=True)
             return {name: count * voxel_ml for name, count in named}
-        return {name: float(region(self.labels, name).sum()) * voxel_ml for name in REGIONS}
+        return {name: float(region(self.labels, name).sum()) * voxel_ml for name in self.regions}
 
     def dice(self) -> dict[str, float]:
-        """Return the Dice coefficient of every region with the truth, if the case has one.
+        """Return the Dice of every region that was answered with the truth, if the case has one.
 
         Both empty counts as 1.
         """
         if self.labels is None or self.case.truth is None or not self.of_tumors:
             return {}
         return {
-            name: dice(region(self.labels, name), region(self.case.truth, name)) for name in REGIONS
+            name: dice(region(self.labels, name), region(self.case.truth, name))
+            for name in self.regions
         }
 
     def without_small_enhancement(self, least_mm3: float) -> Prediction:
@@ -150,7 +154,13 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
     else:
         classes, labels = _labels(output[0].detach(), outputs)
         on_patient = placement.to_patient(labels.cpu().numpy())
-    answer = Prediction(case, placement, {}, on_patient, classes)
+    answer = Prediction(case, placement, {}, on_patient, classes, regions=_answered(outputs))
+    if classes != CLASSES and outputs.activation == "sigmoid":
+        overlap = (
+            f"{case.name}: the network's classes overlap; where it calls a voxel several of them, "
+            "the label file has the strongest"
+        )
+        answer = replace(answer, warnings=(*answer.warnings, overlap))
     return answer.without_small_enhancement(outputs.smallest_enhancement_mm3)
 
 
@@ -159,9 +169,11 @@ def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
 
     Of exclusive classes the strongest counts. Of regions of a tumor, which overlap, every voxel
     above one half, the inner ones last: what is WT but not TC is edema, what is TC but not ET is
-    necrosis, as BraTS numbers them. Of other overlapping classes the strongest above one half.
+    necrosis, as BraTS numbers them, and the cavity of a resection lies over all. Of other
+    overlapping classes the strongest above one half.
     """
-    if set(outputs.names) <= set(REGIONS):
+    overlapping = outputs.activation != "softmax"
+    if overlapping and set(outputs.names) <= {*REGIONS, "RC"} and {*outputs.names} & {*REGIONS}:
         return CLASSES, _nested(output, outputs)
     strongest = output.max(dim=0)
     sure = torch.ones_like(strongest.indices, dtype=torch.bool)
@@ -180,7 +192,16 @@ def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
 def _nested(output: Tensor, outputs: Outputs) -> Tensor:
     likely = outputs.probabilities(output[None])[0] > 0.5
     labels = torch.zeros(output.shape[1:], dtype=torch.uint8, device=output.device)
-    for name, rest in (("WT", "ED"), ("TC", "NCR"), ("ET", "ET")):
+    for name, rest in (("WT", "ED"), ("TC", "NCR"), ("ET", "ET"), ("RC", "RC")):
         if name in outputs.names:
             labels[likely[outputs.names.index(name)]] = CLASSES.index(rest)
     return labels
+
+
+def _answered(outputs: Outputs) -> tuple[str, ...]:
+    """Return the tumor's regions that a network can tell.
+
+    Those it declares, those that are outputs themselves, and those whose every class is one.
+    """
+    known = {*outputs.names, *outputs.regions}
+    return tuple(name for name, them in REGIONS.items() if name in known or {*them} <= known)

@@ -33,6 +33,8 @@ class Windows:
         ``(*S)``, above 0: how much a window's answer counts at each of its voxels.
     overlap
         The share of a window's edge that its neighbor holds too, 0 to below 1.
+    divisor
+        Before it is cut, every axis of an image is padded to a multiple of this.
     even
         Spread the windows evenly from edge to edge, as nnU-Net does; else step by the same length
         and pull the last one back, as MONAI does.
@@ -49,6 +51,7 @@ class Windows:
     weights: Tensor
     overlap: float
     even: bool = False
+    divisor: int = 1
 
     def __post_init__(self) -> None:
         if tuple(self.weights.shape) != self.size or not bool((self.weights > 0).all()):

@@ -120,6 +120,11 @@ def read_case(
         warnings.extend(volume.warnings)
     warnings.extend(_same(sources))
     truth = None
+    if "truth" in chosen and chosen_layout is None and name.lower().startswith("brats-ped-"):
+        raise CaseError(
+            f"{chosen['truth']}: labels of BraTS-PED are not the same in every year: with ET 3 "
+            "(2023) say so with the layout brats2023; those with ET 1, 2024's, are not read"
+        )
     if "truth" in chosen:
         labels = read_labels(chosen["truth"])
         pair = (first.path, labels.path)
@@ -132,7 +137,7 @@ def read_case(
 
 
 def find_cases(folder: StrPath) -> list[Path]:
-    """Return the case folders at or under a cohort's root, at most three levels deep, sorted.
+    """Return the case folders at or under a cohort's root, sorted; as deep as sessions of BIDS.
 
     Raises
     ------
@@ -148,7 +153,24 @@ def find_cases(folder: StrPath) -> list[Path]:
     >>> [case.name for case in find_cases(root)]
     ['Brats18_A_1']
     """
-    return sorted(_cases_under(_folder(folder, "a folder of cases"), levels=3))
+    return sorted(_cases_under(_folder(folder, "a folder of cases"), levels=4))
+
+
+def case_name(folder: StrPath) -> str:
+    """Return the name of the case in a folder, as :func:`read_case` does, reading no image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp(), "sub-01", "anat")
+    >>> place.mkdir(parents=True)
+    >>> (place / "sub-01_T1w.nii.gz").touch()
+    >>> case_name(place)
+    'sub-01'
+    """
+    place = Path(folder)
+    files = {what: found[0] for what, found in _recognized(place).items()}
+    return _identity(place, files)[0]
 
 
 def read_grade(folder: StrPath) -> Grade | None:

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.tissues import TISSUES
 
+_ROUNDING = 1e-9
+
 Mask = NDArray[np.bool_]
+
+_ROUNDING = 1e-9
 
 BOUNDARY_MM = 2.0
 """How far from the tumor's surface its boundary reaches, to either side."""
@@ -54,11 +59,13 @@ def concept_masks(
     """
     brain = case.brain()
     masks: dict[str, Mask] = {"brain": brain}
-    tumor = np.zeros(case.shape, dtype=bool) if case.truth is None else case.truth > 0
+    nothing = np.zeros(case.shape, dtype=bool)
+    tumor = nothing if case.truth is None else region(case.truth, "WT")
+    changed = nothing if case.truth is None else case.truth > 0  # a cavity is no tissue either
     if tissues is not None:
         _check("tissues", tissues, case)
         for number, name in enumerate(TISSUES, start=1):
-            masks[name] = (np.asarray(tissues) == number) & brain & ~tumor
+            masks[name] = (np.asarray(tissues) == number) & brain & ~changed
     if case.truth is not None:
         masks.update({name: region(case.truth, name) for name in REGIONS})
         for number, name in enumerate(CLASSES[1:], start=1):
@@ -76,7 +83,8 @@ def concept_masks(
 def boundary(mask: Mask, spacing: tuple[float, float, float], reach: float = BOUNDARY_MM) -> Mask:
     """Return the voxels whose center lies within ``reach`` mm of a mask's surface.
 
-    The surface runs half a voxel from the centers on either side of it.
+    The surface is that of the boxes that voxels are: what counts is the way from a center to the
+    nearest box on the other side.
 
     Examples
     --------
@@ -84,14 +92,20 @@ def boundary(mask: Mask, spacing: tuple[float, float, float], reach: float = BOU
     >>> boundary(line, (1.0, 1.0, 1.0), reach=1.5).ravel().astype(int).tolist()
     [0, 0, 1, 1, 1, 1, 0, 0, 0]
     """
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import binary_dilation
 
     if not mask.any() or mask.all():
         return np.zeros_like(mask)
-    half = min(spacing) / 2
-    inward = distance_transform_edt(mask, sampling=spacing) - half
-    outward = distance_transform_edt(~mask, sampling=spacing) - half
-    found: Mask = np.where(mask, inward, outward) <= reach
+    counts = [int(reach / edge + 0.5) for edge in spacing]
+    offsets = np.indices([2 * count + 1 for count in counts]) - np.reshape(counts, (3, 1, 1, 1))
+    edges = np.reshape(spacing, (3, 1, 1, 1))
+    ways = np.maximum(np.abs(offsets) * edges - edges / 2, 0)
+    near = np.sqrt((ways**2).sum(axis=0)) <= reach + _ROUNDING
+    found = np.zeros_like(mask)
+    part = bounding_box(mask, [count + 1 for count in counts])
+    within = mask[part]
+    # The structure is its own mirror image: who is near a box, the box is near to.
+    found[part] = np.where(within, binary_dilation(~within, near), binary_dilation(within, near))
     return found
 
 

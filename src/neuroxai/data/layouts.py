@@ -61,6 +61,18 @@ _PREFIXES = (
 )
 
 
+def patient_of(name: str) -> str:
+    """Return the patient of a case: its name without the time point of BraTS since 2023, or BIDS.
+
+    Examples
+    --------
+    >>> patient_of("BraTS-GLI-00001-000"), patient_of("BraTS2021_00001"), patient_of("sub-7_ses-2")
+    ('BraTS-GLI-00001', 'BraTS2021_00001', 'sub-7')
+    """
+    name = re.sub(r"^(BraTS-[A-Za-z]+-\d+)-\d+$", r"\1", name)
+    return re.sub(r"^(sub-[A-Za-z0-9]+)_.*$", r"\1", name)
+
+
 def layout_named(layout: str | Layout) -> Layout:
     """Look a layout up.
 

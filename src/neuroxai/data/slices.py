@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
-from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.placement import Placement
 
 
@@ -53,7 +53,7 @@ def tumor_slices(case: Case, count: int) -> list[int]:
     """
     if case.truth is None:
         raise CaseError(f"{case.name}: has no truth to choose slices through the tumor by")
-    areas = Placement.fit(case.shape, case.affine).turn(case.truth > 0).sum(axis=(0, 1))
+    areas = Placement.fit(case.shape, case.affine).turn(region(case.truth, "WT")).sum(axis=(0, 1))
     if not areas.any():
         return []
     large = np.flatnonzero(areas >= 0.7 * areas.max())

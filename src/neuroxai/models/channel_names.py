@@ -19,7 +19,7 @@ OUTPUTS = {
     "enhancingtumor": "ET", "et": "ET", "gdenhancingtumor": "ET",
     "necroticcore": "NCR", "ncr": "NCR", "ncrnet": "NCR", "necrosis": "NCR",
     "nonenhancingtumorcore": "NCR", "edema": "ED", "ed": "ED", "peritumoraledema": "ED",
-    "snfh": "ED",
+    "snfh": "ED", "resectioncavity": "RC", "rc": "RC",
 }  # fmt: skip
 
 

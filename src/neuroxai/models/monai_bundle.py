@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Mapping
@@ -53,6 +54,10 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
     modalities, names, divisor = _channels(metadata, folder / METADATA)
     network, description = _network(config)
     recipe = read_transforms(config.get("preprocessing") or [], config.source, len(modalities))
+    windows = read_inferer(config)
+    if windows is not None:
+        # What the metadata says of the network's input is for the windows to keep.
+        windows = dataclasses.replace(windows, divisor=recipe.settings.get("divisor", 1))
     recipe.settings.setdefault("divisor", divisor)
     notes = list(recipe.notes)
     if recipe.settings["orientation"] is None:
@@ -82,7 +87,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
         use=f"{metadata.get('intended_use') or USE}",
     )
     return Model(
-        network, card, folder, weights.sha256, kind="a MONAI bundle", windows=read_inferer(config),
+        network, card, folder, weights.sha256, kind="a MONAI bundle", windows=windows,
         notes=tuple(notes),
     )  # fmt: skip
 

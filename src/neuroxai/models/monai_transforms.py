@@ -23,6 +23,9 @@ _NOTHING = (
 )
 """Transforms that read or convert, and that our own reading stands for."""
 
+_LABELS = frozenset({"label", "labels", "seg", "segmentation", "mask", "pred", "gt", "truth"})
+"""Keys of what is no input of the network."""
+
 
 @dataclass
 class Recipe:
@@ -70,8 +73,17 @@ def read_transforms(chain: Any, source: Path, channels: int) -> Recipe:
         options = {k: v for k, v in table.items() if k not in ("keys", "allow_missing_keys")}
         name = str(options.pop("_target_")).rsplit(".", 1)[-1]
         name = name.removesuffix("Dict").removesuffix("D").removesuffix("d")
-        if options.pop("_disabled_", False) or "image" not in _keys(table):
+        if options.pop("_disabled_", False):
             continue
+        keys = _keys(table)
+        if "image" not in keys:
+            others = [key for key in keys if key.lower() not in _LABELS]
+            if not others:
+                continue
+            raise ModelError(
+                f"{source}: {table['_target_']} works on {', '.join(others)}; only chains on one "
+                "image with all modalities, under the key 'image', are read"
+            )
         options.pop("_desc_", None)
         if name in _NOTHING:
             continue
@@ -127,6 +139,8 @@ def _orient(options: dict[str, Any], recipe: Recipe, channels: int) -> str | Non
     axcodes = options.pop("axcodes", None)
     if not isinstance(axcodes, str):
         return f"axcodes is {axcodes!r}, expected three letters"
+    if len({*(recipe.settings.get("voxel_mm") or ())}) > 1:
+        return "after Spacing with other lengths for each axis it is not supported"
     recipe.settings["orientation"] = axcodes
     return _unread(options, {"as_closest_canonical": (False,), "labels": ()})
 

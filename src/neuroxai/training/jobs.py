@@ -11,7 +11,7 @@ from typing import Any
 
 from neuroxai.core.errors import TrainingError
 from neuroxai.training.config import CohortSource, Config, PhantomSource
-from neuroxai.training.split import PARTS, Member, Part, draw_split, patient_of, site_of
+from neuroxai.training.split import PARTS, Member, Part, draw_split, site_of
 
 _DATA = Path(__file__).parent.parent / "data"
 _PREPARE = ("preprocessing.py", "intensity.py", "placement.py", "resampling.py", "slices.py")
@@ -86,13 +86,15 @@ def _is_wide(seed: int, share: float) -> bool:
 
 
 def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
-    from neuroxai.data.brats import find_cases, read_grade
+    from neuroxai.data.brats import case_name, find_cases, read_grade
+    from neuroxai.data.layouts import patient_of
 
     version = _code_version("brats.py", "layouts.py", "nifti.py")
     paths = find_cases(Path(source.folder))
+    names = [case_name(path) for path in paths]
     found = [
-        Member(path.name, patient_of(path.name), read_grade(path) or "", site_of(path.name))
-        for path in paths
+        Member(name, patient_of(name), read_grade(path) or "", site_of(name))
+        for name, path in zip(names, paths, strict=True)
     ]
     split = draw_split(found, source, config.seed)
     parts: Jobs = {part: [] for part in PARTS}

@@ -60,7 +60,8 @@ class Record(lightning.Callback):  # type: ignore[misc]
         self, trainer: Any, pl_module: Lesson, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Follow with the average, log, look, save and stop, as it is time for each."""
-        self._losses.append(outputs["loss"].detach())
+        # Lightning has divided it by the batches that are added up.
+        self._losses.append(outputs["loss"].detach() * self._config.accumulate)
         if (batch_idx + 1) % self._config.accumulate:
             return
         step = trainer.global_step

@@ -28,7 +28,7 @@ from neuroxai.training.metrics import measure
 from neuroxai.training.output_shift import choose_shift, shift_outputs
 from neuroxai.training.pretrained import load_pretrained
 from neuroxai.training.rank import rank
-from neuroxai.training.split import write_split
+from neuroxai.training.split import Member, read_split, write_split
 from neuroxai.training.watching import Watch
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def train(
     if leads:
         _claim(out, config)
         if cases.split:
+            if resume and (out / SPLIT).is_file():
+                _same_parts(read_split(out / SPLIT), cases.split, out / SPLIT)
             write_split(cases.split, out / SPLIT)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -365,3 +367,16 @@ def _card(config: Config, training: dict[str, Any]) -> Card:
         training=training,
         license=config.license,
     )
+
+
+def _same_parts(before: Sequence[Member], now: Sequence[Member], path: Path) -> None:
+    """Refuse to go on with a cohort whose cases play other parts than when the run began."""
+    parts, others = ({member.case: member.part for member in each} for each in (before, now))
+    changed = sorted(name for name in {*parts, *others} if parts.get(name) != others.get(name))
+    if changed:
+        first = changed[0]
+        raise TrainingError(
+            f"{path}: {len(changed)} cases play another part than when the run began, for example "
+            f"{first}: {parts.get(first, 'absent')}, now {others.get(first, 'absent')}; who was "
+            "trained on would be held out. Give the cohort as it was, or begin a new run"
+        )

@@ -42,17 +42,6 @@ class Member:
     part: Part = "train"
 
 
-def patient_of(name: str) -> str:
-    """Return the patient of a case: its name without the time point of BraTS 2023 and 2024.
-
-    Examples
-    --------
-    >>> patient_of("BraTS-GLI-00001-000"), patient_of("BraTS2021_00001")
-    ('BraTS-GLI-00001', 'BraTS2021_00001')
-    """
-    return re.sub(r"^(BraTS-[A-Za-z]+-\d+)-\d+$", r"\1", name)
-
-
 def site_of(name: str) -> str:
     """Return the site that a case's name tells, as those of BraTS 2018 and 2019 do; else nothing.
 
@@ -77,6 +66,7 @@ def draw_split(members: Sequence[Member], source: CohortSource, seed: int) -> li
     TrainingError
         If a named patient is not there, a file does not name every case, or a fold does not exist.
     """
+    _each_once(members, source)
     if source.split is not None:
         return _as_written(members, Path(source.split))
     order = _in_order(members, np.random.default_rng(seed))
@@ -109,6 +99,17 @@ def draw_split(members: Sequence[Member], source: CohortSource, seed: int) -> li
         replace(member, fold=folds.get(member.patient, -1), part=part(member.patient))
         for member in members
     ]
+
+
+def _each_once(members: Sequence[Member], source: CohortSource) -> None:
+    seen: set[str] = set()
+    for member in members:
+        if member.case in seen:
+            raise TrainingError(
+                f"{source.folder}: holds two cases of the name {member.case}, and a split goes by "
+                "name: rename the folders so that each has its own"
+            )
+        seen.add(member.case)
 
 
 def write_split(members: Sequence[Member], path: Path) -> Path:
