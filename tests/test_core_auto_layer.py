@@ -110,11 +110,23 @@ def test_nested_unets() -> None:
     assert found.layer == "upcat_0_4.convs.conv_1.adn.N"  # the norm behind the last convolution
 
 
+class WithConvolutionForAHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nets.resnet10(spatial_dims=2, n_input_channels=4, feed_forward=False)
+        self.head = nn.Conv2d(512, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.inner(x)[..., None, None]).flatten(1)
+        return out
+
+
 @pytest.mark.parametrize(
     ("build", "expected"),
     [
         # Three blocks add to one another, and the first has a convolution on its shortcut.
         (lambda: nets.resnet50(spatial_dims=2, n_input_channels=4, num_classes=3), "layer4"),
+        (lambda: WithConvolutionForAHead(), "inner.layer4"),
         (lambda: nets.DenseNet(2, 4, 3, block_config=(2, 2), init_features=8), "features"),
         (lambda: nets.VNet(2, 4, 3), "out_tr.conv_block.conv"),
         (
@@ -125,7 +137,8 @@ def test_nested_unets() -> None:
             "decoder2",
         ),
     ],
-    ids=["residual classifier", "dense classifier", "segmenter", "residual segmenter"],
+    ids=["residual classifier", "a convolution for a head", "dense classifier", "segmenter",
+         "residual segmenter"],
 )  # fmt: skip
 def test_where_convolutions_run_side_by_side_it_is_where_their_ways_meet(
     build: Callable[[], nn.Module], expected: str
