@@ -13,11 +13,10 @@ from neuroxai.core.errors import CaseError
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.tissues import TISSUES
 
-_ROUNDING = 1e-9
-
 Mask = NDArray[np.bool_]
 
 _ROUNDING = 1e-9
+"""Millimeters: a box that is just as far counts."""
 
 BOUNDARY_MM = 2.0
 """How far from the tumor's surface its boundary reaches, to either side."""
