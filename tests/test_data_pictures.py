@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -47,6 +48,36 @@ def test_a_picture_is_shown_as_it_is_stored(tmp_path: Path) -> None:
     assert not case.sided
     assert "does not say which side" in case.warnings[0]
     assert case.shape == (30, 21, 1)
+
+
+@pytest.mark.parametrize(
+    ("tag", "turned"),
+    [
+        (1, lambda rows: rows),
+        (2, lambda rows: rows[:, ::-1]),
+        (3, lambda rows: rows[::-1, ::-1]),
+        (4, lambda rows: rows[::-1]),
+        (6, lambda rows: np.rot90(rows, -1)),
+        (8, lambda rows: np.rot90(rows)),
+    ],
+)
+def test_a_picture_is_turned_as_its_tag_says(
+    tmp_path: Path, tag: int, turned: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> None:
+    """Left would be right where a camera or a viewer has only noted how to show it."""
+    rows = np.arange(24 * 24, dtype=np.uint8).reshape(24, 24)
+    rows[:12] //= 3
+    for name, turn in (("tagged", False), ("turned", True)):
+        exif = Image.Exif()
+        exif[0x0112] = 1 if turn else tag
+        picture = Image.fromarray(np.ascontiguousarray(turned(rows) if turn else rows))
+        picture.save(tmp_path / f"{name}.png", exif=exif)
+    tagged, expected = (
+        read_picture(tmp_path / f"{name}.png", (24, 24)).volumes[GRAY]
+        for name in ("tagged", "turned")
+    )
+    np.testing.assert_array_equal(tagged, expected)
+    assert expected.any()
 
 
 def test_a_picture_is_fitted_with_its_shape_kept(tmp_path: Path) -> None:

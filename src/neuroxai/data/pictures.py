@@ -89,7 +89,7 @@ def find_pictures(folder: Path) -> list[Path]:
 def read_picture(path: Path, size: Sequence[int]) -> Case:
     """Read a picture as a case of one slice, as large as the network's input.
 
-    It is turned to gray values, and scaled to fit into ``size`` with its shape kept; what is left
+    It is turned as its EXIF tag says, and to gray values, and scaled to fit into ``size`` with its shape kept; what is left
     at the sides is black. Its class is the name of its folder. It does not say which side of the
     patient is where, nor how large a pixel is, and no result pretends to know.
 
@@ -105,7 +105,7 @@ def read_picture(path: Path, size: Sequence[int]) -> Case:
     CaseError
         If the file is missing, too large, damaged, or no PNG or JPEG.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         if path.stat().st_size > _LARGEST_BYTES:
@@ -119,7 +119,8 @@ def read_picture(path: Path, size: Sequence[int]) -> Case:
                     raise CaseError(
                         f"{path}: {picture.width} × {picture.height} pixels, no slice has as many"
                     )
-                gray = picture.convert("F" if picture.mode.startswith("I") else "L").convert("F")
+                shown = ImageOps.exif_transpose(picture)  # as every viewer turns it
+                gray = shown.convert("F" if shown.mode.startswith("I") else "L").convert("F")
     except FileNotFoundError as error:
         raise CaseError(f"{path}: no such picture") from error
     except CaseError:
