@@ -89,9 +89,9 @@ def find_pictures(folder: Path) -> list[Path]:
 def read_picture(path: Path, size: Sequence[int]) -> Case:
     """Read a picture as a case of one slice, as large as the network's input.
 
-    It is turned as its EXIF tag says, and to gray values, and scaled to fit into ``size`` with its shape kept; what is left
-    at the sides is black. Its class is the name of its folder. It does not say which side of the
-    patient is where, nor how large a pixel is, and no result pretends to know.
+    It is turned as its EXIF tag says, made gray, and scaled to fit into ``size`` with its shape
+    kept; what is left at the sides is black. Its class is the name of its folder. It does not say
+    which side of the patient is where, nor how large a pixel is, and no result pretends to know.
 
     Parameters
     ----------
