@@ -124,7 +124,7 @@ NETWORKS: Mapping[str, Kind] = {
     ),
     "BasicUNetPlusPlus": Kind(
         lambda d: _nets().BasicUNetPlusPlus(d, 2, 3, (4, 4, 8, 8, 16, 4)),
-        {2: (32, 48), 3: (32, 16, 48)}, "a list of outputs, of which the first counts", key=0,
+        {2: (32, 48), 3: (32, 16, 32)}, "a list of outputs, of which the first counts", key=0,
     ),
     "SegResNet": Kind(
         lambda d: _nets().SegResNet(d, 8, 2, 3, blocks_down=(1, 1), blocks_up=(1,)),

@@ -132,13 +132,13 @@ def test_a_note_cannot_lead_out_of_the_cohort(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_workers_write_what_one_process_writes(tmp_path: Path) -> None:
-    alone = write_cohort(tmp_path / "alone", range(3), spacing=3.0)
+    alone = write_cohort(tmp_path / "alone", range(2), spacing=3.0)
     calls: list[tuple[int, int]] = []
     together = write_cohort(
-        tmp_path / "together", range(3), spacing=3.0, workers=2,
+        tmp_path / "together", range(2), spacing=3.0, workers=2,
         progress=lambda *counts: calls.append(counts),
     )  # fmt: skip
-    assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert calls == [(0, 2), (1, 2), (2, 2)]
     for a, b in zip(alone, together, strict=True):
         first, second = read_case(a), read_case(b)
         for name, volume in first.volumes.items():

@@ -40,7 +40,7 @@ def convolutions(network: nn.Module) -> list[str]:
 
 OURS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "deepseg": (lambda: DeepSeg(in_channels=2, out_channels=4, filters=2), (3, 2, 64, 32, 32)),
-    "resnet50": (lambda: ResNet50(in_channels=2, out_channels=3), (3, 2, 64, 32)),
+    "resnet50": (lambda: ResNet50(in_channels=3, out_channels=3), (2, 3, 64, 32)),
 }
 
 

@@ -193,10 +193,10 @@ from neuroxai.models.deepseg import DeepSeg
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-network, x = DeepSeg(4, 3), torch.rand(1, 4, 128, 160, 128)
+network, x = DeepSeg(4, 3), torch.rand(1, 4, 96, 128, 112)
 explain(network, x[..., :32, :32, :32], "guided_backprop", 1)  # threads and libraries are there
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-limit = held + 700 * 2**20
+limit = held + 420 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 maps = explain(network, x, "guided_backprop", 1, memory="64GB")
 print(maps.memory["way"], tuple(maps["guided_backprop"].values.shape), *maps.warnings, sep="|")
@@ -214,7 +214,7 @@ def test_a_process_that_is_given_too_little_steps_down_and_lives() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     way, shape, warning = done.stdout.strip().split("|")
-    assert (way, shape) == ("windows", "(1, 4, 128, 160, 128)")
+    assert (way, shape) == ("windows", "(1, 4, 96, 128, 112)")
     assert "instead of the whole image at once" in warning
 
 
@@ -351,7 +351,7 @@ def short_of_memory() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad"])
 def test_no_more_images_go_through_together_than_memory_allows(name: str) -> None:
-    network, x = untrained(), torch.rand(1, 4, 32, 64, 32)
+    network, x = DeepSeg(4, 3, filters=2), torch.rand(1, 4, 32, 64, 32)
     needs = plan_memory(network, x, Outputs(), 1).passed_over[0].needs
     assert needs is not None
     method = make_method(name, {"samples" if name == "smoothgrad" else "steps": 6})
