@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_a_second_run_writes_over_the_first_and_says_what_is_older(tmp_path: Pat
     assert runs == {"two.json": 1, "three.json": 1}
     assert (tmp_path / "out" / "one.json").is_file()
     assert not list(tmp_path.rglob(".neuroxai-*"))
+
+
+def test_a_relative_folder_counts_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = tempfile.mkdtemp
+    # From Python 3.12 on it is absolute whatever it is asked in.
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **asked: str(Path(plain(**asked)).absolute()))
+    for _ in range(2):
+        with Results(Path("out")) as results:
+            results.add(write_json(results.folder / "one.json", {}))
+        assert str(results) == "1 file in out"
+    assert results.written == [Path("out/one.json")]
 
 
 def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_done(tmp_path: Path) -> None:

@@ -108,13 +108,17 @@ class Results:
 
     def _move(self, made: Path) -> None:
         """Move the files to where they are to be; the folder's own description stays."""
+        own = {_DESCRIPTION, _IGNORE}
+        # By its name: where Python gives it as an absolute path, the folder may be a relative one.
         before = {
-            path for path in self._place.rglob("*") if path.is_file() and made not in path.parents
+            path
+            for path in self._place.rglob("*")
+            if path.is_file() and path.name not in own and made.name not in path.parts
         }
         try:
             for path in sorted(path for path in made.rglob("*") if path.is_file()):
                 to = self._place / path.relative_to(made)
-                if to.name in (_DESCRIPTION, _IGNORE) and to.exists():
+                if to.name in own and to.exists():
                     continue
                 to.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(to)
@@ -126,8 +130,7 @@ class Results:
             self._place / path.relative_to(made) if made in path.parents else path
             for path in dict.fromkeys(self.written)
         ]
-        own = {_DESCRIPTION, _IGNORE}
-        self.kept = len({path for path in before if path.name not in own} - {*self.written})
+        self.kept = len(before - {*self.written})
 
 
 def results_folder(out: Path | None, name: str) -> Path:

@@ -152,13 +152,12 @@ def auto_layer(
     place = places[-1]
     if ways is not None:
         # A classifier's head may be a convolution of one voxel: then it is those before it.
-        steps = (ways.last, ways.meet_last), (ways.before_last, ways.meet_before)
-        beside, meet = next(
-            (step for step in steps if any(ran[other].name in step[0] for other in places)),
-            steps[0],
-        )
+        among = {ran[other].name for other in places}
+        beside, meet = ways.last, ways.meet_last
+        if among.isdisjoint(beside):
+            beside, meet = ways.before_last, ways.meet_before
         joints = [n for n, layer in enumerate(ran) if layer.name in meet and _has_extent(layer)]
-        if sum(ran[other].name in beside for other in places) > 1 and joints:
+        if len(among.intersection(beside)) > 1 and joints:
             place = joints[-1]
     end = next((other for other in every if other > place), len(ran))
     behind = (n for n in range(place + 1, end) if takes_mean_away(modules[n]))

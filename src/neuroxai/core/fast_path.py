@@ -258,14 +258,8 @@ def _interpolate(
 
 
 def _cat(
-    laid: LaidWeights,
-    tensors: Any,
-    dim: int = 0,
-    *,
-    axis: int | None = None,
-    out: Tensor | None = None,
+    laid: LaidWeights, tensors: Any, dim: int = 0, *, out: Tensor | None = None
 ) -> Tensor | None:
-    dim = dim if axis is None else axis
     if dim not in (1, -4) or out is not None or not isinstance(tensors, (list, tuple)):
         return None
     if not all(_frozen(part, None, None) for part in tensors):
