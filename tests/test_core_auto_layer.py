@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import neuroxai as nx
-from networks import CONV, image, relative, seeded
+from networks import CONV, explain, image, make, relative, seeded
 from neuroxai.core.answers import Asks
 from neuroxai.core.errors import LayerError
 from neuroxai.core.outputs import Outputs
@@ -20,9 +20,12 @@ from neuroxai.core.sliding_window import SlidingWindow
 from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.core.windows import Windows
+from neuroxai.inspection.information_flow import information_flow
+from neuroxai.methods import make_method
 
 nets = pytest.importorskip("monai.networks.nets")
 
+TARGET = 2
 DIMS = pytest.mark.parametrize("dims", [2, 3])
 
 
@@ -194,3 +197,65 @@ def test_a_block_that_does_not_say_how_it_lies_is_refused() -> None:
     network = nn.Sequential(nn.Conv2d(4, 6, 3), OddTransformerBlock(), nn.Conv2d(6, 3, 1))
     with pytest.raises(LayerError, match="nothing tells which of these axes are space"):
         nx.explain(network, image(), "grad_cam", 1, layer="1")
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_auto_layer(dims: int) -> None:
+    assert explain("grad_cam", make("classifier", dims), image(dims)).layer == "third"
+    assert explain("grad_cam", make("segmenter", dims), image(dims)).layer == "join"
+
+
+def normed(norm: nn.Module) -> nn.Sequential:
+    """A segmenter whose last convolution before the output one feeds a norm."""
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv3d(4, 6, 3, padding=1), nn.ReLU(), nn.Conv3d(6, 8, 3, padding=1), norm,
+        nn.LeakyReLU(), nn.Conv3d(8, 5, 1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm3d(8, affine=True), nn.GroupNorm(4, 8)])
+def test_auto_layer_lies_behind_a_norm_that_takes_the_mean_away(norm: nn.Module) -> None:
+    """In front of it the weights are zero but for rounding, in exact arithmetic all of them."""
+    network, x = normed(norm).double().eval(), image(3).double()
+    explanation = explain("grad_cam", network, x)
+    assert explanation.layer == "3"
+    with torch.no_grad():
+        kept = network[:4](x)
+    slope = torch.autograd.functional.jacobian(
+        lambda a: network[4:](a)[:, TARGET].flatten(1).mean(1).sum(), kept
+    )
+    weights = slope.flatten(2).mean(2)[..., None, None, None]
+    expected = (weights * kept).sum(1, keepdim=True).clamp(min=0)
+    assert torch.allclose(explanation.values, expected, rtol=1e-9)
+    assert explanation.values.max() > 1e-6
+
+
+def test_a_batch_norm_leaves_the_layer_in_front_as_it_is() -> None:
+    assert explain("grad_cam", normed(nn.BatchNorm3d(8)), image(3)).layer == "2"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_layer_whose_gradients_cancel_is_refused(dtype: torch.dtype) -> None:
+    network, x = normed(nn.InstanceNorm3d(8)).to(dtype), image(3).to(dtype)
+    with pytest.raises(LayerError, match="'2' cancel out over the image"):
+        explain(make_method("grad_cam", {"layer": "2"}), network, x)
+    flow = information_flow(network, x, [Class(TARGET)])
+    assert flow.targets[0].cancelled == ("2",)
+    assert list(flow.targets[0].maps) == ["0", "3", "5"]
+    assert "1 layer(s) have no map" in flow.targets[0].notes[-1]
+
+
+def test_auto_layer_of_a_classifier_skips_convolutions_on_one_voxel() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 5, 1), nn.Flatten()
+    )
+    assert explain("grad_cam", network, image()).layer == "0"
+
+
+def test_auto_layer_where_there_is_none() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(560, 5))
+    with pytest.raises(LayerError, match="no convolution with spatial extent"):
+        explain("grad_cam", flat, image())
+    with pytest.raises(LayerError, match="expected one before the output convolution"):
+        explain("grad_cam", nn.Conv2d(4, 5, 1), image())
