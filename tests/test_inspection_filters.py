@@ -70,9 +70,10 @@ def test_layers_by_number_name_and_call() -> None:
     x = torch.rand(2, 4, *networks.SHAPES[3])
     found = filters(network, x, [Class(1)], ["L3", "down_act", "enter"])
     assert [each.layer.name for each in found] == ["join", "down_act", "enter"]
-    shared = nn.Conv2d(1, 1, 3, padding=1)
+    shared = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     twice = nn.Sequential(shared, nn.ReLU(inplace=True), shared, nn.Conv2d(1, 2, 1))
-    second = filters(twice, torch.rand(1, 1, 5, 7), [Class(1)], ["0#2", "0"])
+    both_signs = torch.cat([torch.eye(5, 7), -torch.eye(5, 7)])[None, None]
+    second = filters(twice, both_signs, [Class(1)], ["0#2", "0"])
     assert [each.layer.name for each in second] == ["0#2", "0"]
     assert not torch.equal(second[0].activations, second[1].activations)
     assert float(second[1].activations.min()) < 0  # before the in-place rectifier
