@@ -205,7 +205,9 @@ def snapshot(network: nn.Module) -> dict[str, Any]:
                 seen[f"{name} {key}"] = list(table) if isinstance(table, dict) else table
     for name, value in [*network.named_parameters(), *network.named_buffers()]:
         seen[f"{name} identity"] = id(value)
-        seen[f"{name} bytes"] = value.detach().numpy().tobytes()
+        seen[f"{name} bytes"] = (
+            value.detach().view(torch.uint8).numpy().tobytes() if value.dim() else value.item()
+        )
         seen[f"{name} wants gradient"] = value.requires_grad
         seen[f"{name} hooks"] = list(value._backward_hooks or ())
         gradient = value.grad

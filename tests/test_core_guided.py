@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -70,6 +71,29 @@ def net(*acts: Act, dims: int = 2) -> nn.Module:
     return network.eval()
 
 
+def items_set(x: Tensor) -> Tensor:
+    x[x < 0] = 0
+    return x
+
+
+def whole_view(x: Tensor) -> Tensor:
+    whole = x.clone()
+    whole[:].relu_()
+    return whole
+
+
+def halves(act: Act) -> Act:
+    """Rectify the halves of a tensor in place, each by a view of it."""
+
+    def both(x: Tensor) -> Tensor:
+        whole = x.clone()
+        act(whole[:, :3])
+        act(whole.narrow(1, 3, 3))
+        return whole
+
+    return both
+
+
 SPELLINGS: dict[str, Callable[[], tuple[Act, ...]]] = {
     "modules": lambda: (nn.ReLU(), nn.ReLU(), nn.ReLU()),
     "one module reused": lambda: (nn.ReLU(),),
@@ -101,6 +125,20 @@ SPELLINGS: dict[str, Callable[[], tuple[Act, ...]]] = {
     "functional threshold": lambda: (lambda x: functional.threshold(x, 0.0, 0.0),),
     "threshold in place": lambda: (nn.Threshold(0, 0, inplace=True),),
     "one of each": lambda: (nn.ReLU(inplace=True), functional.relu, lambda x: x.relu_()),
+    "where": lambda: (lambda x: torch.where(x > 0, x, 0.0),),
+    "where, the other way round": lambda: (lambda x: torch.where(x <= 0, torch.zeros(()), x),),
+    "Tensor.where": lambda: (lambda x: x.where(x >= 0, 0),),
+    "times what is positive": lambda: (lambda x: x * (x > 0),),
+    "what is positive, times": lambda: (lambda x: (x > 0).float() * x,),
+    "times, in place": lambda: (lambda x: x.mul_(x > 0),),
+    "masked_fill": lambda: (lambda x: x.masked_fill(x < 0, 0),),
+    "masked_fill in place": lambda: (lambda x: x.masked_fill_(x < 0, 0),),
+    "items set": lambda: (items_set,),
+    "a view, in place": lambda: (whole_view,),
+    "a view, clamped in place": lambda: (halves(lambda x: x.clamp_(min=0)),),
+    "a view, masked in place": lambda: (halves(lambda x: x.masked_fill_(x < 0, 0)),),
+    "a view's items set": lambda: (halves(items_set),),
+    "a view, not in place": lambda: (lambda x: functional.relu(x[:]),),
     "checkpointed": lambda: (lambda x: checkpoint(functional.relu, x, use_reentrant=False),),
 }
 
@@ -204,6 +242,9 @@ def test_mixed_rectifiers_name_those_outside_the_paper() -> None:
         lambda x: torch.maximum(x, torch.ones(())),
         lambda x: x - x.max(),
         lambda x: x.max(2, keepdim=True).values,
+        lambda x: torch.where(x > 0.5, x, 0),
+        lambda x: x * (x < 0),
+        lambda x: x.abs() * (x != 0),
     ],
     ids=lambda act: type(act).__name__,
 )
@@ -212,6 +253,19 @@ def test_a_network_without_rectifiers_is_refused_and_the_gradient_is_not(act: Ac
     for name in ("guided_backprop", "guided_grad_cam"):
         with pytest.raises(MethodError, match="void on this network: Net has no rectifier"):
             explain(name, network, x)
+    got = explain("vanilla_gradient", network, x, Class(TARGET)).values
+    assert relative(got, plain_gradient(network, x, TARGET)) <= 1e-6
+
+
+@pytest.mark.parametrize("make_script", ["trace", "script"])
+def test_rectifiers_out_of_sight_are_told_and_not_passed_by(make_script: str) -> None:
+    hidden, x = nn.Sequential(nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 5, 1)), image()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would like it exported
+        made = torch.jit.trace(hidden, x) if make_script == "trace" else torch.jit.script(hidden)
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Sequential(made)).eval()
+    with pytest.raises(MethodError, match=r"inside '2\.0', a TorchScript module"):
+        explain("guided_backprop", network, x)
     got = explain("vanilla_gradient", network, x, Class(TARGET)).values
     assert relative(got, plain_gradient(network, x, TARGET)) <= 1e-6
 

@@ -14,14 +14,29 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import cases
-from networks import CLASSES, Pooled, image, make, plain_gradient, quick, quick_methods, relative
+from networks import (
+    CLASSES,
+    Pooled,
+    image,
+    make,
+    plain_gradient,
+    quick,
+    quick_methods,
+    relative,
+    snapshot,
+)
 from neuroxai.cli import app
 from neuroxai.core.checkpointing import checkpointed
 from neuroxai.core.errors import ModelError
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.precision import arithmetic, asked_precision, lowered, no_silent_tf32
+from neuroxai.core.target import Class
 from neuroxai.core.untouched import untouched
+from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.explainer import explain
+from neuroxai.inspection.dissection import Dissection
+from neuroxai.inspection.filters import filters
+from neuroxai.inspection.information_flow import information_flow
 from neuroxai.models.deepseg import DeepSeg
 
 CUDA = [torch.device("cuda", 0)]
@@ -195,3 +210,77 @@ def test_a_callers_own_autocast_is_not_asking_for_less() -> None:
         assert torch.is_autocast_enabled("cpu")
     assert found.provenance["precision"] == "fp32"
     assert torch.equal(found.values, expected.values)
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("task", ["classifier", "segmenter"])
+def test_a_network_of_16_bits_is_explained_in_single_precision(
+    task: str, dtype: torch.dtype
+) -> None:
+    halved, x = make(task, 3).to(dtype), image(3).to(dtype)
+    widened = make(task, 3)
+    widened.load_state_dict(halved.state_dict())
+    before = snapshot(halved)
+    found = explain(halved, x, quick_methods(), 2)
+    for given in (x, x.float()):
+        alone = method_on(halved, given)
+        assert torch.equal(alone, found["guided_integrated_gradients"].values)
+    assert snapshot(halved) == before
+    expected = explain(widened, x.float(), quick_methods(), 2)
+    assert list(found) == list(expected)
+    for name in found:
+        assert found[name].values.dtype == torch.float32
+        assert torch.equal(found[name].values, expected[name].values)
+
+
+def method_on(network: nn.Module, x: Tensor) -> Tensor:
+    return quick("guided_integrated_gradients").explain(WholeVolume(network, Class(2)), x).values
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_small_gradients_of_a_network_of_16_bits_are_not_lost(dtype: torch.dtype) -> None:
+    """The mean over 40,000 voxels; a hundredth of one is under what float16 can tell from zero."""
+    network, x = nn.Conv2d(1, 2, 1, bias=False).to(dtype), torch.rand(1, 1, 160, 250)
+    with torch.no_grad():
+        network.weight.fill_(2**-10)
+    found = explain(network, x.to(dtype), "vanilla_gradient", 1)["vanilla_gradient"].values
+    torch.testing.assert_close(found, torch.full_like(found, 2**-10 / 40_000))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_a_look_inside_a_network_of_16_bits(dtype: torch.dtype) -> None:
+    halved, x = make("segmenter", 3).to(dtype), image(3).to(dtype)
+    widened = make("segmenter", 3)
+    widened.load_state_dict(halved.state_dict())
+    before = snapshot(halved)
+    flow = information_flow(halved, x, [Class(1)])
+    (layer,) = filters(halved, x, [Class(1)], ["L2"])
+    concept = {"bright": x[0, 0] > 0.5}
+    counted = Dissection(halved, list(concept))
+    counted.add(x[:1], concept)
+    assert snapshot(halved) == before
+    same = information_flow(widened, x.float(), [Class(1)])
+    for name, found in flow.targets[0].maps.items():
+        assert torch.equal(found, same.targets[0].maps[name])
+    (twin,) = filters(widened, x.float(), [Class(1)], ["L2"])
+    assert torch.equal(layer.activations, twin.activations)
+    counted_too = Dissection(widened, list(concept))
+    counted_too.add(x[:1].float(), concept)
+    assert list(counted.matches()) == list(counted_too.matches())
+
+
+def test_after_an_exception_16_bits_are_back() -> None:
+    network = make("segmenter").half()
+    before = snapshot(network)
+
+    def interrupted() -> None:
+        with untouched(network):
+            assert {p.dtype for p in network.parameters()} == {torch.float32}
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert snapshot(network) == before

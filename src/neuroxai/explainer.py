@@ -20,7 +20,7 @@ from neuroxai.core.explanation import Explanation, network_hash
 from neuroxai.core.fast_path import weights_kept
 from neuroxai.core.memory import parse_size
 from neuroxai.core.outputs import Outputs
-from neuroxai.core.precision import arithmetic, check_precision
+from neuroxai.core.precision import arithmetic, check_precision, wide
 from neuroxai.core.probe import Probe
 from neuroxai.core.target import Target
 from neuroxai.core.untouched import untouched
@@ -134,7 +134,7 @@ def explain(
     else:
         x = subject
     check_input(x)
-    x = _moved(x, network)
+    x = wide(_moved(x, network))
     check_precision(precision, x.device)
     question = as_target(target, outputs)
     if within is not None:

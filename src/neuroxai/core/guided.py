@@ -17,52 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-RELU = "relu"
-_CLAMPED = "clamp"
-
-# ReLU6 is a rectifier whose own derivative, zero where it is clipped at six, stays in force.
-_EXACT: dict[Callable[..., Any], str] = {
-    functional.relu: RELU,
-    functional.relu_: RELU,
-    functional.relu6: "relu6",
-    torch.relu: RELU,
-    torch.relu_: RELU,
-    torch.Tensor.relu: RELU,
-    torch.Tensor.relu_: RELU,
-}
-_EXTENDED: dict[Callable[..., Any], str] = {
-    functional.leaky_relu: "leaky_relu",
-    functional.leaky_relu_: "leaky_relu",
-    functional.prelu: "prelu",
-    torch.prelu: "prelu",
-    torch.Tensor.prelu: "prelu",
-    functional.rrelu: "rrelu",
-    functional.rrelu_: "rrelu",
-    torch.rrelu: "rrelu",
-    torch.rrelu_: "rrelu",
-    functional.elu: "elu",
-    functional.elu_: "elu",
-    functional.celu: "celu",
-    torch.celu: "celu",
-    torch.celu_: "celu",
-    functional.selu: "selu",
-    torch.selu: "selu",
-    torch.selu_: "selu",
-    functional.gelu: "gelu",
-    functional.silu: "silu",
-    functional.mish: "mish",
-    functional.softplus: "softplus",
-    functional.hardswish: "hardswish",
-}
-_HARDTANH = {functional.hardtanh, functional.hardtanh_}
-_THRESHOLD = {functional.threshold, torch.threshold, torch.threshold_}
-_CLAMP = {torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_, torch.clip,
-          torch.Tensor.clip, torch.Tensor.clip_}  # fmt: skip
-_CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, torch.Tensor.clamp_min, torch.Tensor.clamp_min_}
-_LARGER = {torch.maximum, torch.Tensor.maximum, torch.max, torch.Tensor.max}
+from neuroxai.core.rectifiers import CLAMPED, RELU, rectified, rectifier, selected
 
 
 class GuidedRule:
@@ -101,7 +58,7 @@ class GuidedRule:
     @property
     def extended(self) -> tuple[str, ...]:
         """Activations outside the paper that the natural extension was applied to."""
-        return tuple(sorted(set(self.seen) - {RELU, "relu6", _CLAMPED}))
+        return tuple(sorted(set(self.seen) - {RELU, "relu6", CLAMPED}))
 
     def hang_on(self, result: Tensor, kind: str) -> None:
         """Bend the gradient that arrives at a rectifier's result."""
@@ -135,45 +92,27 @@ class _RectifierMode(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        kind = _kind(func, args, kwargs)
+        kind = rectifier(func, args, kwargs)
+        before = None if kind else selected(func, args, kwargs)
+        if kind is None and before is None:
+            return func(*args, **kwargs)
+        x = args[0] if args else None
+        # In place on a view, gradients go by the whole tensor and pass by what is hung on the view.
+        copy = x.clone() if isinstance(x, Tensor) and x._base is not None else None
+        result = func(*(args if copy is None else (copy, *args[1:])), **kwargs)
+        after = result
+        if after is None:  # an item was set
+            after = x if copy is None else copy
+        if kind is None and before is not None and rectified(before, after):
+            kind = CLAMPED
         if kind is not None:
-            if self._count:
-                self._rule.seen[kind] += 1
-            self._rule.hang_on(result, kind)
+            self._meet(after, kind)
+        if copy is not None and after is copy and isinstance(x, Tensor):
+            x.copy_(copy)
+            return None if result is None else x
         return result
 
-
-def _kind(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    """Return which rectifier a call is, or None."""
-    if func in _EXACT:
-        return _EXACT[func]
-    if func in _EXTENDED:
-        return _EXTENDED[func]
-    if func in _HARDTANH:
-        lower = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
-        upper = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
-        return "relu6" if lower == 0 and upper > 0 else None
-    if func in _THRESHOLD:
-        cut = [*args[1:3], *(kwargs[k] for k in ("threshold", "value") if k in kwargs)]
-        return _CLAMPED if all(_is_zero(bound) for bound in cut) else None
-    if func in _CLAMP:
-        lower = args[1] if len(args) > 1 else kwargs.get("min")
-        upper = args[2] if len(args) > 2 else kwargs.get("max")
-        if not _is_zero(lower):
-            return None
-        return _CLAMPED
-    if func in _CLAMP_MIN:
-        lower = args[1] if len(args) > 1 else kwargs.get("min")
-        return _CLAMPED if _is_zero(lower) else None
-    if func in _LARGER:
-        pair = [*args, *(kwargs[k] for k in ("input", "other") if k in kwargs)]
-        both = len(pair) == 2 and all(isinstance(each, Tensor) for each in pair)
-        return _CLAMPED if both and any(_is_zero(each) for each in pair) else None
-    return None
-
-
-def _is_zero(bound: object) -> bool:
-    if isinstance(bound, Tensor):
-        return not bound.requires_grad and not bool(bound.any())
-    return isinstance(bound, (int, float)) and bound == 0
+    def _meet(self, result: Tensor, kind: str) -> None:
+        if self._count:
+            self._rule.seen[kind] += 1
+        self._rule.hang_on(result, kind)

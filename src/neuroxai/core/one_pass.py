@@ -18,6 +18,7 @@ from neuroxai.core.guided import GuidedRule
 from neuroxai.core.layers import AUTO, Layer, LayerHooks
 from neuroxai.core.layout import OnGrid
 from neuroxai.core.outputs import Outputs
+from neuroxai.core.rectifiers import out_of_sight
 from neuroxai.core.watch import Reducer, Watch, cam
 
 
@@ -148,19 +149,33 @@ class _Walk:
                 )
             answers.refused.update((name, _beside(name)) for name in self._wanted)
             return answers
-        if self._asks.guided and not self._rule.seen:
-            answers.refused["guided"] = MethodError(
-                "guided backpropagation is void on this network: "
-                f"{type(self._host.network).__name__} has no rectifier (ReLU or the like), so "
-                "the map would equal the plain gradient; use vanilla_gradient"
-            )
-        guided = self._asks.guided and bool(self._rule.seen)
+        if self._asks.guided and (refusal := self._unguided()):
+            answers.refused["guided"] = refusal
+        guided = self._asks.guided and "guided" not in answers.refused
         if self._asks.gradient or self._wanted:
             self._plain_backward(total, answers, retain_graph=guided)
         if guided:
             self._host.extended = self._rule.extended
             self._guided_backward(total, answers)
         return answers
+
+    def _unguided(self) -> MethodError | None:
+        """Return why the guided rule cannot be kept."""
+        network = self._host.network
+        hidden = out_of_sight(network)
+        if hidden is not None:
+            return MethodError(
+                "guided backpropagation is void on this network: the rectifiers inside "
+                f"{hidden or type(network).__name__!r}, a TorchScript module, cannot be reached; "
+                "explain the network that it was made from, or use vanilla_gradient"
+            )
+        if not self._rule.seen:
+            return MethodError(
+                "guided backpropagation is void on this network: "
+                f"{type(network).__name__} has no rectifier (ReLU or the like), so "
+                "the map would equal the plain gradient; use vanilla_gradient"
+            )
+        return None
 
     def _forward(self) -> Tensor:
         host = self._host

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from neuroxai.core.layers import CallLabels
+from neuroxai.core.precision import wide
 from neuroxai.core.untouched import untouched
 
 _RECTIFIES = "torch.nn.modules.activation"
@@ -99,7 +100,7 @@ def find_units(network: nn.Module, x: Tensor) -> list[Units]:
         answers[id(output)] = (weakref.ref(output), layer)
 
     with untouched(network), torch.no_grad(), _met(network, visit):
-        network(x.clone())
+        network(wide(x).clone())
     return list(found.values())
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from neuroxai.core.precision import no_silent_tf32
+from neuroxai.core.precision import in_single_precision, no_silent_tf32
 
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _registry = threading.Lock()
@@ -29,7 +29,8 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     to their weights, as adapters that are merged for evaluation), ``requires_grad``, buffers, the
     hook tables and the global random state of the CPU and of the network's device. Gradients
     (``.grad``) are never written. A second thread on the same network waits. Nothing rounds to
-    TF32, inside, but where :mod:`~neuroxai.core.precision` was asked for it.
+    TF32, inside, but where :mod:`~neuroxai.core.precision` was asked for it, and weights of 16
+    bits stand in single precision: give it images of :func:`~neuroxai.core.precision.wide`.
 
     Examples
     --------
@@ -58,7 +59,8 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
                 network.eval()
                 for parameter, _ in frozen:
                     parameter.requires_grad_(False)
-                yield network
+                with in_single_precision(network):
+                    yield network
             finally:
                 flags = dict(training)
                 for module in own:

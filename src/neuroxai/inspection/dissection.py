@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.errors import MethodError
 from neuroxai.core.layers import layer_grid
+from neuroxai.core.precision import wide
 from neuroxai.core.spatial import spatial_shape, upsample_within
 from neuroxai.core.units import Units, find_units, units_met
 from neuroxai.core.untouched import untouched
@@ -187,7 +188,7 @@ class Dissection:
             ThreadPoolExecutor(min(_SIDE_BY_SIDE, torch.get_num_threads())) as threads,
             units_met(self._network, units, visit),
         ):
-            self._network(x.clone())
+            self._network(wide(x).clone())
         self._sizes += stacked.sum(dim=1).numpy()
         self.voxels += int(stacked.shape[1])
         self.cases += 1

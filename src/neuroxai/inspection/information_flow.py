@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from neuroxai.core.fast_path import run_fast
 from neuroxai.core.layers import Layer
 from neuroxai.core.outputs import Outputs
+from neuroxai.core.precision import wide
 from neuroxai.core.target import BoundTarget, Target
 from neuroxai.core.untouched import untouched
 from neuroxai.core.watch import Reducer, cam
@@ -134,7 +135,7 @@ def information_flow(
     """
     known = outputs or Outputs()
     with untouched(network), torch.enable_grad():
-        return run_fast(network, x, lambda x: _flow(network, x, targets, known, reduce))
+        return run_fast(network, wide(x), lambda x: _flow(network, x, targets, known, reduce))
 
 
 def _flow(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layer_calls import LayerCalls
 from neuroxai.core.outputs import Outputs
+from neuroxai.core.precision import wide
 from neuroxai.core.target import BoundTarget, Target
 from neuroxai.core.watch import Watch
 
@@ -90,5 +91,5 @@ def _walk(
     watch, calls = Watch(copied), LayerCalls(network, x.dim() - 2, also)
     with calls.met(watch.hold):
         # A copy, because a network may work in place on what it is given.
-        output = outputs.answer(network, x.detach().clone())
+        output = outputs.answer(network, wide(x.detach()).clone())
     return Walk(watch, calls, output)

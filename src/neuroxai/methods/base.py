@@ -15,7 +15,7 @@ from torch import Tensor
 from neuroxai.core.answers import Asks
 from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
-from neuroxai.core.precision import asked_precision
+from neuroxai.core.precision import asked_precision, wide
 from neuroxai.core.probe import Probe
 
 _OVERFLOW = (
@@ -70,6 +70,7 @@ class Method(ABC):
             If the input or a parameter is unusable, or the method is void on this network.
         """
         check_input(x)
+        x = wide(x)
         generator = torch.Generator().manual_seed(seed)
         opened = nullcontext() if probe.explained is x else probe.at(x, self.asks)
         started = time.perf_counter()
