@@ -24,6 +24,7 @@ from neuroxai.core.sliding_window import SlidingWindow
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target import Target
 from neuroxai.core.untouched import untouched
+from neuroxai.core.watch import differentiate
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.core.windows import Windows
 
@@ -190,14 +191,14 @@ class _Measured:
     def is_sound(self, x: Tensor) -> bool:
         """Whether blocks that are run twice give the same answer and gradient."""
 
-        def differentiate(part: Tensor) -> tuple[Tensor, Tensor]:
+        def both(part: Tensor) -> tuple[Tensor, Tensor]:
             leaf = part.detach().clone().requires_grad_()
             output = self._outputs.answer(self._network, leaf.clone())
             (gradient,) = torch.autograd.grad(output.sum(), leaf)
             return output.detach(), gradient
 
         with untouched(self._network), torch.enable_grad():
-            return is_sound(differentiate, self._network, x)
+            return is_sound(both, self._network, x)
 
     def take(self, x: Tensor, *, twice: bool = False) -> None:
         with untouched(self._network), torch.set_grad_enabled(self._gradient):
@@ -208,7 +209,7 @@ class _Measured:
         with checkpointed(self._network) if twice else nullcontext():
             output = self._outputs.answer(self._network, leaf)
             if self._gradient:
-                torch.autograd.grad(output.sum(), leaf)
+                differentiate(output.sum(), [leaf])
         self.segments = spatial_shape(output) == spatial_shape(x)
         self.channels = output.shape[1]
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from neuroxai.core.answers import Answers, Asks, Passes
 from neuroxai.core.auto_layer import auto_layer, layer_by_default, ways_to
@@ -19,7 +20,7 @@ from neuroxai.core.layers import AUTO, Layer, LayerHooks
 from neuroxai.core.layout import OnGrid
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.rectifiers import out_of_sight
-from neuroxai.core.watch import Reducer, Watch, cam
+from neuroxai.core.watch import Reducer, Watch, cam, differentiate, severed
 
 
 class Scored(Protocol):
@@ -101,26 +102,35 @@ def _auto(host: Host, x: Tensor) -> str:
 
 def _walked(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
     walk = _Walk(host, x, asks, reduce)
-    answers = walk.run()
+    try:
+        answers = walk.run()
+    except CheckpointError:
+        # A graph that begins at a layer inside a block does not fit what is made of the block when
+        # it runs again; one that begins at the input does.
+        walk = _Walk(host, x, asks, reduce, from_input=True)
+        answers = walk.run()
     if walk.overwritten:
         # An in-place layer wrote over an activation that was to be kept: once more, with a
         # copy of it, now that it is known which one.
         host.copied |= walk.overwritten
-        answers = _Walk(host, x, asks, reduce).run()
+        answers = _Walk(host, x, asks, reduce, from_input=walk.from_input).run()
     return answers
 
 
 class _Walk:
     """One forward pass and the backward passes taken from it."""
 
-    def __init__(self, host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> None:
+    def __init__(
+        self, host: Host, x: Tensor, asks: Asks, reduce: Reducer, *, from_input: bool = False
+    ) -> None:
+        self.from_input = from_input
         self._host = host
         self._asks = asks
         self._reduce = reduce
         self._rule = GuidedRule()
         self._needs_input = asks.gradient or asks.guided
         self._x = x.detach()
-        if self._needs_input:
+        if self._needs_input or from_input:
             self._x.requires_grad_()
         self._ran: list[Layer] = []
         self._nodes: dict[str, Any] = {}
@@ -147,7 +157,7 @@ class _Walk:
                     "the target does not depend on the input in any differentiable way: "
                     "the network detaches its input or returns a constant"
                 )
-            answers.refused.update((name, _beside(name)) for name in self._wanted)
+            answers.refused.update((name, self._apart(name)) for name in self._wanted)
             return answers
         if self._asks.guided and (refusal := self._unguided()):
             answers.refused["guided"] = refusal
@@ -245,12 +255,18 @@ class _Walk:
             elif label in reduced:
                 answers.maps[name] = (self._watch.layers[label], reduced[label])
             else:
-                answers.refused[name] = _beside(label)
+                answers.refused[name] = self._apart(label)
+
+    def _apart(self, label: str) -> LayerError:
+        """Return why no gradient came to a layer."""
+        if label in self._watch.severed:
+            return severed(label)
+        return LayerError(f"the target does not depend on layer {label!r}: name a layer on its way")
 
     def _guided_backward(self, total: Tensor, answers: Answers) -> None:
         self._host.passes.backward += 1
         with self._rule.in_force():
-            (guided,) = torch.autograd.grad(total, [self._x], allow_unused=True)
+            (guided,) = differentiate(total, [self._x])
         answers.guided = self._arrived(guided)
 
     def _arrived(self, gradient: Tensor | None) -> Tensor:
@@ -269,7 +285,3 @@ def _cancelled(label: str) -> LayerError:
         "noise: what follows takes the mean away, as an instance norm does; name the norm or the "
         "activation behind it"
     )
-
-
-def _beside(label: str) -> LayerError:
-    return LayerError(f"the target does not depend on layer {label!r}: name a layer on its way")

@@ -8,6 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layers import Layer
 from neuroxai.core.layout import OnGrid
 from neuroxai.core.spatial import spatial_mean
@@ -49,6 +50,35 @@ def cancels(gradient: Tensor, mean: Tensor, computed: torch.dtype) -> Tensor | N
     return (noise | (size == 0)).all() & (size > 0).any()
 
 
+def severed(label: str) -> LayerError:
+    """Return why a layer that ran without gradients has no map."""
+    return LayerError(
+        f"layer {label!r} runs without gradients, under torch.no_grad() or in a checkpoint with "
+        "use_reentrant=True: run it with gradients (use_reentrant=False), or name another layer"
+    )
+
+
+def differentiate(
+    total: Tensor, ends: Sequence[Tensor], *, retain_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of ``total``, None for what it does not depend on.
+
+    Raises
+    ------
+    MethodError
+        If the network checkpoints its blocks in a way that gives no gradients of chosen tensors.
+    """
+    try:
+        return torch.autograd.grad(total, ends, retain_graph=retain_graph, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):
+            raise
+        raise MethodError(
+            "the network runs blocks in torch.utils.checkpoint with use_reentrant=True, which "
+            "gives no gradients of an input: set use_reentrant=False, or run the blocks as they are"
+        ) from error
+
+
 class Watch:
     """The activations of some layers in one forward pass.
 
@@ -61,12 +91,15 @@ class Watch:
     ----------
     layers
         What is held, by label, in the order the data flows.
+    severed
+        Of those, the layers that ran without gradients: nothing is known of what depends on them.
     cancelled
         Of those, the layers whose gradient added up to nothing in a backward pass.
     """
 
     def __init__(self, copied: Collection[str] = ()) -> None:
         self.layers: dict[str, Layer] = {}
+        self.severed: set[str] = set()
         self.cancelled: set[str] = set()
         self._layouts: dict[str, OnGrid] = {}
         self._copied = copied
@@ -87,6 +120,8 @@ class Watch:
         elif layer.name in self._copied:
             passed_on = output.clone()
         self.layers[layer.name] = layer
+        if not torch.is_grad_enabled():
+            self.severed.add(layer.name)
         self._held[layer.name] = (activation, activation._version)
         if on_grid is not None:
             self._layouts[layer.name] = on_grid
@@ -131,9 +166,7 @@ class Watch:
         leaves = [activation for activation in activations if activation.is_leaf]
         ends = [*inputs, *leaves] if inputs else leaves or activations
         try:
-            gradients = torch.autograd.grad(
-                total, ends, retain_graph=retain_graph, allow_unused=True
-            )
+            gradients = differentiate(total, ends, retain_graph=retain_graph)
         finally:
             for handle in handles:
                 handle.remove()

@@ -13,6 +13,7 @@ from neuroxai.core.layers import Layer
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.target import Target
 from neuroxai.core.untouched import untouched
+from neuroxai.core.watch import severed
 from neuroxai.inspection.walk import Walk, bind_all, take_walk
 
 
@@ -90,6 +91,9 @@ def filters(
     with untouched(network), torch.enable_grad():
         walk = take_walk(network, x, outputs, also=plain & modules)
         names = [_found(name, walk, modules) for name in layers]
+        for name in names:
+            if name in walk.watch.severed:
+                raise severed(name)
         walk.watch.keep_only(set(names))
         bound = bind_all(targets, outputs, walk)
         importance: dict[str, dict[str, Tensor]] = {name: {} for name in names}

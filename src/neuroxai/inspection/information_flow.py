@@ -167,14 +167,24 @@ def _follow(walk: Walk, target: BoundTarget, reduce: Reducer, *, retain_graph: b
     if score.requires_grad:
         _, maps = walk.watch.backward(score.sum(), [], reduce, retain_graph=retain_graph)
     cancelled = walk.watch.cancelled if reduce is cam else set[str]()
+    ran_without = [name for name in walk.watch.layers if name in walk.watch.severed]
     names = [name for name in walk.watch.layers if name not in cancelled]
     return TargetFlow(
         target=target.description,
         score=tuple(score.detach().tolist()),
         maps={name: maps[name].cpu() for name in names if name in maps},
-        beside=tuple(name for name in names if name not in maps),
+        beside=tuple(name for name in names if name not in {*maps, *ran_without}),
         cancelled=tuple(name for name in walk.watch.layers if name in cancelled),
-        notes=(*target.notes, *_said(cancelled)),
+        notes=(*target.notes, *_said(cancelled), *_without(ran_without)),
+    )
+
+
+def _without(layers: Sequence[str]) -> tuple[str, ...]:
+    if not layers:
+        return ()
+    return (
+        f"{len(layers)} layer(s) have no map, because they run without gradients, under "
+        f"torch.no_grad() or in a checkpoint with use_reentrant=True: {', '.join(layers)}",
     )
 
 
