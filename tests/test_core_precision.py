@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -270,6 +270,51 @@ def test_a_look_inside_a_network_of_16_bits(dtype: torch.dtype) -> None:
     counted_too = Dissection(widened, list(concept))
     counted_too.add(x[:1].float(), concept)
     assert list(counted.matches()) == list(counted_too.matches())
+
+
+class Casts(nn.Module):
+    """A network that brings its images to 16 bits itself, in one of the ways there are."""
+
+    WAYS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
+        "half": lambda x: x.half(),
+        "to": lambda x: x.to(torch.float16),
+        "to by name": lambda x: x.to(device="cpu", dtype=torch.float16),
+        "type": lambda x: x.type(torch.HalfTensor),
+        "type_as": lambda x: x.type_as(torch.zeros(1, dtype=torch.float16).to(torch.float16)),
+    }
+
+    def __init__(self, way: str, body: nn.Module) -> None:
+        super().__init__()
+        self.way, self.body = way, body
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(self.WAYS[self.way](x)).float()
+        return out
+
+
+@pytest.mark.parametrize("way", Casts.WAYS)
+def test_a_network_that_casts_its_images_is_widened_all_the_same(way: str) -> None:
+    network, x = Casts(way, make("segmenter", 3).half()), image(3)
+    found = explain(network, x, ["vanilla_gradient", "grad_cam"], 2)
+    widened = explain(network.body.float(), x, ["vanilla_gradient", "grad_cam"], 2)
+    for name in found:
+        assert torch.equal(found[name].values, widened[name].values)
+
+
+def test_a_network_that_is_of_16_bits_in_part_is_run_as_it_is() -> None:
+    class Parted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(1, 4, 3).bfloat16()
+            self.head = nn.Conv2d(4, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.body(x.bfloat16()).float())
+            return out
+
+    network, x = Parted(), torch.rand(1, 1, 6, 9)
+    found = explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"].values
+    assert relative(found, plain_gradient(network, x, 2)) <= 0.01
 
 
 def test_after_an_exception_16_bits_are_back() -> None:

@@ -6,13 +6,14 @@ told so, and left as found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from neuroxai.core.errors import ModelError, suggestion
 
@@ -85,23 +86,54 @@ def wide(values: Tensor) -> Tensor:
 
 @contextmanager
 def in_single_precision(network: nn.Module) -> Iterator[None]:
-    """Widen weights and buffers of 16 bits, inside; the very same are back on leaving.
+    """Widen a network whose weights all have 16 bits, inside; the very same are back on leaving.
 
     A gradient through a million voxels is small: in float16 it is zero under 6e-8, and a path of
-    50 steps is finer than bfloat16 can tell apart.
+    50 steps is finer than bfloat16 can tell apart. A network that is of 16 bits in part knows
+    where it casts, and is left as it is.
     """
+    weights = [p for p in network.parameters() if p.is_floating_point()]
+    if not weights or any(wide(p.data) is p.data for p in weights):
+        yield
+        return
     narrow = [
         (tensor, tensor.data)
-        for tensor in (*network.parameters(), *network.buffers())
+        for tensor in (*weights, *network.buffers())
         if wide(tensor.data) is not tensor.data
     ]
     try:
         for tensor, values in narrow:
             tensor.data = wide(values)
-        yield
+        with _NoNarrowing():
+            yield
     finally:
         for tensor, values in narrow:
             tensor.data = values
+
+
+_NARROW = (torch.float16, torch.bfloat16, torch.HalfTensor, torch.BFloat16Tensor)
+
+
+class _NoNarrowing(TorchFunctionMode):
+    """Casts to 16 bits, as such a network's forward pass may have them, leave single precision."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in (torch.Tensor.half, torch.Tensor.bfloat16):
+            return torch.Tensor.float(args[0])
+        if func in (torch.Tensor.to, torch.Tensor.type):
+            args = (args[0], *map(_single, args[1:]))
+            kwargs = {key: _single(value) for key, value in (kwargs or {}).items()}
+        return func(*args, **(kwargs or {}))
+
+
+def _single(argument: Any) -> Any:
+    return torch.float32 if any(argument is each for each in _NARROW) else argument
 
 
 def lowered(device: torch.device, precision: str | None = None) -> AbstractContextManager[Any]:
