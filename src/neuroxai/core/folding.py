@@ -133,10 +133,10 @@ class Folding:
         self._convolve = convolve
         self._kept = kept
         self._unlooked: bool | None = None
-        self._normed: dict[int, tuple[weakref.ref[Tensor], Norm]] = {}
-        """Results that are normed already, and by what."""
-        self._waiting = 0
-        """How many of them have not come to their norm."""
+        self._stand_ins: dict[int, weakref.ref[Tensor]] = {}
+        """What a network has in hand for its convolutions' results, which it may but norm."""
+        self._waiting: dict[int, tuple[Tensor, Norm]] = {}
+        """For those that have not come to their norm, the normed result, and by what."""
 
     def call(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -146,23 +146,17 @@ class Folding:
         Raises
         ------
         FoldingError
-            If a result is used before its norm, or meets another one.
+            If a result is used beside its norm, or meets another one.
         """
-        if func is functional.batch_norm and self._normed:
+        if func is functional.batch_norm and self._waiting:
             given, norm = norm_called(*args, **kwargs)
-            waiting, before = self._normed.get(id(given), (None, None))
-            if waiting is None or before is None or waiting() is not given:
-                return None
-            if norm is None or not before.is_same(norm):
-                raise FoldingError("another norm than before follows a convolution")
-            del self._normed[id(given)]
-            self._waiting -= 1
-            return given
-        if func not in READS and self._normed:
-            for tensor in tensors_in((args, kwargs)):
-                waiting, _ = self._normed.get(id(tensor), (None, None))
-                if waiting is not None and waiting() is tensor:
-                    raise FoldingError("a convolution's result is used before its norm")
+            if self._stands_in(given) and id(given) in self._waiting:
+                normed, before = self._waiting.pop(id(given))
+                if norm is None or not before.is_same(norm):
+                    raise FoldingError("another norm than before follows a convolution")
+                return normed
+        if func not in READS and any(map(self._stands_in, tensors_in((args, kwargs)))):
+            raise FoldingError("a convolution's result is used beside its norm")
         return self._convolved(*args, **kwargs) if func is functional.conv3d else None
 
     def finish(self) -> None:
@@ -187,10 +181,18 @@ class Folding:
         if not self._unlooked:
             return None
         found = self._convolve(input, *self._folded(fold, bias), *rest, **more)
-        if found is not None:
-            self._normed[id(found)] = (weakref.ref(found), fold.norm)
-            self._waiting += 1
-        return found
+        if found is None:
+            return None
+        # Another object than the normed result, so that its use after the norm is seen, too. The
+        # normed one is no view: what follows may work on it in place.
+        stand_in = found.view_as(found)
+        self._stand_ins[id(stand_in)] = weakref.ref(stand_in)
+        self._waiting[id(stand_in)] = found, fold.norm
+        return stand_in
+
+    def _stands_in(self, tensor: Tensor) -> bool:
+        known = self._stand_ins.get(id(tensor))
+        return known is not None and known() is tensor
 
     def _folded(self, fold: Fold, bias: Tensor | None) -> Folded:
         key = id(fold.weight), id(bias)
