@@ -123,6 +123,27 @@ class SeesTheBatch(nn.Module):
         return out
 
 
+class Rescales(nn.Module):
+    """Brings its images to one range, by what is over the whole tensor."""
+
+    def __init__(self, by: str, dims: int) -> None:
+        super().__init__()
+        self.by, self.inner = by, make("segmenter", dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = (0, *range(2, x.dim()))
+        if self.by == "max":
+            x = x / x.max()
+        elif self.by == "channel":
+            x = x / x.amax(dim=axes, keepdim=True)
+        elif self.by == "range":
+            x = (x - x.min()) / (x.max() - x.min())
+        else:
+            x = (x - x.mean()) / x.std()
+        out: Tensor = self.inner(x)
+        return out
+
+
 class TakesOne(nn.Module):
     """Is made for one image at a time; of more it says nothing, or something else."""
 
@@ -138,13 +159,17 @@ class TakesOne(nn.Module):
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("how", ["sees", "refuses", "forgets"])
+@pytest.mark.parametrize(
+    "how", ["sees", "refuses", "forgets", "max", "channel", "range", "spread"]
+)
 @pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad"])
 def test_images_that_see_each_other_go_through_one_by_one(
     name: str, how: str, dims: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network: nn.Module = seeded(3, lambda: SeesTheBatch(dims)).eval()
-    if how != "sees":
+    if how in ("max", "channel", "range", "spread"):
+        network = Rescales(how, dims).eval()
+    elif how != "sees":
         network = TakesOne(make("segmenter", dims), how)
     x, seen = image(dims)[:1], Counted(network)
     parameters = {"samples": 4} if name == "smoothgrad" else {"steps": 7, "baseline": "blur"}

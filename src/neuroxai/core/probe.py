@@ -214,10 +214,10 @@ class Probe(ABC):
         return bool(self._apart)
 
     def _unmoved(self, point: Tensor) -> bool:
-        """Whether the answer at the explained point is the same with an empty image beside."""
+        """Whether the answer at the explained point is the same with another image beside."""
         alone = self._known().output
         try:
-            both = self.run(torch.cat([point, torch.zeros_like(point)]))
+            both = self.run(torch.cat([point, _unlike(point)]))
         except NETWORK_ERRORS:
             return False  # for one image it went well
         beside = both[: len(point)]
@@ -238,6 +238,17 @@ class Probe(ABC):
     def _anywhere(self, x: Tensor, asks: Asks) -> Answers:
         self._known()  # the target is bound there, not at a point of some path
         return self.visit(x, asks)
+
+
+def _unlike(x: Tensor) -> Tensor:
+    """Return images that differ from ``x`` in all that may be taken over a batch.
+
+    Every channel goes beyond its least and its largest value; mean and spread differ, too.
+    """
+    axes = tuple(range(2, x.dim()))
+    least, largest = x.amin(dim=axes, keepdim=True), x.amax(dim=axes, keepdim=True)
+    middle, reach = (least + largest) / 2, largest - least
+    return middle + 3 * (x.flip(-1) - middle) + reach / 2 + (reach == 0)
 
 
 def _given(value: Tensor | None) -> Tensor:
