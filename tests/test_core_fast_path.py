@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from networks import SHAPES, TASKS, explain, image, make, relative, seeded
 from neuroxai.core import fast_path
 from neuroxai.core.answers import Asks
-from neuroxai.core.convolution import CHANNELS_LAST
-from neuroxai.core.fast_path import FastPath, is_fast, run_fast, stock_torch
+from neuroxai.core.convolution import CHANNELS_LAST, LaidWeights
+from neuroxai.core.fast_path import FastPath, is_fast, run_fast, stock_torch, weights_kept
 from neuroxai.core.target import Class
 from neuroxai.core.whole_volume import WholeVolume
 from neuroxai.inspection.information_flow import information_flow
@@ -421,3 +422,36 @@ def test_nothing_of_the_input_is_kept_but_what_a_gradient_needs() -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_shapes_of_this_suite_are_not_cubic(dims: int) -> None:
     assert len(set(SHAPES[dims])) == dims
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_that_a_network_computes_are_not_kept_beyond_their_pass(transposed: bool) -> None:
+    layer = (nn.ConvTranspose3d if transposed else nn.Conv3d)(3, 6, 3, padding=1)
+    network, x = (
+        nn.Sequential(weight_norm(layer), nn.ReLU(), nn.Conv3d(6, 2, 1)),
+        drawn(2, 3, 4, 6, 5),
+    )
+    network.requires_grad_(False).eval()
+    with weights_kept():
+        kept: list[int] = []
+        for _ in range(4):
+            leaf = x.clone().requires_grad_()
+            (found,) = torch.autograd.grad(run_fast(network, leaf, network).sum(), leaf)
+            laid = fast_path._laid.get()
+            assert laid is not None
+            kept.append(len(laid._kept))
+    assert len(set(kept)) == 1
+    leaf = x.clone().requires_grad_()
+    with stock_torch():
+        (expected,) = torch.autograd.grad(network(leaf).sum(), leaf)
+    assert relative(found, expected) <= 1e-5
+
+
+def test_a_weight_that_is_put_elsewhere_is_laid_anew() -> None:
+    laid, weight = LaidWeights(), torch.rand(3, 2, 1, 2, 3)
+    laid.forward(weight)
+    laid.backward(weight, 1)
+    other = torch.rand(3, 2, 1, 2, 3)
+    weight.data = other
+    assert torch.equal(laid.forward(weight), other)
+    assert torch.equal(laid.backward(weight, 1)[:2], other.transpose(0, 1).flip(2, 3, 4))

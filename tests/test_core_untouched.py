@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import explain, image, make, snapshot
+from networks import explain, image, make, relative, snapshot
 from neuroxai.core.untouched import untouched
 
 
@@ -123,12 +125,70 @@ def test_a_second_thread_waits_and_one_thread_does_not() -> None:
 
 
 def test_a_network_is_forgotten_when_its_owner_forgets_it() -> None:
-    from neuroxai.core import untouched as room
-
-    known = len(room._locks)
-    network: nn.Module | None = nn.Linear(2, 2)
+    network: nn.Module | None = make("segmenter")
     assert network is not None
-    with untouched(network):
-        assert len(room._locks) == known + 1
+    explain("integrated_gradients", network, image())
+    known = weakref.ref(network)
     del network
-    assert len(room._locks) <= known + 1
+    gc.collect()
+    assert known() is None
+
+
+class Constrained(nn.Module):
+    """Brings its weights within bounds in every forward pass, in one of the ways there are."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.inner = nn.Conv3d(4, 3, 1)
+        self.register_buffer("grid", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.inner.weight
+        if self.how == "data":
+            weight.data = torch.renorm(weight.data, 2, 0, 0.1)
+        elif self.how == "data in place":
+            weight.data.copy_(torch.renorm(weight.data, 2, 0, 0.1))
+        elif self.how == "clamped":
+            with torch.no_grad():
+                weight.clamp_(-0.05, 0.05)
+        elif self.how == "replaced":
+            self.inner.weight = nn.Parameter(weight.detach().clamp(-0.05, 0.05))
+        elif self.how == "a buffer filled":
+            self.grid = torch.ones(3)
+        elif self.how == "a buffer more":
+            self.register_buffer("more", torch.ones(3), persistent=False)
+        out: Tensor = self.inner(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["data", "data in place", "clamped", "replaced", "a buffer filled", "a buffer more"],
+)
+def test_weights_that_a_forward_pass_writes_are_put_back(how: str) -> None:
+    network = Constrained(how)
+    before, keys = snapshot(network), list(network.state_dict())
+    found = explain("vanilla_gradient", network, image(3)).values
+    assert snapshot(network) == before
+    assert list(network.state_dict()) == keys
+    network(image(3))  # bounds the weights: of those the map was
+    weight = network.inner.weight.detach()[2]
+    assert relative(found, (weight / found[0, 0].numel()).expand_as(found)) <= 1e-6
+
+
+def test_two_networks_that_share_their_weights_wait_for_each_other() -> None:
+    shared = make("segmenter").train()
+    before = snapshot(shared)
+    networks = [nn.Sequential(shared, last) for last in (nn.Identity(), nn.Softmax(dim=1))]
+
+    def work(network: nn.Module) -> None:
+        for _ in range(3):
+            explain("vanilla_gradient", network, image())
+
+    threads = [threading.Thread(target=work, args=[network]) for network in networks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert snapshot(shared) == before

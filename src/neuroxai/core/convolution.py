@@ -17,8 +17,10 @@ are made at once, as twice the channels of every other voxel.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -32,6 +34,8 @@ _Triple = tuple[int, int, int]
 _ONES: _Triple = (1, 1, 1)
 _NO_PADDING: _Triple = (0, 0, 0)
 _Way = Literal["forward", "backward", "backward, paired"]
+_State = tuple[int, int]
+"""Of a weight: its version, and where it lies."""
 _LANES = 8
 _FEW = 4
 """Channels that leave half of a vector empty."""
@@ -50,7 +54,9 @@ class Geometry:
 
 
 class LaidWeights:
-    """Weights as the kernels want them, made once and kept for as long as this lives.
+    """Weights as the kernels want them, made once and kept for as long as this and they live.
+
+    Weights that a network computes in every pass, as weight norm does, go with their pass.
 
     Attributes
     ----------
@@ -60,7 +66,7 @@ class LaidWeights:
 
     def __init__(self) -> None:
         self.folded: dict[tuple[int, int], Any] = {}
-        self._kept: dict[tuple[int, _Way], tuple[Tensor, int, Tensor]] = {}
+        self._kept: dict[tuple[int, _Way], tuple[weakref.ref[Tensor], _State, Tensor]] = {}
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weights with the channels last."""
@@ -93,13 +99,19 @@ class LaidWeights:
         return self._get(weight, "backward, paired", paired)
 
     def _get(self, weight: Tensor, way: _Way, made: Callable[[Tensor], Tensor]) -> Tensor:
-        found = self._kept.get((id(weight), way))
-        if found is not None and found[0] is weight and found[1] == weight._version:
+        key, state = (id(weight), way), (weight._version, weight.data_ptr())
+        found = self._kept.get(key)
+        if found is not None and found[0]() is weight and found[1] == state:
             return found[2]
         laid = made(weight.detach()).contiguous(memory_format=CHANNELS_LAST)
-        # The weight itself is kept beside: an id is only as good as its object lives.
-        self._kept[id(weight), way] = (weight, weight._version, laid)
+        # An id is only as good as its object lives.
+        self._kept[key] = (weakref.ref(weight, partial(self._forget, key)), state, laid)
         return laid
+
+    def _forget(self, key: tuple[int, _Way], gone: weakref.ref[Tensor]) -> None:
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] is gone:
+            del self._kept[key]
 
 
 def _flipped(weight: Tensor, groups: int) -> Tensor:

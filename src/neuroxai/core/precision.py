@@ -133,7 +133,8 @@ class _NoNarrowing(TorchFunctionMode):
 
 
 def _single(argument: Any) -> Any:
-    return torch.float32 if any(argument is each for each in _NARROW) else argument
+    named = isinstance(argument, str) and argument in ("torch.HalfTensor", "torch.BFloat16Tensor")
+    return torch.float32 if named or any(argument is each for each in _NARROW) else argument
 
 
 def lowered(device: torch.device, precision: str | None = None) -> AbstractContextManager[Any]:
