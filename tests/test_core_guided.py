@@ -257,6 +257,20 @@ def test_a_network_without_rectifiers_is_refused_and_the_gradient_is_not(act: Ac
     assert relative(got, plain_gradient(network, x, TARGET)) <= 1e-6
 
 
+@pytest.mark.parametrize("name", ["guided_backprop", "grad_cam", "guided_grad_cam"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_compiled_is_run_as_it_was_written(name: str, whole: bool) -> None:
+    network, x = make("segmenter").eval(), image()
+    expected = explain(name, network, x).values
+    if whole:
+        compiled: nn.Module = torch.compile(network, backend="aot_eager")  # type: ignore[assignment]
+    else:
+        network.get_submodule("down").compile(backend="aot_eager")
+        compiled = network
+    compiled(x)
+    assert torch.equal(explain(name, compiled, x).values, expected)
+
+
 @pytest.mark.parametrize("make_script", ["trace", "script"])
 def test_rectifiers_out_of_sight_are_told_and_not_passed_by(make_script: str) -> None:
     hidden, x = nn.Sequential(nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 5, 1)), image()

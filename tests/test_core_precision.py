@@ -279,7 +279,7 @@ class Casts(nn.Module):
         "half": lambda x: x.half(),
         "to": lambda x: x.to(torch.float16),
         "to by name": lambda x: x.to(device="cpu", dtype=torch.float16),
-        "type": lambda x: x.type("torch.HalfTensor"),  # type: ignore[call-overload]
+        "type": lambda x: x.type("torch.HalfTensor"),
         "type_as": lambda x: x.type_as(torch.zeros(1, dtype=torch.float16).to(torch.float16)),
     }
 

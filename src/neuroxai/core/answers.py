@@ -57,6 +57,12 @@ class Answers:
         self.maps.update(more.maps)
         self.refused.update(more.refused)
 
+    def input_gradient(self) -> Tensor:
+        """Return the gradient, or raise why there is none."""
+        if self.gradient is None:
+            raise self.refused["gradient"]
+        return self.gradient
+
     def guided_gradient(self) -> Tensor:
         """Return the guided gradient, or raise why there is none."""
         if self.guided is None:

@@ -68,8 +68,8 @@ class GuidedRule:
         # of another one may not, and its result may be overwritten later.
         positive = None if kind == RELU else result.detach() > 0
 
-        def bend(gradient: Tensor) -> Tensor | None:
-            if not self.active:
+        def bend(gradient: Tensor | None) -> Tensor | None:
+            if not self.active or gradient is None:  # a layer without gradients gives none
                 return None
             if positive is None:
                 return gradient.clamp_min(0)

@@ -152,11 +152,7 @@ class _Walk:
         if self.overwritten:
             return answers
         if not score.requires_grad:
-            if self._needs_input:
-                raise MethodError(
-                    "the target does not depend on the input in any differentiable way: "
-                    "the network detaches its input or returns a constant"
-                )
+            answers.refused |= {"gradient": _detached(), "guided": _detached()}
             answers.refused.update((name, self._apart(name)) for name in self._wanted)
             return answers
         if self._asks.guided and (refusal := self._unguided()):
@@ -249,6 +245,8 @@ class _Walk:
         )
         if self._asks.gradient:
             answers.gradient = self._arrived(gradients[0])
+            if answers.gradient is None:
+                answers.refused["gradient"] = _detached()
         for name, label in self._wanted.items():
             if label in self._watch.cancelled:
                 answers.refused[name] = _cancelled(label)
@@ -268,15 +266,22 @@ class _Walk:
         with self._rule.in_force():
             (guided,) = differentiate(total, [self._x])
         answers.guided = self._arrived(guided)
+        if answers.guided is None:
+            answers.refused["guided"] = _detached()
 
-    def _arrived(self, gradient: Tensor | None) -> Tensor:
-        """Count an input gradient; a target that ignores the input has a zero one."""
+    def _arrived(self, gradient: Tensor | None) -> Tensor | None:
+        """Count an input gradient; a target that ignores the input has a zero one, not none."""
         passes = self._host.passes
         passes.gradients += self._x.shape[0]
         passes.on_gradient(self._x.shape[0])
-        return (
-            torch.zeros_like(self._x.detach()) if gradient is None else gradient.detach()
-        ).contiguous()
+        return None if gradient is None else gradient.detach().contiguous()
+
+
+def _detached() -> MethodError:
+    return MethodError(
+        "the target does not depend on the input in any differentiable way: the network detaches "
+        "its input, has layers without gradients (quantized ones), or returns a constant"
+    )
 
 
 def _cancelled(label: str) -> LayerError:

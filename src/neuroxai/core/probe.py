@@ -134,10 +134,11 @@ class Probe(ABC):
     def gradient(self, x: Tensor) -> Tensor:
         """Return ``dS/dx``, ``(B, C, *S)``."""
         if x is not self._point:
-            return _given(self._anywhere(x, Asks(gradient=True)).gradient)
-        if self._known().gradient is None:
-            self._known().take(self.visit(x, Asks(gradient=True)))
-        return _given(self._known().gradient)
+            return self._anywhere(x, Asks(gradient=True)).input_gradient()
+        known = self._known()
+        if known.gradient is None and "gradient" not in known.refused:
+            known.take(self.visit(x, Asks(gradient=True)))
+        return known.input_gradient()
 
     def guided_gradient(self, x: Tensor) -> Tensor:
         """Return ``dS/dx`` under the guided rule.
@@ -249,9 +250,3 @@ def _unlike(x: Tensor) -> Tensor:
     least, largest = x.amin(dim=axes, keepdim=True), x.amax(dim=axes, keepdim=True)
     middle, reach = (least + largest) / 2, largest - least
     return middle + 3 * (x.flip(-1) - middle) + reach / 2 + (reach == 0)
-
-
-def _given(value: Tensor | None) -> Tensor:
-    if value is None:
-        raise MethodError("the probe was asked for an answer that its pass did not give")
-    return value

@@ -258,7 +258,7 @@ class _Pulled:
     def answers(self, output: Tensor, score: Tensor) -> Answers:
         """Return the sums on the image's grid."""
         answers = Answers(output, score, refused=dict(self.refused))
-        if self._gradient is not None:
+        if self._gradient is not None and "gradient" not in self.refused:
             answers.gradient = self._laid.crop(self._gradient).contiguous()
         if self._guided is not None and "guided" not in self.refused:
             answers.guided = self._laid.crop(self._guided).contiguous()

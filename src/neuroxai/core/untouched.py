@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     tables and the global random state of the CPU and of the network's device. Gradients
     (``.grad``) are never written. A second thread waits. Nothing rounds to TF32, inside, but where
     :mod:`~neuroxai.core.precision` was asked for it, and weights of 16 bits stand in single
-    precision: give it images of :func:`~neuroxai.core.precision.wide`.
+    precision: give it images of :func:`~neuroxai.core.precision.wide`. What ``torch.compile`` made
+    is run as it was written.
 
     Examples
     --------
@@ -41,12 +43,12 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     with _one_at_a_time:
         # A frozen TorchScript module has no flag.
         training = [(module, getattr(module, "training", None)) for module in network.modules()]
-        own = [module for module, _ in training if type(module).train is not nn.Module.train]
+        own = {module for module, _ in training if type(module).train is not nn.Module.train}
         state = _State(network)
         frozen = [(p, p.requires_grad) for p in network.parameters()]
         devices = {p.device for p, _ in frozen if p.device.type == "cuda"}
         forked = torch.random.fork_rng(devices=sorted(devices, key=str))
-        with forked, no_silent_tf32(devices):
+        with forked, no_silent_tf32(devices), _uncompiled():
             try:
                 network.eval()
                 for parameter, _ in frozen:
@@ -54,16 +56,23 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
                 with in_single_precision(network):
                     yield network
             finally:
-                flags = dict(training)
-                for module in own:
-                    if flags[module] is not None:
-                        module.train(flags[module])
+                for module, flag in training:
+                    if flag is not None and module in own:
+                        module.train(flag)
                 for module, flag in training:
                     if flag is not None:
                         module.training = flag
                 state.restore()
                 for parameter, flag in frozen:
                     parameter.requires_grad_(flag)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run what was compiled as it was written: a compiled graph shows neither layer nor ReLU."""
+    if "torch._dynamo" not in sys.modules:  # nothing was; and to ask takes seconds
+        return nullcontext()
+    found: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return found
 
 
 class _State:

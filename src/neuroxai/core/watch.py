@@ -181,7 +181,9 @@ class Watch:
         values = activation.detach()
         on_grid = self._layouts.get(label)
 
-        def arrive(gradient: Tensor) -> None:
+        def arrive(gradient: Tensor | None) -> None:
+            if gradient is None:  # a layer without gradients gives none
+                return
             with torch.no_grad():
                 laid, slope = values, gradient
                 if on_grid is not None:
