@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,12 +20,15 @@ from neuroxai.core.restriction import Box, Mask, Prediction, voxel
 from neuroxai.core.target import (
     ACTIVATED_NOTE,
     SATURATION_NOTE,
+    STRONGEST_NOTE,
+    UNIT_NOTE,
     Class,
     Predicted,
     Region,
     Target,
     named_target,
 )
+from neuroxai.inspection.information_flow import information_flow
 
 BRATS = Outputs(
     ("background", "NCR", "ED", "ET"),
@@ -233,7 +238,12 @@ def test_a_class_predicted_nowhere_and_a_classifier_cannot_be_restricted() -> No
 
 def test_words_of_the_command_line() -> None:
     assert named_target("wt", BRATS) == Region("WT")
-    assert named_target("3", BRATS) == Class(3)
+    assert named_target("3", BRATS) == Class("ET"), "a class that has a name goes by it"
+    assert named_target("3", NAMELESS) == Class(3)
+    with pytest.raises(TargetError, match="0 to 3"):
+        named_target("4", BRATS)
+    with pytest.raises(TargetError, match="'²' is unknown"):
+        named_target("²", NAMELESS)
     assert named_target("et", BRATS) == Class("ET"), "a class and a region of that class alone"
     assert named_target("PREDICTED", NAMELESS, output="probability") == Predicted("probability")
     with pytest.raises(TargetError, match="did you mean 'background'"):
@@ -259,6 +269,9 @@ class Returning(nn.Module):
             "text": lambda: "logits",
             "nothing": lambda: None,
             "one number": lambda: out.sum(),
+            "a list of one": lambda: [out],
+            "a dict of one": lambda: {"seg": out},
+            "an attribute": lambda: SimpleNamespace(logits=out, loss=out.sum()),
         }
         return containers[self.how]()  # type: ignore[no-untyped-call]
 
@@ -295,3 +308,87 @@ def test_outputs_that_are_no_answer(how: str, key: int | str | None, says: str) 
     with pytest.raises(TargetError, match=says):
         explain("vanilla_gradient", Returning(make("segmenter"), how), image(),
                 outputs=Outputs(key=key))  # fmt: skip
+
+
+class Laid(nn.Module):
+    """A right answer, laid out in another way."""
+
+    WAYS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
+        "squeezed": lambda y: y[:, 0],
+        "channels last": lambda y: y.movedim(1, -1),
+        "heads stacked": lambda y: torch.stack([y, y], dim=1),
+        "labels": lambda y: y.argmax(dim=1, keepdim=True),
+        "a mask": lambda y: y > 0,
+        "waves": lambda y: torch.fft.fftn(y),
+    }
+
+    def __init__(self, inner: nn.Module, way: str) -> None:
+        super().__init__()
+        self.inner, self.way = inner, way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.WAYS[self.way](self.inner(x))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("way", Laid.WAYS)
+def test_answers_that_are_laid_out_otherwise_are_refused(way: str, dims: int) -> None:
+    """Their second axis is no class, though a class of that number could be taken from it."""
+    says = {
+        "channels last": "its classes lie last",
+        "labels": "without its last step",
+        "a mask": "without its last step",
+        "waves": "numbers of torch.complex64, expected real scores",
+    }
+    network, x = Laid(make("segmenter", dims), way), image(dims)
+    words = says.get(way, "expected .batch, classes. or .batch, classes, .space. for images of")
+    for name in ("vanilla_gradient", "grad_cam"):
+        with pytest.raises(TargetError, match=words):
+            explain(name, network, x, Class(0))
+    with pytest.raises(TargetError, match=words):
+        information_flow(network, x, [Class(0)])
+
+
+@pytest.mark.parametrize("how", ["a list of one", "a dict of one", "an attribute"])
+def test_outputs_that_can_mean_but_one_thing(how: str) -> None:
+    inner, x = make("segmenter"), image()
+    key = "logits" if how == "an attribute" else None
+    found = explain("vanilla_gradient", Returning(inner, how), x, outputs=Outputs(key=key))
+    assert torch.equal(found.values, explain("vanilla_gradient", inner, x).values)
+
+
+def test_words_that_nobody_knows_are_refused() -> None:
+    scale: Any = "prob"
+    for make_target in (Class, Region):
+        with pytest.raises(TargetError, match="output is 'prob': known: logit, probability"):
+            make_target("ET", output=scale)
+    for word in ("Sigmoid", "sigmoidal"):
+        activation: Any = word
+        with pytest.raises(TargetError, match=f"activation is '{word}': did you mean 'sigmoid'"):
+            Outputs(activation=activation)
+
+
+def test_a_class_named_twice_counts_once() -> None:
+    output = logits(3, 5)
+    assert score(Region([1, 3, 1]), BRATS, output) == score(Region([1, 3]), BRATS, output)
+
+
+def test_names_are_as_many_as_channels() -> None:
+    with pytest.raises(TargetError, match="returns 5 channels, its outputs name 4"):
+        Class("ET").bind(BRATS, torch.zeros(2, 5, 3, 4))
+
+
+def test_outputs_between_zero_and_one_are_called_so() -> None:
+    output = logits(3, 5)
+    assert Class(1).bind(NAMELESS, output).notes == ()
+    assert Class(1).bind(NAMELESS, output.sigmoid()).notes == (UNIT_NOTE,)
+    assert Class(1).bind(Outputs(activation="softmax"), output.sigmoid()).notes == ()
+
+
+def test_what_is_predicted_of_channels_that_may_overlap_is_said() -> None:
+    output = logits(3, 5)
+    bound = Class(1, within=Prediction()).bind(NAMELESS, output)
+    assert bound.notes == (STRONGEST_NOTE,)
+    assert bound.mask is not None
+    assert torch.equal(bound.mask, output.argmax(dim=1) == 1)
+    assert Class("NCR", within=Prediction()).bind(BRATS, output).notes == ()

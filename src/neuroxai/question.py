@@ -16,7 +16,7 @@ from neuroxai.core.errors import TargetError, suggestion
 from neuroxai.core.outputs import Outputs
 from neuroxai.core.restriction import Mask, Restriction
 from neuroxai.core.restriction import Prediction as PredictedRegion
-from neuroxai.core.target import Class, Predicted, Region, Target, named_target
+from neuroxai.core.target import Class, Predicted, Region, Target, named_target, predicted_at
 from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.lesion import Lesion
@@ -75,15 +75,20 @@ def said_of_place(question: Target, outputs: Outputs, output: Tensor) -> tuple[s
     """Say that a target is the mean over much that the network does not call so."""
     if output.dim() == 2 or question.within is not None:
         return ()
-    asked: Any = question
+    bound = question.bind(outputs, output)
     try:
-        bound = dataclasses.replace(asked, within=PredictedRegion()).bind(outputs, output)
-    except TargetError:  # nothing is predicted, or nobody can tell
+        predicted = predicted_at(bound.outputs, bound.channels, output)
+    except TargetError:  # nobody can tell
         return ()
-    share = 0.0 if bound.mask is None else float(bound.mask.float().mean())
+    share = float(predicted.float().mean())
+    name = bound.description["name"]
     if share > _MOST:
         return ()
-    name = bound.description["name"]
+    if share == 0:
+        return (
+            f"target {name}: nothing is predicted to be {name}; its maps say what speaks for and "
+            "against it, not where it is",
+        )
     return (
         f"target {name}: the mean over the whole image, of which {share:.1%} is predicted to be "
         f"{name}; much of its maps says why the rest is not. To ask about the predicted part "
@@ -104,7 +109,7 @@ def _restriction(
         kind, _, number = within.partition(":")
         if within == "prediction":
             return PredictedRegion()
-        if kind == "lesion" and (number or "1").isdigit():
+        if kind == "lesion" and (number or "1").isdecimal():
             return Lesion(int(number or 1))
         if kind == "lesion":
             raise TargetError(

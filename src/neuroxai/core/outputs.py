@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from neuroxai.core.errors import TargetError, suggestion
-from neuroxai.core.precision import lowered
+from neuroxai.core.precision import lowered, wide
 
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -43,15 +42,28 @@ class Outputs:
     key: int | str | None = None
     smallest_enhancement_mm3: float = 0.0
 
+    def __post_init__(self) -> None:
+        words = get_args(Activation)
+        if self.activation not in (None, *words):
+            raise TargetError(
+                f"activation is {self.activation!r}: {suggestion(str(self.activation), words)}"
+            )
+
     def answer(self, network: nn.Module, x: Tensor) -> Tensor:
         """Return the one output that counts of ``network(x)``, in the arithmetic asked for.
 
         It is of single precision at least, whatever the layers compute in.
+
+        Raises
+        ------
+        TargetError
+            If it is no answer ``(B, K)`` or ``(B, K, *S)`` to images of as many axes.
         """
         with lowered(x.device):
             raw = network(x)
         chosen = self.select(raw)
-        return chosen.float() if chosen.dtype in (torch.bfloat16, torch.float16) else chosen
+        _check(chosen, x)
+        return wide(chosen)
 
     def select(self, raw: Any) -> Tensor:
         """Return the one output that counts.
@@ -63,17 +75,12 @@ class Outputs:
         """
         if isinstance(raw, Tensor):
             return raw
-        chosen: Any = None
-        if self.key is not None:
-            try:
-                chosen = raw[self.key]
-            except (KeyError, IndexError, TypeError):
-                chosen = None
+        chosen = _only(raw) if self.key is None else _named(raw, self.key)
         if isinstance(chosen, Tensor):
             return chosen
         raise TargetError(
             f"the network returned {_describe(raw)}, expected a tensor: name the output that "
-            f"counts with output_key= (got {self.key!r})"
+            f"counts, by outputs=Outputs(key=...) or output: in the description (got {self.key!r})"
         )
 
     def channel(self, which: int | str, channels: int) -> int:
@@ -113,6 +120,37 @@ class Outputs:
         raise TargetError(
             "probabilities need to know how the network's output becomes one: "
             "give activation='softmax' or activation='sigmoid'"
+        )
+
+
+def _named(raw: Any, key: int | str) -> Any:
+    try:
+        return raw[key]
+    except (KeyError, IndexError, TypeError):
+        return getattr(raw, key, None) if isinstance(key, str) else None
+
+
+def _only(raw: Any) -> Any:
+    """Return the one value of a collection that holds no other."""
+    values = list(raw.values()) if isinstance(raw, Mapping) else raw
+    return values[0] if isinstance(values, (list, tuple)) and len(values) == 1 else None
+
+
+def _check(output: Tensor, x: Tensor) -> None:
+    """Refuse what is no answer to ``x``: a row or a slice of it would pass for a class."""
+    shape, space = tuple(output.shape), tuple(x.shape[2:])
+    got = f"the network returned a tensor of shape {shape}"
+    wanted = f"expected (batch, classes) or (batch, classes, *space) for images of {(*x.shape,)}"
+    if output.dim() not in (2, x.dim()):
+        raise TargetError(f"{got}, {wanted}: put it into a module that lays its answer out so")
+    if output.dim() == x.dim() and shape[1:-1] == space != shape[2:]:
+        raise TargetError(
+            f"{got}, {wanted}: its classes lie last; put it into a module that moves them to axis 1"
+        )
+    if not output.is_floating_point():
+        raise TargetError(
+            f"the network returned numbers of {output.dtype}, expected real scores: explain it "
+            "without its last step (argmax, threshold), behind which there are no gradients"
         )
 
 

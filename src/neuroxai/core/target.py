@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -31,6 +31,14 @@ SATURATION_NOTE = (
 ACTIVATED_NOTE = (
     "the network itself ends in softmax or sigmoid, so the target is a probability and the map "
     "fades near certainty"
+)
+UNIT_NOTE = (
+    "all of the network's outputs lie between 0 and 1 and are taken for logits; if they are "
+    "probabilities, say outputs=Outputs(activation='sigmoid', activated=True)"
+)
+STRONGEST_NOTE = (
+    "where the target is predicted goes by the strongest channel, as of classes that exclude each "
+    "other; if they overlap, say outputs=Outputs(activation='sigmoid')"
 )
 
 
@@ -103,6 +111,11 @@ class Target(ABC):
     within: Restriction | None
     output: OutputScale
 
+    def __post_init__(self) -> None:
+        scales = get_args(OutputScale)
+        if self.output not in scales:
+            raise TargetError(f"output is {self.output!r}: {suggestion(self.output, scales)}")
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -141,6 +154,11 @@ class Target(ABC):
                 f"the network returned a tensor of shape {tuple(output.shape)}, "
                 "expected (batch, classes) or (batch, classes, *space)"
             )
+        if outputs.names and len(outputs.names) != output.shape[1]:
+            raise TargetError(
+                f"the network returns {output.shape[1]} channels, its outputs name "
+                f"{len(outputs.names)}: name as many"
+            )
         output = output.detach()
         if outputs.activation is None and not outputs.activated and _looks_activated(output):
             outputs = replace(outputs, activated=True)
@@ -151,6 +169,8 @@ class Target(ABC):
             notes.append(SATURATION_NOTE)
         elif outputs.activated:
             notes.append(ACTIVATED_NOTE)
+        elif outputs.activation is None and output.shape[1] > 1 and _within_unit(output):
+            notes.append(UNIT_NOTE)
         mask = None
         if self.within is not None:
             if output.dim() == 2:
@@ -158,11 +178,11 @@ class Target(ABC):
                     f"target {self.name}: a classifier's output has no space to restrict to "
                     f"{self.within.name}; leave within= out"
                 )
-            predicted = (
-                _predicted(outputs, channels, output)
-                if self.within.of_prediction
-                else torch.zeros_like(output[:, 0], dtype=torch.bool)
-            )
+            predicted = torch.zeros_like(output[:, 0], dtype=torch.bool)
+            if self.within.of_prediction:
+                predicted = predicted_at(outputs, channels, output)
+                if outputs.activation is None and output.shape[1] > 1:
+                    notes.append(STRONGEST_NOTE)
             mask = self.within.mask(predicted, spatial_shape(output))
             empty = [i for i, m in enumerate(mask.flatten(1).any(dim=1).tolist()) if not m]
             if empty:
@@ -249,7 +269,7 @@ class Region(Target):
         if not members:
             raise TargetError("a region of no classes cannot be explained: give at least one")
         indices = [outputs.channel(member, output.shape[1]) for member in members]
-        return torch.tensor([indices] * output.shape[0], device=output.device)
+        return torch.tensor([[*dict.fromkeys(indices)]] * output.shape[0], device=output.device)
 
 
 @dataclass(frozen=True)
@@ -307,10 +327,11 @@ def named_target(
     >>> named_target("2", Outputs())
     Class(which=2, output='logit', within=None)
     """
-    if word.isdigit():
+    if word.isdecimal():
+        which = int(word)
         if outputs.names:
-            outputs.channel(int(word), len(outputs.names))
-        return Class(int(word), output, within)
+            return Class(outputs.names[outputs.channel(which, len(outputs.names))], output, within)
+        return Class(which, output, within)
     if word.lower() == "predicted":
         return Predicted(output, within)
     if word.lower() in [name.lower() for name in outputs.names]:
@@ -328,8 +349,20 @@ def _spelled(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return next(name for name in known if name.lower() == word.lower())
 
 
-def _predicted(outputs: Outputs, channels: Tensor, output: Tensor) -> Tensor:
-    """Return where the target is predicted, ``(B, *S)`` bool."""
+def predicted_at(outputs: Outputs, channels: Tensor, output: Tensor) -> Tensor:
+    """Return where a target of ``channels`` ``(B, n)`` is predicted, ``(B, *S)`` bool.
+
+    Raises
+    ------
+    TargetError
+        If nobody can tell.
+
+    Examples
+    --------
+    >>> output = torch.tensor([[[0.0, 2.0, 1.0], [1.0, 1.0, 3.0]]])
+    >>> predicted_at(Outputs(), torch.tensor([[1]]), output).tolist()
+    [[True, False, True]]
+    """
     alone = output.shape[1] == 1
     if alone and outputs.activation is None and not outputs.activated and _within_unit(output):
         raise TargetError(

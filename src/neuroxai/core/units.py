@@ -16,15 +16,19 @@ from neuroxai.core.layers import CallLabels
 from neuroxai.core.precision import wide
 from neuroxai.core.untouched import untouched
 
-_RECTIFIES = "torch.nn.modules.activation"
+_DROPOUT = "torch.nn.modules.dropout"
 _FOLLOWS = (
-    _RECTIFIES,
+    "torch.nn.modules.activation",
     "torch.nn.modules.batchnorm",
     "torch.nn.modules.instancenorm",
     "torch.nn.modules.normalization",
-    "torch.nn.modules.dropout",
+    _DROPOUT,
 )
 """Where the modules live that act on each filter by itself."""
+
+_OFF_IS_ZERO = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
+"""Zero stays zero, and what is below comes to little; unlike ELU, which falls silent at minus one,
+Tanh, which answers with both signs, or Sigmoid and Softplus, which give nothing for zero."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Units:
         The last of the norms and activations that follow it, each acting on one filter by itself,
         named alike; the convolution itself where none follows.
     rectified
-        Whether an activation is among them, so that zero means off.
+        Whether the last of them that acts is a rectifier, so that zero means off. After a sigmoid
+        it does not, nor after a norm behind the rectifier.
     shape
         ``(C, *S)`` of the end's output.
     """
@@ -93,7 +98,8 @@ def find_units(network: nn.Module, x: Tensor) -> list[Units]:
             if reference is None or reference() is not given:
                 return
             layer = origin
-            rectified = found[origin].rectified or type(module).__module__ == _RECTIFIES
+            idle = type(module).__module__ == _DROPOUT
+            rectified = found[origin].rectified if idle else _off_is_zero(module)
         else:
             return
         found[layer] = Units(layer, name, rectified, tuple(output.shape[1:]))
@@ -104,6 +110,15 @@ def find_units(network: nn.Module, x: Tensor) -> list[Units]:
     return list(found.values())
 
 
+def _off_is_zero(module: nn.Module) -> bool:
+    """Whether a module answers zero where a filter is off."""
+    if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+        return module.min_val == 0
+    if isinstance(module, nn.Threshold):
+        return module.value == 0
+    return isinstance(module, _OFF_IS_ZERO)
+
+
 UnitVisit = Callable[[Units, Tensor], Tensor | None]
 
 
@@ -111,7 +126,7 @@ UnitVisit = Callable[[Units, Tensor], Tensor | None]
 def units_met(network: nn.Module, units: Collection[Units], visit: UnitVisit) -> Iterator[None]:
     """Call ``visit`` with units and their output as they answer; what it returns goes on instead.
 
-    The hooks are gone on leaving, after an exception too.
+    It is called in every pass inside. The hooks are gone on leaving, after an exception too.
     """
     ends = {unit.end: unit for unit in units}
 
@@ -132,6 +147,10 @@ def _met(
     """
     calls = CallLabels()
 
+    def begin(module: nn.Module, inputs: Any) -> None:
+        nonlocal calls
+        calls = CallLabels()  # a layer's first call in a pass is its first in every pass
+
     def hook_for(name: str) -> Callable[[nn.Module, Any, Any], Tensor | None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
             label = calls.next(name)
@@ -142,6 +161,7 @@ def _met(
         return hook
 
     with ExitStack() as stack:
+        stack.callback(network.register_forward_pre_hook(begin).remove)
         for name, module in network.named_modules():
             if isinstance(module, _ConvNd) or not any(True for _ in module.children()):
                 stack.callback(module.register_forward_hook(hook_for(name)).remove)
