@@ -271,6 +271,16 @@ def test_spacing_outside_the_networks_training_warns() -> None:
     assert "1 x 1 x 2.5 mm" in recipe.prepare(phantom(np.diag([1, 1, 2.5, 1]))).warnings[0]
 
 
+@pytest.mark.parametrize(("degrees", "said"), [(0, False), (12, False), (20, True), (44, True)])
+def test_a_tilted_head_is_said_to_be_so(degrees: int, said: bool) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = euler2mat(0, 0, np.radians(degrees)) @ np.diag([-1.0, 1.25, 1.5])
+    warnings = RECIPE.prepare(phantom(affine)).warnings
+    assert any(f"tilted by {degrees} degrees" in warning for warning in warnings) == said
+    unsided = replace(phantom(affine), sided=False)
+    assert not any("tilted" in warning for warning in RECIPE.prepare(unsided).warnings)
+
+
 def test_no_background_warns() -> None:
     case = phantom()
     filled = replace(case, volumes={n: v + np.float32(1) for n, v in case.volumes.items()})

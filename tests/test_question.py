@@ -89,7 +89,7 @@ def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
 
 
 def test_a_target_that_is_predicted_nowhere_is_said_to_be_so() -> None:
-    output = torch.zeros(1, 4, 5, 6)
+    output = torch.zeros(1, len(CLASSES), 5, 6)
     output[:, 0] = 1
     said = said_of_place(Region("ET"), BRATS, output)
     assert said == (

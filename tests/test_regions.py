@@ -16,7 +16,7 @@ from torch import Tensor
 
 import cases
 import neuroxai as nx
-from neuroxai.case_report import CaseReport
+from neuroxai.case_report import CaseReport, picture_of
 from neuroxai.core.explanation import Explanation
 from neuroxai.data.case import Case
 from neuroxai.explainer import explain, prepare
@@ -150,3 +150,33 @@ def test_without_truth_the_prediction_says_where(
     found = graded["vanilla_gradient"].evidence
     assert found["regions_from"] is None
     assert set(found["all"]) == {"brain", "outside"}
+
+
+def test_the_part_that_was_asked_of_is_a_region_on_the_patients_grid(
+    tmp_path: Path, segmenter: nx.Model
+) -> None:
+    for number, turn in enumerate(list(cases.orientations())[3::17]):
+        case = nx.read_case(cases.write_study(tmp_path / str(number), turn=turn))
+        assert case.truth is not None
+        asked = np.zeros(case.shape, bool)
+        asked[tuple(slice(n // 3, n // 2) for n in case.shape)] = True  # not in the middle
+        maps = nx.explain(segmenter, case, ["vanilla_gradient", "grad_cam"], "WT", within=asked)
+        for each in maps.values():
+            found = each.asked()
+            assert found is not None
+            np.testing.assert_array_equal(found, asked)
+            mass = np.abs(each.volume().astype(np.float64)).sum(axis=0)
+            # What lies in the padding of the network's grid is not on the patient's.
+            share = mass[asked].sum() / float(each.explanation.values.double().abs().sum())
+            assert each.evidence["all"]["within"] == pytest.approx(share, rel=1e-4)
+        said = "asked within given mask, but a class activation map lights"
+        assert any(note.startswith(said) for note in maps["grad_cam"].notes)
+        assert not maps["vanilla_gradient"].notes
+        scan, _ = picture_of(case, maps["grad_cam"].placement, list(maps.values()), None)
+        assert scan.asked is not None
+        assert int(scan.asked.sum()) == int(asked.sum())
+        assert scan.asked_of == "given mask"
+    whole = nx.explain(segmenter, case, "grad_cam", "WT")["grad_cam"]
+    assert whole.asked() is None
+    assert "within" not in whole.evidence["all"]
+    assert not any("asked within" in note for note in whole.notes)

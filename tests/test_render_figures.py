@@ -370,3 +370,39 @@ def test_importing_the_room_loads_no_drawing_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_picture_goes_through_what_was_asked_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another lesion of the same class is larger, and elsewhere."""
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    labels[18:28, 18:28, 14:20] = 2
+    labels[9:12, 12:16, 6:9] = 2
+    asked = np.zeros(SHAPE, dtype=bool)
+    asked[9:12, 12:16, 6:9] = True
+    part = scan(truth=labels, asked=asked, asked_of="lesion 2")
+    heats = [cam(labels.astype(np.float32))]
+    index, reason = room.axial_slice(part, heats, "WT")
+    assert (6 <= index < 9, reason) == (True, "largest area of lesion 2")
+    point, reason = room._center(part, heats, "WT")
+    assert (bool(asked[point]), reason) == (True, "center of lesion 2")
+    montage = drawn(
+        monkeypatch, lambda: draw_planes(part, heats, "WT", Path("p.png"), modality="T1")
+    )
+    assert [column.title for column in montage.columns][:2] == ["Input", "Asked of\nlesion 2"]
+    whole, dimmed = (column.panels[0].gray for column in montage.columns[:2])
+    assert whole is not None
+    assert dimmed is not None
+    kept = dimmed == whole
+    assert int((kept & (whole > 0)).sum()) == 3 * 4  # of the axial slice
+    np.testing.assert_allclose(dimmed[~kept], 0.35 * whole[~kept])
+    assert "Asked of" not in words(
+        drawn(monkeypatch, lambda: draw_modalities(scan(), heats, "WT", Path("p.png")))
+    )
+
+
+def test_a_tilted_scan_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    upright, tilted = scan(), scan(tilt=44.3)
+    montage = drawn(monkeypatch, lambda: draw_modalities(upright, [], "WT", Path("p.png")))
+    assert "tilted" not in words(montage)
+    montage = drawn(monkeypatch, lambda: draw_modalities(tilted, [], "WT", Path("p.png")))
+    assert "tilted by 44°" in words(montage)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,18 @@ import numpy as np
 
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation, versions
 from neuroxai.data.case import Case
+from neuroxai.data.grid import oblique
 from neuroxai.data.placement import Placement
 from neuroxai.explanations import Explanations
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction
+from neuroxai.render.colors import LABELS
 from neuroxai.render.figures import draw_modalities, draw_planes
 from neuroxai.render.scan import HeatMap, Scan
 from neuroxai.results import Results, sidecar, write_json
+
+_ASKED = ("channels", "scale", "within")
+"""What makes two targets one, beside the name."""
 
 
 @dataclass
@@ -42,9 +47,15 @@ class CaseReport:
     warnings: list[str] = field(default_factory=list)
 
     def add(self, explanations: Explanations) -> None:
-        """Write one target's maps, sidecars and montages, and the prediction."""
+        """Write one target's maps, sidecars and montages, and the prediction.
+
+        A target that is there already, as the predicted class by its name, is not written again.
+        """
         maps = [explanations[name] for name in explanations]
         first: PatientMap = maps[0]
+        target = str(first.explanation.target["name"])
+        if self._has(first.explanation.target):
+            return
         prediction = explanations.prediction
         if prediction is not None and not self.targets:
             labels = prediction.save(self.results.folder)
@@ -53,7 +64,6 @@ class CaseReport:
         for patient_map in maps:
             path = patient_map.save(self.results.folder)
             self.results.add(path, sidecar(path))
-        target = str(first.explanation.target["name"])
         self.warnings += [each for each in explanations.warnings if each not in self.warnings]
         pictures = self._draw(first, maps, prediction, target)
         self.montages += pictures
@@ -66,6 +76,11 @@ class CaseReport:
             "refused": dict(explanations.refused),
             "montages": [picture.name for picture in pictures],
         }
+
+    def _has(self, target: Mapping[str, Any]) -> bool:
+        """Whether the same was asked before, by another word."""
+        known = self.targets.get(str(target["name"]), {}).get("target", {})
+        return bool(known) and all(known[key] == target[key] for key in _ASKED)
 
     def _draw(
         self,
@@ -128,6 +143,10 @@ def picture_of(
     used = {channel for m in maps for channel in m.channels if m.channels != ("all",)}
     scan = scan_of(case, placement, prediction, used)
     upright = placement.upright
+    asked = maps[0].asked() if maps else None
+    if asked is not None:
+        of = str(maps[0].explanation.target["within"])
+        scan = replace(scan, asked=upright.turn(asked), asked_of=of)
     heats = [
         HeatMap(
             method=m.explanation.method,
@@ -160,9 +179,10 @@ def scan_of(
         spacing=spacing_ras(placement),
         prediction=upright.turn(labels) if labels is not None else None,
         truth=upright.turn(truth) if truth is not None else None,
-        **({"classes": prediction.classes} if own and prediction is not None else {}),
+        classes=prediction.classes if own and prediction is not None else LABELS,
         slice_only=placement.slice_index,
         sided=case.sided,
+        tilt=oblique(case.affine) if case.sided else 0.0,
     )
 
 
@@ -190,6 +210,12 @@ def gap_of(explanation: Explanation) -> float | None:
     """Return the worst completeness gap of an explanation, None where it has none."""
     gaps = [g for g in explanation.diagnostics.get("completeness_gap", ()) if g is not None]
     return max(gaps, default=None)
+
+
+def said_of_score(target: Mapping[str, Any], prediction: Prediction | None) -> str:
+    """Return what a target's number is: a mean over voxels, or a classifier's one output."""
+    single = prediction is not None and prediction.labels is None
+    return f"target's {'' if single else 'mean '}{target['scale']}"
 
 
 def peak_memory_mb() -> int:
@@ -221,7 +247,7 @@ def _facts(
     first: PatientMap, maps: Sequence[PatientMap], prediction: Prediction | None
 ) -> dict[str, str]:
     target = first.explanation.target
-    facts = {f"target's mean {target['scale']}": f"{first.explanation.score[0]:.4g}"}
+    facts = {said_of_score(target, prediction): f"{first.explanation.score[0]:.4g}"}
     if prediction is not None and prediction.probabilities:
         chance = prediction.probabilities.get(str(target["name"]))
         if chance is not None:

@@ -180,7 +180,7 @@ def explain(
             explanation,
             subject,
             prepared.placement,
-            model.card.modalities if explanation.values.shape[1] > 1 else ("all",),
+            ("all",) if explanation.shared else model.card.modalities,
             identity,
             regions=regions,
         )
@@ -273,7 +273,7 @@ def predict(
         more = partial(plan_memory, network, x, outputs, gradient=False)
         output, way, plan = take_a_way(plan, more, attempt)
     answer = read_output(output, outputs, case, prepared.placement)
-    warnings = (*prepared.warnings, *answer.warnings, *plan.notes(way))
+    warnings = (*prepared.warnings, *model.notes, *answer.warnings, *plan.notes(way))
     return dataclasses.replace(answer, warnings=warnings)
 
 

@@ -55,7 +55,18 @@ class PatientMap:
         """How much of the map lies in each region; see :meth:`Regions.evidence`."""
         if self.regions is None:
             return None
-        return self.regions.evidence(self.explanation.values[0])
+        asked = self.explanation.within
+        if asked is None or tuple(asked.shape[1:]) != self.placement.grid:
+            return self.regions.evidence(self.explanation.values[0])
+        return self.regions.evidence(self.explanation.values[0], asked[0])
+
+    def asked(self) -> NDArray[np.bool_] | None:
+        """Return where on the patient's grid the target was asked; None for everywhere."""
+        asked = self.explanation.within
+        if asked is None or tuple(asked.shape[1:]) != self.placement.grid:
+            return None
+        marked: NDArray[np.uint8] = self.placement.to_patient(asked[0].numpy().astype(np.uint8))
+        return marked > 0
 
     @property
     def outside(self) -> float | None:

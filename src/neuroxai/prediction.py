@@ -141,7 +141,18 @@ class Prediction:
 
 
 def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placement) -> Prediction:
-    """Turn a model output ``(1, K)`` or ``(1, K, *S)`` into an answer about the case."""
+    """Turn a model output ``(1, K)`` or ``(1, K, *S)`` into an answer about the case.
+
+    Raises
+    ------
+    ModelError
+        If the output is not finite: whatever is largest in it would pass for an answer.
+    """
+    if not bool(torch.isfinite(output).all()):
+        raise ModelError(
+            f"{case.name}: the network answers with NaN or infinite values: check its weights and "
+            "the input's scale"
+        )
     if output.dim() == 2:
         chances = outputs.probabilities(output)[0].tolist()
         return Prediction(case, placement, dict(zip(outputs.names, chances, strict=True)), None)

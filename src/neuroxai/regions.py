@@ -19,6 +19,9 @@ from neuroxai.inspection.shares import mass_shares
 REGION_ORDER = (*REGIONS, "brain", "outside")
 """In which order a figure and a table name them."""
 
+ASKED = "within"
+"""The region that a target was restricted to."""
+
 
 @dataclass(frozen=True, eq=False)
 class Regions:
@@ -56,8 +59,11 @@ class Regions:
         masks |= {"brain": brain, "outside": ~brain}
         return {name: torch.from_numpy(np.ascontiguousarray(m)) for name, m in masks.items()}
 
-    def evidence(self, values: Tensor) -> dict[str, Any] | None:
+    def evidence(self, values: Tensor, asked: Tensor | None = None) -> dict[str, Any] | None:
         """Return how much of a map ``(C, *S)`` lies in each region, all channels together.
+
+        Where the target was ``asked`` of a part alone, ``(*S)`` bool, that is the region
+        :data:`ASKED`.
 
         Returns
         -------
@@ -67,7 +73,8 @@ class Regions:
         """
         if not bool(torch.isfinite(values).all()):
             return None
-        return {"regions_from": self.source, **mass_shares(values, self.masks)}
+        masks = self.masks if asked is None else {**self.masks, ASKED: asked}
+        return {"regions_from": self.source, **mass_shares(values, masks)}
 
 
 def said_of_share(evidence: Mapping[str, Any] | None, place: str) -> str:

@@ -60,6 +60,10 @@ class Explanation:
         See :class:`Attribution`.
     provenance
         Seed, device, versions, hashes of the network and the input.
+    within
+        ``(B, *S)`` bool, where on the output's grid the target was asked; None for everywhere.
+    shared
+        Whether one channel stands for all of the input's, as in a class activation map.
     """
 
     values: Tensor
@@ -75,6 +79,8 @@ class Explanation:
     notes: tuple[str, ...]
     provenance: Mapping[str, Any]
     seconds: float
+    within: Tensor | None = None
+    shared: bool = False
 
     def __repr__(self) -> str:
         layer = f", layer {self.layer}" if self.layer else ""

@@ -31,6 +31,29 @@ def corner_distance(
     return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
 
 
+_OBLIQUE = 15.0
+"""Degrees from which on a scan's axes are not spoken of as the body's without a word."""
+
+
+def oblique(affine: NDArray[np.float64]) -> float:
+    """Return the largest angle in degrees between a scan's axis and the body's nearest to it.
+
+    Angles as heads are held by themselves, up to 15, are called zero.
+
+    Examples
+    --------
+    >>> oblique(np.diag([-1.0, 2.0, 3.0, 1.0]))
+    0.0
+    >>> turned = np.array([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    >>> round(oblique(turned), 1)
+    36.9
+    """
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    nearest = np.abs(axes).max(axis=0)
+    angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
+    return angle if angle > _OBLIQUE else 0.0
+
+
 def turned_to(
     shape: Sequence[int],
     target: NDArray[np.float64],

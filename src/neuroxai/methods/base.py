@@ -39,6 +39,8 @@ class Method(ABC):
     """The name for people."""
     signed: ClassVar[bool] = True
     """Whether negative values are evidence against the target."""
+    shared: ClassVar[bool] = False
+    """Whether the map has one channel for all of the input's."""
     units: ClassVar[str] = "target per unit of the network's input"
     """What one unit of the map is."""
     citation: ClassVar[str]
@@ -109,6 +111,8 @@ class Method(ABC):
                     **probe.describe(),
                 },
                 seconds=seconds,
+                within=None if bound.mask is None else bound.mask.cpu(),
+                shared=self.shared or attribution.values.shape[1] != x.shape[1],
             )
 
     def parameters(self) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class GradCAM(Method):
     name: ClassVar[str] = "grad_cam"
     title: ClassVar[str] = "Grad-CAM"
     signed: ClassVar[bool] = False
+    shared: ClassVar[bool] = True
     units: ClassVar[str] = "activation times gradient, arbitrary"
     citation: ClassVar[str] = "arXiv:1610.02391"
 
@@ -66,6 +67,14 @@ class GradCAM(Method):
             + (f" (sample {sample})" if x.shape[0] > 1 else "")
             for sample in empty.nonzero().flatten().tolist()
         )
+        within = probe.target.description["within"]
+        if within is not None:
+            # Which filters matter within is told, and they are shown wherever they fire.
+            notes = (
+                *notes,
+                f"asked within {within}, but a class activation map lights whatever looks alike "
+                "to its filters, wherever that is",
+            )
         diagnostics = {
             "layer_shape": list(layer.shape),
             "negative_fraction": (signed < 0).flatten(1).double().mean(dim=1).tolist(),

@@ -29,6 +29,9 @@ from neuroxai.render.planes import AXIAL, NO_LETTERS, PLANES, Plane, brain_box, 
 from neuroxai.render.scan import HeatMap, Scan, check, depth
 
 CONVENTION = "Radiological convention: the patient's right is on the image's left."
+_DIMMED = 0.35
+"""How bright is what a target was not asked of."""
+
 UNKNOWN_SIDES = "The picture does not say which side of the patient is where; shown as it is."
 
 
@@ -96,9 +99,10 @@ def draw_planes(
 ) -> Path:
     """Draw one modality in three planes through the tumor: rows axial, coronal, sagittal.
 
-    The planes meet in the center of the target's largest connected part in the truth, else in
-    the prediction, else where ``|attribution|`` is largest. Columns, parameters, result and
-    errors are those of :func:`draw_modalities`; ``modality`` names the scan that is shown.
+    The planes meet in the center of the part that was asked of, else of the target's largest
+    connected part in the truth, else in the prediction, else where ``|attribution|`` is largest.
+    Columns, parameters, result and errors are those of :func:`draw_modalities`; ``modality`` names
+    the scan that is shown.
 
     Raises
     ------
@@ -168,6 +172,12 @@ def _sheet(
     if maps:
         above = next((number for number, heat in enumerate(maps) if heat.shared), 0)
         columns.append(_overlay(columns[1 + above], grays))
+    if scan.asked is not None:
+        panels = [
+            Panel(gray=np.where(cut(scan.asked, plane, index), gray, _DIMMED * gray))
+            for gray, (_, _, plane, index) in zip(grays, cuts, strict=True)
+        ]
+        columns.insert(1, Column(f"Asked of\n{scan.asked_of}", panels))
     legend: set[int] = set()
     for title, labels in (("Prediction", scan.prediction), ("Truth", scan.truth)):
         if labels is None:
@@ -195,6 +205,8 @@ def _notes(scan: Scan, maps: Sequence[HeatMap], note: str) -> list[str]:
     """Say how the picture was made."""
     x, y, z = scan.spacing
     notes = [f"{convention(scan)} {note} Voxels {x:g} x {y:g} x {z:g} mm."]
+    if scan.tilt:
+        notes[0] += f" The scan is tilted by {scan.tilt:.0f}°: sides and planes go by its axes."
     if not scan.sided:
         notes = [f"{convention(scan)} Pixels are of unknown size."]
     if maps:
@@ -242,6 +254,8 @@ def _overlay(column: Column, grays: Sequence[NDArray[Any]]) -> Column:
 
 def _focus(scan: Scan, target: str) -> tuple[NDArray[np.bool_], str] | None:
     """Return the mask that the picture should go through, and what it is."""
+    if scan.asked is not None and scan.asked.any():
+        return scan.asked.astype(bool), scan.asked_of
     everything = tuple(range(1, len(scan.classes)))
     if scan.classes == LABELS:
         words = re.split(r"[^A-Za-z0-9]+", target)
