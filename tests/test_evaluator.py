@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import image
+from scipy import stats
 from torch import Tensor, nn
 
 from neuroxai.core.ensemble import Mirrored
@@ -21,11 +22,26 @@ from neuroxai.core.target import Region
 from neuroxai.data.brats import LAYOUTS, read_case, write_case
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.evaluation_report import write_evaluation
-from neuroxai.evaluation_tables import grading_figures, markdown, segmentation_figures
-from neuroxai.evaluator import Evaluation, GradedCase, Settings, cases_of, evaluate
+from neuroxai.evaluation_tables import (
+    Figure,
+    cautions,
+    grading_figures,
+    markdown,
+    segmentation_figures,
+)
+from neuroxai.evaluator import (
+    Evaluation,
+    GradedCase,
+    Overlap,
+    SegmentedCase,
+    Settings,
+    cases_of,
+    evaluate,
+)
 from neuroxai.explainer import explain, predict
 from neuroxai.models.card import Card
 from neuroxai.models.model import Model
+from neuroxai.results import Results
 from neuroxai.scores.interval import wilson_interval
 
 SHAPE = (20, 24, 18)
@@ -431,3 +447,149 @@ def test_regions_that_a_network_cannot_tell_are_not_scored(tmp_path: Path) -> No
     assert "ET" not in header
     answer = predict(reader, read_case(folders[0], modalities=["FLAIR"]))
     assert set(answer.dice()) == set(answer.volumes_ml()) == {"WT"}
+
+
+class Void(Levels):
+    """Answers with what is no number, as a network does that has diverged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * math.nan
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_answers_that_are_no_numbers_are_not_scored(tmp_path: Path, flips: bool) -> None:
+    folders = cohort(tmp_path, [study(n) for n in range(2)])
+    with pytest.raises(ModelError, match=r"NaN|finite"):
+        evaluate(segmenter(Void()), folders, Settings(flips=flips))
+
+
+def test_grades_from_a_network_of_no_numbers_are_not_scored(tmp_path: Path) -> None:
+    void = grader()
+    with torch.no_grad():
+        void.network.get_parameter("weight").fill_(math.nan)
+    folders = cohort(tmp_path, [study(0, layout="brats2019", grade="HGG")])
+    with pytest.raises(ModelError, match=r"NaN|finite"):
+        evaluate(void, folders)
+
+
+def test_grades_that_are_no_numbers_are_refused_in_words() -> None:
+    nothing = [[math.nan, math.nan]]
+    with pytest.raises(ModelError, match="NaN"):
+        grading_figures(graded([("p", 1, nothing), ("q", 0, [[0.9, 0.1]])]))
+
+
+def right(patients: list[str], slices: int = 1) -> Evaluation:
+    """Return answers that are all right, high and low grade by turns."""
+    rows = [[[0.9, 0.1]] * slices, [[0.1, 0.9]] * slices]
+    return graded([(patient, n % 2, rows[n % 2]) for n, patient in enumerate(patients)])
+
+
+def wilsons(hits: int, count: int) -> tuple[float, float]:
+    found = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    return found.low, found.high
+
+
+def ends(figure: Figure) -> tuple[float, float]:
+    return figure.low, figure.high
+
+
+def test_all_right_is_not_sure_of_itself() -> None:
+    found = right([f"p{n}" for n in range(10)], slices=8)
+    per_case, per_slice = grading_figures(found)
+    for page in (per_case, per_slice):
+        assert ends(page.accuracy) == pytest.approx(wilsons(10, 10), abs=1e-6)
+        assert ends(page.sensitivity["HGG"]) == pytest.approx(wilsons(5, 5), abs=1e-6)
+        assert ends(page.specificity["HGG"]) == pytest.approx(wilsons(5, 5), abs=1e-6)
+        for figure in (page.balanced, page.area["HGG"], page.area["LGG"]):
+            assert figure.value == 1
+            assert all(map(math.isnan, ends(figure))), "no draw differs: nothing is known"
+    assert "1.000 (" not in markdown(found)
+    # The last patient came twice, and is no more patients for that.
+    twice, _ = grading_figures(right([f"p{min(n, 8)}" for n in range(10)]))
+    assert ends(twice.accuracy) == pytest.approx(wilsons(9, 9), abs=1e-6)
+
+
+def test_balanced_accuracy_is_of_all_classes_in_every_draw() -> None:
+    """Always the same answer: one half, whoever is drawn."""
+    always = [(f"p{n}", int(n > 0), [[0.1, 0.9]]) for n in range(10)]
+    balanced = grading_figures(graded(always))[0].balanced
+    assert balanced.value == 0.5
+    assert all(map(math.isnan, ends(balanced)))
+    # One of ten high grades wrong: a draw's figure is (1 + its share of right ones) / 2.
+    rows = [(f"p{n}", int(n > 0), [[0.9, 0.1]] if n < 2 else [[0.1, 0.9]]) for n in range(11)]
+    balanced = grading_figures(graded(rows))[0].balanced
+    assert balanced.value == pytest.approx((1 + 9 / 10) / 2)
+    assert 0.75 < balanced.low < balanced.value < balanced.high == 1
+
+
+def test_one_class_alone_has_no_balanced_accuracy() -> None:
+    only = grading_figures(graded([(f"p{n}", 1, [[0.1, 0.9]]) for n in range(10)]))[0]
+    assert only.balanced.percent() == only.area["HGG"].plain() == "not defined"
+
+
+def test_intervals_of_few_patients_carry_a_warning(tmp_path: Path) -> None:
+    few, many = right([f"p{n}" for n in range(6)]), right([f"p{n}" for n in range(24)])
+    assert cautions(many) == []
+    (note,) = cautions(few)
+    assert note.startswith("6 patients only: ")
+    assert "too narrow" in note
+    assert note in markdown(few)
+    written = {path.name: path for path in write_evaluation(few, tmp_path)}
+    assert json.loads(written["evaluation.json"].read_text())["cautions"] == [note]
+    mixed = [(f"p{n}", int(n > 2), [[0.4, 0.6]]) for n in range(24)]
+    (note,) = cautions(graded(mixed))
+    assert note.startswith("LGG: 3 patients only: ")
+
+
+def segmented(overlaps: list[tuple[str, Overlap]]) -> Evaluation:
+    return Evaluation(
+        {"name": "n", "weights_sha256": "0" * 64}, "segmentation", (), "brats2021", Settings(),
+        segmented=tuple(
+            SegmentedCase(f"C{n}", patient, {"ET": overlap})
+            for n, (patient, overlap) in enumerate(overlaps)
+        ),
+    )  # fmt: skip
+
+
+def test_cases_without_a_region_do_not_hide_how_it_is_found(tmp_path: Path) -> None:
+    """Dice is 1 where nothing was to be found and was: six of ten would make 0.7 of 0.25."""
+    there = [0.1, 0.2, 0.3, 0.4]
+    found = segmented(
+        [(f"p{n}", Overlap(score, 10.0 + n, 1.0, 2.0)) for n, score in enumerate(there)]
+        + [(f"q{n}", Overlap(1.0, 0.0, 0.0, 0.0)) for n in range(6)]
+    )
+    figures = segmentation_figures(found)["ET"]
+    assert figures["dice"].value == pytest.approx(0.7)
+    assert figures["dice_where_present"].value == pytest.approx(0.25)
+    assert 0.1 <= figures["dice_where_present"].low < 0.25 < figures["dice_where_present"].high
+    assert figures["hausdorff95_where_present_mm"].value == pytest.approx(11.5)
+    page = markdown(found)
+    assert "| ET | 4 of 10 | 25.0 (" in page
+    assert "Empty in both, truth and answer, counts as 1" in page
+    (note,) = cautions(found)
+    assert note.startswith("ET: 4 patients only: ")
+    written = {path.name: path for path in write_evaluation(found, tmp_path)}
+    summary = json.loads(written["evaluation.json"].read_text())["regions"]["ET"]
+    assert summary["cases_with_region"] == 4
+    assert summary["dice_where_present"]["value"] == pytest.approx(0.25)
+    table = list(csv.DictReader(written["tables.csv"].read_text().splitlines()))
+    values = {row["measure"]: row["value"] for row in table}
+    assert values["cases_with_region"] == "4"
+    assert float(values["dice_where_present"]) == pytest.approx(0.25)
+
+
+def test_a_region_that_no_case_has_is_not_measured() -> None:
+    found = segmented([(f"p{n}", Overlap(1.0, 0.0, 0.0, 0.0)) for n in range(12)])
+    assert segmentation_figures(found)["ET"]["dice_where_present"].percent() == "not defined"
+    assert "| ET | 0 of 12 | not defined |" in markdown(found)
+
+
+def test_results_that_are_open_already_are_written_to(tmp_path: Path) -> None:
+    """So that a folder nobody may write to is found before hours of measuring."""
+    found = right(["p", "q", "r"])
+    with Results(tmp_path / "out") as results:
+        write_evaluation(found, results)
+        assert not (tmp_path / "out").exists(), "moved there in the end, as one"
+    alone = write_evaluation(found, tmp_path / "alone")
+    assert [path.name for path in results.written] == [path.name for path in alone]
+    assert all(path.parent == tmp_path / "out" and path.is_file() for path in results.written)

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
+from neuroxai.core.errors import ModelError
 from neuroxai.scores.classification import (
     area_under_curve,
     calibration,
@@ -17,7 +19,7 @@ from neuroxai.scores.classification import (
     one_against_rest,
     roc_curve,
 )
-from neuroxai.scores.interval import bootstrap_interval
+from neuroxai.scores.interval import bootstrap_interval, proportion_interval
 
 Indices = NDArray[np.int_]
 metrics = pytest.importorskip("sklearn.metrics")
@@ -100,3 +102,54 @@ def test_a_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
 def test_intervals_of_nothing_are_not_numbers() -> None:
     assert all(map(math.isnan, bootstrap_interval(lambda drawn: 1.0, 1)))
     assert all(map(math.isnan, bootstrap_interval(lambda drawn: math.nan, 5, resamples=20)))
+
+
+def test_a_proportion_of_slices_is_as_sure_as_its_patients_are_many() -> None:
+    """Slices of a patient that are all alike are no news: their draws are those of a binomial."""
+    hits = np.array([6] * 9 + [0] * 3)
+    low, high = proportion_interval(hits, np.full(12, 6))
+    expected = stats.binom.ppf([0.025, 0.975], 12, 9 / 12) / 12
+    assert (low, high) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_a_proportion_covers_the_truth_when_slices_of_a_patient_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        shares = rng.beta(0.8 * 0.4, 0.2 * 0.4, size=40)
+        low, high = proportion_interval(rng.binomial(8, shares), np.full(40, 8), resamples=200)
+        covered += low <= 0.8 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("hits", "counts", "patients"),
+    [
+        ([8] * 10, [8] * 10, 10),
+        ([0] * 9, [2] + [1] * 8, 9),
+        ([1, 1, 0], [1, 1, 0], 2),
+        ([3], [3], 1),
+    ],
+)
+def test_where_all_patients_agree_a_proportion_is_as_sure_as_wilson_says_of_them(
+    hits: list[int], counts: list[int], patients: int
+) -> None:
+    low, high = proportion_interval(np.array(hits), np.array(counts))
+    right = patients if hits[0] else 0
+    theirs = stats.binomtest(right, patients).proportion_ci(0.95, method="wilson")
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+
+
+def test_a_proportion_of_nothing_has_no_interval() -> None:
+    assert all(map(math.isnan, proportion_interval(np.zeros(3, int), np.zeros(3, int))))
+
+
+def test_answers_that_are_no_numbers_are_refused_in_words() -> None:
+    chances = np.array([[0.2, 0.8], [math.nan, math.nan], [0.6, 0.4]])
+    truth = np.array([1, 0, 0])
+    with pytest.raises(ModelError, match=r"1 of 3 answers is NaN or infinite"):
+        calibration(truth, chances)
+    with pytest.raises(ModelError, match=r"1 of 3 answers is NaN or infinite"):
+        area_under_curve(truth == 1, chances[:, 1])
+    with pytest.raises(ModelError, match=r"2 of 2 answers are NaN or infinite"):
+        roc_curve(np.array([True, False]), np.array([math.inf, math.nan]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from neuroxai.data.case import Case, Layout
+from neuroxai.demo.sections import accuracy
 from neuroxai.explainer import predict
 from neuroxai.models import Card, Model
 from neuroxai.scores.interval import wilson_interval
@@ -24,6 +26,8 @@ from neuroxai.training.evaluate import (
     evaluate_prepared,
     evaluate_slices,
 )
+from neuroxai.training.metrics import measure
+from neuroxai.training.output_shift import _doubtful, _mean_dice
 
 CARD = Card(
     name="oracle",
@@ -161,6 +165,72 @@ def test_resampled_volumes_score_as_on_the_patients_grid(
         assert (scores["ET"] > 0) == (least < volume)
 
 
+class _Everywhere(nn.Module):
+    """Calls a class everywhere, in the padding too; or what is bright one, what is dark another."""
+
+    def __init__(self, bright: int, dark: int) -> None:
+        super().__init__()
+        self.called = bright, dark
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.zeros(len(x), 4, *x.shape[2:])
+        for channel, where in zip(self.called, (x[:, 0] > 0, x[:, 0] <= 0), strict=True):
+            logits[:, channel] += where
+        return logits
+
+
+@pytest.mark.parametrize(("bright", "dark", "least"), [(2, 2, 0.0), (2, 3, 0.0), (0, 3, 1000.0)])
+def test_what_is_answered_in_the_padding_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bright: int, dark: int, least: float
+) -> None:
+    """One axis is cut, two are padded, unevenly: neither Dice nor the volume of ET may know."""
+    truth = np.zeros((20, 13, 17), np.uint8)
+    truth[4:15, 3:12, 3:14] = 2
+    truth[7:12, 5:10, 5:11] = 3
+    shown = 1.0 + truth
+    shown[9:11, 6:9, 7:9] = 0
+    case = Case(
+        name="c",
+        volumes={"FLAIR": (shown * 10).astype(np.float32)},
+        affine=np.diag([-1.0, -1, 1, 1]),
+        layout=Layout("brats2021", {"NCR": 1, "ED": 2, "ET": 4}, {"FLAIR": "flair"}),
+        truth=truth,
+    )
+    recipe = {"intensity": "none", "size": [16, 24, 24], "divisor": 4}
+    table = {
+        "name": "n",
+        "task": "segmentation",
+        "architecture": "deepseg",
+        "modalities": ["FLAIR"],
+        "preprocessing": recipe,
+        "data": {"phantom": {"train": [0, 1], "test": [1, 2]}},
+        "max_steps": 1,
+        "workers": 1,
+        "smallest_enhancement_mm3": least,
+        "cache": str(tmp_path),
+    }
+    monkeypatch.setattr(cases, "_case", lambda job: case)
+    config = config_from_dict(table)
+    (prepared,) = cases.gather(config).test
+    assert prepared.shape == (16, 16, 20)
+    assert prepared.inside == ((0, 16), (1, 14), (1, 18))
+    card = dataclasses.replace(
+        CARD,
+        preprocessing={"modalities": ["FLAIR"], **recipe},
+        postprocessing={"smallest_enhancement_mm3": least} if least else {},
+    )
+    model = Model(_Everywhere(bright, dark), card, Path(), "")
+    expected = predict(model, case).dice()
+    ((_, _, scores),) = evaluate_prepared(model, [prepared])
+    assert scores == pytest.approx(expected)
+    if bright == dark:
+        tumor = int((truth > 0).sum())
+        assert scores["WT"] == pytest.approx(2 * tumor / (16 * 13 * 17 + tumor))
+    held = _doubtful(model.network, prepared, torch.device("cpu"))
+    found = _mean_dice([held], np.zeros(4, np.float32), config)
+    assert found == pytest.approx(np.mean(list(expected.values())))
+
+
 @pytest.mark.parametrize(("least", "et"), [(2.9, 2 / 6), (3.1, 0.0)])
 def test_enhancement_below_what_the_card_says_counts_as_necrosis(least: float, et: float) -> None:
     truth = np.zeros((6, 5, 4), np.uint8)
@@ -187,3 +257,77 @@ def test_slices_give_the_class_of_each_and_skip_empty_cases() -> None:
     model = Model(network=Mean(), card=CARD, folder=Path(), weights_sha256="")
     assert list(evaluate_slices(model, [none, full])) == [("a", 1, [1, 0, 1])]
     assert torch.is_grad_enabled()
+
+
+class _Bright(nn.Module):
+    """High grade where a slice is bright."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.mean((1, 2, 3))
+        return torch.stack([0.5 - bright, bright - 0.5], dim=1)
+
+
+def _graded(name: str, patient: str, right: list[bool]) -> Prepared:
+    """Return the slices of a case of high grade, of which some are answered right."""
+    values = np.array(right, np.float16)[:, None, None, None]
+    images = np.broadcast_to(values, (len(right), 1, 4, 5))
+    truth = np.ones((len(right), 4, 5), np.uint8)
+    return Prepared(name, patient, images, truth, (0, 0), (4, 5), (), 2.0, 4.0, grade=1)
+
+
+def _metrics(cases: list[Prepared], tmp_path: Path) -> dict[str, Any]:
+    config = config_from_dict(
+        {
+            "name": "n",
+            "task": "classification",
+            "architecture": "resnet50",
+            "modalities": ["FLAIR"],
+            "preprocessing": {"plane": "axial", "size": [4, 5]},
+            "data": {"phantom": {"train": [0, 1], "test": [1, 2]}},
+            "max_steps": 1,
+        }
+    )
+    model = Model(network=_Bright(), card=CARD, folder=Path(), weights_sha256="")
+    return measure(model, config, cases, torch.device("cpu"), tmp_path, lambda *_: None)
+
+
+def test_a_cards_slice_accuracy_is_as_sure_as_its_patients_are_many(tmp_path: Path) -> None:
+    """All six slices of a patient alike: the draws of twelve patients are those of a binomial."""
+    found = _metrics([_graded(f"c{n}", f"p{n}", [n < 9] * 6) for n in range(12)], tmp_path)
+    entry = found["slice_accuracy"]
+    assert (entry["value"], entry["hits"], entry["count"]) == (0.75, 54, 72)
+    assert entry["patients"] == 12
+    assert "wilson_95" not in entry
+    expected = stats.binom.ppf([0.025, 0.975], 12, 0.75) / 12
+    assert entry["over_patients_95"] == pytest.approx(list(expected), abs=1e-4)
+    # Each case a patient of its own: Wilson's holds.
+    wilsons = stats.binomtest(9, 12).proportion_ci(0.95, method="wilson")
+    assert found["accuracy"]["wilson_95"] == pytest.approx([wilsons.low, wilsons.high], abs=1e-4)
+
+
+def test_a_cards_case_accuracy_counts_visits_of_a_patient_as_one(tmp_path: Path) -> None:
+    visits = [(f"c{n}-{visit}", f"p{n}", [n < 9]) for n in range(12) for visit in range(3)]
+    entry = _metrics([_graded(*visit) for visit in visits], tmp_path)["accuracy"]
+    assert (entry["hits"], entry["count"], entry["patients"]) == (27, 36, 12)
+    expected = stats.binom.ppf([0.025, 0.975], 12, 0.75) / 12
+    assert entry["over_patients_95"] == pytest.approx(list(expected), abs=1e-4)
+    assert "wilson_95" not in entry
+
+
+def test_the_demo_says_the_interval_over_patients_and_reads_older_cards(tmp_path: Path) -> None:
+    def said(metrics: dict[str, Any]) -> str:
+        return accuracy(_model(dataclasses.replace(CARD, metrics=metrics)))
+
+    found = _metrics([_graded(f"c{n}", f"p{n}", [n < 9] * 6) for n in range(12)], tmp_path)
+    assert said(found) == (
+        "accuracy 75.0% of 12 held-out cases (95 % interval 46.8% to 91.1%), 75.0% of 72 held-out "
+        "slices (95 % interval 50.0% to 100.0%)"
+    )
+    entry = {"value": 0.75, "hits": 54, "count": 72, "wilson_95": [0.64, 0.84]}
+    # Older cards took slices for patients; the figure holds, its interval does not.
+    older = {"accuracy": entry | {"count": 12, "wilson_95": [0.46, 0.91]}, "slice_accuracy": entry}
+    assert said(older) == (
+        "accuracy 75.0% of 12 held-out cases (95 % interval 46.0% to 91.0%), 75.0% of 72 held-out "
+        "slices"
+    )
+    assert said({}) == "accuracy not measured"

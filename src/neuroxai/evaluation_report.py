@@ -10,7 +10,10 @@ from typing import Any
 from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
 from neuroxai.evaluation_tables import (
+    INTERVALS,
     GradingFigures,
+    cases_with_region,
+    cautions,
     grading_figures,
     markdown,
     segmentation_figures,
@@ -21,26 +24,39 @@ from neuroxai.results import Results, write_json, write_table
 from neuroxai.scores.classification import roc_curve
 
 
-def write_evaluation(found: Evaluation, out: Path) -> list[Path]:
+def write_evaluation(found: Evaluation, out: Path | Results) -> list[Path]:
     """Write every case, tables, summary and figures of an evaluation: all of them, or none.
 
     ``cases.csv`` holds every case, ``slices.csv`` every slice that a classifier saw, ``tables.csv``
     the figures with their intervals, ``evaluation.md`` the same as a page beside the paper's,
     ``evaluation.json`` everything, ``evaluation*.png`` the figures.
 
+    Parameters
+    ----------
+    out
+        The folder, or results that are open already, so that whether they can be written is known
+        before anything is measured; closing them is left to whoever has opened them.
+
     Raises
     ------
     OutputError
         If a file cannot be written.
     """
+    if isinstance(out, Results):
+        _write(found, out)
+        return out.written
     with Results(out) as results:
-        page = markdown(found)
-        if found.segmented:
-            _write_segmentation(found, results)
-        else:
-            _write_grading(found, results)
-        results.add(_write_text(results.folder / "evaluation.md", page))
+        _write(found, results)
     return results.written
+
+
+def _write(found: Evaluation, results: Results) -> None:
+    page = markdown(found)
+    if found.segmented:
+        _write_segmentation(found, results)
+    else:
+        _write_grading(found, results)
+    results.add(_write_text(results.folder / "evaluation.md", page))
 
 
 def _write_segmentation(found: Evaluation, results: Results) -> None:
@@ -52,10 +68,13 @@ def _write_segmentation(found: Evaluation, results: Results) -> None:
         for name, measures in figures.items()
         for measure, figure in measures.items()
     ]
+    having = cases_with_region(found)
+    rows += [(name, "cases_with_region", str(count), "", "") for name, count in having.items()]
     header = ("region", "measure", "value", "low_95", "high_95")
     results.add(write_table(out / "tables.csv", header, rows))
     summary = {
-        name: {measure: figure.to_dict() for measure, figure in measures.items()}
+        name: {"cases_with_region": having[name]}
+        | {measure: figure.to_dict() for measure, figure in measures.items()}
         for name, measures in figures.items()
     }
     results.add(write_json(out / "evaluation.json", _summary(found) | {"regions": summary}))
@@ -166,8 +185,11 @@ def _drawn(unit: GradingFigures, classes: Sequence[str]) -> Curves:
 
 
 def _values(found: Evaluation, measure: str) -> dict[str, list[float]]:
+    having = cases_with_region(found)
     return {
-        region: [float(getattr(case.regions[region], measure)) for case in found.segmented]
+        f"{region}, in {having[region]} of {len(found.segmented)}": [
+            float(getattr(case.regions[region], measure)) for case in found.segmented
+        ]
         for region in found.regions
     }
 
@@ -181,7 +203,8 @@ def _summary(found: Evaluation) -> dict[str, Any]:
         "settings": dataclasses.asdict(found.settings),
         "cases": len(found.segmented or found.graded),
         "left_out": dict(found.left_out),
-        "intervals": "95 %: Wilson of proportions of cases, else 2,000 bootstrap draws of patients",
+        "intervals": f"95 %: {INTERVALS}",
+        "cautions": cautions(found),
         "versions": versions(),
         "use": NOT_FOR_CLINICAL_USE,
     }
@@ -194,6 +217,8 @@ def _title(found: Evaluation) -> str:
 def _facts(found: Evaluation) -> dict[str, str]:
     cases = found.segmented or found.graded
     facts = {"cases": str(len(cases)), "weights": found.model["weights_sha256"][:12]}
+    if found.segmented:
+        facts["empty in truth and answer"] = "Dice 1, 0 mm"
     if found.settings.flips:
         facts["flips"] = "all"
     return facts

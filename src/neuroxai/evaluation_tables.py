@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-from neuroxai.evaluator import Evaluation, GradedCase
+from neuroxai.evaluator import Evaluation, GradedCase, SegmentedCase
 from neuroxai.scores.classification import (
     Calibration,
     area_under_curve,
@@ -20,9 +20,18 @@ from neuroxai.scores.classification import (
     confusion,
     one_against_rest,
 )
-from neuroxai.scores.interval import bootstrap_interval, wilson_interval
+from neuroxai.scores.interval import (
+    bootstrap_interval,
+    has_width,
+    proportion_interval,
+    wilson_interval,
+)
 
 Indices = NDArray[np.int_]
+Flags = NDArray[np.bool_]
+
+FEW = 10
+"""Fewer patients than this, and the interval of a mean is far from 95 % (decision 21)."""
 
 PAPER = "Zeineldin et al. 2022, doi:10.1007/s11548-022-02619-x"
 PAPER_TABLE_2 = (
@@ -44,6 +53,11 @@ PAPER_TABLE_3 = (
 )
 """Dice of ET, TC and WT in percent, as the paper prints it (its 0.88 is 88)."""
 NOT_MEASURED = "not measured"
+INTERVALS = (
+    "Wilson's of proportions of cases, else 2,000 bootstrap draws of whole patients (of a "
+    "proportion that no draw changes, Wilson's with the number of patients); where a figure has "
+    "none, it is not defined"
+)
 
 
 @dataclass(frozen=True)
@@ -78,18 +92,56 @@ class Figure:
 
 @lru_cache(maxsize=2)
 def segmentation_figures(found: Evaluation) -> dict[str, dict[str, Figure]]:
-    """Return, for each region, mean Dice and mean and median HD95 with bootstrap intervals."""
-    _, groups = _patients([case.patient for case in found.segmented])
+    """Return, for each region, mean Dice and mean and median HD95 with bootstrap intervals.
+
+    Over all cases, where empty in truth and answer counts as 1 and 0 mm; and, with
+    ``_where_present``, over those alone whose truth has the region.
+    """
     figures: dict[str, dict[str, Figure]] = {}
     for name in found.regions:
-        scores = np.array([case.regions[name].dice for case in found.segmented])
-        far = np.array([case.regions[name].hausdorff95_mm for case in found.segmented])
+        present = [case for case in found.segmented if case.regions[name].true_ml > 0]
         figures[name] = {
-            "dice": _over_patients(np.mean, scores, groups),
-            "hausdorff95_mm": _over_patients(np.mean, far, groups),
-            "hausdorff95_median_mm": _over_patients(np.median, far, groups),
+            "dice": _over_cases(np.mean, found.segmented, name, "dice"),
+            "hausdorff95_mm": _over_cases(np.mean, found.segmented, name, "hausdorff95_mm"),
+            "hausdorff95_median_mm": _over_cases(
+                np.median, found.segmented, name, "hausdorff95_mm"
+            ),
+            "dice_where_present": _over_cases(np.mean, present, name, "dice"),
+            "hausdorff95_where_present_mm": _over_cases(np.mean, present, name, "hausdorff95_mm"),
+            "hausdorff95_median_where_present_mm": _over_cases(
+                np.median, present, name, "hausdorff95_mm"
+            ),
         }
     return figures
+
+
+def cases_with_region(found: Evaluation) -> dict[str, int]:
+    """Return in how many cases the truth has each region."""
+    return {
+        name: sum(case.regions[name].true_ml > 0 for case in found.segmented)
+        for name in found.regions
+    }
+
+
+def cautions(found: Evaluation) -> list[str]:
+    """Return what is to be said of intervals that come from few patients, a sentence each."""
+    cases = found.segmented or found.graded
+    whose = {"": {case.patient for case in cases}}
+    if len(whose[""]) >= FEW:
+        whose = {
+            f"{name}: ": {c.patient for c in found.segmented if c.regions[name].true_ml > 0}
+            for name in found.regions
+        } | {
+            f"{name}: ": {case.patient for case in found.graded if case.truth == index}
+            for index, name in enumerate(found.classes)
+        }
+    kind = "picture" if found.pictures else "patient"
+    return [
+        f"{of}{len(them)} {kind}{'s' if len(them) > 1 else ''} only: intervals drawn from so few "
+        f"(fewer than {FEW}) are too narrow"
+        for of, them in whose.items()
+        if 0 < len(them) < FEW
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,44 +187,44 @@ def _grading(
     table = confusion(truth, winner, len(classes))
     alone = unit == "case" and len(groups) == len(cases)
 
-    def share(index: int, kind: str) -> Figure:
-        counts = one_against_rest(table, index)
-        hits, others = (
-            (counts.true_positive, counts.false_negative)
-            if kind == "sensitivity"
-            else (counts.true_negative, counts.false_positive)
-        )
-        if alone and hits + others:
-            return Figure(hits / (hits + others), *wilson_interval(hits, hits + others))
-
-        def of(drawn: Indices) -> float:
-            counted = confusion(truth[drawn], winner[drawn], len(classes))
-            return float(getattr(one_against_rest(counted, index), kind))
-
-        return _figure(of, groups)
+    def interval(right: Flags, counted: Flags) -> tuple[float, float]:
+        hits = np.array([int((right & counted)[rows].sum()) for rows in groups])
+        counts = np.array([int(counted[rows].sum()) for rows in groups])
+        if alone and counted.any():
+            return wilson_interval(int(hits.sum()), int(counts.sum()))
+        return proportion_interval(hits, counts)
 
     def area(index: int) -> Figure:
-        return _figure(
-            lambda drawn: area_under_curve(truth[drawn] == index, chances[drawn, index]), groups
+        return _if_varied(
+            _figure(
+                lambda drawn: area_under_curve(truth[drawn] == index, chances[drawn, index]), groups
+            )
         )
 
-    def balanced(drawn: Indices) -> float:
-        recalls = [(winner[drawn] == k)[truth[drawn] == k] for k in np.unique(truth[drawn])]
-        return float(np.mean([recall.mean() for recall in recalls]))
+    there, hit = np.unique(truth), winner == truth
+    of_class = {name: one_against_rest(table, k) for k, name in enumerate(classes)}
 
-    hits = int((winner == truth).sum())
-    accuracy = (
-        Figure(hits / len(truth), *wilson_interval(hits, len(truth)))
-        if alone
-        else _figure(lambda drawn: float((winner[drawn] == truth[drawn]).mean()), groups)
-    )
+    def balanced(drawn: Indices) -> float:
+        """Return the mean over all classes there are; NaN of a draw that lacks one."""
+        counts = np.bincount(truth[drawn], minlength=len(classes))[there]
+        if len(there) < 2 or not counts.all():
+            return math.nan
+        hits = np.bincount(truth[drawn][hit[drawn]], minlength=len(classes))[there]
+        return float((hits / counts).mean())
+
     return GradingFigures(
         unit,
         len(truth),
-        accuracy,
-        _figure(balanced, groups),
-        {name: share(k, "sensitivity") for k, name in enumerate(classes)},
-        {name: share(k, "specificity") for k, name in enumerate(classes)},
+        Figure(float(hit.mean()), *interval(hit, np.full(len(truth), True))),
+        _if_varied(_figure(balanced, groups)),
+        {
+            name: Figure(each.sensitivity, *interval(winner == k, truth == k))
+            for k, (name, each) in enumerate(of_class.items())
+        },
+        {
+            name: Figure(each.specificity, *interval(winner != k, truth != k))
+            for k, (name, each) in enumerate(of_class.items())
+        },
         {name: area(k) for k, name in enumerate(classes)},
         table,
         calibration(truth, chances),
@@ -198,9 +250,18 @@ def _figure(statistic: Callable[[Indices], float], groups: Sequence[Indices]) ->
     return Figure(of_patients(everyone), *bootstrap_interval(of_patients, len(groups)))
 
 
-def _over_patients(
-    statistic: Callable[..., Any], values: NDArray[np.float64], groups: Sequence[Indices]
+def _if_varied(figure: Figure) -> Figure:
+    """Return a figure without its interval where all draws gave the same: it knows no doubt."""
+    return figure if has_width(figure.low, figure.high) else Figure(figure.value)
+
+
+def _over_cases(
+    statistic: Callable[..., Any], cases: Sequence[SegmentedCase], region: str, measure: str
 ) -> Figure:
+    if not cases:
+        return Figure(math.nan)
+    values = np.array([getattr(case.regions[region], measure) for case in cases], float)
+    _, groups = _patients([case.patient for case in cases])
     return _figure(lambda drawn: float(statistic(values[drawn])), groups)
 
 
@@ -231,8 +292,9 @@ def _head(found: Evaluation) -> Iterator[str]:
         least = found.settings.smallest_enhancement_mm3
         small = f"less than {least:g} mm³ in all is called necrosis" if least else "kept"
         yield f"- Small enhancement: {small}"
-    yield "- Intervals are of 95 %: Wilson's of proportions of cases, else of 2,000 bootstrap draws"
-    yield "  of whole patients."
+    yield f"- Intervals are of 95 %: {INTERVALS}."
+    for caution in cautions(found):
+        yield f"- **{caution}.**"
 
 
 def _foot(found: Evaluation) -> Iterator[str]:
@@ -265,6 +327,8 @@ def _segmentation_page(found: Evaluation) -> Iterator[str]:
     yield f"Printed: {PAPER}, on the challenge's own validation cases, whose truth is not public."
     yield "A split of the training cases is another set: the lines cannot be compared to a percent."
     yield ""
+    yield from _where_present(found, [name for name in order if name in figures])
+    yield ""
     yield "## Distance of the surfaces, HD95 in mm"
     yield ""
     yield "| region | mean | median |"
@@ -275,6 +339,23 @@ def _segmentation_page(found: Evaluation) -> Iterator[str]:
         yield f"| {name} | {far} | {middle} |"
     yield ""
     yield "The paper prints no distances. Empty both: 0 mm; empty on one side: the scan's diagonal."
+
+
+def _where_present(found: Evaluation, order: Sequence[str]) -> Iterator[str]:
+    figures, having = segmentation_figures(found), cases_with_region(found)
+    yield "Empty in both, truth and answer, counts as 1, as in the BraTS challenge, and raises the"
+    yield "mean of a region that many cases lack. Over the cases alone that have the region:"
+    yield ""
+    yield "| region | cases that have it | Dice % | HD95 mm, mean | HD95 mm, median |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for name in order:
+        cells = (
+            f"{having[name]} of {len(found.segmented)}",
+            figures[name]["dice_where_present"].percent(),
+            figures[name]["hausdorff95_where_present_mm"].plain(1),
+            figures[name]["hausdorff95_median_where_present_mm"].plain(1),
+        )
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _grading_page(found: Evaluation) -> Iterator[str]:

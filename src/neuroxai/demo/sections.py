@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from neuroxai.case_report import CaseReport
 from neuroxai.data.case import Case
@@ -32,12 +33,20 @@ def accuracy(model: Model) -> str:
     for unit, key in (("cases", "accuracy"), ("slices", "slice_accuracy")):
         if key in metrics:
             entry = metrics[key]
-            low, high = entry["wilson_95"]
             parts.append(
-                f"{entry['value']:.1%} of {entry['count']} held-out {unit} "
-                f"(95 % interval {low:.1%} to {high:.1%})"
+                f"{entry['value']:.1%} of {entry['count']} held-out {unit}{_interval(key, entry)}"
             )
     return "accuracy " + (", ".join(parts) or "not measured")
+
+
+def _interval(key: str, entry: Mapping[str, Any]) -> str:
+    """Return the 95 % interval of a proportion of a card, in words."""
+    interval = entry.get("over_patients_95") or entry.get("wilson_95")
+    # Older cards counted each slice as a patient of its own: too narrow to be repeated.
+    if interval is None or (key == "slice_accuracy" and "patients" not in entry):
+        return ""
+    low, high = interval
+    return f" (95 % interval {low:.1%} to {high:.1%})"
 
 
 def label(entry: Explained) -> str | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroxai.core.errors import ModelError
+
 Array = NDArray[np.float64]
 Labels = NDArray[np.int_]
 
@@ -61,6 +63,11 @@ def area_under_curve(positive: NDArray[np.bool_], score: Array) -> float:
     The chance that a positive scores above a negative, a tie counting half (Hanley, McNeil 1982,
     doi:10.1148/radiology.143.1.7063747), from the sum of the positives' ranks.
 
+    Raises
+    ------
+    ModelError
+        If a score is NaN or infinite.
+
     Examples
     --------
     >>> area_under_curve(np.array([False, True, True]), np.array([0.2, 0.2, 0.7]))
@@ -68,6 +75,7 @@ def area_under_curve(positive: NDArray[np.bool_], score: Array) -> float:
     """
     from scipy.stats import rankdata
 
+    _refuse_no_numbers(score)
     n = int(positive.sum())
     m = positive.size - n
     if not n or not m:
@@ -79,11 +87,17 @@ def area_under_curve(positive: NDArray[np.bool_], score: Array) -> float:
 def roc_curve(positive: NDArray[np.bool_], score: Array) -> tuple[Array, Array]:
     """Return 1 − specificity and sensitivity at every threshold, from the strictest on.
 
+    Raises
+    ------
+    ModelError
+        If a score is NaN or infinite.
+
     Examples
     --------
     >>> [x.tolist() for x in roc_curve(np.array([False, True]), np.array([0.2, 0.7]))]
     [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     """
+    _refuse_no_numbers(score)
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), score.size - 1)
     true_positive = np.cumsum(positive[order])[ends] / positive.sum()
@@ -118,12 +132,18 @@ class Calibration:
 def calibration(truth: Labels, probabilities: Array, bins: int = BINS) -> Calibration:
     """Measure how far probabilities ``(N, K)`` can be taken at their word.
 
+    Raises
+    ------
+    ModelError
+        If a probability is NaN or infinite.
+
     Examples
     --------
     >>> sure = np.array([[0.9, 0.1], [0.9, 0.1]])
     >>> round(calibration(np.array([0, 1]), sure).error, 3)
     0.4
     """
+    _refuse_no_numbers(probabilities)
     winner = probabilities.argmax(axis=1)
     chance = probabilities[np.arange(len(truth)), winner]
     hit = (winner == truth).astype(float)
@@ -141,6 +161,17 @@ def calibration(truth: Labels, probabilities: Array, bins: int = BINS) -> Calibr
         count,
         float(gaps.sum() / len(truth)),
         float(((probabilities - one_hot) ** 2).sum(axis=1).mean()),
+    )
+
+
+def _refuse_no_numbers(answers: Array) -> None:
+    """Refuse answers ``(N,)`` or ``(N, K)`` that no threshold and no bin can hold."""
+    if np.isfinite(answers).all():
+        return
+    count = sum(not np.isfinite(answer).all() for answer in answers)
+    raise ModelError(
+        f"{count} of {len(answers)} answers {'is' if count == 1 else 'are'} NaN or infinite, "
+        "expected probabilities: check the network's weights, or leave these cases out"
     )
 
 

@@ -15,7 +15,7 @@ Statistic = Callable[[NDArray[np.int_]], float]
 """A figure of some of the patients, given by their indices; each may be there more than once."""
 
 
-def wilson_interval(hits: int, count: int, z: float = Z95) -> tuple[float, float]:
+def wilson_interval(hits: float, count: int, z: float = Z95) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a proportion of ``hits`` in ``count``.
 
     References
@@ -64,3 +64,51 @@ def bootstrap_interval(
         return math.nan, math.nan
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)
+
+
+def proportion_interval(
+    hits: NDArray[np.int_],
+    counts: NDArray[np.int_],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion of which each patient has several.
+
+    Bootstrapped over patients. Where every draw is the same, as when all are right, that knows of
+    no doubt, and Wilson's interval is taken with the number of patients as the count.
+
+    Parameters
+    ----------
+    hits, counts
+        ``(N,)``, of each patient's slices or visits, those that are hits, and all.
+
+    Examples
+    --------
+    >>> low, high = proportion_interval(np.array([8, 8, 8, 8]), np.array([8, 8, 8, 8]))
+    >>> (low, high) == wilson_interval(4, 4)
+    True
+    """
+
+    def share(drawn: NDArray[np.int_]) -> float:
+        count = int(counts[drawn].sum())
+        return int(hits[drawn].sum()) / count if count else math.nan
+
+    patients = int((counts > 0).sum())
+    if not patients:
+        return math.nan, math.nan
+    low, high = bootstrap_interval(share, len(counts), seed=seed, resamples=resamples)
+    if has_width(low, high):
+        return low, high
+    return wilson_interval(patients * float(hits.sum()) / float(counts.sum()), patients)
+
+
+def has_width(low: float, high: float) -> bool:
+    """Return whether an interval says anything: NaN and one of two equal ends do not.
+
+    Examples
+    --------
+    >>> has_width(0.9, 1.0), has_width(1.0, 1.0), has_width(math.nan, math.nan)
+    (True, False, False)
+    """
+    return high - low > 1e-9

@@ -71,6 +71,9 @@ class Prepared:
         For slices, the grade's index in the configuration's classes.
     before
         The patient's own voxels, where the network sees others.
+    inside
+        Where the patient's voxels begin and end along each axis of the network's grid; the rest
+        is padding. None where all are the patient's.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Prepared:
     wide: bool = False
     grade: int = -1
     before: BeforeResampling | None = None
+    inside: tuple[tuple[int, int], ...] | None = None
 
     def whole(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Return image ``(C, *S)`` and truth ``(*S)`` on the whole network grid."""
@@ -198,6 +202,8 @@ def _prepare(job: Job, folder: Path) -> None:
             kept = prepared.placement.cut(prepared.placement.turn(given))
             _write(folder / f"{job.key}.t.npy", kept)
             meta["resampling"] = dataclasses.asdict(way)
+        else:
+            meta["inside"] = _inside(prepared.placement)
     _write(folder / f"{job.key}.x.npy", images)
     _write(folder / f"{job.key}.y.npy", truth)
     # Last, because its presence says that the others are whole.
@@ -216,6 +222,12 @@ def _case(job: Job) -> Case:
     from neuroxai.data.phantom import make_phantom
 
     return make_phantom(**job.made).case
+
+
+def _inside(placement: Any) -> list[list[int]]:
+    """Return where a patient's voxels begin and end along each axis of the network's grid."""
+    held = placement.cut(np.ones(placement.turned_shape, bool))
+    return [[side.start, side.stop] for side in bounding_box(held)]
 
 
 def _volume(
@@ -311,6 +323,9 @@ def _load(folder: Path, jobs: Sequence[Job]) -> list[Prepared]:
                 wide=bool(meta["wide"]),
                 grade=int(meta["grade"]),
                 before=_before(folder, job, meta),
+                inside=tuple((low, high) for low, high in meta["inside"])
+                if "inside" in meta
+                else None,
             )
         )
     return cases

@@ -49,8 +49,8 @@ def evaluate_prepared(
 ) -> Iterator[tuple[str, float, dict[str, float]]]:
     """Yield name, spacing and Dice of each prepared volume, equal to that on the patient's grid.
 
-    Preparing moves and cuts voxels, so counting the truth that was cut off is all that the
-    patient's grid adds; where it makes new ones, the outputs are brought back to the old first.
+    Preparing moves, cuts and pads voxels: the truth that was cut off is counted, what is answered
+    in the padding is not; where it makes new ones, the outputs are brought back to the old first.
     """
     network = on_device(device, model.network)
     for case in cases:
@@ -160,10 +160,19 @@ def logits_of(network: nn.Module, case: Prepared, device: torch.device | str) ->
     with torch.no_grad():
         logits: Tensor = network(torch.from_numpy(image)[None].to(device))[0]
     if case.before is None:
-        return logits
+        return logits[(slice(None), *_patients_own(case))]
     return torch.from_numpy(case.before.way.to_shape(logits.cpu().numpy()))
 
 
 def truth_of(case: Prepared) -> NDArray[np.uint8]:
     """Return the truth of the same voxels."""
-    return case.whole()[1] if case.before is None else case.before.truth
+    if case.before is None:
+        return case.whole()[1][_patients_own(case)]
+    return case.before.truth
+
+
+def _patients_own(case: Prepared) -> tuple[slice, ...]:
+    """Return the part of the network's grid that is not padding."""
+    if case.inside is None:
+        return tuple(slice(0, size) for size in case.shape)
+    return tuple(slice(low, high) for low, high in case.inside)

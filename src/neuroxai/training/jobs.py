@@ -137,7 +137,7 @@ def _job(
     preprocessing = json.dumps(dict(config.preprocessing), sort_keys=True)
     slices = config.slices_per_case if config.task == "classification" else 0
     classes = config.classes if slices else ()
-    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 6])
+    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 7])
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     return Job(key, group, path, dict(made or {}), config.task, preprocessing, classes, slices)
 

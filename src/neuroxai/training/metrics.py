@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from neuroxai.core.progress import Report
 from neuroxai.models.model import Model
 from neuroxai.results import write_table
-from neuroxai.scores.interval import wilson_interval
+from neuroxai.scores.interval import proportion_interval, wilson_interval
 from neuroxai.training.cases import Prepared
 from neuroxai.training.config import Config
 from neuroxai.training.evaluate import (
@@ -78,7 +79,7 @@ def _measure_grades(
     out: Path,
     report: Report,
 ) -> dict[str, Any]:
-    """Return accuracy per case (its largest slice) and per slice, with Wilson's interval."""
+    """Return accuracy per case (its largest slice) and per slice, with intervals over patients."""
     rows = _reported(evaluate_slices(model, cases, device=device), len(cases), report)
     names = config.classes
     write_table(
@@ -89,19 +90,43 @@ def _measure_grades(
             for name, truth, found in rows
         ],
     )
-    case_hits = sum(found[0] == truth for _, truth, found in rows)
-    slice_hits = sum(each == truth for _, truth, found in rows for each in found)
+    # Cases without a slice have no row.
+    owners = [case.group or case.name for case in cases if len(case.truth)]
+    largest = [(owner, [row[2][0] == row[1]]) for owner, row in zip(owners, rows, strict=True)]
+    every = [
+        (owner, [each == truth for each in found])
+        for owner, (_, truth, found) in zip(owners, rows, strict=True)
+    ]
     return {
         "count": len(rows),
-        "accuracy": _proportion(case_hits, len(rows)),
-        "slice_accuracy": _proportion(slice_hits, sum(len(found) for _, _, found in rows)),
+        "accuracy": _proportion(largest),
+        "slice_accuracy": _proportion(every),
     }
 
 
-def _proportion(hits: int, count: int) -> dict[str, Any]:
-    interval = [round(bound, 4) for bound in wilson_interval(hits, count)]
-    value = round(hits / count, 4) if count else 0.0
-    return {"value": value, "hits": hits, "count": count, "wilson_95": interval}
+def _proportion(answers: Sequence[tuple[str, Sequence[bool]]]) -> dict[str, Any]:
+    """Return the share of answers that are right, given with the patient whose they are.
+
+    The interval is Wilson's where each patient has one answer; it takes answers for independent,
+    which those of one patient are not, and is drawn over patients otherwise.
+    """
+    of: dict[str, list[bool]] = {}
+    for patient, right in answers:
+        of.setdefault(patient, []).extend(right)
+    hits = np.array([sum(each) for each in of.values()], int)
+    counts = np.array([len(each) for each in of.values()], int)
+    total, count = int(hits.sum()), int(counts.sum())
+    if count == len(of):
+        name, interval = "wilson_95", wilson_interval(total, count)
+    else:
+        name, interval = "over_patients_95", proportion_interval(hits, counts)
+    return {
+        "value": round(total / count, 4) if count else 0.0,
+        "hits": total,
+        "count": count,
+        "patients": len(of),
+        name: [round(bound, 4) for bound in interval],
+    }
 
 
 def _rounded(scores: dict[str, float]) -> dict[str, float]:
