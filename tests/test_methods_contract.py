@@ -272,6 +272,14 @@ def test_methods_by_word() -> None:
         ("smoothgrad", {"noise": -1}),
         ("smoothgrad", {"aggregation": "median"}),
         ("smoothgrad", {"aggregation": "variance", "samples": 1}),
+        ("smoothgrad", {"tolerance": -1.0}),
+        ("smoothgrad", {"samples": 2.5}),
+        ("smoothgrad", {"noise": float("nan")}),
+        ("integrated_gradients", {"steps": 2.5}),
+        ("integrated_gradients", {"steps": True}),
+        ("integrated_gradients", {"tolerance": "1 %"}),
+        ("guided_integrated_gradients", {"steps": "12"}),
+        ("guided_integrated_gradients", {"fraction": float("nan")}),
     ],
     ids=str,
 )
@@ -280,6 +288,18 @@ def test_a_bad_parameter_is_refused_when_it_is_given(
 ) -> None:
     with pytest.raises(MethodError, match=f"^{name}|variance"):
         make_method(name, parameters)
+
+
+def test_coarse_cells_are_told() -> None:
+    """Eight by nine voxels, as behind three poolings; of four by five nobody needs to know."""
+    network = nn.Sequential(nn.Conv2d(4, 6, (8, 9), stride=(8, 9)), nn.ReLU(), nn.Conv2d(6, 3, 1))
+    found = explain("grad_cam", network, torch.rand(1, 4, 24, 36))
+    assert found.diagnostics["cell_voxels"] == [8, 9]
+    assert any(f"a cell of layer {found.layer} is 8 x 9 voxels" in note for note in found.notes)
+    finer = nn.Sequential(nn.Conv2d(4, 6, (4, 5), stride=(4, 5)), nn.ReLU(), nn.Conv2d(6, 3, 1))
+    assert not any(
+        "a cell" in n for n in explain("grad_cam", finer, torch.rand(1, 4, 24, 36)).notes
+    )
 
 
 def test_an_explanation_ready_for_json_leaves_out_time() -> None:

@@ -7,6 +7,8 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -45,6 +47,17 @@ class Method(ABC):
     """What one unit of the map is."""
     citation: ClassVar[str]
     """DOI or arXiv number."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none; a subclass with a check of its own calls this first."""
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if each.type == "int":
+                whole = isinstance(value, Integral) and not isinstance(value, bool)
+                require(whole, self.name, f"{each.name} is {value!r}, expected a whole number")
+            elif each.type in ("float", "float | None") and value is not None:
+                real = isinstance(value, Real) and isfinite(value)
+                require(real, self.name, f"{each.name} is {value!r}, expected a number")
 
     @property
     def asks(self) -> Asks:

@@ -15,6 +15,9 @@ from neuroxai.core.probe import Probe
 from neuroxai.core.spatial import laid_on, spatial_shape
 from neuroxai.methods.base import Method
 
+_COARSE = 8.0
+"""Voxels from which on a cell's edge deserves a word."""
+
 
 @dataclass(frozen=True)
 class GradCAM(Method):
@@ -25,6 +28,10 @@ class GradCAM(Method):
 
     (Selvaraju et al. 2017; eqs. 9-10 of the paper), brought to the input's grid by linear
     interpolation, of shape ``(B, 1, *S)``, never negative.
+
+    A layer's cells share the input evenly among them, as in other implementations. What a cell
+    sees may be centered up to half a cell before that: behind strided convolutions with odd
+    kernels it is, in the last layer of a ResNet-50 by 15.5 pixels. A note tells coarse cells.
 
     Parameters
     ----------
@@ -67,6 +74,14 @@ class GradCAM(Method):
             + (f" (sample {sample})" if x.shape[0] > 1 else "")
             for sample in empty.nonzero().flatten().tolist()
         )
+        cells = [n / c for n, c in zip(probe.layer_grid(x), layer.shape[1:], strict=True)]
+        if max(cells) >= _COARSE:
+            edges = " x ".join(f"{edge:.3g}" for edge in cells)
+            notes = (
+                *notes,
+                f"a cell of layer {layer.name} is {edges} voxels of the network's grid: where "
+                "something lies is not told more finely, and may be off by half a cell",
+            )
         within = probe.target.description["within"]
         if within is not None:
             # Which filters matter within is told, and they are shown wherever they fire.
@@ -77,6 +92,7 @@ class GradCAM(Method):
             )
         diagnostics = {
             "layer_shape": list(layer.shape),
+            "cell_voxels": cells,
             "negative_fraction": (signed < 0).flatten(1).double().mean(dim=1).tolist(),
         }
         return Attribution(values, diagnostics, notes, layer.name)

@@ -68,6 +68,7 @@ class GuidedIntegratedGradients(Method):
     baseline: str | Tensor = AUTO
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_baseline(self.name, self.baseline)
         require(self.steps >= 1, self.name, f"steps is {self.steps}, expected at least 1")
         require(

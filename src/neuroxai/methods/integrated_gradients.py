@@ -118,6 +118,7 @@ class IntegratedGradients(Method):
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_baseline(self.name, self.baseline)
         require(
             self.rule in RULES,

@@ -67,8 +67,14 @@ class SmoothGrad(Method):
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.samples >= 1, self.name, f"samples is {self.samples}, expected at least 1")
         require(self.noise >= 0, self.name, f"noise is {self.noise}, expected a fraction ≥ 0")
+        require(
+            self.tolerance is None or self.tolerance > 0,
+            self.name,
+            f"tolerance is {self.tolerance}, expected one above 0",
+        )
         require(
             self.aggregation in AGGREGATIONS,
             self.name,
