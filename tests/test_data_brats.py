@@ -23,7 +23,7 @@ from neuroxai.data.brats import (
     write_case,
     write_name_mapping,
 )
-from neuroxai.data.case import CLASSES, MODALITIES, Case, Grade
+from neuroxai.data.case import CLASSES, MODALITIES, Case, Grade, region
 from neuroxai.data.layouts import decode_labels
 
 SHAPE = (5, 6, 7)
@@ -168,6 +168,34 @@ def test_labels_of_children_ask_for_their_year(tmp_path: Path) -> None:
     for path in moved.glob("*seg*"):
         path.unlink()
     assert read_case(moved).truth is None
+
+
+CHILDREN = {"ET": [1], "TC": [1, 2, 3], "WT": [1, 2, 3, 4]}
+"""The regions of the children's track of 2024, unions of its labels, from the challenge's page."""
+
+
+def test_labels_of_children_of_2024_are_read_where_that_is_said(tmp_path: Path) -> None:
+    """1 enhancing, 2 not enhancing, 3 cystic, 4 edema."""
+    name = "BraTS-PED-00002-000"
+    for suffix in ("t1n", "t1c", "t2w", "t2f"):
+        put(tmp_path / name / f"{name}-{suffix}.nii.gz")
+    labels = (SCAN % 5).astype(np.uint8)
+    put(tmp_path / name / f"{name}-seg.nii.gz", labels)
+    error(tmp_path / name, "not the same in every year", "brats2023", "brats2024-ped")
+    case = read_case(tmp_path / name, layout="brats2024-ped")
+    assert case.layout.name == "brats2024-ped"
+    assert case.truth is not None
+    for which, numbers in CHILDREN.items():
+        np.testing.assert_array_equal(region(case.truth, which), np.isin(labels, numbers))
+    written = write_case(case, tmp_path / "again")
+    again = np.asarray(nib.load(written / f"{name}-seg.nii.gz").dataobj)
+    for numbers in CHILDREN.values():
+        np.testing.assert_array_equal(np.isin(again, numbers), np.isin(labels, numbers))
+    assert numbered_name("brats2024-ped", 7) == "BraTS-PED-00007-000"
+    labels[0, 0, 0] = 5
+    put(tmp_path / name / f"{name}-seg.nii.gz", labels)
+    error(tmp_path / name, "the labels 5", "3 (NCR)", "4 (ED)", layout="brats2024-ped")
+    error(tmp_path / name, "no layout 'brats2024-pe'", "brats2024-ped", layout="brats2024-pe")
 
 
 def test_one_file_for_two_modalities_is_told(tmp_path: Path) -> None:

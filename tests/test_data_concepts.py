@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -58,6 +59,31 @@ def test_a_cavity_is_a_concept_where_there_is_one() -> None:
     truth = np.zeros((12, 10, 8), np.uint8)
     truth[4:8, 3:6, 2:5] = CLASSES.index("RC")
     assert "RC" in concept_masks(case(truth))
+
+
+def test_a_cavity_is_a_concept_of_its_layout_wherever_it_occurs() -> None:
+    truth = np.zeros((12, 10, 8), np.uint8)
+    truth[4:8, 3:6, 2:5] = CLASSES.index("ET")
+    without = concept_masks(replace(case(truth), layout=LAYOUTS["brats2024"]))
+    assert not without["RC"].any()
+    truth[4, 3, 2] = CLASSES.index("RC")
+    having = concept_masks(replace(case(truth), layout=LAYOUTS["brats2024"]))
+    assert list(having) == list(without)
+    assert "RC" not in concept_masks(replace(case(truth * 0), layout=LAYOUTS["brats2023"]))
+
+
+def test_a_cavity_is_no_tissue_in_any_layout(tmp_path: Path) -> None:
+    """Fluid fills what surgery took: white matter there would look like CSF."""
+    made = make_phantom(1, spacing=3.0, wide=True)
+    assert made.cavity.sum() > 500
+    seen: list[dict[str, np.ndarray]] = []
+    for layout in ("brats2021", "brats2024"):
+        (folder,) = write_cohort(tmp_path / layout, [1], spacing=3.0, layout=layout, wide=True)
+        study = read_case(folder)
+        seen.append(concept_masks(study, tissues=known_tissues(study)))
+    for name in ("CSF", "GM", "WM"):
+        assert not (seen[0][name] & made.cavity).any()
+        np.testing.assert_array_equal(seen[0][name], seen[1][name])
 
 
 def test_the_shell_of_a_tumor_is_none_of_its_cavity() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from command_line import here, neuroxai, said
+from command_line import here, said
 from neuroxai.core.errors import CaseError, TrainingError
 from neuroxai.data.pictures import GRAY, find_pictures, read_picture
 from neuroxai.data.placement import Placement
@@ -238,10 +241,31 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
         "data.pictures.validation_fraction=0.2",
     )  # fmt: skip
     settings = [word for setting in sizes for word in ("--set", setting)]
-    trained = neuroxai(
-        "train", "--config", "tumor-types", "--data", tmp_path / "pictures", "-o",
-        tmp_path / "run", *settings, cache=tmp_path / "cache",
-    )  # fmt: skip
+    # As the installed command, which Lightning starts anew for the second process as well; but a
+    # ResNet-50 would be built, written and read six times over to show nothing of two processes.
+    command = tmp_path / "command.py"
+    command.write_text(
+        "from torch import nn\n"
+        "from neuroxai.cli import main\n"
+        "from neuroxai.models.checkpoint import ARCHITECTURES\n"
+        "class Small(nn.Sequential):\n"
+        "    def __init__(self, in_channels, out_channels, dropout):\n"
+        "        super().__init__(\n"
+        "            nn.Conv2d(in_channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),\n"
+        "            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout),\n"
+        "            nn.Linear(4, out_channels))\n"
+        "ARCHITECTURES['resnet50'] = Small\n"
+        "main()\n"
+    )
+    settings += ["-o", str(tmp_path / "run"), "--data", str(tmp_path / "pictures")]
+    trained = subprocess.run(
+        [sys.executable, str(command), "train", "--config", "tumor-types", *settings],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        timeout=300,
+        check=False,
+    )
     printed = said(trained)
     assert printed.count('"count": 3') == 3
     assert printed.count("resnet50-tumor-types:") == 1

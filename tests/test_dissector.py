@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,15 @@ from torch import Tensor, nn
 import cases
 from command_line import here, neuroxai
 from neuroxai.core.errors import CaseError, OutputError
-from neuroxai.data.case import Case
+from neuroxai.data.case import CLASSES, Case
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import write_cohort
 from neuroxai.dissection_report import write_dissection
 from neuroxai.dissector import Dissected, dissect
+from neuroxai.inspection.dissection import Match
 from neuroxai.models.card import Card
 from neuroxai.models.model import Model
+from neuroxai.results import Results
 
 SHAPE = (28, 40, 24)
 
@@ -150,6 +154,37 @@ def test_own_masks_and_unknown_concepts() -> None:
         dissect(model(), [])
 
 
+def test_concepts_do_not_depend_on_which_case_has_a_cavity() -> None:
+    without, having = (replace(study(n), layout=LAYOUTS["brats2024"]) for n in (0, 1))
+    truth = np.where(study(1).truth == 2, 2, 0)
+    truth[:, :, :12][truth[:, :, :12] == 2] = CLASSES.index("RC")
+    having = replace(having, truth=truth.astype(np.uint8))
+    one = dissect(model(), [without, having], tissues=False)
+    other = dissect(model(), [having, without], tissues=False)
+    assert one.concepts == other.concepts
+    assert "RC" in one.concepts
+    assert one.shares == other.shares
+    ious = [{(m.layer, m.filter, m.concept): m.iou for m in matches_of(found)}
+            for found in (one, other)]  # fmt: skip
+    assert ious[0] == pytest.approx(ious[1], abs=0.1)  # the first case sets the bins
+
+
+def matches_of(found: Dissected) -> list[Match]:
+    return [finding.match for finding in found.findings]
+
+
+def test_filters_are_off_where_the_fast_way_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that failed is begun again, with the filters off from its beginning."""
+    expected = dissect(model(), [study(0)], tissues=False, causal=1).effects
+
+    def twice(network: nn.Module, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+        work(x)
+        return work(x)
+
+    monkeypatch.setattr("neuroxai.dissector.run_fast", twice)
+    assert dissect(model(), [study(0)], tissues=False, causal=1).effects == expected
+
+
 def test_the_network_is_left_as_found() -> None:
     plain = model()
     before = {key: value.clone() for key, value in plain.network.state_dict().items()}
@@ -179,6 +214,31 @@ def test_a_report_that_cannot_be_drawn_leaves_nothing(
     with pytest.raises(OutputError, match="full"):
         write_dissection(dissected, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_report_goes_into_results_that_are_open(dissected: Dissected, tmp_path: Path) -> None:
+    with Results(tmp_path / "out") as results:
+        first = results.folder / "first.txt"
+        first.write_text("a", encoding="utf-8")
+        results.add(first)
+        written = write_dissection(dissected, results)
+        assert all(path.parent == results.folder for path in written)
+        assert not (tmp_path / "out").exists()
+    assert results.written == [tmp_path / "out" / path.name for path in (first, *written)]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in results.written
+    }
+    alone = write_dissection(dissected, tmp_path / "alone")
+    assert [path.name for path in alone] == [path.name for path in written]
+
+    def fails_later() -> None:
+        with Results(tmp_path / "none") as results:
+            write_dissection(dissected, results)
+            raise OutputError("something fails later")
+
+    with pytest.raises(OutputError, match="later"):
+        fails_later()
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) -> None:

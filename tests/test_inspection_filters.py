@@ -17,7 +17,9 @@ from torch import nn
 import cases
 import networks
 import neuroxai as nx
-from neuroxai.core.errors import LayerError
+from neuroxai.core.errors import LayerError, TargetError
+from neuroxai.core.outputs import Outputs
+from neuroxai.core.restriction import Mask
 from neuroxai.core.target import Class
 from neuroxai.inspection import filters
 from neuroxai.inspection_report import InspectionReport
@@ -63,6 +65,28 @@ def test_importance_of_a_linear_layer_is_what_it_adds() -> None:
         without[:, k] = 0
         rest = network[2](without)[:, 1].mean(dim=(1, 2))
         torch.testing.assert_close(found.importance["1"][:, k], (whole - rest).detach())
+
+
+def test_targets_of_one_name_are_kept_apart() -> None:
+    network = networks.make("segmenter").eval()
+    x = torch.rand(2, 4, *networks.SHAPES[2])
+    outputs = Outputs(activation="softmax")
+    half = torch.zeros(networks.SHAPES[2], dtype=torch.bool)
+    half[:5] = True
+    asked = [
+        Class(1), Class(1, output="probability"), Class(1, within=Mask(half, "half")),
+        Class(2), Class(2),
+    ]  # fmt: skip
+    (found,) = filters(network, x, asked, ["join"], outputs)
+    assert list(found.importance) == [
+        "1 (logit, everywhere)", "1 (probability, everywhere)", "1 (logit, half)", "2",
+    ]  # fmt: skip
+    for target, word in zip(asked, found.importance, strict=False):
+        (alone,) = filters(network, x, [target], ["join"], outputs)
+        torch.testing.assert_close(alone.importance[target.name], found.importance[word])
+    twice = [Class(1, within=Mask(mask, "half")) for mask in (half, ~half)]
+    with pytest.raises(TargetError, match=r"both called '1'.*ask for one at a time"):
+        filters(network, x, twice, ["join"], outputs)
 
 
 def test_layers_by_number_name_and_call() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ from nibabel.affines import apply_affine
 
 import cases
 import neuroxai as nx
+from neuroxai.cli.inspect import print_flow
 from neuroxai.core.errors import MethodError, OutputError, TargetError
 from neuroxai.inspection import mass_shares
 from neuroxai.inspection_report import InspectionReport
@@ -212,3 +214,69 @@ def test_flow_panels_say_what_they_cannot_show(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no modality 'T9'"):
         draw_flow(brain_scan(), panels, "WT", tmp_path / "no.png", modality="T9")
     assert not (tmp_path / "no.png").exists()
+
+
+def looked_into(study: nx.Case, model: nx.Model, out: Path) -> tuple[InspectionReport, list[str]]:
+    """Report one target whose first layer has next to no evidence for it; what panels say."""
+    seen = inspect(model, study, ["ET"])
+    target = seen.flow.targets[0]
+    shape = next(iter(target.maps.values())).shape
+    odd = -torch.ones(shape)
+    odd[..., 0, 0] = 1.4e-4 * odd.numel() / odd[..., 0, 0].numel()
+    even = torch.ones(shape)
+    even[..., 0, 0] = -0.25
+    names = [layer.name for layer in seen.flow.layers][:2]
+    maps = {**target.maps, names[0]: odd, names[1]: even}
+    flow = dataclasses.replace(
+        seen.flow, targets=(dataclasses.replace(target, maps=maps), *seen.flow.targets[1:])
+    )
+    report = InspectionReport(dataclasses.replace(seen, flow=flow), Results(out))
+    with mock.patch("neuroxai.inspection_report.draw_flow") as drawn:
+        report.write_flow(report.inspection.flow.targets[0])
+    return report, [" | ".join(panel.lines) for panel in drawn.call_args.args[1]]
+
+
+def test_shares_of_next_to_no_evidence_are_not_shown(
+    study: nx.Case,
+    segmenter: nx.Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A map that is all blue but for a voxel of rounding: WT 100 % of nothing."""
+    monkeypatch.setenv("COLUMNS", "200")
+    report, lines = looked_into(study, segmenter, tmp_path / "out")
+    first, second = report.rows["ET"][:2]
+    assert 0 < first["positive_fraction"] < 0.001
+    assert second["positive_fraction"] > 0.9
+    assert lines[0] == "no evidence for it"
+    assert lines[1].startswith(f"for it {second['positive_fraction']:.0%} | WT ")
+    print_flow(report)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    said = {words[0]: words[1:] for words in shown}
+    heading = next(words for words in shown if words[0] == "Layer")
+    assert heading == ["Layer", "Filters", "Grid", "For", "WT", "TC", "ET", "brain", "outside"]
+    assert said["L1"][3:] == ["<0.1", *"–––––"]
+    assert said["L2"][3] == f"{100 * second['positive_fraction']:.1f}"
+    assert float(said["L2"][7]) == pytest.approx(100 * second["positive"]["brain"], abs=0.051)
+
+
+def test_a_mean_is_called_so_only_where_there_is_one(
+    study: nx.Case, segmenter: nx.Model, classifier: nx.Model
+) -> None:
+    for model, target, said in ((segmenter, "ET", "target's mean logit"),
+                                (classifier, "HGG", "target's logit")):  # fmt: skip
+        seen = inspect(model, study, [target], slice_index=15 if model is classifier else None)
+        with mock.patch("neuroxai.inspection_report.draw_flow") as drawn:
+            InspectionReport(seen, Results(Path("nowhere"))).write_flow(seen.flow.targets[0])
+        facts = drawn.call_args.kwargs["facts"]
+        assert [name for name in facts if name.startswith("target's")] == [said]
+        assert float(facts[said]) == pytest.approx(seen.flow.targets[0].score[0], rel=1e-3)
+
+
+def test_a_loaders_notes_are_warnings_of_the_inspection(
+    study: nx.Case, segmenter: nx.Model
+) -> None:
+    noted = dataclasses.replace(segmenter, notes=("mirroring is left out",))
+    seen = inspect(noted, study, ["ET"])
+    assert seen.warnings.count("mirroring is left out") == 1

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from command_line import here, neuroxai, said
+from command_line import here, said
 from neuroxai.core.errors import TrainingError
 from neuroxai.models.card import read_card
 from neuroxai.models.resnet import ResNet50
@@ -47,14 +47,14 @@ def photograph_weights(path: Path, seed: int = 3) -> dict[str, torch.Tensor]:
 def test_grading_on_brats_2019(tmp_path: Path) -> None:
     cache, cohort, run, out = (tmp_path / name for name in ("cache", "cohort", "run", "out"))
     said(here(
-        "phantom", "-n", 14, "--seed", 40, "--spacing", 3, "--layout", "brats2019", "-o", cohort,
+        "phantom", "-n", 10, "--seed", 40, "--spacing", 3, "--layout", "brats2019", "-o", cohort,
         cache=cache,
     ))  # fmt: skip
     start = photograph_weights(tmp_path / "resnet50.safetensors")
     sizes = ("preprocessing.size=[64,64]", "epochs=2", "batch=8", "frozen_epochs=2")
     others = (f"pretrained={tmp_path / 'resnet50.safetensors'}", "slices_per_case=2", "workers=1")
     settings = [word for setting in (*sizes, *others) for word in ("--set", setting)]
-    said(neuroxai(
+    said(here(
         "train", "--config", "brats2019-grading", "--data", cohort, "-o", run, *settings,
         cache=cache,
     ))  # fmt: skip
@@ -102,7 +102,7 @@ def test_segmentation_on_brats_2021(tmp_path: Path) -> None:
     sizes = ("arguments.filters=4", "arguments.depth=3", "preprocessing.size=[64,64,64]")
     patch = ("patch=[32,40,24]", "batch=2", "accumulate=2", "epochs=4", "validate_every=2")
     settings = [word for s in (*sizes, *patch, "workers=1") for word in ("--set", s)]
-    said(neuroxai(
+    said(here(
         "train", "--config", "brats2021-segmentation", "--data", cohort, "-o", run, *settings,
         cache=cache,
     ))  # fmt: skip

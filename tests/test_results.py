@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from neuroxai.core.errors import OutputError
-from neuroxai.results import Results, describe_dataset, write_json
+from neuroxai.results import Results, describe_dataset, refuse_other_case, write_json
 
 
 def fail(folder: Path) -> None:
@@ -85,3 +87,44 @@ def test_a_run_that_ends_keeps_its_files_and_counts_them(tmp_path: Path) -> None
         assert results.add(write_json(results.folder / "one.json", {"a": 1})).is_file()
     assert str(results) == f"1 file in {tmp_path / 'out'}"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.json"]
+
+
+def test_a_file_that_is_added_twice_is_refused(tmp_path: Path) -> None:
+    """Two things that one file name stands for: the second would be all that is left."""
+
+    def write_twice() -> None:
+        with Results(tmp_path / "out") as results:
+            for content in ({"a": 1}, {"a": 2}):
+                results.add(write_json(results.folder / "one.json", content))
+
+    with pytest.raises(OutputError, match=r"out/one\.json: is written twice"):
+        write_twice()
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(OutputError, match="twice"):
+        Results(tmp_path).add(tmp_path / "a", tmp_path / "a")
+
+
+def test_a_full_disk_is_told_of_the_file_that_was_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as caught, Results(tmp_path / "out") as results:
+        write_json(results.folder / "in" / "one.json", {})
+    assert str(caught.value) == (
+        f"{tmp_path / 'out' / 'in' / 'one.json'}: cannot be written (No space left on device)"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_numbers_of_another_case_are_not_written_over(tmp_path: Path) -> None:
+    refuse_other_case(tmp_path / "none", "summary.json", "one")
+    write_json(tmp_path / "summary.json", {"case": "one"})
+    refuse_other_case(tmp_path, "summary.json", "one")
+    with pytest.raises(OutputError, match=r"summary\.json: .*one.*two.*--out"):
+        refuse_other_case(tmp_path, "summary.json", "two")
+    for other in ("{", "[1]", "{}"):  # not ours: nothing is known of it
+        (tmp_path / "summary.json").write_text(other)
+        refuse_other_case(tmp_path, "summary.json", "two")

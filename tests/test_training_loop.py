@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -266,26 +267,76 @@ def test_an_accumulating_run_resumes_at_its_batch(tmp_path: Path) -> None:
         assert torch.equal(resumed[name], value), name
 
 
+def _loss_of(out: Path, batches: _Batches | None = None) -> tuple[float, list[str]]:
+    """Train 24 steps of two batches each; return the loss in the card, and those in the log."""
+    out.mkdir(exist_ok=True)
+    trained = loop.fit(
+        _network(),
+        batches or _Batches(),
+        nn.CrossEntropyLoss(),
+        dataclasses.replace(CONFIG, accumulate=2, max_steps=24, save_every=3),
+        out,
+        length=loop.Length(24),
+        report=lambda *_: None,
+    )
+    rows = csv.DictReader((out / "log.csv").read_text().splitlines())
+    return trained.loss, [row["loss"] for row in rows]
+
+
+def test_a_resumed_run_tells_the_loss_of_an_unbroken_one(tmp_path: Path) -> None:
+    """Also of the steps since the last entry of the log, and of the entries before."""
+    whole = _loss_of(tmp_path / "whole")
+    assert len(whole[1]) == 2, "after 20 steps and after the last"
+    for broken_at in (7, 19, 41, 46):
+        out = tmp_path / str(broken_at)
+        with pytest.raises(OSError, match="light"):
+            _loss_of(out, _Batches(broken_at))
+        assert _loss_of(out) == whole, broken_at
+
+
+def test_a_state_of_before_losses_were_kept_is_gone_on_from(tmp_path: Path) -> None:
+    whole = _loss_of(tmp_path / "whole")
+    with pytest.raises(OSError, match="light"):
+        _loss_of(tmp_path / "cut", _Batches(broken_at=41))
+    last = tmp_path / "cut" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    del state["losses"]
+    torch.save(state, last)
+    assert loop.last_step(tmp_path / "cut") == 18
+    loss, logged = _loss_of(tmp_path / "cut")
+    assert len(logged) == len(whole[1])
+    assert math.isfinite(loss)
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+    return port
+
+
 def test_two_processes_make_the_step_of_both_their_batches(tmp_path: Path) -> None:
     """On two CPUs by gloo; the sum over processes is that of two accumulated batches."""
     parts = _fit_plain(tmp_path / "parts", _Batches(), accumulate=2)
     out = tmp_path / "together"
     out.mkdir()
     script = tmp_path / "together.py"
+    # Forked once all is imported, which takes most of the time; Lightning starts none of its own
+    # where each process has a number. How it starts them is tested from the command line.
     script.write_text(
-        "import dataclasses, sys\n"
+        "import dataclasses, os, sys\n"
         "from pathlib import Path\n"
-        "import torch\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import test_training_loop as t\n"
-        "if __name__ == '__main__':\n"
-        "    trained = t.loop.fit(\n"
-        "        t._plain(), t._Batches(), torch.nn.CrossEntropyLoss(),\n"
-        "        dataclasses.replace(t.CONFIG, max_steps=12, average=0.0, clip=1e9, devices=2),\n"
-        f"        Path({str(out)!r}), length=t.loop.Length(12), report=lambda *_: None)\n"
-        "    from neuroxai.training.rank import rank\n"
-        "    if rank() == 0:\n"
-        f"        torch.save(trained.network.state_dict(), {str(out / 'weights.pt')!r})\n"
+        "other = os.fork()\n"
+        "os.environ['LOCAL_RANK'] = '0' if other else '1'\n"
+        "trained = t.loop.fit(\n"
+        "    t._plain(), t._Batches(), t.nn.CrossEntropyLoss(),\n"
+        "    dataclasses.replace(t.CONFIG, max_steps=12, average=0.0, clip=1e9, devices=2),\n"
+        f"    Path({str(out)!r}), length=t.loop.Length(12), report=lambda *_: None)\n"
+        "if other:\n"
+        "    assert os.waitpid(other, 0)[1] == 0, 'the other process failed'\n"
+        f"    t.torch.save(trained.network.state_dict(), {str(out / 'weights.pt')!r})\n"
     )
     environment = {key: value for key, value in os.environ.items() if "PYTEST" not in key}
     done = subprocess.run(
@@ -293,7 +344,7 @@ def test_two_processes_make_the_step_of_both_their_batches(tmp_path: Path) -> No
         capture_output=True,
         text=True,
         timeout=300,
-        env=environment | {"OMP_NUM_THREADS": "1"},
+        env=environment | {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(_free_port())},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     together = torch.load(out / "weights.pt", weights_only=True)

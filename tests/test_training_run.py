@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.errors import OutputError, TrainingError
+from neuroxai.core.errors import NeuroXAIError, OutputError, TrainingError
 from neuroxai.data.brats import LAYOUTS, write_case
 from neuroxai.data.case import Case
 from neuroxai.explainer import predict
@@ -229,6 +229,73 @@ def test_a_run_killed_between_steps_ends_with_the_same_weights(
     resumed = train(settings, tmp_path / "cut", resume=True)
     for name in ("model.safetensors",):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
+LINE = {"size": [20, 24], "plane": "axial"}
+
+
+@pytest.mark.parametrize(
+    ("grading", "change", "words"),
+    [
+        (
+            False,
+            {"arguments": {"in_channels": 2, "out_channels": 2, "filters": 2, "depth": 2}},
+            "out_channels is 2, expected 4, one for each of background, NCR, ED, ET",
+        ),
+        (False, {"arguments": {"in_channels": 2, "filters": 2}, "classes": ["background", "ET"]},
+         "out_channels is 4, expected 2"),
+        (False, {"arguments": {"in_channels": 3}},
+         "in_channels is 3, expected 2, one for each of FLAIR, T1ce"),
+        (False, {"arguments": {}}, r"expected \(B, 4, X, Y, Z\)"),
+        (False, {"arguments": {"in_channels": 2, "spatial_dims": 2}}, "cannot be shown"),
+        (False, {"arguments": {"in_channels": 2, "foo": 1}}, "cannot be built"),
+        (False, {"architecture": "resnet50"}, "cannot be"),
+        (False, {"architecture": "foo"}, "unknown architecture 'foo'"),
+        (False, {"preprocessing": LINE}, "preprocessing.plane is 'axial', expected null"),
+        (False, {"preprocessing": {"size": [20, 24, 10], "divisor": 4}}, "'size' is"),
+        (False, {"initial": "nowhere"}, "nowhere"),
+        (True, {"classes": ["LGG", "HGG", "none"], "arguments": {"in_channels": 2}},
+         "classes is .* expected LGG and HGG"),
+        (True, {"arguments": {"in_channels": 2, "out_channels": 3}}, "out_channels is 3"),
+        (True, {"architecture": "deepseg", "arguments": {"in_channels": 2, "spatial_dims": 2}},
+         "answers with .* expected .* a classifier"),
+        (True, {"preprocessing": {"size": [20, 24, 12], "divisor": 4}},
+         "preprocessing.plane is None, expected 'axial'"),
+        (True, {"hint": 0.5, "hint_layers": ["layer9"]}, "hint_layers: no layer 'layer9'"),
+        (True, {"hint": 0.5, "hint_layers": ["dense1"]}, "hint_layers: dense1 has no maps"),
+        (True, {"pretrained": "nowhere.safetensors"}, "nowhere"),
+    ],
+)  # fmt: skip
+def test_a_network_that_does_not_fit_is_refused_before_a_case_is_made(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    grading: bool,
+    change: dict[str, Any],
+    words: str,
+) -> None:
+    monkeypatch.setattr("neuroxai.training.run.gather", lambda *_, **__: pytest.fail("gathered"))
+    settings = (_grading if grading else _config)(tmp_path, **change)
+    with pytest.raises(NeuroXAIError, match=words) as caught:
+        train(settings, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_layers_that_are_not_there_cannot_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"in_channels": 2, "out_channels": 4, "filters": 2, "depth": 2}
+    first = train(_config(tmp_path, arguments=arguments, max_steps=1), tmp_path / "first")
+    monkeypatch.setattr("neuroxai.training.run.gather", lambda *_, **__: pytest.fail("gathered"))
+    resting = {"initial": str(first), "frozen": ["decoder", "layer9"], "frozen_epochs": 1}
+    with pytest.raises(TrainingError, match="frozen: no layer begins with 'layer9'"):
+        train(_config(tmp_path, arguments=arguments, **resting), tmp_path / "second")
+
+
+def test_a_configuration_that_was_made_by_hand_is_checked_too(tmp_path: Path) -> None:
+    endless = dataclasses.replace(_config(tmp_path), max_minutes=float("nan"))
+    with pytest.raises(TrainingError, match="max_minutes is nan, expected a number above 0"):
+        train(endless, tmp_path / "run")
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:

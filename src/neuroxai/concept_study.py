@@ -79,7 +79,10 @@ class ConceptStudies:
 
 
 def same_concepts(study: ConceptStudy, concepts: Sequence[str]) -> dict[str, Tensor]:
-    """Return the masks of the concepts; a cavity that a case has not is empty, others must be."""
+    """Return the masks of the concepts; a case whose layout knows no cavity has none, others must.
+
+    All but the cavity must be known of every case.
+    """
     masks = dict(study.masks)
     for name in concepts:
         if name in masks:

@@ -18,29 +18,46 @@ HEADER = (
 )  # fmt: skip
 
 
-def write_dissection(found: Dissected, out: Path) -> list[Path]:
+def write_dissection(found: Dissected, out: Path | Results) -> list[Path]:
     """Write the tables, the summary and the figure of a dissection: all of them, or none.
 
     ``dissection.csv`` holds every filter with every concept, ``best_filter_per_concept.csv`` and
     ``best_concept_per_filter.csv`` what their names say, ``dissection.json`` everything else,
     ``dissection.png`` which layer holds which concept.
 
+    Parameters
+    ----------
+    found
+        What was found.
+    out
+        The folder, or results that were entered before: the files are added to these, and stay
+        or go with them.
+
+    Returns
+    -------
+    list of Path
+        The files, as they lie now.
+
     Raises
     ------
     OutputError
         If a file cannot be written.
     """
+    if not isinstance(out, Results):
+        with Results(out) as results:
+            write_dissection(found, results)
+        return results.written
     numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
-    summary = _summary(found, numbers)
-    with Results(out) as results:
-        results.add(write_table(results.folder / "dissection.csv", HEADER, _rows(found, numbers)))
-        results.add(write_json(results.folder / "dissection.json", summary))
-        for name in ("best_filter_per_concept", "best_concept_per_filter"):
-            entries = summary[name]
-            rows = (entry.values() for entry in entries)
-            results.add(write_table(results.folder / f"{name}.csv", entries[0], rows))
-        results.add(_draw(found, results.folder / "dissection.png"))
-    return results.written
+    summary, folder = _summary(found, numbers), out.folder
+    before = len(out.written)
+    out.add(write_table(folder / "dissection.csv", HEADER, _rows(found, numbers)))
+    out.add(write_json(folder / "dissection.json", summary))
+    for name in ("best_filter_per_concept", "best_concept_per_filter"):
+        entries = summary[name]
+        rows = (entry.values() for entry in entries)
+        out.add(write_table(folder / f"{name}.csv", entries[0], rows))
+    out.add(_draw(found, folder / "dissection.png"))
+    return out.written[before:]
 
 
 def _rows(found: Dissected, numbers: dict[str, int]) -> Iterator[tuple[object, ...]]:
@@ -61,7 +78,7 @@ def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
         "model": dict(found.model),
         "cases": list(found.cases),
         "iou": "of a filter's active voxels with the concept, over the cohort; as many voxels are "
-        "active as the concept has",
+        "active as the concept has, or fewer, if fewer rise above the filter's lowest value",
         "control": "the same network with shuffled weights; control_best is the best filter of "
         "the same layer there, which is what choosing the best of a layer yields by chance",
         "quantile_of_bau": BAU,

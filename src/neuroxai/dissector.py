@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neuroxai.concept_study import ConceptStudies, ConceptStudy, Own, same_concepts
 from neuroxai.core.errors import CaseError
@@ -298,8 +299,13 @@ def _answer(
 ) -> dict[str, float]:
     """Return Dice per region and the value of each target, with filters switched off."""
     network, outputs = studies.network, studies.outputs
-    with untouched(network), torch.no_grad(), switched_off(network, units, filters):
-        output = run_fast(network, study.x, lambda x: outputs.answer(network, x.clone()))
+
+    def passed(x: Tensor) -> Tensor:
+        with switched_off(network, units, filters):
+            return outputs.answer(network, x.clone())
+
+    with untouched(network), torch.no_grad():
+        output = run_fast(network, study.x, passed)
     targets: list[Target] = (
         [Region(name) for name in outputs.regions]
         if outputs.regions

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.case_report import peak_memory_mb, scan_of
+from neuroxai.case_report import peak_memory_mb, said_of_score, scan_of
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
 from neuroxai.core.layers import Layer
 from neuroxai.data.nifti import write_nifti
@@ -27,6 +27,9 @@ from neuroxai.render.figures import axial_slice
 from neuroxai.render.flow import FlowPanel, draw_flow
 from neuroxai.render.scan import Scan
 from neuroxai.results import Results, describe_dataset, sidecar, word, write_json
+
+FEW = 0.001
+"""Of a map's evidence: less of it for the target than this is at the level of rounding."""
 
 
 class InspectionReport:
@@ -170,7 +173,8 @@ class InspectionReport:
             "regions_from": seen.regions.source,
             "shares": "of the evidence for (positive) and against (negative) the target, summed "
             "over the volume, how much lies in each region; volume is the region's share of the "
-            "volume, which a map blind to the region would have",
+            "volume, which a map blind to the region would have; positive_fraction is how much of "
+            f"all evidence is for the target: below {FEW:g} its shares are those of rounding",
             "layers": [
                 {
                     "number": seen.number(layer), "name": layer.name, "kind": layer.kind,
@@ -201,7 +205,7 @@ class InspectionReport:
                 "input_sha256": seen.input_sha256,
                 "versions": versions(),
             },
-            "warnings": [*seen.case.warnings, *seen.prepared.warnings],
+            "warnings": list(seen.warnings),
             "use": NOT_FOR_CLINICAL_USE,
         }  # fmt: skip
         return self.results.add(write_json(self.results.folder / "flow.json", content))
@@ -213,16 +217,17 @@ class InspectionReport:
         volume = shown.placement.upright.turn(shown.volume()[0])
         picture: NDArray[Any] = np.ascontiguousarray(volume[:, :, index])
         lines: tuple[str, ...] = ("no evidence for it",)
-        if shares["positive"] is not None:
-            said = {name: shares["positive"].get(name) for name in REGION_ORDER}
-            tumor = [f"{n} {_percent(s)}" for n, s in said.items() if s is not None]
-            lines = (" ".join(tumor[:-2]), " ".join(tumor[-2:]))
+        positive = evidence_of(shares)
+        if positive is not None:
+            tumor = [f"{n} {_percent(positive[n])}" for n in REGION_ORDER if n in positive]
+            part = f"for it {_percent(shares['positive_fraction'])}"
+            lines = (part, " ".join(tumor[:-2]), " ".join(tumor[-2:]))
         return FlowPanel(seen.number(layer), layer.name, layer.shape, picture, lines)
 
     def _facts(self, target: TargetFlow) -> dict[str, str]:
         seen = self.inspection
         facts = {
-            f"target's mean {target.target['scale']}": f"{target.score[0]:.4g}",
+            said_of_score(target.target, seen.prediction): f"{target.score[0]:.4g}",
             "model": seen.model["name"],
             "regions from": seen.regions.source or "nowhere",
         }
@@ -261,6 +266,20 @@ def _row(
         "smallest": float(values.min()),
         "largest": float(values.max()),
     }
+
+
+def evidence_of(shares: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """Return where a map's evidence for the target lies; None where there is no more than rounding.
+
+    Examples
+    --------
+    >>> evidence_of({"positive": {"WT": 0.75}, "positive_fraction": 0.5})
+    {'WT': 0.75}
+    >>> evidence_of({"positive": {"WT": 1.0}, "positive_fraction": 0.00014})
+    """
+    fraction = shares["positive_fraction"]
+    found: Mapping[str, float] | None = shares["positive"]
+    return None if fraction is None or fraction < FEW else found
 
 
 def region_volumes(seen: Inspection) -> dict[str, float]:

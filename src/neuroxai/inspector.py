@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,6 +59,11 @@ class Inspection:
     model: dict[str, str]
     grid: tuple[int, ...]
     filters: tuple[LayerFilters, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd but safe to use: about the case, how it was prepared, and the answer."""
+        return (*self.case.warnings, *self.prepared.warnings, *self.prediction.warnings)
 
     @cached_property
     def input_sha256(self) -> str:
@@ -158,7 +163,8 @@ def inspect(
     with network_faults(model, x):
         flow = information_flow(network, x, asked, outputs)
         seen = filters(network, x, asked, filters_of, outputs) if filters_of else []
-    prediction = read_output(flow.output, outputs, case, prepared.placement)
+    answer = read_output(flow.output, outputs, case, prepared.placement)
+    prediction = replace(answer, warnings=(*model.notes, *answer.warnings))
     regions = Regions(case, prepared.placement, prediction.labels if prediction.of_tumors else None)
     return Inspection(
         case, prepared, flow, prediction, regions, describe_model(model),

@@ -50,7 +50,8 @@ class Results:
     Raises
     ------
     OutputError
-        On entering, if the folder is a file or cannot be written to.
+        On entering, if the folder is a file or cannot be written to; on adding, if a file is there
+        already, which two things of one name would write over each other.
 
     Examples
     --------
@@ -75,7 +76,13 @@ class Results:
 
     def add(self, *paths: Path) -> Path:
         """Count files among the results; return the first."""
-        self.written += paths
+        for path in paths:
+            if path in self.written:
+                raise OutputError(
+                    f"{self._final(path)}: is written twice in one run, the second time over the "
+                    "first: ask for what has one name one after the other, each with its own --out"
+                )
+            self.written.append(path)
         return paths[0]
 
     def __enter__(self) -> Results:
@@ -103,8 +110,16 @@ class Results:
         try:
             if error is None:
                 self._move(made)
+            elif isinstance(error, OutputError) and str(made) in str(error):
+                # A user knows where the file was to be, and soon nobody where it was in between.
+                raise OutputError(str(error).replace(str(made), str(self._place))) from error
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+    def _final(self, path: Path) -> Path:
+        """Return where a file is to be in the end."""
+        inside = self.folder in path.parents
+        return self._place / path.relative_to(self.folder) if inside else path
 
     def _move(self, made: Path) -> None:
         """Move the files to where they are to be; the folder's own description stays."""
@@ -128,7 +143,7 @@ class Results:
             ) from error
         self.written = [
             self._place / path.relative_to(made) if made in path.parents else path
-            for path in dict.fromkeys(self.written)
+            for path in self.written
         ]
         self.kept = len(before - {*self.written})
 
@@ -136,6 +151,28 @@ class Results:
 def results_folder(out: Path | None, name: str) -> Path:
     """Return where results go by default: ``neuroxai-out/NAME``."""
     return out if out is not None else Path("neuroxai-out") / word(name)
+
+
+def refuse_other_case(folder: Path, name: str, case: str) -> None:
+    """Refuse a folder whose file of a case's numbers is of another case: it would be lost.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = write_json(folder / "summary.json", {"case": "one"})
+    >>> refuse_other_case(folder, "summary.json", "one")
+    """
+    try:
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or none of ours
+        return
+    other = found.get("case") if isinstance(found, dict) else None
+    if other is not None and other != case:
+        raise OutputError(
+            f"{folder / name}: is of the case {other}, and that of {case} would be written over "
+            "it: give another folder with --out"
+        )
 
 
 def sidecar(path: Path) -> Path:

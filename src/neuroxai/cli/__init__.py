@@ -11,6 +11,7 @@ import typer
 from neuroxai.cli.convert import convert
 from neuroxai.cli.demo import demo
 from neuroxai.cli.dissect import dissect
+from neuroxai.cli.ending import tidy_ending
 from neuroxai.cli.evaluate import evaluate
 from neuroxai.cli.explain import explain
 from neuroxai.cli.inspect import inspect
@@ -56,7 +57,8 @@ def root(
 def main() -> None:
     """Run the command line; a user sees one sentence for an error and never a traceback."""
     try:
-        app()
+        with tidy_ending():
+            app()
     except NeuroXAIError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from neuroxai.cli.console import plain, status
+
 convert = typer.Typer(help="Convert weights that are not read as they are.", no_args_is_help=True)
 
 
@@ -30,14 +32,12 @@ def torch(
     ] = False,
 ) -> None:
     """Turn pickled PyTorch weights to safetensors, in a process with limits."""
-    from rich.console import Console
-
     from neuroxai.models.torch_weights import convert_torch
 
     target = out or file.with_suffix(".safetensors")
-    with Console(stderr=True).status(f"reading {file} ..."):
+    with status(f"reading {file} ..."):
         written = convert_torch(file, target, trust=trust, entry=entry)
-    Console(highlight=False).print(f"Written: {written}", soft_wrap=True)
+    plain().print(f"Written: {written}", soft_wrap=True)
 
 
 @convert.command()
@@ -52,13 +52,11 @@ def keras(
     ] = None,
 ) -> None:
     """Turn the paper's published Keras weights to a checkpoint folder, without TensorFlow."""
-    from rich.console import Console
-
     from neuroxai.models.checkpoint import save_checkpoint
     from neuroxai.models.keras_weights import convert_keras
 
     network, card = convert_keras(file, architecture)
     folder = save_checkpoint(out or file.with_suffix(""), network, card)
-    console = Console(highlight=False)
+    console = plain()
     console.print(f"Modalities {', '.join(card.modalities)}; classes {', '.join(card.classes)}")
     console.print(f"Written: {folder}", soft_wrap=True)

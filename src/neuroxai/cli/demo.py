@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
+from neuroxai.cli.console import plain
+from neuroxai.cli.progress import stages
+
 
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the page.")] = Path("demo"),
     seed: Annotated[int, typer.Option("--seed", help="Of the training and the maps.")] = 0,
 ) -> None:
     """Grade and segment synthetic gliomas, explain both, and write a page with pictures."""
-    from rich.console import Console
-
-    from neuroxai.cli.progress import stages
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.demo import run
@@ -23,7 +23,7 @@ def demo(
     tune_allocator()
     with stages() as report:
         made = run(out, seed=seed, report=report)
-    console = Console(highlight=False)
+    console = plain()
     for fact in made.facts:
         console.print(fact, soft_wrap=True)
     console.print(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroxai.cli import options
+from neuroxai.cli.console import plain
 from neuroxai.cli.progress import stages
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ def dissect(
     out: options.Out = None,
 ) -> None:
     """Find what each filter answers to over a cohort, beside chance. Not for clinical use."""
-    from rich.console import Console
-
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
@@ -60,34 +59,37 @@ def dissect(
     from neuroxai.dissection_report import write_dissection
     from neuroxai.dissector import dissect as run
     from neuroxai.models.loading import load_model
-    from neuroxai.results import results_folder
+    from neuroxai.results import Results, results_folder
 
     tune_allocator()
-    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    options.check_run(device)
     own = MaskFiles(options.parse_pairs(mask, "--mask", "lesion=masks/{case}_lesion.nii.gz"))
+    loaded = load_model(model, weights=weights, card=card, trust=trust)
     folders = find_cases(cohort)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")
-    with stages() as report:
-        found = run(
-            loaded, folders, own=own, tissues=tissues, causal=causal, best=best, seed=seed,
-            device=device, report=report,
-        )  # fmt: skip
-    folder = results_folder(out, "dissection")
-    written = write_dissection(found, folder)
+    with Results(results_folder(out, "dissection")) as results:
+        with stages() as report:
+            found = run(
+                loaded, folders, own=own, tissues=tissues, causal=causal, best=best, seed=seed,
+                device=device, report=report,
+            )  # fmt: skip
+        write_dissection(found, results)
     print_dissection(found)
-    console = Console(highlight=False)
-    console.print(f"Written: {len(written)} files in {folder}", soft_wrap=True)
+    console = plain()
+    for note in loaded.notes:
+        console.print(f"Warning: {note}", soft_wrap=True)
+    console.print(f"Written: {results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)
 
 
 def print_dissection(found: Dissected) -> None:
     """Print the best filter of every concept beside chance, and what switching it off does."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = plain()
     count = len(found.cases)
     title = f"Best filter per concept, {count} case{'s' if count > 1 else ''}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
@@ -101,7 +103,7 @@ def print_dissection(found: Dissected) -> None:
         finding = found.best_filter(concept)
         if finding.explicit is not explicit:
             explicit = finding.explicit
-            table.add_row(f"[italic]{'explicit' if explicit else 'implicit'}")
+            table.add_row(Text("explicit" if explicit else "implicit", style="italic"))
         match, effect = finding.match, found.best_effect(concept)
         dice = effect.dice if effect is not None else {}
         table.add_row(

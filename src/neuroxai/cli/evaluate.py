@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroxai.cli import options
+from neuroxai.cli.console import plain
 from neuroxai.cli.progress import stages
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ def evaluate(
     out: options.Out = None,
 ) -> None:
     """Measure a network on cases with truth, as in the paper's tables. Not for clinical use."""
-    from rich.console import Console
-
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
@@ -65,30 +64,32 @@ def evaluate(
     from neuroxai.evaluator import Settings, cases_of
     from neuroxai.evaluator import evaluate as run
     from neuroxai.models.loading import load_model
-    from neuroxai.results import results_folder
+    from neuroxai.results import Results, results_folder
 
     tune_allocator()
-    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    options.check_run(device)
     members = _members(split, part) if split is not None else None
+    loaded = load_model(model, weights=weights, card=card, trust=trust)
     pictures = wants_pictures(loaded.card.modalities)
     folders = list(cases_of(cohort, members, pictures=pictures))[:cases]
     if not folders:
         raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")
     settings = Settings(flips, smallest_et, slices, device)
-    with stages() as report:
-        found = run(loaded, folders, settings, patients=members, report=report)
-    folder = results_folder(out, "evaluation")
-    written = write_evaluation(found, folder)
+    with Results(results_folder(out, "evaluation")) as results:
+        with stages() as report:
+            found = run(loaded, folders, settings, patients=members, report=report)
+        write_evaluation(found, results)
     print_evaluation(found)
-    console = Console(highlight=False)
-    console.print(f"Written: {len(written)} files in {folder}", soft_wrap=True)
+    console = plain()
+    for note in loaded.notes:
+        console.print(f"Warning: {note}", soft_wrap=True)
+    console.print(f"Written: {results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)
 
 
 def print_evaluation(found: Evaluation) -> None:
     """Print the figures with their intervals."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from neuroxai.evaluation_tables import grading_figures, segmentation_figures
@@ -122,7 +123,7 @@ def print_evaluation(found: Evaluation) -> None:
                 of_cases.specificity[name].percent(),
                 of_cases.area[name].plain(2),
             )
-    console = Console(highlight=False)
+    console = plain()
     console.print(table)
     for note in notes:
         console.print(note)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from neuroxai.cli import options
+from neuroxai.cli.console import plain
 from neuroxai.cli.progress import bars
 
 if TYPE_CHECKING:
@@ -43,19 +44,25 @@ def explain(
     from neuroxai.explainer import explain as run
     from neuroxai.explainer import outputs_of
     from neuroxai.models.loading import load_model
-    from neuroxai.results import Results, results_folder
+    from neuroxai.results import Results, refuse_other_case, results_folder
 
     started = time.perf_counter()
     tune_allocator()
     made = _methods(method or ["all"], layer, parameter)
+    options.check_case(case, file, layout)
+    options.check_run(device, memory, precision, within)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     outputs = outputs_of(loaded)
     words = dict.fromkeys(target or _default_targets(loaded))
-    targets = [named_target(word, outputs) for word in words]
+    targets, notes = options.distinct_targets(
+        (named_target(word, outputs) for word in words), outputs
+    )
     study = options.read_one_case(case, file, layout, loaded)
     progress = _Progress(made, len(targets))
-    with Results(results_folder(out, study.name)) as results:
-        report = CaseReport(results)
+    folder = results_folder(out, study.name)
+    refuse_other_case(folder, "summary.json", study.name)
+    with Results(folder) as results:
+        report = CaseReport(results, warnings=notes)
         with progress:
             for question in targets:
                 watcher = progress.watch(question.name)
@@ -71,13 +78,12 @@ def explain(
 
 def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
     """Print each method's time and completeness gap, and where the files are."""
-    from rich.console import Console
     from rich.table import Table
 
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.regions import said_of_share
 
-    console = Console(highlight=False)
+    console = plain()
     table = Table()
     places = _places(report)
     table.add_column("Target")
@@ -150,6 +156,11 @@ def _methods(words: list[str], layer: str | None, parameters: list[str] | None) 
         if name not in [method.name for method in wanted]:
             make_method(name)
             raise MethodError(f"--set {name}: the method {name} is not asked for, add --method")
+        own = given[name].get("layer", layer)
+        if layer and own != layer:
+            raise MethodError(
+                f"--layer {layer!r} and --set {name}.layer={own!r} disagree: give one of them"
+            )
     layered = {"layer": layer} if layer else {}
     return [
         make_method(m.name, {**(layered if hasattr(m, "layer") else {}), **given[m.name]})

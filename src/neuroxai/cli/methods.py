@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from neuroxai.cli.console import plain
+
 
 def methods() -> None:
     """List the explanation methods, their parameters and sources."""
     import dataclasses
 
-    from rich.console import Console
+    from rich.text import Text
 
     from neuroxai.methods import all_methods
 
-    console = Console(highlight=False)
+    console = plain()
     for name, method in all_methods().items():
         made = method()
         sign = "signed" if method.signed else "never negative"
-        console.print(f"[bold]{name}[/bold]  {method.title}, {sign}, {method.citation}")
+        said = f"  {method.title}, {sign}, {method.citation}"
+        console.print(Text.assemble((name, "bold"), said))
         parameters = [
             f"{field.name}={_word(getattr(made, field.name))}"
             for field in dataclasses.fields(method)

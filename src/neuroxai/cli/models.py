@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroxai.cli import options
+from neuroxai.cli.console import plain, status
 
 if TYPE_CHECKING:
     from neuroxai.core.windows import Windows
@@ -18,17 +19,20 @@ models = typer.Typer(help="List networks, and check one of yours.", no_args_is_h
 @models.command("list")
 def list_models() -> None:
     """List the networks that come with the package."""
-    from rich.console import Console
+    from rich.text import Text
 
     from neuroxai.models.card import read_card
     from neuroxai.models.checkpoint import CARD, shipped_folder, shipped_models
 
-    console = Console(highlight=False)
+    console = plain()
     for name in shipped_models():
         card = read_card(shipped_folder(name) / CARD)
         console.print(
-            f"[bold]{name}[/bold]  {card.task}, {', '.join(card.modalities)} → "
-            f"{', '.join(card.classes)}; {card.use}",
+            Text.assemble(
+                (name, "bold"),
+                f"  {card.task}, {', '.join(card.modalities)} → {', '.join(card.classes)}; "
+                f"{card.use}",
+            ),
             soft_wrap=True,
         )
 
@@ -41,7 +45,6 @@ def check(
     trust: options.Trust = False,
 ) -> None:
     """Explain what a network expects and returns, and which methods apply to it."""
-    from rich.console import Console
     from rich.table import Table
 
     from neuroxai.data.preprocessing import Preprocessing
@@ -49,8 +52,8 @@ def check(
     from neuroxai.models.loading import load_model
 
     loaded = load_model(model, weights=weights, card=card, trust=trust)
-    said, console = loaded.card, Console(highlight=False)
-    with Console(stderr=True).status(f"trying {said.name} ..."):
+    said, console = loaded.card, plain()
+    with status(f"trying {said.name} ..."):
         found = check_model(loaded)
     table = Table(show_header=False, box=None, pad_edge=False)
     recipe = Preprocessing.from_dict(said.preprocessing)

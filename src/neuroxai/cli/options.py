@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuroxai.core.errors import CaseError, MethodError
+from neuroxai.core.errors import CaseError, MethodError, TargetError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from neuroxai.core.outputs import Outputs
+    from neuroxai.core.target import Target
     from neuroxai.data.case import Case
     from neuroxai.models.model import Model
 
@@ -117,13 +121,91 @@ def read_one_case(
 
     if case is not None and is_picture(case):
         return _read_picture(case, model)
-    pairs = parse_pairs(files, "--file", "FLAIR=flair.nii.gz")
-    given = {_spelled(name): path for name, path in pairs.items()}
-    if case is None and not given:
-        raise CaseError("no case was given: name a case folder, or files with --file")
-    return read_case(
-        case, modalities=case_modalities(model, case, given), files=given or None, layout=layout
+    given = _given(case, files)
+    needed = case_modalities(model, case, given)
+    try:
+        return read_case(case, modalities=needed, files=given or None, layout=layout)
+    except CaseError as error:
+        # The reader knows no options.
+        ours = "name the file yourself (--file MODALITY=PATH)"
+        raise CaseError(str(error).replace("name the file yourself", ours)) from error
+
+
+def check_case(case: Path | None, files: list[str] | None, layout: str | None) -> None:
+    """Refuse what can be told to be wrong of a case's options before a network is loaded."""
+    from neuroxai.data.layouts import layout_named
+
+    _given(case, files)
+    if layout is not None:
+        layout_named(layout)
+
+
+def check_run(
+    device: str, memory: str | None = None, precision: str = "fp32", within: str | None = None
+) -> None:
+    """Refuse what can be told to be wrong of a run's options before a network is loaded."""
+    import torch
+
+    from neuroxai.core.memory import parse_size
+    from neuroxai.core.outputs import Outputs
+    from neuroxai.core.precision import check_precision
+    from neuroxai.core.target import Class
+    from neuroxai.explainer import choose_device
+    from neuroxai.question import restricted
+
+    check_precision(precision, choose_device(device))
+    if memory is not None:
+        parse_size(memory)
+    if within not in (None, "truth"):  # whether a case has a truth is not known yet
+        restricted(Class(0), str(within), Outputs(), torch.empty(0), None)
+
+
+def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[Target], list[str]]:
+    """Return every target once, and what to say of those that ask the same in another word.
+
+    Raises
+    ------
+    TargetError
+        If the files of two would have the same names.
+    """
+    from neuroxai.core.target import Predicted
+    from neuroxai.results import word
+
+    found: dict[object, Target] = {}
+    by_file: dict[str, Target] = {}
+    notes: list[str] = []
+    for target in targets:
+        same = "predicted" if isinstance(target, Predicted) else _channels(target, outputs)
+        if same in found:
+            first = found[same].name
+            if target.name != first:
+                notes.append(f"target {target.name} is {first}, which is asked for already")
+            continue
+        found[same] = target
+        other = by_file.setdefault(word(target.name), target)
+        if other is not target:
+            raise TargetError(
+                f"targets {other.name!r} and {target.name!r} would both be called "
+                f"{word(target.name)} in the names of files: ask for one after the other with "
+                "--target, each with its own --out"
+            )
+    return list(found.values()), notes
+
+
+def _channels(target: Target, outputs: Outputs) -> tuple[int, ...]:
+    import torch
+
+    return tuple(
+        sorted(target.channels(outputs, torch.empty(1, len(outputs.names), 1))[0].tolist())
     )
+
+
+def _given(case: Path | None, files: list[str] | None) -> dict[str, str]:
+    """Return modality to file, as given one by one."""
+    pairs = parse_pairs(files, "--file", "FLAIR=flair.nii.gz")
+    if case is None and not pairs:
+        raise CaseError("no case was given: name a case folder, or files with --file")
+    return {_spelled(name): path for name, path in pairs.items()}
 
 
 def _read_picture(path: Path, model: Model) -> Case:
@@ -187,6 +269,9 @@ def parse_parameters(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
             value = json.loads(text)
         except ValueError:
             value = text
+        if name in found.get(method, {}):
+            before = found[method][name]
+            raise MethodError(f"--set {pair!r}: {method}.{name} was given before, as {before!r}")
         found.setdefault(method, {})[name] = value
     return found
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from neuroxai.cli.console import plain
+from neuroxai.cli.progress import stages
+
 
 def phantom(
     out: Annotated[Path, typer.Option("-o", "--out", help="The cohort's folder.")],
@@ -23,9 +26,6 @@ def phantom(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
 ) -> None:
     """Make synthetic tumor cases whose truth is known; each is a function of its seed."""
-    from rich.console import Console
-
-    from neuroxai.cli.progress import stages
     from neuroxai.data.phantom import write_cohort
 
     with stages() as report:
@@ -39,4 +39,4 @@ def phantom(
             workers=workers,
             progress=lambda done, total: report("Growing tumors", done, total),
         )
-    Console(highlight=False).print(f"Written: {len(folders)} cases in {out}", soft_wrap=True)
+    plain().print(f"Written: {len(folders)} cases in {out}", soft_wrap=True)

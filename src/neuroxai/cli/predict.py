@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neuroxai.cli import options
+from neuroxai.cli.console import plain, status
 
 
 def predict(
@@ -20,35 +21,36 @@ def predict(
     out: options.Out = None,
 ) -> None:
     """Segment or classify a case, on the patient's own grid. Not for clinical use."""
-    from rich.console import Console
-
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.explainer import describe_model
     from neuroxai.explainer import predict as run
     from neuroxai.models.loading import load_model
-    from neuroxai.results import results_folder, write_json
+    from neuroxai.results import Results, refuse_other_case, results_folder, write_json
 
     tune_allocator()
-    console = Console(stderr=True)
+    options.check_case(case, file, layout)
+    options.check_run(device, memory)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     study = options.read_one_case(case, file, layout, loaded)
-    with console.status(f"{study.name}: asking {loaded.card.name} ..."):
-        prediction = run(loaded, study, slice_index=slice_index, device=device, memory=memory)
     folder = results_folder(out, study.name)
-    written = prediction.save(folder)
-    summary = write_json(
-        folder / "prediction.json",
-        {
+    refuse_other_case(folder, "prediction.json", study.name)
+    with Results(folder) as results:
+        with status(f"{study.name}: asking {loaded.card.name} ..."):
+            prediction = run(loaded, study, slice_index=slice_index, device=device, memory=memory)
+        labels = prediction.save(results.folder)
+        if labels is not None:
+            results.add(labels)
+        content = {
             "case": study.name,
             "model": describe_model(loaded),
             **prediction.describe(),
             "warnings": [*study.warnings, *prediction.warnings],
             "seed": seed,
             "use": NOT_FOR_CLINICAL_USE,
-        },
-    )
-    stdout = Console(highlight=False)
+        }
+        results.add(write_json(results.folder / "prediction.json", content))
+    stdout = plain()
     for name, chance in prediction.probabilities.items():
         stdout.print(f"{name}: {chance:.1%}")
     dice = prediction.dice()
@@ -57,5 +59,5 @@ def predict(
         stdout.print(f"{name}: {volume:.1f} ml{score}")
     for warning in (*study.warnings, *prediction.warnings):
         stdout.print(f"Warning: {warning}", soft_wrap=True)
-    stdout.print(f"Written: {written or summary}", soft_wrap=True)
+    stdout.print(f"Written: {results.written[0]}", soft_wrap=True)
     stdout.print(NOT_FOR_CLINICAL_USE)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from neuroxai.cli.console import plain
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 def bars() -> Progress:
     """Return the one kind of progress display: what, how far, how long, how long still."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -25,13 +26,13 @@ def bars() -> Progress:
     )
 
     return Progress(
-        TextColumn("{task.description:<44}"),
+        TextColumn("{task.description:<44}", markup=False),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=plain(stderr=True),
     )
 
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from neuroxai.cli.console import plain
+from neuroxai.cli.progress import stages
+
 
 def train(
     config: Annotated[
@@ -27,9 +30,6 @@ def train(
     resume: Annotated[bool, typer.Option(help="Take up the run in the folder.")] = False,
 ) -> None:
     """Train a network; leave a checkpoint folder with its measured metrics."""
-    from rich.console import Console
-
-    from neuroxai.cli.progress import stages
     from neuroxai.core.allocator import tune_allocator
     from neuroxai.models.card import read_card
     from neuroxai.training import train as run
@@ -45,5 +45,6 @@ def train(
             config, out, data=data, overrides=settings or [], resume=resume, progress=report
         )
     card = read_card(folder / "card.json")
-    Console().print(f"{card.name}: {folder}", soft_wrap=True)
-    Console().print_json(data=dict(card.metrics))
+    console = plain(highlight=True)
+    console.print(f"{card.name}: {folder}", soft_wrap=True)
+    console.print_json(data=dict(card.metrics))

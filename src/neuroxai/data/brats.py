@@ -67,8 +67,8 @@ def read_case(
     files
         Modality (or ``truth``) to its file; goes before what the folder holds.
     layout
-        A name in :data:`LAYOUTS`; by default told from the file names. Decides what the numbers
-        in a label file mean.
+        A name in :data:`LAYOUTS`, or ``brats2024-ped``; by default told from the file names.
+        Decides what the numbers in a label file mean.
 
     Raises
     ------
@@ -122,8 +122,8 @@ def read_case(
     truth = None
     if "truth" in chosen and chosen_layout is None and name.lower().startswith("brats-ped-"):
         raise CaseError(
-            f"{chosen['truth']}: labels of BraTS-PED are not the same in every year: with ET 3 "
-            "(2023) say so with the layout brats2023; those with ET 1, 2024's, are not read"
+            f"{chosen['truth']}: labels of BraTS-PED are not the same in every year: name the "
+            "layout, brats2023 (ET is 3) or brats2024-ped (ET is 1)"
         )
     if "truth" in chosen:
         labels = read_labels(chosen["truth"])

@@ -31,9 +31,9 @@ def concept_masks(
     """Return every concept that is known of a case, each ``(I, J, K)``.
 
     ``brain`` is all that is not air; ``CSF``, ``GM``, ``WM`` come from ``tissues``; ``WT``,
-    ``TC``, ``ET``, ``NCR``, ``ED`` (and ``RC`` where it occurs) and the tumor's ``boundary``, the
-    shell within 2 mm of the surface of WT, from the truth. Tissue under the tumor is no longer
-    that tissue.
+    ``TC``, ``ET``, ``NCR``, ``ED`` (and ``RC`` if the case's layout knows it, though it may be
+    empty) and the tumor's ``boundary``, the shell within 2 mm of the surface of WT, from the
+    truth. Tissue under the tumor is no longer that tissue.
 
     Parameters
     ----------
@@ -68,8 +68,12 @@ def concept_masks(
     if case.truth is not None:
         masks.update({name: region(case.truth, name) for name in REGIONS})
         for number, name in enumerate(CLASSES[1:], start=1):
-            if name not in masks and (name != "RC" or bool((case.truth == number).any())):
-                masks[name] = case.truth == number
+            labeled = case.truth == number
+            # By the layout, not by what occurs: cases of one cohort know the same concepts.
+            if name not in masks and (
+                name != "RC" or name in case.layout.labels or bool(labeled.any())
+            ):
+                masks[name] = labeled
         masks["boundary"] = boundary(tumor, case.spacing) & brain
     for name, mask in (own or {}).items():
         if name in masks:

@@ -36,6 +36,14 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 )
 """Layout name to layout. Label 4 is enhancing tumor up to 2021 and a cavity in 2024."""
 
+_CHILDREN_2024 = Layout("brats2024-ped", {"ET": 1, "NCR": 2, "ED": 4}, _NAMES_2023, "-")
+_ONLY_BY_NAME: Mapping[str, Layout] = MappingProxyType({_CHILDREN_2024.name: _CHILDREN_2024})
+"""Layouts that no file's name tells: the children's track names its files alike in every year."""
+
+# The children's cystic component belongs to the core as its tumor that does not enhance does; what
+# is written has the number of the latter.
+_READ_ALIKE: Mapping[str, Mapping[int, str]] = MappingProxyType({_CHILDREN_2024.name: {3: "NCR"}})
+
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "T1ce": ("t1ce", "t1c", "t1gd", "t1wce", "t1post", "t1km", r"ce-gadolinium[-_.]t1w"),
     "FLAIR": ("flair", "t2f", r"t2w?[-_.]?flair"),
@@ -88,9 +96,10 @@ def layout_named(layout: str | Layout) -> Layout:
     """
     if isinstance(layout, Layout):
         return layout
-    if layout not in LAYOUTS:
-        raise CaseError(f"there is no layout '{layout}'; {suggestion(layout, LAYOUTS)}")
-    return LAYOUTS[layout]
+    known = {**LAYOUTS, **_ONLY_BY_NAME}
+    if layout not in known:
+        raise CaseError(f"there is no layout '{layout}'; {suggestion(layout, known)}")
+    return known[layout]
 
 
 def spelled(name: str) -> tuple[str, str] | None:
@@ -170,6 +179,8 @@ def file_name(case: str, layout: Layout, what: str) -> str:
 def numbered_name(layout: str | Layout, number: int) -> str:
     """Return a case name in a layout's style, from which the layout is detected again.
 
+    But for ``brats2024-ped``, which no name tells.
+
     Raises
     ------
     CaseError
@@ -187,6 +198,7 @@ def numbered_name(layout: str | Layout, number: int) -> str:
         "brats2021": f"BraTS2021_{number:05d}",
         "brats2023": f"BraTS-GLI-{number:05d}-000",
         "brats2024": f"BraTS-GLI-{number:05d}-100",
+        "brats2024-ped": f"BraTS-PED-{number:05d}-000",
     }
     return styles.get(layout_named(layout).name, f"case_{number:05d}")
 
@@ -237,6 +249,8 @@ def decode_labels(
     """
     layout = layout_named(layout)
     known = {0: 0} | {number: CLASSES.index(name) for name, number in layout.labels.items()}
+    alike = _READ_ALIKE.get(layout.name, {})
+    known |= {number: CLASSES.index(name) for number, name in alike.items()}
     values = [int(value) for value in np.unique(numbers)]
     strange = [value for value in values if value not in known]
     if strange:
@@ -249,7 +263,7 @@ def decode_labels(
         remedy = f"--layout {' or '.join(fitting)}" if fitting else "--layout"
         raise CaseError(
             f"{file}: holds the labels {shown}, but the layout {layout.name} knows only "
-            f"0, {', '.join(f'{number} ({name})' for name, number in layout.labels.items())}; "
+            f"0, {', '.join(f'{n} ({CLASSES[known[n]]})' for n in sorted(known) if n)}; "
             f"name the right layout ({remedy}) or repair the file"
         )
     table = np.zeros(max(known) + 1, dtype=np.uint8)

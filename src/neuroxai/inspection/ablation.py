@@ -16,10 +16,10 @@ from neuroxai.core.units import Units, units_met
 def switched_off(
     network: nn.Module, units: Sequence[Units], filters: Mapping[str, Sequence[int]]
 ) -> Iterator[None]:
-    """Switch filters off for the passes inside.
+    """Switch filters off for the passes inside, for every one of them.
 
-    A filter behind an activation answers zero, which is off; one without answers its own mean over
-    the image, which keeps its level and takes away what it tells about places (Bau et al. 2020,
+    A filter behind a rectifier answers zero, which is off; any other answers its own mean over the
+    image, which keeps its level and takes away what it tells about places (Bau et al. 2020,
     doi:10.1073/pnas.1907375117, remove units to see what they cause).
 
     Parameters

@@ -30,6 +30,13 @@ _HALF = _OCTAVES * _PER_OCTAVE
 _BINS = 2 * _HALF + 1
 _LOWEST = (127 - _OCTAVES // 2) * _PER_OCTAVE
 _KEYS = 2**13
+_LARGEST = 4.125
+"""Where a filter's largest deviation of its first case comes to lie among the bins: in the middle
+of one, ten octaves below the last."""
+_SAMPLE = 2**12
+"""From about how many voxels a filter's middle is told."""
+_ROUNDING = 2.0**-20
+"""What varies by less, beside its size, does not vary."""
 _AT_ONCE = 2**24
 """How many up-sampled values are held at a time."""
 _SIDE_BY_SIDE = 4
@@ -49,7 +56,7 @@ class Match:
     iou
         Intersection over union of active voxels and concept, summed over the cohort.
     threshold
-        The activation from which on a voxel is active.
+        The activation from which on a voxel is active, as the filter gives it.
     active
         Share of the voxels that are.
     """
@@ -74,8 +81,15 @@ class Dissection:
     :math:`T_k` its top quantile over the whole cohort (Bau et al. 2017, arXiv:1704.05796). Bau's
     quantile is 0.005; a concept that fills more of the image can never be matched at it, so the
     quantile may also be the concept's own share (``matched``), at which a perfect detector of any
-    concept scores 1. The activations of each filter are counted in bins of at most 6 % width, so
-    one pass over the cohort is enough for every threshold, and memory does not grow with it.
+    concept scores 1. Where not that many voxels rise above the filter's lowest value (a rectified
+    filter is zero in all others), those that do are active: all voxels would agree with any
+    concept by its share. A filter that never rises is nowhere active, and scores 0.
+
+    The activations of each filter are counted in bins around its middle, of at most 6 % of the way
+    from there, so one pass over the cohort is enough for every threshold, and memory does not grow
+    with it. The middle is zero for a rectified filter and the median for others; it and the bins'
+    scale are fixed by the first case in which the filter varies, so scale and offset of a filter
+    say nothing. Beyond 1000 times that case's largest deviation values are no longer told apart.
 
     Parameters
     ----------
@@ -111,6 +125,7 @@ class Dissection:
         self._units: dict[str, Units] = {}
         # (filters, bins, concepts and, last, all voxels)
         self._counts: dict[str, NDArray[np.int64]] = {}
+        self._scales: dict[str, _Scales] = {}
         self._sizes = np.zeros(len(concepts), np.int64)
 
     @property
@@ -161,6 +176,7 @@ class Dissection:
             if counts is None:
                 counts = np.zeros((unit.count, _BINS, len(self.concepts) + 1), np.int64)
                 self._counts[unit.layer] = counts
+                self._scales[unit.layer] = _Scales(unit)
                 self._units[unit.layer] = unit
             if not bool(torch.isfinite(output).all()):
                 raise MethodError(
@@ -171,16 +187,19 @@ class Dissection:
             for first in range(0, unit.count, step):
                 # The box lies in the image, which begins where the layers' grid does.
                 values = upsample_within(output[:, first : first + step].float(), grid, box)
-                found = threads.map(tally, values.cpu()[0].flatten(1))
-                for number, (used, tallies) in enumerate(found, start=first):
-                    np.add.at(counts[number], _BIN_OF_KEY[used], tallies @ membership)
+                flat = values.cpu()[0].flatten(1)
+                found = threads.map(tally, flat, *self._scales[unit.layer].fit(flat, first))
+                for number, (bins, tallies) in enumerate(found, start=first):
+                    np.add.at(counts[number], bins, tallies @ membership)
 
-        def tally(values: Tensor) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-            joint = _keys(values) * groups.shape[1] + group
+        def tally(
+            values: Tensor, middle: Tensor, scale: Tensor
+        ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            joint = _keys((values - middle).mul_(scale)).mul_(groups.shape[1]).add_(group)
             table = torch.bincount(joint, minlength=_KEYS * groups.shape[1])
             tallies = table.reshape(_KEYS, -1).numpy()
             used = np.flatnonzero(tallies.any(axis=1))
-            return used, tallies[used]
+            return (_BIN_OF_KEY if float(middle) == 0 else _ROUND_BIN_OF_KEY)[used], tallies[used]
 
         with (
             untouched(self._network),
@@ -212,6 +231,7 @@ class Dissection:
             raise MethodError(f"quantile is {quantile!r}, expected a share in (0, 1) or 'matched'")
         for layer, counts in self._counts.items():
             from_top = counts[:, ::-1].cumsum(axis=1)
+            scales = self._scales[layer]
             for number in range(len(counts)):
                 for place, concept in enumerate(self.concepts):
                     size = int(self._sizes[place])
@@ -220,16 +240,58 @@ class Dissection:
                     wanted = size if quantile == "matched" else float(quantile) * self.voxels
                     active = from_top[number, :, -1]
                     last = int(np.searchsorted(active, max(wanted, 1)))
+                    if active[last] == self.voxels and last:
+                        last -= 1  # without the lowest values: that all are active says nothing
                     both = int(from_top[number, last, place])
                     union = int(active[last]) + size - both
                     yield Match(
-                        layer, number, concept, both / union, _edge(_BINS - 1 - last),
+                        layer, number, concept, both / union,
+                        scales.threshold(number, _BINS - 1 - last),
                         int(active[last]) / self.voxels,
                     )  # fmt: skip
 
     def share(self, concept: str) -> float:
         """Return how much of the counted voxels a concept fills."""
         return float(self._sizes[self.concepts.index(concept)]) / max(self.voxels, 1)
+
+
+class _Scales:
+    """Where the bins of a layer's filters lie: around the middle of each, as wide as it varies."""
+
+    def __init__(self, unit: Units) -> None:
+        self._rectified = unit.rectified
+        self._middle = torch.full((unit.count,), torch.nan)
+        self._scale = torch.zeros(unit.count)  # zero as long as a filter has not varied
+
+    def fit(self, values: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Return middle and scale of the filters from ``first`` on, fixed by ``(filters, voxels)``.
+
+        What is fixed already stays.
+        """
+        part = slice(first, first + len(values))
+        middle, scale = self._middle[part], self._scale[part]
+        if bool((scale > 0).all()):
+            return middle, scale
+        low, high = values.aminmax(dim=1)
+        found = values[:, :: max(1, values.shape[1] // _SAMPLE)].median(dim=1).values
+        if self._rectified:
+            # One that is on everywhere is like any other.
+            found = torch.where(low > 0, found, torch.zeros_like(found))
+        middle.copy_(torch.where(middle.isnan(), found, middle))
+        largest = torch.maximum(high - middle, middle - low)
+        varies = largest > _ROUNDING * torch.maximum(high.abs(), low.abs())
+        fitting = (_LARGEST / largest).clamp(max=2.0**126)
+        scale.copy_(torch.where((scale == 0) & varies, fitting, scale))
+        return middle, scale
+
+    def threshold(self, number: int, place: int) -> float:
+        """Return the lowest value of one filter's bin."""
+        middle, scale = float(self._middle[number]), float(self._scale[number])
+        if not middle and place == _HALF + 1:
+            return float(np.finfo(np.float32).tiny)  # all that is above zero
+        if place in (_HALF, _HALF + 1) and middle:  # the middle's bin has taken its neighbors in
+            place += 1 if place > _HALF else -1
+        return middle + _edge(place) / (scale or 1.0)
 
 
 def _grouped(stacked: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,6 +322,8 @@ def _bins_of_keys() -> NDArray[np.int64]:
 
 
 _BIN_OF_KEY = _bins_of_keys()
+_ROUND_BIN_OF_KEY = np.where(np.abs(_BIN_OF_KEY - _HALF) <= 1, _HALF, _BIN_OF_KEY)
+"""The same where zero is a level that rounding may have missed."""
 
 
 def _edge(number: int) -> float:

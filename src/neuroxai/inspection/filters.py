@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.errors import LayerError, suggestion
+from neuroxai.core.errors import LayerError, TargetError, suggestion
 from neuroxai.core.layers import Layer
 from neuroxai.core.outputs import Outputs
-from neuroxai.core.target import Target
+from neuroxai.core.target import BoundTarget, Target
 from neuroxai.core.untouched import untouched
 from neuroxai.core.watch import severed
 from neuroxai.inspection.walk import Walk, bind_all, take_walk
@@ -28,7 +28,9 @@ class LayerFilters:
     activations
         ``(B, C, *S_layer)``, as the layer gave them.
     importance
-        Target's word to ``(B, C)``: what each filter adds to the target to first order.
+        Target's word to ``(B, C)``: what each filter adds to the target to first order. The word is
+        the target's name; of several with one name it says what tells them apart too, as in
+        ``1 (probability)``.
     """
 
     layer: Layer
@@ -76,6 +78,8 @@ def filters(
     LayerError
         If a layer does not exist, never ran, has no place in the image, or does not matter to any
         target.
+    TargetError
+        If two targets differ in nothing that has a name.
 
     Examples
     --------
@@ -97,7 +101,8 @@ def filters(
         walk.watch.keep_only(set(names))
         bound = bind_all(targets, outputs, walk)
         importance: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-        for number, target in enumerate(bound, start=1):
+        words = _words(bound)
+        for number, (target, word) in enumerate(zip(bound, words, strict=True), start=1):
             score, reduced = target.score(walk.output), dict[str, Tensor]()
             if score.requires_grad:
                 _, reduced = walk.watch.backward(
@@ -105,7 +110,6 @@ def filters(
                 )
             for name in names:
                 zero = torch.zeros(walk.watch.activation(name).shape[:2])
-                word = str(target.description["name"])
                 importance[name][word] = reduced.get(name, zero).cpu()
         return [
             LayerFilters(
@@ -113,6 +117,35 @@ def filters(
             )
             for name in names
         ]
+
+
+def _words(bound: Sequence[BoundTarget]) -> list[str]:
+    """Return each target's name, and behind it what tells it from others of that name."""
+    words: dict[str, BoundTarget] = {}
+    found: list[str] = []
+    for target in bound:
+        asked = target.description
+        same = [other.description for other in bound if other.description["name"] == asked["name"]]
+        differs = {key for key in asked if any(other[key] != asked[key] for other in same)}
+        told = [asked["kind"]] if "channels" in differs else []
+        told += [asked[key] or "everywhere" for key in ("scale", "within") if key in differs]
+        word = f"{asked['name']} ({', '.join(told)})" if told else str(asked["name"])
+        if not _same_question(words.setdefault(word, target), target):
+            raise TargetError(
+                f"two targets that differ are both called {word!r}: ask for one at a time, or name "
+                "their masks differently"
+            )
+        found.append(word)
+    return found
+
+
+def _same_question(one: BoundTarget, other: BoundTarget) -> bool:
+    keys = ("channels", "scale", "within")
+    if any(one.description[key] != other.description[key] for key in keys):
+        return False
+    if one.mask is None or other.mask is None:
+        return one.mask is other.mask
+    return torch.equal(one.mask, other.mask)
 
 
 def _first_order(activation: Tensor, gradient: Tensor) -> Tensor:

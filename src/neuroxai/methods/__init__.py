@@ -101,12 +101,14 @@ def make_methods(
 ) -> list[Method]:
     """Return methods given by word or ready-made; ``all`` is the whole table.
 
-    ``layer`` is handed to those that look into one.
+    ``layer`` is handed to those given by word that look into one; one that is ready-made keeps its
+    own.
 
     Raises
     ------
     MethodError
-        If there is none, one is unknown, or two have the same name.
+        If there is none, one is unknown, two have the same name, or the layer would not be looked
+        into.
     """
     if isinstance(methods, (str, Method)):
         methods = all_methods() if methods == "all" else [methods]
@@ -118,12 +120,12 @@ def make_methods(
         if isinstance(method, Method):
             made.append(method)
             continue
-        has_layer = method in all_methods() and "layer" in {
-            field.name for field in dataclasses.fields(all_methods()[method])
-        }
-        made.append(make_method(method, {"layer": layer} if layer and has_layer else {}))
+        layered = layer and method in all_methods() and _has_layer(all_methods()[method])
+        made.append(make_method(method, {"layer": layer} if layered else {}))
     if not made:
         raise MethodError("no method was asked for: name one, or 'all'")
+    if layer:
+        _check_layer(made, layer)
     for place, method in enumerate(made):
         if method.name in [other.name for other in made[:place]]:
             raise MethodError(
@@ -131,3 +133,25 @@ def make_methods(
                 "the method's name: ask one after the other"
             )
     return made
+
+
+def _has_layer(method: Method | type[Method]) -> bool:
+    return "layer" in {field.name for field in dataclasses.fields(method)}
+
+
+def _check_layer(methods: Iterable[Method], layer: str) -> None:
+    """Refuse a layer that is asked for in vain."""
+    layered = [method for method in methods if _has_layer(method)]
+    if not layered:
+        names = ", ".join(method.name for method in methods)
+        known = ", ".join(name for name, method in all_methods().items() if _has_layer(method))
+        raise MethodError(
+            f"layer {layer!r}: {names} does not look into a layer; leave it out, or ask for {known}"
+        )
+    for method in layered:
+        own = getattr(method, "layer", None)
+        if own != layer:
+            raise MethodError(
+                f"{method.name} is made already: the layer {layer!r} would not reach it, it keeps "
+                f"{own!r}; give it the layer when it is made"
+            )

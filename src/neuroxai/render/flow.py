@@ -174,7 +174,8 @@ class _Plan:
             "Each panel: the signed class activation map of one layer, its numbers of filters and "
             "cells below. Red speaks for the target, blue against it; the colors of each panel "
             f"end at its own {PERCENTILE:g}th percentile of |value| in this slice, so panels "
-            "cannot be compared by color. Shares count the whole volume's positive evidence.",
+            "cannot be compared by color. For it: how much of the whole volume's evidence, both "
+            "signs together, is for the target; the shares below are of that evidence alone.",
         )
         self._footing = Footing(notes, room)
 

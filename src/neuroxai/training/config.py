@@ -104,6 +104,7 @@ class Config:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ("background", "NCR", "ED", "ET")
     patch: tuple[int, ...] = (128, 128, 128)
+    """Edges in voxels along X, Y, Z."""
     tumor_fraction: float = 0.7
     """Share of patches whose center lies in the tumor."""
     slices_per_case: int = 8
@@ -144,7 +145,7 @@ class Config:
     """Set the levels of a segmenter's outputs on the validation cases in the end, for the best
     Dice; what was added to each class's bias is in the card."""
     clip: float = 5.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; 0 for no limit."""
     class_weights: tuple[float, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Literal["auto", "32", "16", "bf16"] = "auto"
@@ -152,6 +153,7 @@ class Config:
     channels_last: bool | None = None
     """Memory layout of the feature maps; null picks it on a GPU only."""
     seed: int = 0
+    """From 0 to 9999999999999."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
     """GPUs (on a CPU, processes) that train together, each on batches of its own."""

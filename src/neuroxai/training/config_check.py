@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from neuroxai.core.errors import TrainingError, suggestion
-from neuroxai.data.case import CLASSES
+from neuroxai.core.errors import CaseError, TrainingError, suggestion
+from neuroxai.data.case import CLASSES, REGIONS
 from neuroxai.training.config import CohortSource, Config, PhantomSource
+from neuroxai.training.config_numbers import check_numbers
 
 
 def check(config: Config, source: str) -> None:
@@ -26,27 +27,10 @@ def check(config: Config, source: str) -> None:
         raise TrainingError(f"{source}: preprocessing.modalities is not the list modalities")
     if config.epochs is None and config.max_steps is None and config.max_minutes is None:
         raise TrainingError(f"{source}: set one of epochs, max_steps and max_minutes")
-    positive = (
-        "batch",
-        "epochs",
-        "max_steps",
-        "max_minutes",
-        "learning_rate",
-        "save_every",
-        "accumulate",
-    )
-    others = ("slices_per_case", "focus_size", "workers", "devices", "validate_every", "patience")
-    for key in (*positive, *others):
-        value = getattr(config, key)
-        if value is not None and value <= 0:
-            raise TrainingError(f"{source}: {key} is {value!r}, expected a number above 0")
-    for key in ("tumor_fraction", "warmup", "average"):
-        if not 0 <= getattr(config, key) <= 1:
-            raise TrainingError(f"{source}: {key} is {getattr(config, key)!r}, expected 0 to 1")
-    if not 0 <= config.smallest_enhancement_mm3 < float("inf"):
+    check_numbers(config, source)
+    if len(set(config.classes)) < max(2, len(config.classes)):
         raise TrainingError(
-            f"{source}: smallest_enhancement_mm3 is {config.smallest_enhancement_mm3!r}, "
-            "expected cubic mm, 0 for none"
+            f"{source}: classes is {list(config.classes)}, expected at least two different names"
         )
     if config.class_weights and len(config.class_weights) != len(config.classes):
         raise TrainingError(
@@ -70,7 +54,14 @@ def check(config: Config, source: str) -> None:
 
 
 def _check_phantom(phantom: PhantomSource, source: str) -> None:
+    from neuroxai.data.phantom.make import check_request
+
     (first, last), (start, end) = phantom.train, phantom.test
+    if phantom.validation and phantom.validation[0] > phantom.validation[1]:
+        raise TrainingError(
+            f"{source}: data.phantom.validation is {list(phantom.validation)}, "
+            "expected [first, one after the last]"
+        )
     if first >= last or start > end or not phantom.spacings:
         raise TrainingError(f"{source}: data.phantom has no seeds or no spacings")
     for name, (low, high) in (
@@ -84,6 +75,12 @@ def _check_phantom(phantom: PhantomSource, source: str) -> None:
         raise TrainingError(f"{source}: data.phantom is watched on seeds that it trains on")
     if not 0 <= phantom.wide <= 1:
         raise TrainingError(f"{source}: data.phantom.wide is {phantom.wide!r}, expected 0 to 1")
+    least = min(first, start, *(phantom.validation or ()))
+    try:
+        for spacing in phantom.spacings:
+            check_request(least, spacing, None, phantom.variant, None, phantom.wide > 0)
+    except CaseError as error:
+        raise TrainingError(f"{source}: data.phantom: {error}") from error
 
 
 def _check_cohort(cohort: CohortSource, source: str) -> None:
@@ -124,6 +121,12 @@ def _check_watch(config: Config, source: str) -> None:
         raise TrainingError(
             f"{source}: validate_every needs cases: set data.cohort.validation_fraction, "
             "or data.phantom.validation"
+        )
+    if (watched or config.shift_outputs) and config.task == "segmentation" and not config.regions:
+        asked = "validate_every" if watched else "shift_outputs"
+        raise TrainingError(
+            f"{source}: {asked} looks at regions, but classes make up no region of "
+            f"{', '.join(REGIONS)}; add classes or leave it out"
         )
     if config.frozen_epochs and not config.frozen:
         raise TrainingError(f"{source}: frozen_epochs is set, but frozen names no layer")

@@ -106,7 +106,9 @@ def _build(kind: type, table: object, source: str, prefix: str) -> Any:
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}
     for key in table:
         if key not in fields:
-            raise TrainingError(f"{source}: unknown key '{prefix}{key}'; {suggestion(key, fields)}")
+            raise TrainingError(
+                f"{source}: unknown key '{prefix}{key}'; {suggestion(str(key), fields)}"
+            )
     values: dict[str, Any] = {}
     for key, entry in fields.items():
         if key in table:
@@ -144,7 +146,7 @@ def _convert(value: Any, kind: Any, source: str, key: str) -> Any:
         # YAML 1.1 reads 1e-3 as text.
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     plain = Mapping if origin is not None else kind
     if isinstance(value, plain) and (kind is bool or not isinstance(value, bool)):

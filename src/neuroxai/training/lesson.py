@@ -61,7 +61,7 @@ class Lesson(lightning.LightningModule):  # type: ignore[misc]
         self.budget = budget
         self.waited = waited
         self._frozen_steps = frozen_steps
-        self._resting = _resting(network, config) if frozen_steps else []
+        self._resting = resting_layers(network, config) if frozen_steps else []
         self._spent = 0.0
         self._earlier = 0.0
         self._began = time.monotonic()
@@ -176,7 +176,7 @@ def _norms(network: nn.Module) -> list[nn.Module]:
     ]
 
 
-def _resting(network: nn.Module, config: Config) -> list[nn.Module]:
+def resting_layers(network: nn.Module, config: Config) -> list[nn.Module]:
     """Return the layers that rest at first.
 
     Raises

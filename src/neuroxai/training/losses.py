@@ -105,7 +105,7 @@ class HintedCrossEntropy(nn.Module):
     Raises
     ------
     TrainingError
-        If the network has no such layer.
+        If the network has no such layer, or it has no maps.
 
     References
     ----------
@@ -138,6 +138,11 @@ class HintedCrossEntropy(nn.Module):
                 network.eval()(torch.zeros(1, channels, 64, 64))
             network.train()
         for name, maps in self._maps.items():
+            if maps.ndim != 4:
+                raise TrainingError(
+                    f"hint_layers: {name} has no maps (B, C, X, Y) but the shape "
+                    f"{tuple(maps.shape)}; name a layer in front of the dense ones"
+                )
             reader = nn.Conv2d(maps.shape[1], len(CLASSES), kernel_size=1)
             self.readers[name.replace(".", "_")] = reader
         self._maps.clear()

@@ -42,6 +42,7 @@ class Record(lightning.Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Any, pl_module: Lesson) -> None:
         """Begin the log, or go on with it where a run is taken up."""
+        self._losses = [loss.to(pl_module.device) for loss in self._losses]
         if not trainer.is_global_zero:
             return
         path = self._out / LOG
@@ -92,12 +93,19 @@ class Record(lightning.Callback):  # type: ignore[misc]
             self._board.close()
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Lesson, checkpoint: Any) -> None:
-        """Keep what was seen, and the best weights."""
+        """Keep the losses of the log and since, what was seen, and the best weights."""
+        checkpoint["losses"] = {
+            "since": [float(loss) for loss in self._losses],
+            "means": list(self._means),
+        }
         if self._watch is not None:
             checkpoint["watch"] = self._watch.state()
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Lesson, checkpoint: Any) -> None:
-        """Go on with what was seen."""
+        """Go on with what was logged and seen; a state of an older version has no losses."""
+        if "losses" in checkpoint:
+            self._losses = [torch.tensor(loss) for loss in checkpoint["losses"]["since"]]
+            self._means = list(checkpoint["losses"]["means"])
         if self._watch is not None and "watch" in checkpoint:
             self._watch.take_up(checkpoint["watch"])
 

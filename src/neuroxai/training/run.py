@@ -21,10 +21,12 @@ from neuroxai.models.checkpoint import build_network, save_checkpoint
 from neuroxai.models.loading import load_model
 from neuroxai.training.cases import Gathered, Prepared, gather
 from neuroxai.training.config import Config
+from neuroxai.training.config_check import check
 from neuroxai.training.config_file import read_config
 from neuroxai.training.evaluate import mean_dice, mean_recall
 from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
 from neuroxai.training.metrics import measure
+from neuroxai.training.network_check import check_network, check_recipe
 from neuroxai.training.output_shift import choose_shift, shift_outputs
 from neuroxai.training.pretrained import load_pretrained
 from neuroxai.training.rank import rank
@@ -87,6 +89,9 @@ def train(
         config = read_config(config, overrides=overrides, data=data)
     elif overrides or data is not None:
         raise TrainingError("train: overrides and data belong to a configuration file, not to both")
+    else:
+        check(config, "configuration")
+    check_recipe(config)
     from_nothing = config.initial is None and config.pretrained is None
     if config.frozen_epochs and from_nothing:
         raise TrainingError(
@@ -109,6 +114,13 @@ def train(
     from neuroxai.training.loop import LAST, fit, pick_device
 
     device = pick_device(config)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(config.seed)
+        # Before any case is made ready, which may take an hour: what fails here fails at once.
+        network, ancestor = _network(config)
+        check_network(network, config)
+        loss = _loss(network, config)
     began = time.monotonic()
     cases = gather(config, report=report)
     prepared_after = time.monotonic() - began
@@ -118,11 +130,9 @@ def train(
             if resume and (out / SPLIT).is_file():
                 _same_parts(read_split(out / SPLIT), cases.split, out / SPLIT)
             write_split(cases.split, out / SPLIT)
-    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
-        network, ancestor = _network(config)
-        batches, loss = _lesson(network, config, cases.train, device)
+        batches = _batches(config, cases.train, device)
         watch = _watch(config, cases, device)
         length = _length(config, cases.train)
         trained = fit(
@@ -252,23 +262,26 @@ def _claim(out: Path, config: Config) -> None:
         temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def _lesson(
-    network: nn.Module,
-    config: Config,
-    cases: Sequence[Prepared],
-    device: torch.device,
-) -> tuple[Numbered, nn.Module]:
-    """Return the batches and the loss of the task."""
+def _loss(network: nn.Module, config: Config) -> nn.Module:
+    """Return the loss of the task; layers that the configuration names must be there."""
+    from neuroxai.training.lesson import resting_layers
+
+    resting_layers(network, config)
+    if config.task == "segmentation":
+        return RegionDiceCrossEntropy(config.classes, config.regions, weights=config.class_weights)
+    return HintedCrossEntropy(
+        network, config.hint_layers, weight=config.hint, channels=len(config.modalities)
+    )
+
+
+def _batches(config: Config, cases: Sequence[Prepared], device: torch.device) -> Numbered:
+    """Return the batches of the task."""
     from neuroxai.training.patches import PatchBatches
     from neuroxai.training.slices import SliceBatches
 
     if config.task == "classification":
-        hints = HintedCrossEntropy(
-            network, config.hint_layers, weight=config.hint, channels=len(config.modalities)
-        )
-        return SliceBatches(cases, config, device), hints
-    loss = RegionDiceCrossEntropy(config.classes, config.regions, weights=config.class_weights)
-    return PatchBatches(cases, config, device), loss
+        return SliceBatches(cases, config, device)
+    return PatchBatches(cases, config, device)
 
 
 def _per_epoch(config: Config, cases: Sequence[Prepared]) -> int:

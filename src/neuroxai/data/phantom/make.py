@@ -24,7 +24,7 @@ from neuroxai.data.phantom.variety import TYPICAL, Variety, draw_variety
 T = TypeVar("T", bound=np.generic)
 
 RECIPE = 3
-"""Raised whenever the same seed gives other voxels."""
+"""Raised whenever the same seed gives other images or truth."""
 
 MIDDLE = np.array([-119.5, 119.5, 77.0])
 """World coordinates, in mm, of the middle of every phantom's field of view."""
@@ -42,8 +42,8 @@ class Phantom:
     case
         Images, truth and grade, as if read from disk.
     tissues
-        ``(I, J, K)`` uint8: 0 outside, 1 CSF, 2 gray, 3 white matter; under the tumor, the
-        tissue it grew in.
+        ``(I, J, K)`` uint8: 0 outside and in a cavity, 1 CSF, 2 gray, 3 white matter; under the
+        tumor, the tissue it grew in.
     cavity
         ``(I, J, K)``, what surgery has taken: in no class of the truth, as most layouts know none;
         a cohort in a layout that knows cavities has them in its label files.
@@ -157,6 +157,7 @@ def make_phantom(
         cavity[box] = taken & scene.brain
     names = np.zeros(shape, dtype=np.uint8)
     names[box] = _likeliest(tissues) * (scene.brain & (tissues.depth > 0))
+    names[cavity] = 0  # fluid, and no tissue, in whatever layout the case is written
 
     cause = None
     if variant is not None:
@@ -247,7 +248,7 @@ def _image(
     """Return the images and the voxels that a planted cause inside the brain can change.
 
     Whatever mixes voxels comes before the planting, whatever comes after acts on each voxel
-    alone: so the grade leaves no trace outside the planted voxels.
+    alone: so in the images the grade leaves no trace outside the planted voxels.
     """
     signals = contrast.draw_signals(seed, variety)
     part: Array | None = None
