@@ -18,6 +18,7 @@ from neuroxai.data.placement import Placement
 from neuroxai.explanations import Explanations
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction
+from neuroxai.regions import ASKED, said_of_share
 from neuroxai.render.colors import LABELS
 from neuroxai.render.figures import draw_modalities, draw_planes
 from neuroxai.render.scan import HeatMap, Scan
@@ -243,6 +244,16 @@ def _truth(case: Case) -> str:
     return f"grade {case.grade}" if case.grade else "grade unknown"
 
 
+def _said_of_asked(maps: Sequence[PatientMap]) -> str:
+    """Return how much of each map lies where the target was asked."""
+    shares = [
+        f"{m.explanation.title} {said_of_share(m.evidence, ASKED)}"
+        for m in maps
+        if said_of_share(m.evidence, ASKED)
+    ]
+    return f" (of a map lies there, % (of the volume): {', '.join(shares)})" if shares else ""
+
+
 def _facts(
     first: PatientMap, maps: Sequence[PatientMap], prediction: Prediction | None
 ) -> dict[str, str]:
@@ -260,7 +271,7 @@ def _facts(
     if prediction is not None and prediction.dice():
         facts["Dice"] = ", ".join(f"{n} {value:.2f}" for n, value in prediction.dice().items())
     if target.get("within"):
-        facts["within"] = str(target["within"])
+        facts["within"] = f"{target['within']}{_said_of_asked(maps)}"
     facts["model"] = str(first.model["name"])
     gaps = [(m.explanation.title, gap_of(m.explanation)) for m in maps]
     known = [f"{title} {gap:.1%}" for title, gap in gaps if gap is not None]

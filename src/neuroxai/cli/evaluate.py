@@ -92,7 +92,12 @@ def print_evaluation(found: Evaluation) -> None:
     from rich import box
     from rich.table import Table
 
-    from neuroxai.evaluation_tables import grading_figures, segmentation_figures
+    from neuroxai.evaluation_tables import (
+        cases_with_region,
+        cautions,
+        grading_figures,
+        segmentation_figures,
+    )
 
     cases = len(found.segmented or found.graded)
     title = f"{found.model['name']} on {found.data}, {cases} case{'s' if cases > 1 else ''}"
@@ -100,15 +105,19 @@ def print_evaluation(found: Evaluation) -> None:
     table.add_column("")
     notes: list[str] = []
     if found.segmented:
-        for heading in ("Dice %", "HD95 mm", "median"):
+        for heading in ("Dice %", "HD95 mm", "median", "Cases with it", "Dice % there"):
             table.add_column(heading, justify="right")
+        having = cases_with_region(found)
         for name, figures in segmentation_figures(found).items():
             table.add_row(
                 name,
                 figures["dice"].percent(),
                 figures["hausdorff95_mm"].plain(1),
                 figures["hausdorff95_median_mm"].plain(1),
+                str(having[name]),
+                figures["dice_where_present"].percent(),
             )
+        notes.append("A region that is empty in both counts as Dice 1 and 0 mm, as in BraTS.")
     else:
         of_cases, of_slices = grading_figures(found)
         for unit in (of_cases,) if found.pictures else (of_cases, of_slices):
@@ -125,8 +134,8 @@ def print_evaluation(found: Evaluation) -> None:
             )
     console = plain()
     console.print(table)
-    for note in notes:
-        console.print(note)
+    for note in (*notes, *(f"Caution: {caution}." for caution in cautions(found))):
+        console.print(note, soft_wrap=True)
     if found.left_out:
         name, reason = next(iter(found.left_out.items()))
         console.print(f"Left out: {len(found.left_out)}, for example {name}: {reason}.")

@@ -126,13 +126,16 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
 
 def _places(report: CaseReport) -> list[str]:
     """Return where it is shown how much of a map lies; all regions are in the summary."""
+    from neuroxai.regions import ASKED
+
     known = [
         row["evidence"]["volume"]
         for entry in report.targets.values()
         for row in entry["methods"].values()
         if row["evidence"] is not None
     ]
-    return [place for place in ("brain", "WT") if any(place in each for each in known)]
+    shown = ("brain", "WT", ASKED)
+    return [place for place in shown if any(place in each for each in known)]
 
 
 def _said_memory(memory: Mapping[str, Any]) -> str:
