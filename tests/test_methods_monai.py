@@ -70,11 +70,23 @@ def test_the_oracles_can_fail() -> None:
 
 
 def test_several_outputs_need_a_choice() -> None:
-    case = Case("BasicUNetPlusPlus", 2)
+    from monai.networks.nets import BasicUNetPlusPlus
+
+    case, method = Case("BasicUNetPlusPlus", 2), make_method("vanilla_gradient")
+    several = BasicUNetPlusPlus(2, 2, 3, (4, 4, 8, 8, 16, 4), deep_supervision=True)
+    several.double().eval()
+    assert len(several(case.x)) == 4
     for key, words in ((None, "a list of"), (7, "got 7")):
-        probe = WholeVolume(case.network, Class(1), Outputs(key=key))
         with pytest.raises(TargetError, match=words):
-            make_method("vanilla_gradient").explain(probe, case.x)
+            method.explain(WholeVolume(several, Class(1), Outputs(key=key)), case.x)
+    # A list of one can mean but one thing; of one that is not there it cannot.
+    alone, first = (
+        method.explain(WholeVolume(case.network, Class(1), Outputs(key=key)), case.x).values
+        for key in (None, 0)
+    )
+    assert torch.equal(alone, first)
+    with pytest.raises(TargetError, match="got 7"):
+        method.explain(WholeVolume(case.network, Class(1), Outputs(key=7)), case.x)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

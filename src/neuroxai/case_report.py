@@ -18,7 +18,7 @@ from neuroxai.data.placement import Placement
 from neuroxai.explanations import Explanations
 from neuroxai.patient_map import PatientMap
 from neuroxai.prediction import Prediction
-from neuroxai.regions import ASKED, said_of_share
+from neuroxai.regions import ASKED
 from neuroxai.render.colors import LABELS
 from neuroxai.render.figures import draw_modalities, draw_planes
 from neuroxai.render.scan import HeatMap, Scan
@@ -245,13 +245,13 @@ def _truth(case: Case) -> str:
 
 
 def _said_of_asked(maps: Sequence[PatientMap]) -> str:
-    """Return how much of each map lies where the target was asked."""
-    shares = [
-        f"{m.explanation.title} {said_of_share(m.evidence, ASKED)}"
-        for m in maps
-        if said_of_share(m.evidence, ASKED)
-    ]
-    return f" (of a map lies there, % (of the volume): {', '.join(shares)})" if shares else ""
+    """Return how much of each map lies where the target was asked, and of the volume."""
+    known = [(m.explanation.title, m.evidence) for m in maps if m.evidence is not None]
+    shares = [(title, found) for title, found in known if found["all"] and ASKED in found["all"]]
+    if not shares:
+        return ""
+    each = ", ".join(f"{title} {found['all'][ASKED]:.0%}" for title, found in shares)
+    return f"{each} (of the volume {shares[0][1]['volume'][ASKED]:.1%})"
 
 
 def _facts(
@@ -269,9 +269,17 @@ def _facts(
             f"{name} {volume:.1f} ml" for name, volume in prediction.volumes_ml().items()
         )
     if prediction is not None and prediction.dice():
-        facts["Dice"] = ", ".join(f"{n} {value:.2f}" for n, value in prediction.dice().items())
+        volumes = prediction.volumes_ml()
+        facts["Dice"] = ", ".join(
+            # The challenge's convention counts it as 1, which would look like an achievement.
+            f"{name} in neither" if value == 1 and not volumes[name] else f"{name} {value:.2f}"
+            for name, value in prediction.dice().items()
+        )
     if target.get("within"):
-        facts["within"] = f"{target['within']}{_said_of_asked(maps)}"
+        facts["within"] = str(target["within"])
+        shares = _said_of_asked(maps)
+        if shares:
+            facts["of each map there"] = shares
     facts["model"] = str(first.model["name"])
     gaps = [(m.explanation.title, gap_of(m.explanation)) for m in maps]
     known = [f"{title} {gap:.1%}" for title, gap in gaps if gap is not None]
