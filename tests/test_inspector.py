@@ -255,8 +255,8 @@ def test_shares_of_next_to_no_evidence_are_not_shown(
     shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     said = {words[0]: words[1:] for words in shown}
     heading = next(words for words in shown if words[0] == "Layer")
-    assert heading == ["Layer", "Filters", "Grid", "For", "WT", "TC", "ET", "brain", "outside"]
-    assert said["L1"][3:] == ["<0.1", *"–––––"]
+    assert heading == ["Layer", "Filters", "Grid", "For", "WT", "TC", "ET", "brain"]
+    assert said["L1"][3:] == ["<0.1", *"––––"]
     assert said["L2"][3] == f"{100 * second['positive_fraction']:.1f}"
     assert float(said["L2"][7]) == pytest.approx(100 * second["positive"]["brain"], abs=0.051)
 

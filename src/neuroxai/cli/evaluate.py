@@ -92,12 +92,7 @@ def print_evaluation(found: Evaluation) -> None:
     from rich import box
     from rich.table import Table
 
-    from neuroxai.evaluation_tables import (
-        cases_with_region,
-        cautions,
-        grading_figures,
-        segmentation_figures,
-    )
+    from neuroxai.evaluation_tables import cautions, grading_figures, segmentation_figures
 
     cases = len(found.segmented or found.graded)
     title = f"{found.model['name']} on {found.data}, {cases} case{'s' if cases > 1 else ''}"
@@ -105,19 +100,16 @@ def print_evaluation(found: Evaluation) -> None:
     table.add_column("")
     notes: list[str] = []
     if found.segmented:
-        for heading in ("Dice %", "HD95 mm", "median", "Cases with it", "Dice % there"):
+        for heading in ("Dice %", "HD95 mm", "median"):
             table.add_column(heading, justify="right")
-        having = cases_with_region(found)
+        notes += _said_of_missing(found)
         for name, figures in segmentation_figures(found).items():
             table.add_row(
                 name,
                 figures["dice"].percent(),
                 figures["hausdorff95_mm"].plain(1),
                 figures["hausdorff95_median_mm"].plain(1),
-                str(having[name]),
-                figures["dice_where_present"].percent(),
             )
-        notes.append("A region that is empty in both counts as Dice 1 and 0 mm, as in BraTS.")
     else:
         of_cases, of_slices = grading_figures(found)
         for unit in (of_cases,) if found.pictures else (of_cases, of_slices):
@@ -139,6 +131,22 @@ def print_evaluation(found: Evaluation) -> None:
     if found.left_out:
         name, reason = next(iter(found.left_out.items()))
         console.print(f"Left out: {len(found.left_out)}, for example {name}: {reason}.")
+
+
+def _said_of_missing(found: Evaluation) -> list[str]:
+    """Say which means hold cases without the region, and what they are without those."""
+    from neuroxai.evaluation_tables import cases_with_region, segmentation_figures
+
+    figures = segmentation_figures(found)
+    said = [
+        f"{name}: in {count} of {len(found.segmented)} cases; Dice over those "
+        f"{figures[name]['dice_where_present'].percent()}."
+        for name, count in cases_with_region(found).items()
+        if count < len(found.segmented)
+    ]
+    if said:
+        said.append("A region that is empty in both counts as Dice 1 and 0 mm, as in BraTS.")
+    return said
 
 
 def _members(split: Path, part: str) -> dict[str, str]:

@@ -90,7 +90,8 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
 
     console = plain()
     seen = report.inspection
-    regions = [name for name in REGION_ORDER if name in seen.regions.masks]
+    # What is not in the brain is outside: a column less, and names fit beside each other.
+    regions = [name for name in REGION_ORDER if name in seen.regions.masks and name != "outside"]
     volume = region_volumes(seen)
     for target in seen.flow.targets:
         title = f"{target.name}: where the evidence for it lies, in percent"
@@ -116,7 +117,8 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
         console.print(table)
         console.print(
             "For: how much of the layer's evidence, both signs together, is for the target, in "
-            f"percent. –: less than {FEW:.1%}, which rounding alone may be: no evidence for it.",
+            f"percent. –: less than {FEW:.1%}, which rounding alone may be: no evidence for it. "
+            "What is not in the brain lies outside.",
             soft_wrap=True,
         )
         if target.beside:
