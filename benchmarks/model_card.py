@@ -19,7 +19,7 @@ from neuroxai.data.case import REGIONS
 from neuroxai.data.phantom import write_cohort
 from neuroxai.data.phantom.make import RECIPE
 from neuroxai.data.preprocessing import Preprocessing
-from neuroxai.evaluation_tables import segmentation_figures
+from neuroxai.evaluation_tables import cases_with_region, segmentation_figures
 from neuroxai.evaluator import Evaluation, SegmentedCase, Settings, evaluate
 from neuroxai.explainer import predict
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
@@ -126,6 +126,23 @@ def _table(groups: dict[tuple[bool, float], tuple[list[Path], Evaluation]]) -> l
         cells = " | ".join(f"**{100 * mean:.1f}**" for mean in means)
         kind = "wide" if wide else "typical"
         lines.append(f"| {kind} | both | {len(cases)} | {cells} | | | |")
+    return [*lines, "", *_present(groups)]
+
+
+def _present(groups: dict[tuple[bool, float], tuple[list[Path], Evaluation]]) -> list[str]:
+    """Say what the means are without the phantoms that lack a region."""
+    lines = [
+        "A region that is empty in both, truth and answer, counts as Dice 1, as in BraTS. Over the",
+        "phantoms alone that have the region:",
+        "",
+    ]
+    for (wide, spacing), (_, measured) in groups.items():
+        figures, having = segmentation_figures(measured), cases_with_region(measured)
+        said = [
+            f"{region} {figures[region]['dice_where_present'].percent()} % of {having[region]}"
+            for region in REGIONS
+        ]
+        lines.append(f"- {'wide' if wide else 'typical'}, {spacing:g} mm: {', '.join(said)}")
     return [*lines, ""]
 
 
