@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cases
 import neuroxai as nx
 from neuroxai import case_report
 from neuroxai.case_report import CaseReport
@@ -31,11 +32,12 @@ def test_only_a_segmenters_target_is_a_mean() -> None:
 
 
 def test_the_same_target_by_another_word_is_written_once(
-    study: nx.Case, segmenter: nx.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: nx.Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    segmenter = nx.load_model(str(cases.segmenter(tmp_path, (32, 64, 32), filters=2)))
     for name in ("draw_modalities", "draw_planes"):
         monkeypatch.setattr(case_report, name, lambda *given, **_: given[3])
-    report = CaseReport(Results(tmp_path))
+    report = CaseReport(Results(tmp_path / "out"))
     for target in (nx.Region("TC"), nx.Region("TC"), nx.Class("ET"), nx.Region("ET")):
         report.add(nx.explain(segmenter, study, "vanilla_gradient", target))
     assert list(report.targets) == ["TC", "ET"]
