@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from networks import explain
+import neuroxai as nx
+from networks import explain, image, quick_methods, seeded
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.target import Class
 from neuroxai.inspection.filters import filters
 from neuroxai.inspection.information_flow import information_flow
-from neuroxai.methods import make_method
+from neuroxai.methods import METHODS, make_method
 
 
 class Blocks(nn.Module):
@@ -93,3 +96,48 @@ def test_a_reentrant_checkpoint_is_refused_in_words() -> None:
     got = explain(make_method("grad_cam", {"layer": "last"}), network, IMAGE)
     same = explain(make_method("grad_cam", {"layer": "last"}), blocks("plain"), IMAGE)
     assert torch.equal(got.values, same.values)
+
+
+class Detaching(nn.Module):
+    """Its first layer runs without gradients; what follows has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(4, 5, 3, padding=1)
+        self.body, self.act = nn.Conv2d(5, 6, 3, padding=1), nn.ReLU()
+        self.exit = nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.stem(x)
+        out: Tensor = self.exit(self.act(self.body(x)))
+        return out
+
+
+def test_a_network_that_detaches_its_input_has_maps_of_layers_alone() -> None:
+    network, x = seeded(3, Detaching).eval(), image()
+    found = nx.explain(network, x, quick_methods(), 2)
+    assert list(found) == ["grad_cam"]
+    words = "does not depend on the input in any differentiable way"
+    assert all(words in reason for reason in found.refused.values())
+    with torch.no_grad():
+        middle = network.get_submodule("stem")(x)
+    rest = nn.Sequential(*list(network.children())[1:])
+    same = nx.explain(rest, middle, "grad_cam", 2)["grad_cam"].values
+    assert torch.equal(found["grad_cam"].values, same)
+    assert float(same.abs().max()) > 0
+
+
+@pytest.mark.filterwarnings("ignore:quantized..linear_dynamic:UserWarning")
+def test_layers_without_gradients_are_told_and_not_zero_maps() -> None:
+    layers = [nn.Conv2d(4, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    plain = nn.Sequential(*layers, nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would like another tool for it
+        try:
+            quantized = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear})
+        except RuntimeError as error:  # no kernels of whole numbers on this machine
+            pytest.skip(str(error))
+    for name in METHODS:
+        with pytest.raises((MethodError, LayerError), match="does not depend on"):
+            explain(name, quantized, image())

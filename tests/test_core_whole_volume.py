@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import neuroxai as nx
 from networks import (
     BATCH,
     CONV,
@@ -506,48 +504,3 @@ def test_two_hundred_explanations_leave_nothing_behind() -> None:
     assert snapshot(network) == before
     assert sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()) <= tensors
     assert resident() - memory <= 20 * 2**20
-
-
-class Detaching(nn.Module):
-    """Its first layer runs without gradients; what follows has them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(4, 5, 3, padding=1)
-        self.body, self.act = nn.Conv2d(5, 6, 3, padding=1), nn.ReLU()
-        self.exit = nn.Conv2d(6, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            x = self.stem(x)
-        out: Tensor = self.exit(self.act(self.body(x)))
-        return out
-
-
-def test_a_network_that_detaches_its_input_has_maps_of_layers_alone() -> None:
-    network, x = seeded(3, Detaching).eval(), image()
-    found = nx.explain(network, x, quick_methods(), 2)
-    assert list(found) == ["grad_cam"]
-    words = "does not depend on the input in any differentiable way"
-    assert all(words in reason for reason in found.refused.values())
-    with torch.no_grad():
-        middle = network.get_submodule("stem")(x)
-    rest = nn.Sequential(*list(network.children())[1:])
-    same = nx.explain(rest, middle, "grad_cam", 2)["grad_cam"].values
-    assert torch.equal(found["grad_cam"].values, same)
-    assert float(same.abs().max()) > 0
-
-
-@pytest.mark.filterwarnings("ignore:quantized..linear_dynamic:UserWarning")
-def test_layers_without_gradients_are_told_and_not_zero_maps() -> None:
-    layers = [nn.Conv2d(4, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
-    plain = nn.Sequential(*layers, nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5)).eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch would like another tool for it
-        try:
-            quantized = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear})
-        except RuntimeError as error:  # no kernels of whole numbers on this machine
-            pytest.skip(str(error))
-    for name in METHODS:
-        with pytest.raises((MethodError, LayerError), match="does not depend on"):
-            explain(name, quantized, image())

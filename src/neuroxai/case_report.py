@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation, versions
+from neuroxai.core.target import same_question
 from neuroxai.data.case import Case
 from neuroxai.data.grid import oblique
 from neuroxai.data.placement import Placement
@@ -23,9 +24,6 @@ from neuroxai.render.colors import LABELS
 from neuroxai.render.figures import draw_modalities, draw_planes
 from neuroxai.render.scan import HeatMap, Scan
 from neuroxai.results import Results, sidecar, write_json
-
-_ASKED = ("channels", "scale", "within")
-"""What makes two targets one, beside the name."""
 
 
 @dataclass
@@ -80,8 +78,8 @@ class CaseReport:
 
     def _has(self, target: Mapping[str, Any]) -> bool:
         """Whether the same was asked before, by another word."""
-        known = self.targets.get(str(target["name"]), {}).get("target", {})
-        return bool(known) and all(known[key] == target[key] for key in _ASKED)
+        known = self.targets.get(str(target["name"]))
+        return known is not None and same_question(known["target"], target)
 
     def _draw(
         self,

@@ -10,7 +10,7 @@ from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
 from neuroxai.dissector import Dissected, Finding
 from neuroxai.inspection.dissection import BAU
 from neuroxai.render.concept_chart import draw_concepts
-from neuroxai.results import Results, write_json, write_table
+from neuroxai.results import Results, opened, write_json, write_table
 
 HEADER = (
     "layer_number", "layer", "unit_end", "filter", "concept", "kind", "iou", "control_iou",
@@ -30,8 +30,7 @@ def write_dissection(found: Dissected, out: Path | Results) -> list[Path]:
     found
         What was found.
     out
-        The folder, or results that were entered before: the files are added to these, and stay
-        or go with them.
+        The folder, or results that are open already: see :func:`~neuroxai.results.opened`.
 
     Returns
     -------
@@ -43,21 +42,18 @@ def write_dissection(found: Dissected, out: Path | Results) -> list[Path]:
     OutputError
         If a file cannot be written.
     """
-    if not isinstance(out, Results):
-        with Results(out) as results:
-            write_dissection(found, results)
-        return results.written
     numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
-    summary, folder = _summary(found, numbers), out.folder
-    before = len(out.written)
-    out.add(write_table(folder / "dissection.csv", HEADER, _rows(found, numbers)))
-    out.add(write_json(folder / "dissection.json", summary))
-    for name in ("best_filter_per_concept", "best_concept_per_filter"):
-        entries = summary[name]
-        rows = (entry.values() for entry in entries)
-        out.add(write_table(folder / f"{name}.csv", entries[0], rows))
-    out.add(_draw(found, folder / "dissection.png"))
-    return out.written[before:]
+    summary = _summary(found, numbers)
+    with opened(out) as results:
+        before = len(results.written)
+        results.add(write_table(results.folder / "dissection.csv", HEADER, _rows(found, numbers)))
+        results.add(write_json(results.folder / "dissection.json", summary))
+        for name in ("best_filter_per_concept", "best_concept_per_filter"):
+            entries = summary[name]
+            rows = (entry.values() for entry in entries)
+            results.add(write_table(results.folder / f"{name}.csv", entries[0], rows))
+        results.add(_draw(found, results.folder / "dissection.png"))
+    return results.written[before:]
 
 
 def _rows(found: Dissected, numbers: dict[str, int]) -> Iterator[tuple[object, ...]]:

@@ -20,7 +20,7 @@ from neuroxai.evaluation_tables import (
 )
 from neuroxai.evaluator import Evaluation
 from neuroxai.render.score_chart import Curves, Panel, draw_curves, draw_scores
-from neuroxai.results import Results, write_json, write_table
+from neuroxai.results import Results, opened, write_json, write_table
 from neuroxai.scores.classification import roc_curve
 
 
@@ -34,29 +34,21 @@ def write_evaluation(found: Evaluation, out: Path | Results) -> list[Path]:
     Parameters
     ----------
     out
-        The folder, or results that are open already, so that whether they can be written is known
-        before anything is measured; closing them is left to whoever has opened them.
+        The folder, or results that are open already: see :func:`~neuroxai.results.opened`.
 
     Raises
     ------
     OutputError
         If a file cannot be written.
     """
-    if isinstance(out, Results):
-        _write(found, out)
-        return out.written
-    with Results(out) as results:
-        _write(found, results)
+    with opened(out) as results:
+        page = markdown(found)
+        if found.segmented:
+            _write_segmentation(found, results)
+        else:
+            _write_grading(found, results)
+        results.add(_write_text(results.folder / "evaluation.md", page))
     return results.written
-
-
-def _write(found: Evaluation, results: Results) -> None:
-    page = markdown(found)
-    if found.segmented:
-        _write_segmentation(found, results)
-    else:
-        _write_grading(found, results)
-    results.add(_write_text(results.folder / "evaluation.md", page))
 
 
 def _write_segmentation(found: Evaluation, results: Results) -> None:

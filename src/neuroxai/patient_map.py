@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation
 from neuroxai.data.case import Case
@@ -55,17 +56,21 @@ class PatientMap:
         """How much of the map lies in each region; see :meth:`Regions.evidence`."""
         if self.regions is None:
             return None
-        asked = self.explanation.within
-        if asked is None or tuple(asked.shape[1:]) != self.placement.grid:
-            return self.regions.evidence(self.explanation.values[0])
-        return self.regions.evidence(self.explanation.values[0], asked[0])
+        return self.regions.evidence(self.explanation.values[0], self._asked)
+
+    @property
+    def _asked(self) -> Tensor | None:
+        """Where on the network's grid the target was asked, if its output lies on that."""
+        within = self.explanation.within
+        if within is None or tuple(within.shape[1:]) != self.placement.grid:
+            return None
+        return within[0]
 
     def asked(self) -> NDArray[np.bool_] | None:
         """Return where on the patient's grid the target was asked; None for everywhere."""
-        asked = self.explanation.within
-        if asked is None or tuple(asked.shape[1:]) != self.placement.grid:
+        if self._asked is None:
             return None
-        marked: NDArray[np.uint8] = self.placement.to_patient(asked[0].numpy().astype(np.uint8))
+        marked: NDArray[np.uint8] = self.placement.to_patient(self._asked.numpy().astype(np.uint8))
         return marked > 0
 
     @property

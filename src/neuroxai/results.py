@@ -7,7 +7,8 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -146,6 +147,27 @@ class Results:
             for path in self.written
         ]
         self.kept = len(before - {*self.written})
+
+
+@contextmanager
+def opened(out: Path | Results) -> Iterator[Results]:
+    """Give results to write into: a folder's own, or those that somebody has entered before.
+
+    These are left to whoever entered them, so that it is known whether they can be written before
+    there is anything to write.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with Results(Path(tempfile.mkdtemp())) as results, opened(results) as same:
+    ...     same is results
+    True
+    """
+    if isinstance(out, Results):
+        yield out
+        return
+    with Results(out) as results:
+        yield results
 
 
 def results_folder(out: Path | None, name: str) -> Path:

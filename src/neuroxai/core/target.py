@@ -313,6 +313,19 @@ class Predicted(Target):
         return output.argmax(dim=1, keepdim=True)
 
 
+def same_question(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two bound targets' descriptions ask the same, by whatever name.
+
+    Examples
+    --------
+    >>> output = torch.tensor([[0.0, 2.0]])
+    >>> asked = [each.bind(Outputs(), output).description for each in (Predicted(), Class(1))]
+    >>> same_question(*asked)
+    True
+    """
+    return all(one[key] == other[key] for key in ("channels", "scale", "within"))
+
+
 def named_target(
     word: str,
     outputs: Outputs,

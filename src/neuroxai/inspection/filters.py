@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neuroxai.core.errors import LayerError, TargetError, suggestion
 from neuroxai.core.layers import Layer
 from neuroxai.core.outputs import Outputs
-from neuroxai.core.target import BoundTarget, Target
+from neuroxai.core.target import BoundTarget, Target, same_question
 from neuroxai.core.untouched import untouched
 from neuroxai.core.watch import severed
 from neuroxai.inspection.walk import Walk, bind_all, take_walk
@@ -130,7 +130,7 @@ def _words(bound: Sequence[BoundTarget]) -> list[str]:
         told = [asked["kind"]] if "channels" in differs else []
         told += [asked[key] or "everywhere" for key in ("scale", "within") if key in differs]
         word = f"{asked['name']} ({', '.join(told)})" if told else str(asked["name"])
-        if not _same_question(words.setdefault(word, target), target):
+        if not _same(words.setdefault(word, target), target):
             raise TargetError(
                 f"two targets that differ are both called {word!r}: ask for one at a time, or name "
                 "their masks differently"
@@ -139,9 +139,8 @@ def _words(bound: Sequence[BoundTarget]) -> list[str]:
     return found
 
 
-def _same_question(one: BoundTarget, other: BoundTarget) -> bool:
-    keys = ("channels", "scale", "within")
-    if any(one.description[key] != other.description[key] for key in keys):
+def _same(one: BoundTarget, other: BoundTarget) -> bool:
+    if not same_question(one.description, other.description):
         return False
     if one.mask is None or other.mask is None:
         return one.mask is other.mask
