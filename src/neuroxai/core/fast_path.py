@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from neuroxai.core.concatenation import join_channels
 from neuroxai.core.convolution import (
@@ -33,6 +32,7 @@ from neuroxai.core.convolution import (
     triple,
 )
 from neuroxai.core.folding import Folding, FoldingError, Folds, folds_of, forget, norm_called
+from neuroxai.core.function_calls import FunctionCalls
 from neuroxai.core.memory import is_shortage
 from neuroxai.core.normalization import batch_norm, group_norm
 from neuroxai.core.precision import asked_precision
@@ -116,7 +116,7 @@ def run_fast(network: nn.Module, x: Tensor, work: Callable[[Tensor], T]) -> T:
         return found
 
 
-class FastPath(TorchFunctionMode):
+class FastPath(FunctionCalls):
     """Sends calls to their faster twins, inside; the backward pass of its results needs it not.
 
     Parameters
@@ -140,14 +140,7 @@ class FastPath(TorchFunctionMode):
         if kind is None and self._folding is not None:
             self._folding.finish()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._folding is not None:
             found = self._folding.call(func, args, kwargs)
             if found is not None:

@@ -28,6 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from neuroxai.core.footprint import middle_part
+from neuroxai.core.function_calls import FunctionCalls
 
 TOLERANCE = 1e-4
 """Of the largest output on the small part; single precision alone makes some 1e-6."""
@@ -284,7 +285,7 @@ def _agree(plain: list[Tensor], folded: list[Tensor]) -> bool:
     )
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(FunctionCalls):
     """Sees which convolution's result goes into a norm and nowhere else."""
 
     def __init__(self) -> None:
@@ -294,14 +295,7 @@ class _Watch(TorchFunctionMode):
         self._followed: dict[int, Fold] = {}
         self._spoiled: set[int] = set()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         used = args
         if func is functional.batch_norm:
             given, norm = norm_called(*args, **kwargs)

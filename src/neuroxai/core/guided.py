@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from neuroxai.core.function_calls import FunctionCalls
 from neuroxai.core.rectifiers import CLAMPED, RELU, rectified, rectifier, selected
 
 
@@ -78,20 +78,13 @@ class GuidedRule:
         result.register_hook(bend)
 
 
-class _RectifierMode(TorchFunctionMode):
+class _RectifierMode(FunctionCalls):
     def __init__(self, rule: GuidedRule, *, count: bool = True) -> None:
         super().__init__()
         self._rule = rule
         self._count = count
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kind = rectifier(func, args, kwargs)
         before = None if kind else selected(func, args, kwargs)
         if kind is None and before is None:

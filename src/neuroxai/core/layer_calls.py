@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from neuroxai.core.folding import layers_looked_at
+from neuroxai.core.function_calls import FunctionCalls
 from neuroxai.core.layers import CallLabels, Layer, Visit, is_convolution, takes_mean_away
 from neuroxai.core.layout import Layouts, is_block
 
@@ -139,7 +139,7 @@ class LayerCalls:
         return visit(Layer(label, kind, shape), output, on_grid)
 
 
-class _FunctionMode(TorchFunctionMode):
+class _FunctionMode(FunctionCalls):
     """Sees convolutions that no module stands for."""
 
     def __init__(self, calls: LayerCalls, visit: Visit) -> None:
@@ -147,14 +147,8 @@ class _FunctionMode(TorchFunctionMode):
         self._calls = calls
         self._visit = visit
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
         if func not in FUNCTIONAL:
             return result
         passed_on = self._calls.function_called(FUNCTIONAL[func], result, self._visit)

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from neuroxai.core.errors import ModelError, suggestion
+from neuroxai.core.function_calls import FunctionCalls
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -114,22 +114,16 @@ def in_single_precision(network: nn.Module) -> Iterator[None]:
 _NARROW = (torch.float16, torch.bfloat16, torch.HalfTensor, torch.BFloat16Tensor)
 
 
-class _NoNarrowing(TorchFunctionMode):
+class _NoNarrowing(FunctionCalls):
     """Casts to 16 bits, as such a network's forward pass may have them, leave single precision."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in (torch.Tensor.half, torch.Tensor.bfloat16):
             return torch.Tensor.float(args[0])
         if func in (torch.Tensor.to, torch.Tensor.type):
             args = (args[0], *map(_single, args[1:]))
-            kwargs = {key: _single(value) for key, value in (kwargs or {}).items()}
-        return func(*args, **(kwargs or {}))
+            kwargs = {key: _single(value) for key, value in kwargs.items()}
+        return func(*args, **kwargs)
 
 
 def _single(argument: Any) -> Any:
