@@ -317,6 +317,15 @@ def test_a_network_that_is_of_16_bits_in_part_is_run_as_it_is() -> None:
     assert relative(found, plain_gradient(network, x, 2)) <= 0.01
 
 
+@pytest.mark.parametrize("part", [torch.float16, torch.float32])
+def test_nothing_stands_in_the_way_of_a_network_of_full_precision(part: torch.dtype) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3).to(part), nn.Conv2d(4, 3, 1))
+    modes = len(torch.overrides._get_current_function_mode_stack())
+    with untouched(network):
+        assert len(torch.overrides._get_current_function_mode_stack()) == modes
+        assert network[0].weight.dtype == part
+
+
 def test_after_an_exception_16_bits_are_back() -> None:
     network = make("segmenter").half()
     before = snapshot(network)

@@ -19,6 +19,8 @@ from neuroxai.core.function_calls import FunctionCalls
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
+_HALVES = (torch.float16, torch.bfloat16)
+
 _TENSOR_CORES = 8
 """Compute capability from which a GPU knows TF32."""
 
@@ -81,7 +83,7 @@ def wide(values: Tensor) -> Tensor:
     >>> wide(torch.zeros(2, dtype=torch.float16)).dtype
     torch.float32
     """
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return values.float() if values.dtype in _HALVES else values
 
 
 @contextmanager
@@ -93,13 +95,13 @@ def in_single_precision(network: nn.Module) -> Iterator[None]:
     where it casts, and is left as it is.
     """
     weights = [p for p in network.parameters() if p.is_floating_point()]
-    if not weights or any(wide(p.data) is p.data for p in weights):
+    if not weights or any(p.dtype not in _HALVES for p in weights):
         yield
         return
     narrow = [
         (tensor, tensor.data)
         for tensor in (*weights, *network.buffers())
-        if wide(tensor.data) is not tensor.data
+        if tensor.dtype in _HALVES
     ]
     try:
         for tensor, values in narrow:
@@ -111,7 +113,7 @@ def in_single_precision(network: nn.Module) -> Iterator[None]:
             tensor.data = values
 
 
-_NARROW = (torch.float16, torch.bfloat16, torch.HalfTensor, torch.BFloat16Tensor)
+_NARROW = (*_HALVES, torch.HalfTensor, torch.BFloat16Tensor)
 
 
 class _NoNarrowing(FunctionCalls):
