@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import neuroxai as nx
-from neuroxai.core.convolution import CHANNELS_LAST
-from neuroxai.core.fast_path import FastPath
+from neuroxai.core.engine.convolution import CHANNELS_LAST
+from neuroxai.core.engine.fast_path import FastPath
 
 SHAPES = {
     "8 to 8, 128³": ((8, 128, 128, 128), (8, 8, 3, 3, 3), 1, 1),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 
 import torch
-from inspection import everything
 from measure import Row, Table, deepseg, middle, seconds
 
 import neuroxai as nx
-from neuroxai.core.fast_path import stock_torch
+from inspection import everything
+from neuroxai.core.engine.fast_path import stock_torch
 
 
 def main() -> None:

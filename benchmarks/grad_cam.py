@@ -18,8 +18,8 @@ from monai.visualize.class_activation_maps import GradCAM
 from torch import Tensor, nn
 
 import neuroxai as nx
-from neuroxai.core.answers import Asks
-from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.whole_volume import WholeVolume
 
 NUMBER = 3
 

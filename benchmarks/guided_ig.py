@@ -18,9 +18,9 @@ from saliency.core import INPUT_OUTPUT_GRADIENTS, GuidedIG
 
 import neuroxai as nx
 from neuroxai.data.phantom import make_phantom
-from neuroxai.explainer import prepare
 from neuroxai.methods.guided_integrated_gradients import _Path
 from neuroxai.models.loading import load_model
+from neuroxai.workflows.explain import prepare
 
 
 def main() -> None:

@@ -21,14 +21,14 @@ from measure import Row, Table, middle
 from torch import Tensor
 
 import neuroxai as nx
-from neuroxai.core.answers import Asks
-from neuroxai.core.probe import Probe
-from neuroxai.core.restriction import Prediction
-from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.target.restriction import Prediction
 from neuroxai.data.phantom import make_phantom
-from neuroxai.explainer import outputs_of, prepare
 from neuroxai.methods.integrated_gradients import IntegratedGradients
 from neuroxai.models.loading import load_model
+from neuroxai.workflows.explain import outputs_of, prepare
 
 CAPTUM = 50
 BAR = 1.0

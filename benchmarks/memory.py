@@ -15,8 +15,8 @@ from measure import Row, Table, deepseg, floor_pass, growth, print_growth
 from passes import gradient
 
 import neuroxai as nx
-from neuroxai.core.outputs import Outputs
-from neuroxai.memory_plan import plan_memory
+from neuroxai.core.probe.memory_plan import plan_memory
+from neuroxai.core.target.outputs import Outputs
 
 
 def main() -> None:

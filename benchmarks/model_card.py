@@ -13,18 +13,18 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from neuroxai.case_report import scan_of
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import REGIONS
 from neuroxai.data.phantom import write_cohort
 from neuroxai.data.phantom.make import RECIPE
 from neuroxai.data.preprocessing import Preprocessing
-from neuroxai.evaluation_tables import cases_with_region, segmentation_figures
-from neuroxai.evaluator import Evaluation, SegmentedCase, Settings, evaluate
-from neuroxai.explainer import predict
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
 from neuroxai.models.model import Model
 from neuroxai.render.figures import draw_modalities
+from neuroxai.reports.evaluation_tables import cases_with_region, segmentation_figures
+from neuroxai.reports.explain import scan_of
+from neuroxai.workflows.evaluate import Evaluation, SegmentedCase, Settings, evaluate
+from neuroxai.workflows.explain import predict
 
 SPACINGS = (1.0, 2.0)
 FAILURES = 4

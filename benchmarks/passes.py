@@ -29,8 +29,8 @@ from measure import (
 from torch import Tensor, nn
 
 import neuroxai as nx
-from neuroxai.core.answers import Asks
-from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.whole_volume import WholeVolume
 
 BARS = {64: 0.45, 96: 0.45, 128: 0.28}
 GFLOP = {64: 14.4, 96: 48.4, 128: 114.6}

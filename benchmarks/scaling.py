@@ -17,14 +17,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from inspection import everything
 from matplotlib.axes import Axes
 from measure import Row, Table, Work, deepseg, growth, in_turn, middle, print_growth
 from passes import gradient
 
 import neuroxai as nx
-from neuroxai.core.answers import Asks
-from neuroxai.core.whole_volume import WholeVolume
+from inspection import everything
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.methods.integrated_gradients import IntegratedGradients
 
 SIZES = ((64, 64, 64), (96, 96, 96), (128, 128, 128), (160, 192, 128), (240, 240, 155))

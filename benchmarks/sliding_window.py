@@ -24,10 +24,10 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 import neuroxai as nx
-from neuroxai.core.answers import Asks
-from neuroxai.core.outputs import Outputs
-from neuroxai.core.sliding_window import SlidingWindow
-from neuroxai.core.windows import Windows
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.sliding_window import SlidingWindow
+from neuroxai.core.probe.windows import Windows
+from neuroxai.core.target.outputs import Outputs
 
 NAMES = ("background", "NCR", "ED", "ET")
 OUTPUTS = Outputs(NAMES, {"TC": ("NCR", "ET")}, "softmax")

@@ -19,8 +19,8 @@ from measure import Row, Table, Work, middle, seconds, spread
 from neuroxai import tune_allocator
 from neuroxai.data.phantom import make_phantom
 from neuroxai.training import read_config, train
-from neuroxai.training.cases import Prepared, gather
-from neuroxai.training.patches import PatchBatches
+from neuroxai.training.data.cases import Prepared, gather
+from neuroxai.training.data.patches import PatchBatches
 
 PATCH, BATCH, STEPS = (64, 96, 64), 3, 40
 SEGMENTATION = (

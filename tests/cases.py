@@ -16,6 +16,7 @@ from neuroxai.models.checkpoint import save_checkpoint
 from neuroxai.models.deepseg import DeepSeg
 from neuroxai.models.resnet import ResNet50
 
+STUDY = "BraTS2021_00007"
 SHAPE = (26, 45, 30)
 MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
 LPS = np.array([[-1.0, 0, 0, 12], [0, -1.0, 0, 30], [0, 0, 1.0, -9], [0, 0, 0, 1]])
@@ -44,7 +45,7 @@ def volumes(seed: int = 0) -> tuple[dict[str, NDArray[np.int16]], NDArray[np.uin
 
 def write_study(
     folder: Path,
-    name: str = "BraTS2021_00007",
+    name: str = STUDY,
     *,
     affine: NDArray[np.float64] = LPS,
     turn: NDArray[np.float64] | None = None,
@@ -115,3 +116,20 @@ def classifier(folder: Path) -> Path:
         metrics={},
     )
     return save_checkpoint(folder / "classifier", ResNet50(in_channels=3, out_channels=2), card)
+
+
+def tiny(folder: Path, classes: tuple[str, ...], regions: dict[str, tuple[str, ...]]) -> Path:
+    """Save an untrained DeepSeg of two filters."""
+    arguments = {"in_channels": 4, "out_channels": len(classes), "filters": 2, "depth": 2}
+    card = Card(
+        name="tiny [bold]",
+        architecture="deepseg",
+        arguments=arguments,
+        task="segmentation",
+        modalities=MODALITIES,
+        classes=classes,
+        regions=regions,
+        activation="softmax",
+        preprocessing={"modalities": list(MODALITIES), "size": [32, 64, 32]},
+    )
+    return save_checkpoint(folder, DeepSeg(**arguments), card)

@@ -56,3 +56,12 @@ def said(run: Run, code: int = 0) -> str:
 def _environment(cache: Path | None) -> dict[str, str]:
     changed = {"COLUMNS": "200", "OMP_NUM_THREADS": "1", "TERM": "dumb"}
     return changed | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
+
+
+def refusal(run: Run, *words: str) -> None:
+    """Check that a run failed in one line that says these words."""
+    assert run.returncode == 1, run.stdout + run.stderr
+    line = run.stderr.strip().splitlines()[-1]
+    assert line.startswith("neuroxai: ")
+    for word in words:
+        assert word in line, line

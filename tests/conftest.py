@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from neuroxai.core.allocator import tune_allocator
+from neuroxai.core.engine.allocator import tune_allocator
 
 if TYPE_CHECKING:
     import neuroxai as nx

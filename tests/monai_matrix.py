@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from networks import OlderNumpy, relative, seeded
 from neuroxai.core.errors import NeuroXAIError
 from neuroxai.core.explanation import Explanation
-from neuroxai.core.outputs import Outputs
+from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.spatial import upsample
-from neuroxai.core.target import Class
-from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import Class
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.base import Method
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroxai.core.explanation import Explanation
-from neuroxai.core.outputs import Outputs
-from neuroxai.core.target import Class, Target
-from neuroxai.core.whole_volume import WholeVolume
+from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import Class, Target
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.base import Method
 

@@ -12,45 +12,45 @@ from typing import TYPE_CHECKING, Any
 from neuroxai.version import __version__
 
 if TYPE_CHECKING:
-    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.engine.allocator import tune_allocator
+    from neuroxai.core.engine.fast_path import stock_torch
     from neuroxai.core.errors import NeuroXAIError
     from neuroxai.core.explanation import Explanation
-    from neuroxai.core.fast_path import stock_torch
-    from neuroxai.core.outputs import Outputs
-    from neuroxai.core.restriction import Box, Mask, voxel
-    from neuroxai.core.target import Class, Predicted, Region
+    from neuroxai.core.target.outputs import Outputs
+    from neuroxai.core.target.restriction import Box, Mask, voxel
+    from neuroxai.core.target.target import Class, Predicted, Region
     from neuroxai.data.brats import read_case
     from neuroxai.data.case import Case
     from neuroxai.data.phantom import make_phantom
-    from neuroxai.explainer import explain, predict
-    from neuroxai.explanations import Explanations
     from neuroxai.methods import METHODS
     from neuroxai.models.loading import load_model
     from neuroxai.models.model import Model
-    from neuroxai.patient_map import PatientMap
+    from neuroxai.patient.explanations import Explanations
+    from neuroxai.patient.patient_map import PatientMap
+    from neuroxai.workflows.explain import explain, predict
 
 _HOME = {
-    "Box": "core.restriction",
+    "Box": "core.target.restriction",
     "Case": "data.case",
-    "Class": "core.target",
+    "Class": "core.target.target",
     "Explanation": "core.explanation",
-    "Explanations": "explanations",
+    "Explanations": "patient.explanations",
     "METHODS": "methods",
-    "Mask": "core.restriction",
+    "Mask": "core.target.restriction",
     "Model": "models.model",
     "NeuroXAIError": "core.errors",
-    "Outputs": "core.outputs",
-    "PatientMap": "patient_map",
-    "Predicted": "core.target",
-    "Region": "core.target",
-    "explain": "explainer",
+    "Outputs": "core.target.outputs",
+    "PatientMap": "patient.patient_map",
+    "Predicted": "core.target.target",
+    "Region": "core.target.target",
+    "explain": "workflows.explain",
     "load_model": "models.loading",
     "make_phantom": "data.phantom",
-    "predict": "explainer",
+    "predict": "workflows.explain",
     "read_case": "data.brats",
-    "stock_torch": "core.fast_path",
-    "tune_allocator": "core.allocator",
-    "voxel": "core.restriction",
+    "stock_torch": "core.engine.fast_path",
+    "tune_allocator": "core.engine.allocator",
+    "voxel": "core.target.restriction",
 }
 
 __all__ = [

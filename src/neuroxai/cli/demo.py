@@ -16,7 +16,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Of the training and the maps.")] = 0,
 ) -> None:
     """Grade and segment synthetic gliomas, explain both, and write a page with pictures."""
-    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.demo import run
 

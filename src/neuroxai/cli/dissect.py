@@ -12,7 +12,7 @@ from neuroxai.cli.console import plain
 from neuroxai.cli.progress import stages
 
 if TYPE_CHECKING:
-    from neuroxai.dissector import Dissected
+    from neuroxai.workflows.dissect import Dissected
 
 Cohort = Annotated[
     Path, typer.Argument(metavar="COHORT", help="A folder of cases in any BraTS layout.")
@@ -51,15 +51,15 @@ def dissect(
     out: options.Out = None,
 ) -> None:
     """Find what each filter answers to over a cohort, beside chance. Not for clinical use."""
-    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.data.brats import find_cases
     from neuroxai.data.mask_files import MaskFiles
-    from neuroxai.dissection_report import write_dissection
-    from neuroxai.dissector import dissect as run
+    from neuroxai.files.folder import Results, results_folder
     from neuroxai.models.loading import load_model
-    from neuroxai.results import Results, results_folder
+    from neuroxai.reports.dissect import write_dissection
+    from neuroxai.workflows.dissect import dissect as run
 
     tune_allocator()
     options.check_run(device)

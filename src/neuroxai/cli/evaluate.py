@@ -12,7 +12,7 @@ from neuroxai.cli.console import plain
 from neuroxai.cli.progress import stages
 
 if TYPE_CHECKING:
-    from neuroxai.evaluator import Evaluation
+    from neuroxai.workflows.evaluate import Evaluation
 
 Cohort = Annotated[
     Path,
@@ -56,15 +56,15 @@ def evaluate(
     out: options.Out = None,
 ) -> None:
     """Measure a network on cases with truth, as in the paper's tables. Not for clinical use."""
-    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
     from neuroxai.data.pictures import wants_pictures
-    from neuroxai.evaluation_report import write_evaluation
-    from neuroxai.evaluator import Settings, cases_of
-    from neuroxai.evaluator import evaluate as run
+    from neuroxai.files.folder import Results, results_folder
     from neuroxai.models.loading import load_model
-    from neuroxai.results import Results, results_folder
+    from neuroxai.reports.evaluate import write_evaluation
+    from neuroxai.workflows.evaluate import Settings, cases_of
+    from neuroxai.workflows.evaluate import evaluate as run
 
     tune_allocator()
     options.check_run(device)
@@ -92,7 +92,7 @@ def print_evaluation(found: Evaluation) -> None:
     from rich import box
     from rich.table import Table
 
-    from neuroxai.evaluation_tables import cautions, grading_figures, segmentation_figures
+    from neuroxai.reports.evaluation_tables import cautions, grading_figures, segmentation_figures
 
     cases = len(found.segmented or found.graded)
     title = f"{found.model['name']} on {found.data}, {cases} case{'s' if cases > 1 else ''}"
@@ -135,7 +135,7 @@ def print_evaluation(found: Evaluation) -> None:
 
 def _said_of_missing(found: Evaluation) -> list[str]:
     """Say which means hold cases without the region, and what they are without those."""
-    from neuroxai.evaluation_tables import cases_with_region, segmentation_figures
+    from neuroxai.reports.evaluation_tables import cases_with_region, segmentation_figures
 
     figures = segmentation_figures(found)
     said = [
@@ -152,7 +152,7 @@ def _said_of_missing(found: Evaluation) -> list[str]:
 def _members(split: Path, part: str) -> dict[str, str]:
     """Return case name to patient of one part of a split."""
     from neuroxai.core.errors import TrainingError, suggestion
-    from neuroxai.training.split import PARTS, read_split
+    from neuroxai.training.data.split import PARTS, read_split
 
     if part not in PARTS:
         raise TrainingError(f"--part {part!r}: {suggestion(part, PARTS)}")

@@ -11,10 +11,10 @@ from neuroxai.cli.console import plain
 from neuroxai.cli.progress import bars
 
 if TYPE_CHECKING:
-    from neuroxai.case_report import CaseReport
-    from neuroxai.explainer import Watcher
     from neuroxai.methods.base import Method
     from neuroxai.models.model import Model
+    from neuroxai.reports.explain import CaseReport
+    from neuroxai.workflows.explain import Watcher
 
 
 def explain(
@@ -38,13 +38,13 @@ def explain(
     out: options.Out = None,
 ) -> None:
     """Explain a network's answer with maps on the patient's own scan. Not for clinical use."""
-    from neuroxai.case_report import CaseReport
-    from neuroxai.core.allocator import tune_allocator
-    from neuroxai.core.target import named_target
-    from neuroxai.explainer import explain as run
-    from neuroxai.explainer import outputs_of
+    from neuroxai.core.engine.allocator import tune_allocator
+    from neuroxai.core.target.target import named_target
+    from neuroxai.files.folder import Results, refuse_other_case, results_folder
     from neuroxai.models.loading import load_model
-    from neuroxai.results import Results, refuse_other_case, results_folder
+    from neuroxai.reports.explain import CaseReport
+    from neuroxai.workflows.explain import explain as run
+    from neuroxai.workflows.explain import outputs_of
 
     started = time.perf_counter()
     tune_allocator()
@@ -81,7 +81,7 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-    from neuroxai.regions import said_of_share
+    from neuroxai.patient.regions import said_of_share
 
     console = plain()
     table = Table()
@@ -126,7 +126,7 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
 
 def _places(report: CaseReport) -> list[str]:
     """Return where it is shown how much of a map lies; all regions are in the summary."""
-    from neuroxai.regions import ASKED
+    from neuroxai.patient.regions import ASKED
 
     known = [
         row["evidence"]["volume"]
@@ -139,7 +139,7 @@ def _places(report: CaseReport) -> list[str]:
 
 
 def _said_memory(memory: Mapping[str, Any]) -> str:
-    from neuroxai.case_report import peak_memory_mb
+    from neuroxai.reports.explain import peak_memory_mb
 
     expected = "unknown" if memory["predicted_mb"] is None else f"{memory['predicted_mb']:,} MB"
     allowed = "unknown" if memory["budget_mb"] is None else f"{memory['budget_mb']:,} MB"
@@ -195,7 +195,7 @@ class _Progress:
         self._bar.stop()
 
     def watch(self, target: str) -> Watcher:
-        from neuroxai.explainer import Watcher
+        from neuroxai.workflows.explain import Watcher
 
         return Watcher(
             lambda method: self._bar.update(self._task, description=f"{target}: {method.title}"),

@@ -13,7 +13,7 @@ from neuroxai.cli.console import plain
 from neuroxai.cli.progress import bars
 
 if TYPE_CHECKING:
-    from neuroxai.inspection_report import InspectionReport
+    from neuroxai.reports.inspect import InspectionReport
 
 Nifti = Annotated[bool, typer.Option("--nifti", help="Write every map as NIfTI too.")]
 
@@ -41,14 +41,14 @@ def inspect(
     out: options.Out = None,
 ) -> None:
     """Follow the information through a network's layers. Not for clinical use."""
-    from neuroxai.core.allocator import tune_allocator
-    from neuroxai.core.target import named_target
-    from neuroxai.explainer import outputs_of
-    from neuroxai.inspection_report import InspectionReport
-    from neuroxai.inspector import every_target
-    from neuroxai.inspector import inspect as run
+    from neuroxai.core.engine.allocator import tune_allocator
+    from neuroxai.core.target.target import named_target
+    from neuroxai.files.folder import Results, refuse_other_case, results_folder
     from neuroxai.models.loading import load_model
-    from neuroxai.results import Results, refuse_other_case, results_folder
+    from neuroxai.reports.inspect import InspectionReport
+    from neuroxai.workflows.explain import outputs_of
+    from neuroxai.workflows.inspect import every_target
+    from neuroxai.workflows.inspect import inspect as run
 
     started = time.perf_counter()
     tune_allocator()
@@ -85,8 +85,8 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
     from rich.table import Table
 
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-    from neuroxai.inspection_report import FEW, evidence_of, region_volumes
-    from neuroxai.regions import REGION_ORDER
+    from neuroxai.patient.regions import REGION_ORDER
+    from neuroxai.reports.inspect import FEW, evidence_of, region_volumes
 
     console = plain()
     seen = report.inspection
@@ -135,7 +135,7 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
 
 def _said_fraction(fraction: float | None) -> str:
     """Return how much of a layer's evidence is for the target, in percent."""
-    from neuroxai.inspection_report import FEW
+    from neuroxai.reports.inspect import FEW
 
     if fraction is None:
         return "–"

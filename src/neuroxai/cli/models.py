@@ -10,7 +10,7 @@ from neuroxai.cli import options
 from neuroxai.cli.console import plain, status
 
 if TYPE_CHECKING:
-    from neuroxai.core.windows import Windows
+    from neuroxai.core.probe.windows import Windows
     from neuroxai.data.preprocessing import Preprocessing
 
 models = typer.Typer(help="List networks, and check one of yours.", no_args_is_help=True)
@@ -48,8 +48,8 @@ def check(
     from rich.table import Table
 
     from neuroxai.data.preprocessing import Preprocessing
-    from neuroxai.model_check import check_model
     from neuroxai.models.loading import load_model
+    from neuroxai.workflows.check import check_model
 
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     said, console = loaded.card, plain()

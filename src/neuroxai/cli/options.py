@@ -13,8 +13,8 @@ from neuroxai.core.errors import CaseError, MethodError, TargetError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from neuroxai.core.outputs import Outputs
-    from neuroxai.core.target import Target
+    from neuroxai.core.target.outputs import Outputs
+    from neuroxai.core.target.target import Target
     from neuroxai.data.case import Case
     from neuroxai.models.model import Model
 
@@ -146,12 +146,12 @@ def check_run(
     """Refuse what can be told to be wrong of a run's options before a network is loaded."""
     import torch
 
-    from neuroxai.core.memory import parse_size
-    from neuroxai.core.outputs import Outputs
-    from neuroxai.core.precision import check_precision
-    from neuroxai.core.target import Class
-    from neuroxai.explainer import choose_device
-    from neuroxai.question import restricted
+    from neuroxai.core.engine.memory import parse_size
+    from neuroxai.core.engine.precision import check_precision
+    from neuroxai.core.target.outputs import Outputs
+    from neuroxai.core.target.target import Class
+    from neuroxai.workflows.explain import choose_device
+    from neuroxai.workflows.question import restricted
 
     check_precision(precision, choose_device(device))
     if memory is not None:
@@ -168,8 +168,8 @@ def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[
     TargetError
         If the files of two would have the same names.
     """
-    from neuroxai.core.target import Predicted
-    from neuroxai.results import word
+    from neuroxai.core.target.target import Predicted
+    from neuroxai.files.folder import word
 
     found: dict[object, Target] = {}
     by_file: dict[str, Target] = {}

@@ -21,12 +21,12 @@ def predict(
     out: options.Out = None,
 ) -> None:
     """Segment or classify a case, on the patient's own grid. Not for clinical use."""
-    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-    from neuroxai.explainer import describe_model
-    from neuroxai.explainer import predict as run
+    from neuroxai.files.folder import Results, refuse_other_case, results_folder, write_json
     from neuroxai.models.loading import load_model
-    from neuroxai.results import Results, refuse_other_case, results_folder, write_json
+    from neuroxai.workflows.explain import describe_model
+    from neuroxai.workflows.explain import predict as run
 
     tune_allocator()
     options.check_case(case, file, layout)

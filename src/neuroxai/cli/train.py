@@ -30,10 +30,10 @@ def train(
     resume: Annotated[bool, typer.Option(help="Take up the run in the folder.")] = False,
 ) -> None:
     """Train a network; leave a checkpoint folder with its measured metrics."""
-    from neuroxai.core.allocator import tune_allocator
+    from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.models.card import read_card
     from neuroxai.training import train as run
-    from neuroxai.training.rank import rank
+    from neuroxai.training.loop.rank import rank
 
     tune_allocator()
     if rank() > 0:

@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import CaseError, OutputError, suggestion
 from neuroxai.data.case import MODALITIES, Case, Grade, Layout, Source
 from neuroxai.data.grid import turned_to
@@ -29,6 +28,7 @@ from neuroxai.data.layouts import (
     spelled,
 )
 from neuroxai.data.nifti import read_labels, read_nifti, write_nifti
+from neuroxai.files.atomic import replaced_whole
 
 __all__ = [
     "LAYOUTS",

@@ -21,7 +21,6 @@ from typing import IO, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.data.grid import corner_distance
 from neuroxai.data.nifti_header import (
@@ -31,6 +30,7 @@ from neuroxai.data.nifti_header import (
     read_scaling,
     read_shape,
 )
+from neuroxai.files.atomic import replaced_whole
 
 MAX_VOXELS = 2**27
 """Larger than any head scan (512 voxels in each direction), small enough to refuse a bomb."""

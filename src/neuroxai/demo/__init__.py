@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuroxai.case_report import CaseReport, peak_memory_mb
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
 from neuroxai.core.progress import Report
-from neuroxai.core.target import Predicted, Region, Target
+from neuroxai.core.target.target import Predicted, Region, Target
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.data.phantom import write_cohort
@@ -27,15 +26,16 @@ from neuroxai.demo.sections import (
     next_section,
     segmentation_section,
 )
-from neuroxai.explainer import Watcher, explain
+from neuroxai.files.folder import Results, write_json
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.base import Method
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
 from neuroxai.models.model import Model
 from neuroxai.render.page import write_page
-from neuroxai.results import Results, write_json
+from neuroxai.reports.explain import CaseReport, peak_memory_mb
 from neuroxai.training import train
 from neuroxai.version import __version__
+from neuroxai.workflows.explain import Watcher, explain
 
 # Two of each grade; a seed may also grow a tumor-free brain, which has no grade.
 GRADING_SEEDS = (400_001, 400_004, 400_006, 400_007)

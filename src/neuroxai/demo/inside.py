@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neuroxai.core.progress import Report
-from neuroxai.core.target import Region
+from neuroxai.core.target.target import Region
 from neuroxai.data.case import Case
-from neuroxai.dissection_report import write_dissection
-from neuroxai.dissector import Dissected, Effect, dissect
-from neuroxai.inspection_report import InspectionReport
-from neuroxai.inspector import inspect
+from neuroxai.files.folder import Results
 from neuroxai.models.model import Model
 from neuroxai.render.page import Figure, Section, Table
-from neuroxai.results import Results
+from neuroxai.reports.dissect import write_dissection
+from neuroxai.reports.inspect import InspectionReport
+from neuroxai.workflows.dissect import Dissected, Effect, dissect
+from neuroxai.workflows.inspect import inspect
 
 TARGET = "WT"
 

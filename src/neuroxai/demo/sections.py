@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuroxai.case_report import CaseReport
 from neuroxai.data.case import Case
-from neuroxai.explanations import Explanations
 from neuroxai.methods import METHODS
 from neuroxai.models.loading import DEFAULT_MODEL
 from neuroxai.models.model import Model
-from neuroxai.regions import said_of_share
+from neuroxai.patient.explanations import Explanations
+from neuroxai.patient.regions import said_of_share
 from neuroxai.render.page import Figure, Section, Table
+from neuroxai.reports.explain import CaseReport
 
 
 @dataclass(frozen=True)

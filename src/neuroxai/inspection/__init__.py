@@ -2,8 +2,7 @@
 
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
-from neuroxai.inspection.shares import mass_shares
 
 __all__ = [
-    "InformationFlow", "LayerFilters", "TargetFlow", "filters", "information_flow", "mass_shares",
+    "InformationFlow", "LayerFilters", "TargetFlow", "filters", "information_flow",
 ]  # fmt: skip

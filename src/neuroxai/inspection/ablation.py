@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.errors import LayerError, suggestion
-from neuroxai.core.units import Units, units_met
+from neuroxai.core.layers.units import Units, units_met
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def switched_off(
     network
         The network; its weights are not touched, and the hooks are gone on leaving.
     units
-        What :func:`~neuroxai.core.units.find_units` found.
+        What :func:`~neuroxai.core.layers.units.find_units` found.
     filters
         Layer to the channels to switch off.
 
@@ -38,7 +38,7 @@ def switched_off(
 
     Examples
     --------
-    >>> from neuroxai.core.units import find_units
+    >>> from neuroxai.core.layers.units import find_units
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1, bias=False))
     >>> x = torch.rand(1, 1, 4, 3)
     >>> with switched_off(network, find_units(network, x), {"0": [0, 1]}):

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from neuroxai.core.engine.precision import wide
+from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import MethodError
-from neuroxai.core.layers import layer_grid
-from neuroxai.core.precision import wide
+from neuroxai.core.layers.layers import layer_grid
+from neuroxai.core.layers.units import Units, find_units, units_met
 from neuroxai.core.spatial import spatial_shape, upsample_within
-from neuroxai.core.units import Units, find_units, units_met
-from neuroxai.core.untouched import untouched
 
 Quantile = float | Literal["matched"]
 """Share of the voxels that count as active; ``matched`` takes as many as the concept has."""

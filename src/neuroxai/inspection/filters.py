@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import LayerError, TargetError, suggestion
-from neuroxai.core.layers import Layer
-from neuroxai.core.outputs import Outputs
-from neuroxai.core.target import BoundTarget, Target, same_question
-from neuroxai.core.untouched import untouched
-from neuroxai.core.watch import severed
+from neuroxai.core.layers.layers import Layer
+from neuroxai.core.layers.watch import severed
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import BoundTarget, Target, same_question
 from neuroxai.inspection.walk import Walk, bind_all, take_walk
 
 
@@ -83,7 +83,7 @@ def filters(
 
     Examples
     --------
-    >>> from neuroxai.core.target import Class
+    >>> from neuroxai.core.target.target import Class
     >>> network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
     >>> found = filters(network, torch.rand(1, 1, 6, 5), [Class(1)], ["L1", "1"])
     >>> [(each.layer.name, tuple(each.activations.shape)) for each in found]

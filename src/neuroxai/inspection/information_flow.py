@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.fast_path import run_fast
-from neuroxai.core.layers import Layer
-from neuroxai.core.outputs import Outputs
-from neuroxai.core.precision import wide
-from neuroxai.core.target import BoundTarget, Target
-from neuroxai.core.untouched import untouched
-from neuroxai.core.watch import Reducer, cam
+from neuroxai.core.engine.fast_path import run_fast
+from neuroxai.core.engine.precision import wide
+from neuroxai.core.engine.untouched import untouched
+from neuroxai.core.layers.layers import Layer
+from neuroxai.core.layers.watch import Reducer, cam
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import BoundTarget, Target
 from neuroxai.inspection.walk import Walk, bind_all, take_walk
 
 
@@ -127,7 +127,7 @@ def information_flow(
 
     Examples
     --------
-    >>> from neuroxai.core.target import Class
+    >>> from neuroxai.core.target.target import Class
     >>> network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
     >>> flow = information_flow(network, torch.rand(1, 1, 6, 5), [Class(0), Class(1)])
     >>> [layer.name for layer in flow.layers], tuple(flow.targets[1].maps["0"].shape)

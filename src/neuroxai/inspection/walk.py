@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from neuroxai.core.engine.precision import wide
 from neuroxai.core.errors import LayerError, MethodError
-from neuroxai.core.layer_calls import LayerCalls
-from neuroxai.core.outputs import Outputs
-from neuroxai.core.precision import wide
-from neuroxai.core.target import BoundTarget, Target
-from neuroxai.core.watch import Watch
+from neuroxai.core.layers.layer_calls import LayerCalls
+from neuroxai.core.layers.watch import Watch
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import BoundTarget, Target
 
 
 @dataclass(eq=False)

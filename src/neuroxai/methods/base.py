@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from neuroxai.core.answers import Asks
+from neuroxai.core.engine.precision import asked_precision, wide
 from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
-from neuroxai.core.precision import asked_precision, wide
-from neuroxai.core.probe import Probe
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.probe import Probe
 
 _OVERFLOW = (
     "{} NaN or infinite values: the network overflows on this input; check its weights and the "

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neuroxai.core.answers import Asks
 from neuroxai.core.explanation import Attribution
-from neuroxai.core.layers import AUTO
-from neuroxai.core.probe import Probe
+from neuroxai.core.layers.layers import AUTO
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.probe import Probe
 from neuroxai.core.spatial import laid_on, spatial_shape
 from neuroxai.methods.base import Method
 
@@ -41,8 +41,8 @@ class GradCAM(Method):
 
     Examples
     --------
-    >>> from neuroxai.core.target import Class
-    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> from neuroxai.core.target.target import Class
+    >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.Conv2d(3, 2, 1))
     >>> explanation = GradCAM().explain(WholeVolume(network, Class(0)), torch.rand(1, 1, 6, 8))
     >>> explanation.layer, tuple(explanation.values.shape)

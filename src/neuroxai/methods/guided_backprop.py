@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neuroxai.core.answers import Asks
 from neuroxai.core.explanation import Attribution
-from neuroxai.core.probe import Probe
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method
 
 
@@ -31,8 +31,8 @@ class GuidedBackprop(Method):
 
     Examples
     --------
-    >>> from neuroxai.core.target import Class
-    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> from neuroxai.core.target.target import Class
+    >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.ReLU())
     >>> x = torch.ones(1, 1, 2, 5)
     >>> GuidedBackprop().explain(WholeVolume(network, Class(0)), x).values.shape

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neuroxai.core.answers import Asks
 from neuroxai.core.explanation import Attribution
-from neuroxai.core.layers import AUTO
-from neuroxai.core.probe import Probe
+from neuroxai.core.layers.layers import AUTO
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method
 from neuroxai.methods.grad_cam import GradCAM
 from neuroxai.methods.guided_backprop import GuidedBackprop
@@ -32,8 +32,8 @@ class GuidedGradCAM(Method):
 
     Examples
     --------
-    >>> from neuroxai.core.target import Class
-    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> from neuroxai.core.target.target import Class
+    >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> network = torch.nn.Sequential(
     ...     torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU(), torch.nn.Conv2d(3, 2, 1)
     ... )

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuroxai.core.engine.precision import asked_precision
 from neuroxai.core.explanation import Attribution
-from neuroxai.core.precision import asked_precision
-from neuroxai.core.probe import Probe
+from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method, require
-from neuroxai.methods.baselines import AUTO, check_baseline, path_start
-from neuroxai.methods.completeness import completeness, gap_notes
+from neuroxai.methods.paths.baselines import AUTO, check_baseline, path_start
+from neuroxai.methods.paths.completeness import completeness, gap_notes
 
 _CLOSE = 1e-9
 
@@ -47,8 +47,8 @@ class GuidedIntegratedGradients(Method):
 
     Examples
     --------
-    >>> from neuroxai.core.target import Class
-    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> from neuroxai.core.target.target import Class
+    >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> network = torch.nn.Conv2d(1, 2, 1)
     >>> x = torch.rand(1, 1, 2, 5)
     >>> method = GuidedIntegratedGradients(steps=10)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from neuroxai.core.errors import suggestion
 from neuroxai.core.explanation import Attribution
-from neuroxai.core.probe import Probe
-from neuroxai.methods.adaptive_path import Limits, integrate
+from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method, require
-from neuroxai.methods.baselines import AUTO, check_baseline, path_start
-from neuroxai.methods.completeness import completeness, gap_notes, worst
-from neuroxai.methods.straight_path import StraightPath
+from neuroxai.methods.paths.adaptive_path import Limits, integrate
+from neuroxai.methods.paths.baselines import AUTO, check_baseline, path_start
+from neuroxai.methods.paths.completeness import completeness, gap_notes, worst
+from neuroxai.methods.paths.straight_path import StraightPath
 
 Ends = tuple[Tensor, Tensor]
 Described = dict[str, Any]
@@ -82,14 +82,15 @@ class IntegratedGradients(Method):
         Nodes of the quadrature.
     rule
         ``adaptive`` (default): nodes where equal steps would err most, for about as many forward
-        passes more (see :func:`~neuroxai.methods.adaptive_path.integrate`); fewer nodes than
+        passes more (see :func:`~neuroxai.methods.paths.adaptive_path.integrate`); fewer nodes than
         ``steps`` where the path is straight. Or ``midpoint``, ``gauss_legendre``, ``left``,
         ``right``, ``trapezoid``: along the path a trained ReLU network is rough, and high-order
         rules do no better than equal steps.
     baseline
         ``auto`` (the paper's ``zero``, or ``blur`` where a path from zero says nothing; see
-        :func:`~neuroxai.methods.baselines.path_start`), ``zero``, ``black``, ``blur``, ``mean``,
-        ``brain``, ``noise`` or a tensor; see :func:`~neuroxai.methods.baselines.baseline_image`.
+        :func:`~neuroxai.methods.paths.baselines.path_start`), ``zero``, ``black``, ``blur``,
+        ``mean``, ``brain``, ``noise`` or a tensor; see
+        :func:`~neuroxai.methods.paths.baselines.baseline_image`.
     tolerance
         Adds nodes until the completeness gap is under it, up to 1024: where they are wanted for
         ``adaptive``, three times as many for the midpoint rule, whose nodes then hold the former
@@ -98,8 +99,8 @@ class IntegratedGradients(Method):
 
     Examples
     --------
-    >>> from neuroxai.core.target import Class
-    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> from neuroxai.core.target.target import Class
+    >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> network = torch.nn.Conv2d(1, 2, 1)
     >>> x = torch.rand(1, 1, 2, 5)
     >>> explanation = IntegratedGradients(steps=4).explain(WholeVolume(network, Class(0)), x)

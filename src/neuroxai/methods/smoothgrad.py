@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuroxai.core.errors import suggestion
 from neuroxai.core.explanation import Attribution
-from neuroxai.core.probe import Probe
+from neuroxai.core.probe.probe import Probe
 from neuroxai.core.spatial import channel_range, per_sample
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.vanilla_gradient import VanillaGradient
@@ -47,8 +47,8 @@ class SmoothGrad(Method):
 
     Examples
     --------
-    >>> from neuroxai.core.target import Class
-    >>> from neuroxai.core.whole_volume import WholeVolume
+    >>> from neuroxai.core.target.target import Class
+    >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> network = torch.nn.Conv2d(1, 2, 1, bias=False)
     >>> x = torch.rand(1, 1, 2, 5)
     >>> explanation = SmoothGrad(samples=3).explain(WholeVolume(network, Class(0)), x)

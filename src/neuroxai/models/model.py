@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from neuroxai.core.windows import Windows
+from neuroxai.core.probe.windows import Windows
 from neuroxai.models.card import Card
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from neuroxai.core.errors import ModelError
-from neuroxai.core.windows import Windows
+from neuroxai.core.probe.windows import Windows
 from neuroxai.models.config_data import ConfigData
 
 _AT_ONCE = {"SimpleInferer"}

@@ -8,8 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from neuroxai.core.ensemble import Ensemble
 from neuroxai.core.errors import ModelError
+from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.models.card import Card
 from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words, regions_of
 from neuroxai.models.config_data import read_json

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from neuroxai.core.errors import ModelError
-from neuroxai.core.windows import Windows
+from neuroxai.core.probe.windows import Windows
 from neuroxai.models.nnunet_networks import NNUNet, Shape
 from neuroxai.models.nnunet_slices import thickened
 

@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import ModelError
+from neuroxai.files.atomic import replaced_whole
 from neuroxai.models.weights import LARGEST, read_weights
 
 LIMIT_S = 300

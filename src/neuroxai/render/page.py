@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import OutputError
 from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+from neuroxai.files.atomic import replaced_whole
 
 
 @dataclass(frozen=True)

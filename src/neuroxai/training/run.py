@@ -13,29 +13,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import ModelError, OutputError, TrainingError
 from neuroxai.core.progress import Report
+from neuroxai.files.atomic import replaced_whole
 from neuroxai.models.card import SMALLEST_ENHANCEMENT, Card, read_card
 from neuroxai.models.checkpoint import build_network, save_checkpoint
 from neuroxai.models.loading import load_model
-from neuroxai.training.cases import Gathered, Prepared, gather
-from neuroxai.training.config import Config
-from neuroxai.training.config_check import check
-from neuroxai.training.config_file import read_config
-from neuroxai.training.evaluate import mean_dice, mean_recall
-from neuroxai.training.losses import HintedCrossEntropy, RegionDiceCrossEntropy
-from neuroxai.training.metrics import measure
-from neuroxai.training.network_check import check_network, check_recipe
-from neuroxai.training.output_shift import choose_shift, shift_outputs
-from neuroxai.training.pretrained import load_pretrained
-from neuroxai.training.rank import rank
-from neuroxai.training.split import Member, read_split, write_split
-from neuroxai.training.watching import Watch
+from neuroxai.training.card.evaluate import mean_dice, mean_recall
+from neuroxai.training.card.logit_bias import choose_shift, shift_outputs
+from neuroxai.training.card.metrics import measure
+from neuroxai.training.config.config import Config
+from neuroxai.training.config.config_check import check
+from neuroxai.training.config.config_file import read_config
+from neuroxai.training.config.network_check import check_network, check_recipe
+from neuroxai.training.data.cases import Gathered, Prepared, gather
+from neuroxai.training.data.split import Member, read_split, write_split
+from neuroxai.training.loop.best_checkpoint import Watch
+from neuroxai.training.loop.losses import HintedCrossEntropy, RegionDiceCrossEntropy
+from neuroxai.training.loop.pretrained import load_pretrained
+from neuroxai.training.loop.rank import rank
 
 if TYPE_CHECKING:
-    from neuroxai.training.ahead import Numbered
-    from neuroxai.training.loop import Length
+    from neuroxai.training.data.prefetch import Numbered
+    from neuroxai.training.loop.loop import Length
 
 CHECKPOINT = "checkpoint"
 SPLIT = "split.csv"
@@ -111,7 +111,7 @@ def train(
     if finished is not None:
         return finished
 
-    from neuroxai.training.loop import LAST, fit, pick_device
+    from neuroxai.training.loop.loop import LAST, fit, pick_device
 
     device = pick_device(config)
     devices = [device] if device.type == "cuda" else []
@@ -264,7 +264,7 @@ def _claim(out: Path, config: Config) -> None:
 
 def _loss(network: nn.Module, config: Config) -> nn.Module:
     """Return the loss of the task; layers that the configuration names must be there."""
-    from neuroxai.training.lesson import resting_layers
+    from neuroxai.training.loop.training_module import resting_layers
 
     resting_layers(network, config)
     if config.task == "segmentation":
@@ -276,8 +276,8 @@ def _loss(network: nn.Module, config: Config) -> nn.Module:
 
 def _batches(config: Config, cases: Sequence[Prepared], device: torch.device) -> Numbered:
     """Return the batches of the task."""
-    from neuroxai.training.patches import PatchBatches
-    from neuroxai.training.slices import SliceBatches
+    from neuroxai.training.data.patches import PatchBatches
+    from neuroxai.training.data.slices import SliceBatches
 
     if config.task == "classification":
         return SliceBatches(cases, config, device)
@@ -291,7 +291,7 @@ def _per_epoch(config: Config, cases: Sequence[Prepared]) -> int:
 
 
 def _length(config: Config, cases: Sequence[Prepared]) -> Length:
-    from neuroxai.training.loop import Length
+    from neuroxai.training.loop.loop import Length
 
     per_epoch = _per_epoch(config, cases)
     counts = [config.max_steps, config.epochs and config.epochs * per_epoch]

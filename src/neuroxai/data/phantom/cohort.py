@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from neuroxai.core.atomic import replaced_whole
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.core.workers import in_workers
 from neuroxai.data.brats import numbered_name, write_case, write_name_mapping
@@ -21,6 +20,7 @@ from neuroxai.data.case import CLASSES, Grade
 from neuroxai.data.layouts import file_name, layout_named
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
+from neuroxai.files.atomic import replaced_whole
 
 KNOWN = ".phantom"
 """The folder beside the cases with what is known about each; readers of cases skip it."""

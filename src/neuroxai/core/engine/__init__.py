@@ -1,0 +1,1 @@
+"""How one pass through a network is run."""

@@ -1,0 +1,1 @@
+"""What runs inside a network, and how it is recorded."""

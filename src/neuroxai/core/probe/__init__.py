@@ -1,0 +1,1 @@
+"""Asking a network: scores, gradients and layer maps."""

@@ -1,0 +1,1 @@
+"""What is explained: a scalar per sample, made from the model output."""

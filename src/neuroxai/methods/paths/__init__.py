@@ -1,0 +1,1 @@
+"""What path methods share: paths, baselines and completeness."""

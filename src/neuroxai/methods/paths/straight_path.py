@@ -1,0 +1,71 @@
+"""The straight path from a baseline to the input, and what the network says along it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.probe.probe import Probe
+
+Rows = Sequence[Sequence[float]]
+"""Positions from 0 to 1, in each row one for every sample."""
+
+
+class StraightPath:
+    """Asks a probe at points on the way, as many at once as it takes.
+
+    Parameters
+    ----------
+    probe
+        The question put to a network.
+    start, end
+        ``(B, C, *S)``.
+
+    Attributes
+    ----------
+    difference
+        From start to end.
+    spare
+        Bytes that may be taken beside the passes; None where nobody knows.
+    """
+
+    def __init__(self, probe: Probe, start: Tensor, end: Tensor) -> None:
+        self.difference = end - start
+        self._probe, self._start, self._batch = probe, start, probe.batch(end)
+        self.spare = probe.spare(end)
+
+    def gradients(self, rows: Rows) -> Iterator[Tensor]:
+        """Yield the gradients ``(B, C, *S)`` at each row."""
+        for points in self._points(rows):
+            yield from self._probe.gradient(points).split(len(self._start))
+
+    def scores(self, rows: Rows) -> list[list[float]]:
+        """Return each row's scores, one for every sample."""
+        found = [self._probe.score(points) for points in self._points(rows)]
+        if not found:
+            return []
+        scores: list[list[float]] = torch.cat(found).double().reshape(len(rows), -1).tolist()
+        return scores
+
+    def slopes(self, gradients: Sequence[Tensor]) -> list[list[float]]:
+        """Return the score's slope along the path, of one gradient of each row."""
+        products = [(each * self.difference).flatten(1) for each in gradients]
+        found = torch.stack([product.sum(dim=1, dtype=torch.float64) for product in products])
+        slopes: list[list[float]] = found.tolist()
+        return slopes
+
+    def mean_gradient(self, positions: Sequence[float], weights: Sequence[float]) -> Tensor:
+        """Return the weighted sum of the gradients at positions that all samples share."""
+        mean = torch.zeros_like(self._start)
+        rows = [[position] * len(self._start) for position in positions]
+        for weight, gradient in zip(weights, self.gradients(rows), strict=True):
+            mean += weight * gradient
+        return mean
+
+    def _points(self, rows: Rows) -> Iterator[Tensor]:
+        alphas = torch.tensor(rows, dtype=self._start.dtype, device=self._start.device)
+        spread = (len(rows), len(self._start), *[1] * (self._start.dim() - 1))
+        for some in alphas.reshape(spread).split(self._batch) if rows else ():
+            yield torch.cat([self._start + alpha * self.difference for alpha in some])

@@ -1,0 +1,1 @@
+"""What is known of one case, on the patient's own grid."""

@@ -1,0 +1,1 @@
+"""What a workflow leaves on disk, named as the workflow."""

@@ -1,1 +1,0 @@
-"""How good a network's answers are: overlap, distance, proportions, ranking, calibration."""

@@ -1,0 +1,1 @@
+"""The figures on a trained network's card."""

@@ -1,0 +1,1 @@
+"""Training data: cases, splits, patches, slices and augmentation."""

@@ -1,0 +1,1 @@
+"""The training loop: module, losses, schedule, logs and checkpoints."""

@@ -1,0 +1,115 @@
+"""What a loaded network is, and which methods give a map of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from neuroxai.core.errors import ModelError, NeuroXAIError
+from neuroxai.core.layers.units import find_units
+from neuroxai.core.target.target import Class
+from neuroxai.data.preprocessing import Preprocessing
+from neuroxai.methods import make_method, make_methods
+from neuroxai.methods.base import Method
+from neuroxai.models.model import Model
+from neuroxai.workflows.explain import explain, outputs_of
+
+_FEW = {"steps": 2, "samples": 2}
+_EDGES = (32, 64, 96)
+"""Lengths in voxels of the inputs that are tried, the smallest that the network takes."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCheck:
+    """What was found.
+
+    Attributes
+    ----------
+    model
+        The network and its card.
+    shape
+        The input ``(1, C, *S)`` that it was tried on.
+    output_shape
+        What came back.
+    layers
+        How many convolutions can be looked into.
+    parameters
+        How many numbers were learned.
+    refused
+        Method to the reason why it gives no map, None where it gives one.
+    """
+
+    model: Model
+    shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    layers: int
+    parameters: int
+    refused: Mapping[str, str | None]
+
+
+def check_model(model: Model, *, seed: int = 0) -> ModelCheck:
+    """Run a network and every method once on a small random input.
+
+    Raises
+    ------
+    ModelError
+        If the network does not run, or returns something that its card does not say.
+
+    Examples
+    --------
+    >>> from neuroxai.models import load_model
+    >>> found = check_model(load_model("deepseg-phantom"))
+    >>> found.output_shape, found.refused["grad_cam"]
+    ((1, 4, 32, 32, 32), None)
+    """
+    recipe = Preprocessing.from_dict(model.card.preprocessing)
+    outputs = outputs_of(model)
+    x, output = _run(model, recipe, seed)
+    if output.shape[1] != len(model.card.classes):
+        raise ModelError(
+            f"{model.folder}: the network returns {output.shape[1]} channels, its card names "
+            f"{len(model.card.classes)}: {', '.join(model.card.classes)}"
+        )
+    # A segmenter without regions of a tumor: its last class, because the first is background.
+    plain = model.card.task == "segmentation" and not outputs.regions
+    target = Class(len(model.card.classes) - 1) if plain else None
+    refused: dict[str, str | None] = {}
+    for method in make_methods("all"):
+        try:
+            explain(model.network, x, _quick(method), target, outputs=outputs, seed=seed)
+            refused[method.name] = None
+        except NeuroXAIError as error:
+            refused[method.name] = str(error)
+    return ModelCheck(
+        model,
+        tuple(x.shape),
+        tuple(output.shape),
+        len(find_units(model.network, x)),
+        sum(parameter.numel() for parameter in model.network.parameters()),
+        refused,
+    )
+
+
+def _run(model: Model, recipe: Preprocessing, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    channels, dimensions = len(recipe.modalities), 3 if recipe.plane is None else 2
+    reason = ""
+    for edge in _EDGES:
+        length = -(-edge // recipe.divisor) * recipe.divisor
+        size = recipe.size if dimensions == 2 and recipe.size else (length,) * dimensions
+        x = torch.rand(1, channels, *size, generator=generator)
+        try:
+            with torch.no_grad():
+                output = outputs_of(model).select(model.network(x))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            reason = reason or str(error).splitlines()[0]
+            continue
+        return x, output
+    raise ModelError(f"{model.folder}: the network does not run on {channels} channels ({reason})")
+
+
+def _quick(method: Method) -> Method:
+    few = {name: value for name, value in _FEW.items() if name in method.parameters()}
+    return make_method(method.name, few)

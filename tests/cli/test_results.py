@@ -1,0 +1,143 @@
+"""What commands leave: looked at before the work, kept from other cases, taken back when ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cases
+from cases import STUDY, tiny
+from command_line import here, refusal, said
+from neuroxai.models import loading
+from neuroxai.patient.prediction import read_output
+from neuroxai.workflows import dissect, evaluate, explain, inspect
+
+NOTE = "left and right must lie as in its training data"
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    cases.write_study(folder)
+    cases.write_study(folder, "BraTS2021_00008")
+    tiny(folder / "tiny", ("background", "NCR", "ED", "ET"), {"WT": ("NCR", "ED", "ET")})
+    return folder
+
+
+def never(*_: Any, **__: Any) -> None:
+    pytest.fail("it was begun")
+
+
+SUMMARY = {"explain": "summary.json", "inspect": "flow.json", "predict": "prediction.json"}
+
+
+@pytest.mark.parametrize("command", ["explain", "inspect", "predict", "evaluate", "dissect"])
+def test_a_file_in_place_of_the_folder_is_told_before_the_work(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "afile").write_text("mine")
+    for module, name in (
+        (explain, "explain"), (explain, "predict"), (inspect, "inspect"),
+        (evaluate, "evaluate"), (dissect, "dissect"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, never)
+    case = room if command in ("evaluate", "dissect") else room / STUDY
+    run = here(command, case, "--model", room / "tiny", "-o", tmp_path / "afile")
+    refusal(run, "afile: is a file, expected a folder for results")
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+def test_a_prediction_is_written_whole_or_not_at_all(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import neuroxai.files.folder
+
+    def full(path: Path, content: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(neuroxai.files.folder, "write_json", full)
+    out = tmp_path / "out"
+    run = here("predict", room / STUDY, "--model", room / "tiny", "-o", out)
+    assert run.returncode != 0
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("command", "file"), SUMMARY.items())
+def test_another_case_is_not_written_over_the_first_ones_numbers(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, file: str
+) -> None:
+    (tmp_path / file).write_text('{"case": "BraTS2021_00008"}')
+    for module, name in ((explain, "explain"), (explain, "predict"), (inspect, "inspect")):
+        monkeypatch.setattr(module, name, never)
+    run = here(command, room / STUDY, "--model", room / "tiny", "-o", tmp_path)
+    refusal(run, STUDY, "BraTS2021_00008", file, "--out")
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+    assert (tmp_path / file).read_text() == '{"case": "BraTS2021_00008"}'
+
+
+def test_the_same_case_is_written_over_and_another_is_not(room: Path, tmp_path: Path) -> None:
+    ask = ("predict", "--model", room / "tiny", "-o", tmp_path / "out")
+    for _ in range(2):
+        said(here(*ask, room / STUDY))
+    refusal(here(*ask, room / "BraTS2021_00008"), STUDY, "BraTS2021_00008")
+    names = {f"{STUDY}_dseg.nii.gz", "prediction.json", "dataset_description.json", ".bidsignore"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+@pytest.mark.parametrize("command", ["inspect", "evaluate", "dissect"])
+def test_what_the_loader_warns_of_is_said_once(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    real = loading.load_model
+
+    def noted(*given: Any, **named: Any) -> Any:
+        return dataclasses.replace(real(*given, **named), notes=(NOTE,))
+
+    monkeypatch.setattr(loading, "load_model", noted)
+    cohort = tmp_path / "cohort"
+    cases.write_study(cohort)
+    case = cohort / STUDY if command == "inspect" else cohort
+    more = {"inspect": ("--target", "WT"), "dissect": ("--no-tissues", "--causal", "0")}
+    run = here(
+        command, case, "--model", room / "tiny", *more.get(command, ()), "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert said(run).count(f"Warning: {NOTE}") == 1
+    if command == "inspect":
+        assert json.loads((tmp_path / "out" / "flow.json").read_text())["warnings"].count(NOTE) == 1
+
+
+def test_inspect_says_what_is_odd_about_the_prediction(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(*given: Any) -> Any:
+        return dataclasses.replace(read_output(*given), warnings=("the classes overlap",))
+
+    monkeypatch.setattr(inspect, "read_output", odd)
+    out = tmp_path / "out"
+    run = here("inspect", room / STUDY, "--model", room / "tiny", "--target", "WT", "-o", out)
+    assert said(run).count("Warning: the classes overlap") == 1
+    assert "the classes overlap" in json.loads((out / "flow.json").read_text())["warnings"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="no such signal here")
+def test_a_run_that_is_ended_takes_back_what_it_wrote(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: Any, **__: Any) -> None:
+        assert list(tmp_path.glob(".neuroxai-*"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(explain, "predict", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    run = here("predict", room / STUDY, "--model", room / "tiny", "-o", tmp_path / "out")
+    assert run.returncode == 143, run.stderr
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,192 @@
+"""Words a user gives: names that markup or file names would swallow, options that disagree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cases
+from cases import STUDY, tiny
+from command_line import Run, here, refusal, said
+from neuroxai.core.errors import MethodError, TargetError
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import Class, Predicted, Region
+from neuroxai.methods import make_method, make_methods
+
+ODD = "a/b [x] <i>"
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study, a tiny network of the tumor's classes, and one whose classes have odd names."""
+    folder = tmp_path_factory.mktemp("words")
+    cases.write_study(folder)
+    regions = {"WT": ("NCR", "ED", "ET"), "core": ("ET",)}
+    tiny(folder / "tiny", ("background", "NCR", "ED", "ET"), regions)
+    tiny(folder / "odd", ("background", "<3cm", ">3cm", ODD), {})
+    return folder
+
+
+def explained(room: Path, out: Path, *more: object, model: str = "tiny") -> Run:
+    quick = () if "--method" in more else ("--method", "vanilla_gradient")
+    return here("explain", room / STUDY, "--model", room / model, *quick, *more, "-o", out)
+
+
+def test_two_classes_that_would_share_a_file_name_are_refused_at_the_start(
+    room: Path, tmp_path: Path
+) -> None:
+    both = ("--target", "<3cm", "--target", ">3cm")
+    for command in ("explain", "inspect"):
+        run = here(command, room / STUDY, "--model", room / "odd", *both, "-o", tmp_path / "out")
+        refusal(run, "'<3cm'", "'>3cm'", "3cm", "--out")
+    # Asked of every class at once, as by default.
+    refusal(here("inspect", room / STUDY, "--model", room / "odd", "-o", tmp_path / "out"), "3cm")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_target_by_two_words_is_made_once(room: Path, tmp_path: Path) -> None:
+    words = [part for word in ("ET", "3", "et", "core") for part in ("--target", word)]
+    assert "Warning: target core is ET" in said(explained(room, tmp_path / "out", *words))
+    maps = sorted(path.name for path in (tmp_path / "out").glob("*_statmap.nii.gz"))
+    assert maps == [f"{STUDY}_label-ET_desc-vanilla_gradient_statmap.nii.gz"]
+    assert list(json.loads((tmp_path / "out" / "summary.json").read_text())["targets"]) == ["ET"]
+
+
+def test_what_a_target_is_decides_whether_it_was_asked_before() -> None:
+    from neuroxai.cli.options import distinct_targets
+
+    outputs = Outputs(("background", "ED", "ET"), {"WT": ("ED", "ET"), "core": ("ET",)})
+    asked = [Class("ET"), Region("WT"), Class(2), Region("core"), Class(1), Predicted()]
+    kept, notes = distinct_targets(asked, outputs)
+    assert kept == [Class("ET"), Region("WT"), Class(1), Predicted()]
+    assert [note.split(",")[0] for note in notes] == ["target 2 is ET", "target core is ET"]
+    with pytest.raises(TargetError, match=r"'a b' and 'a/b'.*a-b"):
+        distinct_targets([Class("a b"), Class("a/b")], Outputs(("a b", "a/b")))
+
+
+@pytest.mark.slow
+def test_the_predicted_class_by_its_name_too_is_made_once(tmp_path: Path) -> None:
+    cases.write_study(tmp_path)
+    model = cases.classifier(tmp_path)
+    found = here("predict", tmp_path / STUDY, "--model", model, "-o", tmp_path / "p")
+    name = json.loads((tmp_path / "p" / "prediction.json").read_text())["label"]
+    assert found.returncode == 0
+    run = here(
+        "explain", tmp_path / STUDY, "--model", model, "--method", "vanilla_gradient",
+        "--target", "predicted", "--target", name, "-o", tmp_path / "out",
+    )  # fmt: skip
+    said(run)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert list(summary["targets"]) == [name]
+    assert len(list((tmp_path / "out").glob("*_statmap.nii.gz"))) == 1
+
+
+def test_names_are_printed_as_they_are(room: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "o5[old]:smile:o6[" / "b]"
+    shown = said(explained(room, folder, "--target", ODD, model="odd"))
+    assert f"files in {folder}" in shown
+    assert ODD in shown
+
+
+def test_inspect_and_check_print_names_as_they_are(room: Path, tmp_path: Path) -> None:
+    out = tmp_path / "[red]"
+    run = here(
+        "inspect", room / STUDY, "--model", room / "odd", "--target", ODD, "-o", out,
+    )  # fmt: skip
+    shown = said(run)
+    assert f"{ODD}: where the evidence for it lies" in shown
+    assert f"files in {out}" in shown
+    assert ODD in said(here("models", "check", room / "odd"))
+    assert "tiny [bold]" in said(here("models", "check", room / "odd"))
+    assert f"Written: {out}" in said(
+        here("predict", room / STUDY, "--model", room / "odd", "-o", out)
+    )
+    named = said(here("methods"))
+    assert named.splitlines()[0].startswith("vanilla_gradient  ")
+
+
+def test_the_bar_shows_a_stage_as_it_is_named() -> None:
+    from rich.console import Console
+
+    from neuroxai.cli.progress import bars
+
+    with bars() as shown:
+        shown.add_task(f"{ODD} [/b]", total=1)
+        console = Console(width=200)
+        with console.capture() as caught:
+            console.print(shown.get_renderable())
+    assert f"{ODD} [/b]" in caught.get()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "vanilla_gradient", "--layer", "nonsense"], ["nonsense", "vanilla_gradient"]),
+        (["--layer", "A", "--set", "grad_cam.layer=B", "--method", "grad_cam"], ["'A'", "'B'"]),
+        (
+            ["--method", "integrated_gradients", "--set", "integrated_gradients.steps=3",
+             "--set", "integrated_gradients.steps=4"],
+            ["steps", "before", "3"],
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_disagree_are_refused(
+    tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    run = here("explain", "case", "--model", "nowhere", *options, "-o", tmp_path / "out")
+    refusal(run, *words)
+    assert "nowhere" not in run.stderr
+
+
+def test_a_layer_that_no_method_takes_is_refused() -> None:
+    for methods in ("vanilla_gradient", ["vanilla_gradient", "smoothgrad"]):
+        with pytest.raises(MethodError, match="layer 'enter'"):
+            make_methods(methods, layer="enter")
+    # Made before, it would go on with its own.
+    with pytest.raises(MethodError, match=r"grad_cam.*'enter'.*'leave'"):
+        make_methods(make_method("grad_cam", {"layer": "leave"}), layer="enter")
+    with pytest.raises(MethodError, match=r"grad_cam.*'enter'"):
+        make_methods(["guided_grad_cam", make_method("grad_cam")], layer="enter")
+    same = make_method("grad_cam", {"layer": "enter"})
+    assert make_methods([same, "vanilla_gradient"], layer="enter")[0] is same
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "word"),
+    [
+        *[
+            (command, ["--device", "gpu"], "'gpu'")
+            for command in ("explain", "inspect", "predict", "evaluate", "dissect")
+        ],
+        ("explain", ["--within", "nonsense"], "nonsense"),
+        ("explain", ["--within", "lesion:x"], "lesion:1"),
+        ("explain", ["--memory", "lots"], "'lots'"),
+        ("predict", ["--memory", "lots"], "'lots'"),
+        ("explain", ["--precision", "fp8"], "'fp8'"),
+        ("inspect", ["--layout", "brats1999"], "brats1999"),
+        ("predict", ["--file", "T1"], "NAME=PATH"),
+        ("evaluate", ["--split", "none.csv", "--part", "tset"], "tset"),
+        ("dissect", ["--mask", "lesion"], "NAME=PATH"),
+    ],
+)
+def test_wrong_options_are_told_before_a_network_is_loaded(
+    tmp_path: Path, command: str, options: list[str], word: str
+) -> None:
+    """The network does not exist, which loading it would say."""
+    run = here(command, "case", "--model", "nowhere", *options, cwd=tmp_path)
+    refusal(run, word)
+    assert "nowhere" not in run.stderr
+
+
+def test_a_case_is_asked_for_before_a_network_is_loaded(tmp_path: Path) -> None:
+    refusal(here("predict", "--model", "nowhere", cwd=tmp_path), "no case was given")
+
+
+def test_a_missing_modality_says_how_to_name_its_file(room: Path, tmp_path: Path) -> None:
+    study = cases.write_study(tmp_path)
+    moved = (study / f"{STUDY}_t1ce.nii.gz").rename(tmp_path / "contrast.nii.gz")
+    ask = ("predict", study, "--model", room / "tiny", "-o", tmp_path / "out")
+    refusal(here(*ask), "T1ce is missing", "--file MODALITY=PATH")
+    said(here(*ask, "--file", f"T1ce={moved}"))

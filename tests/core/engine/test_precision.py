@@ -1,0 +1,340 @@
+"""Lower precision on request alone, with its deviation measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import cases
+from networks import (
+    CLASSES,
+    Pooled,
+    image,
+    make,
+    plain_gradient,
+    quick,
+    quick_methods,
+    relative,
+    snapshot,
+)
+from neuroxai.cli import app
+from neuroxai.core.engine.precision import arithmetic, asked_precision, lowered, no_silent_tf32
+from neuroxai.core.engine.untouched import untouched
+from neuroxai.core.errors import ModelError
+from neuroxai.core.probe.checkpointing import checkpointed
+from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import Class
+from neuroxai.inspection.dissection import Dissection
+from neuroxai.inspection.filters import filters
+from neuroxai.inspection.information_flow import information_flow
+from neuroxai.models.deepseg import DeepSeg
+from neuroxai.workflows.explain import explain
+
+CUDA = [torch.device("cuda", 0)]
+"""A device that need not be there: switches are switches."""
+
+
+def test_a_linear_network_has_the_rounded_weights_for_a_gradient() -> None:
+    last, x = nn.Linear(24, 3), torch.rand(1, 1, 2, 3, 4)
+    network = nn.Sequential(nn.Flatten(), last)
+    weight = last.weight[2].detach().reshape(x.shape)
+    full = explain(network, x, "vanilla_gradient", 2)
+    assert torch.equal(full["vanilla_gradient"].values, weight)
+    assert (full.deviation, full.warnings) == ({}, ())
+    found = explain(network, x, "vanilla_gradient", 2, precision="bf16")
+    rounded = weight.bfloat16().float()
+    assert torch.equal(found["vanilla_gradient"].values, rounded)
+    assert not torch.equal(rounded, weight)
+    away = float((rounded - weight).norm() / weight.norm())
+    assert found.deviation["gradient_relative_l2"] == pytest.approx(away, rel=1e-5)
+    assert found.deviation["gradient_cosine"] == pytest.approx(1, abs=1e-4)
+    assert f"{away:.1%} away" in found.warnings[0]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("task", ["classifier", "segmenter"])
+def test_every_method_works_and_the_deviation_is_that_of_plain_autocast(
+    task: str, dims: int
+) -> None:
+    network, x = make(task, dims), image(dims)
+    found = explain(network, x, quick_methods(), 2, precision="bf16")
+    full = explain(network, x, quick_methods(), 2)
+    assert not found.refused
+    for name in found:
+        assert found[name].values.dtype == torch.float32
+        away = relative(found[name].values, full[name].values)
+        follows = name == "guided_integrated_gradients"
+        assert 0 < away < (2 if follows else 0.3), (name, away)
+        assert follows == any("takes other turns" in note for note in found[name].notes)
+        assert not any("takes other turns" in note for note in full[name].notes)
+        assert found[name].provenance["precision"] == "bf16"
+        assert found[name].provenance["deviation_from_fp32"] == found.deviation
+        assert full[name].provenance["precision"] == "fp32"
+        assert "deviation_from_fp32" not in full[name].provenance
+    network.eval()
+    plain = plain_gradient(network, x, 2).double()
+    by_hand = _autocast_gradient(network, x, 2).double()
+    away = float((by_hand - plain).norm() / plain.norm())
+    assert found.deviation["gradient_relative_l2"] == pytest.approx(away, rel=0.05)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = network(x).float()
+    changed = (low.argmax(1) != network(x).argmax(1)).double().mean()
+    assert found.deviation["changed"] == pytest.approx(float(changed))
+
+
+def _autocast_gradient(network: nn.Module, x: Tensor, channel: int) -> Tensor:
+    leaf = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(leaf)
+    pooled = Pooled(nn.Identity())(output.float())
+    return torch.autograd.grad(pooled[:, channel].sum(), leaf)[0]
+
+
+def test_blocks_that_run_twice_round_twice_alike() -> None:
+    torch.manual_seed(0)
+    network, x = DeepSeg(2, 3, filters=4, depth=2).eval(), torch.rand(1, 2, 16, 24, 12)
+    outputs = Outputs()
+
+    def gradient(twice: bool) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        with _maybe(checkpointed(network), twice), arithmetic("bf16"):
+            total = outputs.answer(network, leaf)[:, 1].sum()
+        # Outside: the second run remembers what the first one was asked for.
+        return torch.autograd.grad(total, leaf)[0]
+
+    assert torch.equal(gradient(twice=True), gradient(twice=False))
+
+
+@contextmanager
+def _maybe(context: Any, wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    with context:
+        yield
+
+
+def test_windows_round_too() -> None:
+    torch.manual_seed(0)
+    network, x = DeepSeg(2, 3, filters=4, depth=2), torch.rand(1, 2, 64, 48, 32)
+    found = explain(network, x, "grad_cam", 1, memory="1MB", precision="bf16")
+    assert found.memory["way"] == "windows"
+    assert 0 < found.deviation["gradient_relative_l2"] < 1
+    assert any("bf16, measured against fp32" in warning for warning in found.warnings)
+
+
+def _fail_where(expected: bool) -> None:
+    assert expected
+    raise ZeroDivisionError
+
+
+def test_nothing_is_left_behind() -> None:
+    with pytest.raises(ZeroDivisionError), arithmetic("bf16"):
+        _fail_where(asked_precision() == "bf16")
+    assert asked_precision() == "fp32"
+    explain(make("classifier"), image(), quick("vanilla_gradient"), 2, precision="bf16")
+    assert asked_precision() == "fp32"
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_outputs_are_of_single_precision_at_least() -> None:
+    outputs, x = Outputs(), torch.rand(1, 2, 4, 6)
+    with arithmetic("bf16"):
+        assert outputs.answer(nn.Conv2d(2, CLASSES, 1), x).dtype == torch.float32
+    double = nn.Conv2d(2, CLASSES, 1).double()
+    assert outputs.answer(double, x.double()).dtype == torch.float64
+    assert outputs.answer(nn.Conv2d(2, 1, 1).bfloat16(), x.bfloat16()).dtype == torch.float32
+
+
+def _switches() -> list[str]:
+    cudnn: Any = torch.backends.cudnn
+    return [cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision]
+
+
+def test_torch_rounds_to_tf32_by_itself_and_is_kept_from_it() -> None:
+    before = _switches()
+    assert before[0] == "tf32", "torch's default has changed: is the guard still needed?"
+    with pytest.raises(ZeroDivisionError), no_silent_tf32(CUDA):
+        _fail_where(_switches() == ["ieee", "ieee"])
+    assert _switches() == before
+    with arithmetic("tf32"), no_silent_tf32(CUDA):
+        assert _switches() == ["tf32", "tf32"]
+    assert _switches() == before
+    with untouched(nn.Linear(2, 2)):
+        assert _switches() == before  # nothing of this concerns a CPU
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("tf32", "of NVIDIA GPUs, not of cpu"), ("bf-16", "did you mean 'bf16'")]
+)
+def test_what_cannot_be_had_is_said(word: str, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        explain(make("classifier"), image(), "vanilla_gradient", 2, precision=word)
+
+
+def test_full_precision_needs_nothing() -> None:
+    with lowered(torch.device("cpu")) as nothing:
+        assert nothing is None
+
+
+def test_the_command_says_how_far_off_it_is(tmp_path: Path) -> None:
+    folder, out = cases.write_study(tmp_path), tmp_path / "out"
+    done = CliRunner().invoke(
+        app,
+        ["explain", str(folder), "--method", "vanilla_gradient", "--target", "WT", "--precision",
+         "bf16", "-o", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "measured against fp32" in " ".join(done.output.split())
+    summary = json.loads((out / "summary.json").read_text())
+    assert any("measured against fp32" in each for each in summary["warnings"])
+    (sidecar,) = out.glob("*vanilla*gradient*statmap.json") or out.glob("*VG*statmap.json")
+    found = json.loads(sidecar.read_text())
+    assert "deviation_from_fp32" in json.dumps(found)
+
+
+def test_a_callers_own_autocast_is_not_asking_for_less() -> None:
+    network, x = make("segmenter").eval(), image()
+    expected = explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"]
+        assert torch.is_autocast_enabled("cpu")
+    assert found.provenance["precision"] == "fp32"
+    assert torch.equal(found.values, expected.values)
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("task", ["classifier", "segmenter"])
+def test_a_network_of_16_bits_is_explained_in_single_precision(
+    task: str, dtype: torch.dtype
+) -> None:
+    halved, x = make(task, 3).to(dtype), image(3).to(dtype)
+    widened = make(task, 3)
+    widened.load_state_dict(halved.state_dict())
+    before = snapshot(halved)
+    found = explain(halved, x, quick_methods(), 2)
+    for given in (x, x.float()):
+        alone = method_on(halved, given)
+        assert torch.equal(alone, found["guided_integrated_gradients"].values)
+    assert snapshot(halved) == before
+    expected = explain(widened, x.float(), quick_methods(), 2)
+    assert list(found) == list(expected)
+    for name in found:
+        assert found[name].values.dtype == torch.float32
+        assert torch.equal(found[name].values, expected[name].values)
+
+
+def method_on(network: nn.Module, x: Tensor) -> Tensor:
+    return quick("guided_integrated_gradients").explain(WholeVolume(network, Class(2)), x).values
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_small_gradients_of_a_network_of_16_bits_are_not_lost(dtype: torch.dtype) -> None:
+    """The mean over 40,000 voxels; a hundredth of one is under what float16 can tell from zero."""
+    network, x = nn.Conv2d(1, 2, 1, bias=False).to(dtype), torch.rand(1, 1, 160, 250)
+    with torch.no_grad():
+        network.weight.fill_(2**-10)
+    found = explain(network, x.to(dtype), "vanilla_gradient", 1)["vanilla_gradient"].values
+    torch.testing.assert_close(found, torch.full_like(found, 2**-10 / 40_000))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_a_look_inside_a_network_of_16_bits(dtype: torch.dtype) -> None:
+    halved, x = make("segmenter", 3).to(dtype), image(3).to(dtype)
+    widened = make("segmenter", 3)
+    widened.load_state_dict(halved.state_dict())
+    before = snapshot(halved)
+    flow = information_flow(halved, x, [Class(1)])
+    (layer,) = filters(halved, x, [Class(1)], ["L2"])
+    concept = {"bright": x[0, 0] > 0.5}
+    counted = Dissection(halved, list(concept))
+    counted.add(x[:1], concept)
+    assert snapshot(halved) == before
+    same = information_flow(widened, x.float(), [Class(1)])
+    for name, found in flow.targets[0].maps.items():
+        assert torch.equal(found, same.targets[0].maps[name])
+    (twin,) = filters(widened, x.float(), [Class(1)], ["L2"])
+    assert torch.equal(layer.activations, twin.activations)
+    counted_too = Dissection(widened, list(concept))
+    counted_too.add(x[:1].float(), concept)
+    assert list(counted.matches()) == list(counted_too.matches())
+
+
+class Casts(nn.Module):
+    """A network that brings its images to 16 bits itself, in one of the ways there are."""
+
+    WAYS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
+        "half": lambda x: x.half(),
+        "to": lambda x: x.to(torch.float16),
+        "to by name": lambda x: x.to(device="cpu", dtype=torch.float16),
+        "type": lambda x: x.type("torch.HalfTensor"),
+        "type_as": lambda x: x.type_as(torch.zeros(1, dtype=torch.float16).to(torch.float16)),
+    }
+
+    def __init__(self, way: str, body: nn.Module) -> None:
+        super().__init__()
+        self.way, self.body = way, body
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(self.WAYS[self.way](x)).float()
+        return out
+
+
+@pytest.mark.parametrize("way", Casts.WAYS)
+def test_a_network_that_casts_its_images_is_widened_all_the_same(way: str) -> None:
+    network, x = Casts(way, make("segmenter", 3).half()), image(3)
+    found = explain(network, x, ["vanilla_gradient", "grad_cam"], 2)
+    widened = explain(network.body.float(), x, ["vanilla_gradient", "grad_cam"], 2)
+    for name in found:
+        assert torch.equal(found[name].values, widened[name].values)
+
+
+def test_a_network_that_is_of_16_bits_in_part_is_run_as_it_is() -> None:
+    class Parted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(1, 4, 3).bfloat16()
+            self.head = nn.Conv2d(4, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.body(x.bfloat16()).float())
+            return out
+
+    network, x = Parted(), torch.rand(1, 1, 6, 9)
+    found = explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"].values
+    assert relative(found, plain_gradient(network, x, 2)) <= 0.01
+
+
+@pytest.mark.parametrize("part", [torch.float16, torch.float32])
+def test_nothing_stands_in_the_way_of_a_network_of_full_precision(part: torch.dtype) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3).to(part), nn.Conv2d(4, 3, 1))
+    modes = len(torch.overrides._get_current_function_mode_stack())
+    with untouched(network):
+        assert len(torch.overrides._get_current_function_mode_stack()) == modes
+        assert network[0].weight.dtype == part
+
+
+def test_after_an_exception_16_bits_are_back() -> None:
+    network = make("segmenter").half()
+    before = snapshot(network)
+
+    def interrupted() -> None:
+        with untouched(network):
+            assert {p.dtype for p in network.parameters()} == {torch.float32}
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert snapshot(network) == before

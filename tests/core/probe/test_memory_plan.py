@@ -1,0 +1,370 @@
+"""A budget of memory: what is predicted, which way is taken, and what happens when it runs out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import cases
+from networks import relative
+from neuroxai import memory_plan
+from neuroxai.cli import app
+from neuroxai.core.engine.memory import available, is_shortage, parse_size
+from neuroxai.core.errors import ModelError
+from neuroxai.core.probe.memory_plan import Way, plan_memory
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.data.case import Case
+from neuroxai.methods import make_method
+from neuroxai.models.deepseg import DeepSeg
+from neuroxai.models.model import Model
+from neuroxai.workflows.explain import explain, predict
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4GB", 4 * GB), ("512MiB", 2**29), ("1.5g", 15 * 10**8), (77, 77), ("100 kB", 10**5)],
+)
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-4GB", "0", "4XB", "4 GB GB"])
+def test_no_size(text: str) -> None:
+    with pytest.raises(ModelError, match="write it as 4GB"):
+        parse_size(text)
+
+
+def test_what_is_left_is_no_more_than_the_machine_has() -> None:
+    left = available(torch.device("cpu"))
+    assert left is not None
+    assert 0 < left < 2**50
+
+
+def test_shortages() -> None:
+    assert is_shortage(MemoryError())
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_shortage(raised.value)
+    assert not is_shortage(RuntimeError("shapes do not fit"))
+    # Seen in a process with too little; a descriptor fails for what oneDNN cannot do at all.
+    assert is_shortage(RuntimeError("could not create a primitive"))
+    assert is_shortage(RuntimeError("std::bad_alloc"))
+    assert not is_shortage(RuntimeError("could not create a primitive descriptor for a matmul"))
+
+
+def untrained() -> DeepSeg:
+    torch.manual_seed(0)
+    return DeepSeg(4, 3)
+
+
+def plan(budget: int, shape: tuple[int, ...] = (96, 128, 64)) -> list[str]:
+    ways = plan_memory(untrained(), torch.rand(1, 4, *shape), Outputs(), budget).ways
+    return [way.name if way.windows is None else str(way.windows.size) for way in ways]
+
+
+def test_the_way_that_fits_is_chosen() -> None:
+    assert plan(100 * GB)[0] == "whole"
+    smaller = plan(10**8)
+    assert smaller[0].startswith("(")
+    assert plan(1) == ["(32, 32, 32)"]
+
+
+def test_windows_get_smaller_to_the_end() -> None:
+    sizes = [way for way in plan(100 * 10**6 + 1, (96, 128, 64)) if way.startswith("(")]
+    assert sizes[-1] == "(32, 32, 32)"
+    assert len(sizes) == len(set(sizes))
+
+
+def test_a_classifier_never_gets_windows() -> None:
+    network = nn.Sequential(
+        nn.Conv3d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    ways = plan_memory(network, torch.rand(1, 1, 64, 96, 64), Outputs(), 1).ways
+    assert all(way.windows is None for way in ways)
+
+
+def test_a_network_of_one_size_is_taken_as_it_is() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64**3, 2))
+    found = plan_memory(network, torch.rand(1, 1, 64, 64, 64), Outputs(), 10 * GB)
+    assert found.ways[0].name == "whole"
+    assert found.ways[0].needs == plan_memory(
+        network, torch.rand(1, 1, 64, 64, 64), Outputs(), 10 * GB
+    ).ways[0].needs  # fmt: skip
+
+
+def test_windows_explain_the_blended_answer_and_say_so() -> None:
+    network, x = untrained(), torch.rand(1, 4, 64, 96, 64)
+    maps = explain(network, x, ["vanilla_gradient", "grad_cam"], 1, memory="1MB")
+    assert maps.memory["way"] == "windows"
+    assert maps.memory["budget_mb"] == 1
+    assert "not the network's answer to the whole image" in maps.warnings[0]
+    assert maps["grad_cam"].provenance["windows"]["size"] == [32, 32, 32]
+    assert not explain(network, x, "vanilla_gradient", 1, memory="64GB").warnings
+
+
+def test_an_answer_alone_takes_less_and_runs_no_block_twice() -> None:
+    x, network = torch.rand(1, 4, 96, 128, 64), untrained()
+    found = {
+        gradient: plan_memory(network, x, Outputs(), 100 * GB, gradient=gradient)
+        for gradient in (True, False)
+    }
+    with_gradient, alone = found[True].ways[0].needs, found[False].ways[0].needs
+    assert with_gradient is not None
+    assert alone is not None
+    assert alone < 0.7 * with_gradient
+    tight = plan_memory(network, x, Outputs(), 1, gradient=False)
+    assert {way.name for way in (*tight.ways, *tight.passed_over)} == {"whole", "windows"}
+
+
+def test_a_prediction_in_windows_says_so(study: Case, segmenter: Model) -> None:
+    at_once = predict(segmenter, study)
+    assert at_once.warnings == predict(segmenter, study, memory="64GB").warnings
+    cut = predict(segmenter, study, memory="1MB")
+    assert any("windows of 32×32×32" in warning for warning in cut.warnings)
+    assert cut.labels is not None
+    assert at_once.labels is not None
+    assert cut.labels.shape == at_once.labels.shape
+    hungry = dataclasses.replace(segmenter, network=Greedy(segmenter.network))
+    stepped = predict(hungry, study)
+    assert any("instead of the whole image" in warning for warning in stepped.warnings)
+
+
+class Greedy(nn.Module):
+    """A network that runs out of memory on anything larger than a window of 32 by 32 by 32."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x[0, 0].numel() > 32**3:
+            torch.empty(2**60, dtype=torch.uint8)
+        out: Tensor = self.inner(x)
+        return out
+
+
+class Hungry(nn.Module):
+    """Says that memory ran out, whenever an image is larger than a limit or a graph is built."""
+
+    def __init__(self, voxels: int) -> None:
+        super().__init__()
+        self.voxels = voxels
+        self.inner = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv3d(3, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x[0, 0].numel() > self.voxels:
+            torch.empty(2**60, dtype=torch.uint8)
+        out: Tensor = self.inner(x)
+        return out
+
+
+def test_out_of_memory_steps_down_and_says_so() -> None:
+    x = torch.rand(1, 1, 64, 64, 48)
+    for memory in ("64GB", None):
+        maps = explain(Hungry(32 * 64 * 48), x, "vanilla_gradient", 1, memory=memory)
+        assert maps.memory["way"] == "windows"
+        said = [note for note in maps.warnings if "instead of the whole image at once" in note]
+        assert len(said) == 1
+
+
+def test_out_of_memory_to_the_end_is_an_error() -> None:
+    with pytest.raises(ModelError, match="memory ran out, at the last with"):
+        explain(Hungry(1), torch.rand(1, 1, 64, 64, 48), "vanilla_gradient", 1, memory="64GB")
+
+
+LIMITED = """
+import resource
+import torch
+from neuroxai.workflows.explain import explain
+from neuroxai.models.deepseg import DeepSeg
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+network, x = DeepSeg(4, 3), torch.rand(1, 4, 96, 128, 112)
+explain(network, x[..., :32, :32, :32], "guided_backprop", 1)  # threads and libraries are there
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = held + 420 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+maps = explain(network, x, "guided_backprop", 1, memory="64GB")
+print(maps.memory["way"], tuple(maps["guided_backprop"].values.shape), *maps.warnings, sep="|")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits and reads Linux' memory")
+def test_a_process_that_is_given_too_little_steps_down_and_lives() -> None:
+    # The limit is on addresses: without this a thread would claim them by the hundred megabytes.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, check=False,
+        env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    way, shape, warning = done.stdout.strip().split("|")
+    assert (way, shape) == ("windows", "(1, 4, 96, 128, 112)")
+    assert "instead of the whole image at once" in warning
+
+
+def test_a_prediction_that_memory_runs_out_on_is_made_on_a_smaller_part() -> None:
+    network, x = Hungry(32**3), torch.rand(1, 1, 160, 128, 96)
+    ways = plan_memory(network, x, Outputs(), 1).ways
+    assert [way.name for way in ways] == ["windows"]
+    assert ways[0].needs is not None
+    roomy = plan_memory(Hungry(10**9), x, Outputs(), 1).ways[0].needs
+    assert ways[0].needs == pytest.approx(roomy, rel=0.05)
+
+
+def test_the_command_says_what_was_expected_and_what_was_taken(tmp_path: Path) -> None:
+    folder = cases.write_study(tmp_path)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        app,
+        ["explain", str(folder), "--method", "vanilla_gradient", "--target", "WT", "--memory",
+         "64GB", "-o", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "expected of a pass (whole), 64,000 MB allowed" in done.output
+    assert json.loads((out / "summary.json").read_text())["memory"]["way"] == "whole"
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 4, 3, padding=1)
+        self.skip = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.skip = self.first(x).relu()
+        out: Tensor = self.second(nn.functional.max_pool3d(self.skip, 2)).relu()
+        return out
+
+
+class Decoder(nn.Module):
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv3d(8, 4, 3, padding=1), nn.Conv3d(4, 4, 3, padding=1)
+        self._read: Callable[[], Tensor] = lambda: encoder.skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.interpolate(x, scale_factor=2.0)
+        out: Tensor = self.second(self.first(torch.cat([x, self._read()], 1)).relu()).relu()
+        return out
+
+
+class SkipsByAttribute(nn.Module):
+    """A block reads what another one left behind, as U-Nets built on hooks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder()
+        self.decoder = Decoder(self.encoder)
+        self.more = nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv3d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.more(self.decoder(self.encoder(x))))
+        return out
+
+
+class AddsInPlace(nn.Module):
+    """What went into a block is written over after it; ``at_once``: by the block itself."""
+
+    def __init__(self, at_once: bool) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 2, 1)
+        self.units = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU(inplace=at_once), nn.Conv3d(4, 4, 3, padding=1), nn.Tanh(),
+                nn.Conv3d(4, 4, 3, padding=1),
+            )
+            for _ in range(3)
+        )  # fmt: skip
+        self.at_once = at_once
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        for unit in self.units:
+            if self.at_once:
+                x = x + unit(x)
+            else:
+                x += unit(x)
+        out: Tensor = self.head(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("build", "sound"),
+    [
+        (SkipsByAttribute, False),
+        (lambda: AddsInPlace(at_once=True), False),
+        (lambda: AddsInPlace(at_once=False), True),
+    ],
+    ids=["skips by attribute", "a block writes over its input", "its input is written over"],
+)
+def test_blocks_are_run_twice_only_where_that_changes_nothing(
+    build: Callable[[], nn.Module], sound: bool
+) -> None:
+    """A gradient that enters a block beside its input would be lost without a word."""
+    torch.manual_seed(0)
+    network, x = build().eval(), torch.rand(1, 1, 32, 40, 72)
+    plan = plan_memory(network, x, Outputs(), 1)
+    (lean,) = (way for way in plan.passed_over if way.name == "checkpointed")
+    expected = "checkpointed" if sound else "windows"
+    names = ["vanilla_gradient", "guided_backprop"]
+    whole = explain(network, x, names, 1)
+    allowed = explain(network, x, names, 1, memory=lean.needs)
+    with short_of_memory():
+        short = explain(network, x, names, 1)
+    for found in (allowed, short):
+        assert found.memory["way"] == expected
+        for name in names if sound else ():
+            assert relative(found[name].values, whole[name].values) <= 1e-5
+
+
+@contextmanager
+def short_of_memory() -> Iterator[None]:
+    """Let memory run out on the whole image at once, as if nobody had foreseen it."""
+    probe_for = memory_plan.probe_for
+
+    def fails(way: Way, *arguments: Any) -> Any:
+        if way.name == "whole":
+            raise MemoryError
+        return probe_for(way, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuroxai.workflows.explain.probe_for", fails)
+        yield
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad"])
+def test_no_more_images_go_through_together_than_memory_allows(name: str) -> None:
+    network, x = DeepSeg(4, 3, filters=2), torch.rand(1, 4, 32, 64, 32)
+    needs = plan_memory(network, x, Outputs(), 1).passed_over[0].needs
+    assert needs is not None
+    method = make_method(name, {"samples" if name == "smoothgrad" else "steps": 6})
+    seen: list[int] = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    maps = {}
+    for allowed, most in ((int(1.5 * needs), 1), (int(3.5 * needs), 3), (20 * needs, 6)):
+        seen.clear()
+        found = explain(network, x, method, 1, memory=allowed)
+        assert found.memory["way"] == "whole"
+        assert max(seen) <= most
+        assert (max(seen) > 1) == (most > 1)
+        maps[most] = found[name].values
+    handle.remove()
+    assert relative(maps[1], maps[6]) <= 1e-4

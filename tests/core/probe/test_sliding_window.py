@@ -1,0 +1,280 @@
+"""Windows: their answer, its exact gradient and maps, against MONAI's windows differentiated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.inferers import sliding_window_inference
+from monai.inferers.utils import _get_scan_interval
+from torch import Tensor, nn
+
+from networks import image, make, quick_methods, relative, seeded, snapshot
+from neuroxai.core.errors import LayerError, ModelError, TargetError
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.ensemble import Ensemble
+from neuroxai.core.probe.sliding_window import SlidingWindow
+from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.probe.windows import Windows
+from neuroxai.core.spatial import upsample
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.restriction import Box
+from neuroxai.core.target.target import Class, Region, Target
+from neuroxai.methods import METHODS
+
+SIZES = {2: (6, 8), 3: (4, 4, 6)}
+IMAGES = {2: (13, 11), 3: (7, 9, 5)}  # the last axis in 3D is smaller than a window
+OUTPUTS = Outputs(
+    ("air", "a", "b", "c", "d"), {"ab": ("a", "b"), "c": ("c",)}, activation="softmax"
+)
+
+
+class Blended(nn.Module):
+    """MONAI's windows as one big graph."""
+
+    def __init__(self, network: nn.Module, windows: Windows) -> None:
+        super().__init__()
+        self.network = network
+        self.windows = windows
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = sliding_window_inference(
+            x, self.windows.size, 1, self.network, overlap=self.windows.overlap,
+            roi_weight_map=self.windows.weights,
+        )  # fmt: skip
+        assert isinstance(found, Tensor)
+        return found
+
+
+def some_windows(dims: int, mode: str = "gaussian", overlap: float = 0.5) -> Windows:
+    weights = compute_importance_map(SIZES[dims], mode=mode, sigma_scale=0.25)
+    return Windows(SIZES[dims], weights.clamp(min=1e-3), overlap)
+
+
+def an_image(dims: int, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(batch, 4, *IMAGES[dims], generator=generator)
+
+
+TARGETS: dict[str, Target] = {
+    "class": Class(2),
+    "probability": Class(2, output="probability"),
+    "region": Region("ab"),
+    "restricted": Region("ab", within=Box((1, 2), (5, 5))),
+}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("mode", ["gaussian", "constant"])
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5])
+def test_the_answer_is_monais(dims: int, mode: str, overlap: float) -> None:
+    network, x = make("segmenter", dims), an_image(dims)
+    windows = some_windows(dims, mode, overlap)
+    probe = SlidingWindow(network, Class(2), windows=windows)
+    with probe.at(x, Asks()):
+        found = probe.output()
+    assert relative(found, Blended(network.eval(), windows)(x).detach()) <= 1e-5
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("word", TARGETS)
+def test_the_gradients_are_those_through_one_big_graph(dims: int, word: str) -> None:
+    network, x, target = make("segmenter", dims), an_image(dims), TARGETS[word]
+    if word == "restricted" and dims == 3:
+        target = Region("ab", within=Box((1, 2, 0), (6, 4, 3)))
+    windows = some_windows(dims)
+    probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
+    whole = WholeVolume(Blended(network, windows), target, OUTPUTS)
+    asks, other = Asks(gradient=True, guided=True), x.flip(-1) * 0.7
+    with probe.at(x, asks), whole.at(x, asks):
+        assert relative(probe.gradient(x), whole.gradient(x)) <= 1e-5
+        assert relative(probe.guided_gradient(x), whole.guided_gradient(x)) <= 1e-5
+        assert torch.allclose(probe.score(x), whole.score(x), atol=1e-5)
+        assert relative(probe.gradient(other), whole.gradient(other)) <= 1e-5
+        assert relative(probe.guided_gradient(other), whole.guided_gradient(other)) <= 1e-5
+        assert torch.allclose(probe.score(other), whole.score(other), atol=1e-5)
+
+
+def test_a_linear_target_takes_one_sweep_along_a_path() -> None:
+    network, x, windows = make("segmenter", 2), an_image(2), some_windows(2)
+    count = len(windows.over(IMAGES[2]))
+    for target, sweeps in ((Class(1), 1), (Region("ab"), 2)):
+        probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
+        with probe.at(x, Asks()):
+            probe.output()
+            before = probe.passes.forward
+            probe.gradient(x * 0.5)
+        assert probe.passes.forward - before == sweeps * count
+        assert probe.passes.gradients == len(x)
+        fresh = SlidingWindow(network, target, OUTPUTS, windows=windows)
+        with fresh.at(x, Asks(gradient=True)):
+            fresh.gradient(x)
+            assert torch.equal(fresh.output(), probe.run(x))
+        assert fresh.passes.forward == sweeps * count
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_one_window_is_the_whole_volume(dims: int) -> None:
+    network, x = make("segmenter", dims), image(dims)
+    windows = Windows(tuple(x.shape[2:]), torch.full(x.shape[2:], 2.0), overlap=0.25)
+    for method in quick_methods():
+        found, expected = (
+            method.explain(probe, x, seed=1)
+            for probe in (
+                SlidingWindow(network, Region("ab"), OUTPUTS, windows=windows),
+                WholeVolume(network, Region("ab"), OUTPUTS),
+            )
+        )
+        assert relative(found.values, expected.values) <= 1e-5, method.name
+        assert found.layer == expected.layer
+        assert found.provenance["windows"]["size"] == list(x.shape[2:])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("layer", ["down", "join_act"])
+def test_a_layer_map_from_the_definition(dims: int, layer: str) -> None:
+    # A batch of one, because MONAI takes the samples of a batch one at a time.
+    network, x, windows = make("segmenter", dims).eval(), an_image(dims, 1), some_windows(dims)
+    laid = windows.over(IMAGES[dims])
+    seen: list[Tensor] = []
+    handle = network.get_submodule(layer).register_forward_hook(
+        lambda module, inputs, output: seen.append(output)
+    )
+    z = Blended(network, windows)(x)
+    handle.remove()
+    score = z[:, 1:3].logsumexp(dim=1).flatten(1).mean(dim=1)
+    gradients = torch.autograd.grad(score.sum(), seen)
+    # What the layer has of the padded image, if it kept the grid it has in a window.
+    cells = seen[0][0, 0].numel() * torch.zeros(laid.padded).numel() / windows.weights.numel()
+    weights = torch.stack([g.flatten(2).sum(dim=2) for g in gradients]).sum(dim=0) / cells
+    blended, total = torch.zeros(len(x), 1, *laid.padded), torch.zeros(laid.padded)
+    for cut, activation in zip(laid, seen, strict=True):
+        small = torch.einsum("bk,bk...->b...", weights, activation.detach()).unsqueeze(1)
+        blended[cut] += windows.weights * upsample(small, windows.size)
+        total[cut] += windows.weights
+    probe = SlidingWindow(network, Region("ab"), OUTPUTS, windows=windows)
+    with probe.at(x, Asks(gradient=True, layers=frozenset([layer]))):
+        found, signed = probe.layer_map(x, layer)
+    assert relative(signed, laid.crop(blended / total)) <= 1e-5
+    assert found.name == layer
+
+
+def test_the_oracle_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x, windows = make("segmenter", 2), an_image(2), some_windows(2)
+    whole = WholeVolume(Blended(network, windows), Class(1), OUTPUTS)
+    monkeypatch.setattr(
+        "neuroxai.core.probe.windows.Laid.share", lambda self, cut: windows.weights / 2
+    )
+    probe = SlidingWindow(network, Class(1), OUTPUTS, windows=windows)
+    with probe.at(x, Asks()), whole.at(x, Asks()):
+        assert relative(probe.gradient(x), whole.gradient(x)) > 0.05
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_over_windows_keeps_its_contract(method: str) -> None:
+    network, x = make("segmenter", 3), an_image(3)
+    before = snapshot(network)
+    (made,) = (each for each in quick_methods() if each.name == method)
+    found = made.explain(SlidingWindow(network, Region("c"), OUTPUTS, windows=some_windows(3)), x)
+    assert found.values.shape[2:] == x.shape[2:]
+    assert found.values.abs().sum() > 0
+    assert snapshot(network) == before
+
+
+def test_an_ensemble_answers_with_the_mean_and_maps_with_the_sum() -> None:
+    members = [make("segmenter", 2, seed=seed).eval() for seed in (0, 7)]
+    ensemble, x, windows = Ensemble(members), an_image(2), some_windows(2)
+    probe = SlidingWindow(ensemble, Class(2), OUTPUTS, windows=windows)
+    with probe.at(x, Asks(layers=frozenset(["auto"]))):
+        layer, signed = probe.layer_map(x, "auto")
+        assert layer.name == "members.*.join"
+        alone = []
+        for number, member in enumerate(members):
+            single = SlidingWindow(member, Class(2), OUTPUTS, windows=windows)
+            with single.at(x, Asks()):
+                alone.append(single.layer_map(x, "join")[1])
+                if number == 0:
+                    gradient, output = single.gradient(x) / 2, single.output() / 2
+                else:
+                    gradient, output = (
+                        gradient + single.gradient(x) / 2,
+                        output + single.output() / 2,
+                    )
+        assert relative(signed, (alone[0] + alone[1]) / 2) <= 1e-5
+        assert relative(probe.output(), output) <= 1e-5
+        assert relative(probe.gradient(x), gradient) <= 1e-5
+
+
+def test_work_in_place_and_a_layer_that_never_runs() -> None:
+    network = seeded(
+        3,
+        lambda: nn.Sequential(
+            nn.Conv2d(4, 6, 3, padding=1), nn.LeakyReLU(inplace=True), nn.Conv2d(6, 5, 1)
+        ),
+    )
+    out_of_place = nn.Sequential(network[0], nn.LeakyReLU(), network[2])  # type: ignore[index]
+    x, windows = an_image(2), some_windows(2)
+    maps = []
+    for each in (network, out_of_place):
+        probe = SlidingWindow(each, Class(1), windows=windows)
+        with probe.at(x, Asks()):
+            maps.append(probe.layer_map(x, "0")[1])
+    assert relative(maps[0], maps[1]) <= 1e-6
+    idle = make("segmenter", 2)
+    idle.add_module("idle", nn.Conv2d(1, 1, 1))
+    probe = SlidingWindow(idle, Class(1), windows=windows)
+    with probe.at(x, Asks()), pytest.raises(LayerError, match="never ran"):
+        probe.layer_map(x, "idle")
+
+
+def test_refusals() -> None:
+    x = an_image(2)
+    with pytest.raises(ModelError, match="only segmenters"):
+        SlidingWindow(make("classifier", 2), Class(1), windows=some_windows(2)).run(x)
+    with pytest.raises(ModelError, match="as many axes"):
+        SlidingWindow(make("segmenter", 2), Class(1), windows=some_windows(3)).run(x)
+    for bad in ({"overlap": 1.0}, {"weights": torch.zeros(6, 8)}, {"weights": torch.ones(8, 6)}):
+        options: dict[str, Any] = {"size": (6, 8), "weights": torch.ones(6, 8), "overlap": 0.5}
+        with pytest.raises(ModelError, match="windows of"):
+            Windows(**{**options, **bad})
+    few = Outputs(("air", "a"), {}, "softmax")
+    probe = SlidingWindow(make("segmenter", 2), Class(1), few, windows=some_windows(2))
+    with (
+        pytest.raises(ModelError, match="returns 5 channels, its outputs name 2"),
+        probe.at(x, Asks()),
+    ):
+        probe.gradient(x)
+    probe = SlidingWindow(make("segmenter", 2), Class(9), windows=some_windows(2))
+    with pytest.raises(TargetError, match="class 9"), probe.at(x, Asks()):
+        probe.gradient(x)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(3, 60),
+    size=st.integers(1, 40),
+    overlap=st.sampled_from([0.0, 0.25, 0.5, 0.6, 0.75, 0.9]),
+    even=st.booleans(),
+)
+def test_windows_cover_every_voxel(length: int, size: int, overlap: float, even: bool) -> None:
+    laid = Windows((size,), torch.ones(size), overlap, even).over((length,))
+    seen = torch.zeros(laid.padded)
+    for cut in laid:
+        assert len(seen[cut]) == size
+        seen[cut] += 1
+    assert seen.min() >= 1
+    starts = Windows((size,), torch.ones(size), overlap, even).starts(laid.padded)
+    if not even:
+        assert len(set(starts)) == len(starts)
+        interval = _get_scan_interval(laid.padded, (size,), 1, (overlap,))
+        expected = dense_patch_slices(laid.padded, (size,), interval)
+        assert starts == tuple((each[0].start,) for each in expected)
+
+
+def test_evenly_spread_as_nnunet_documents_it() -> None:
+    # 110 voxels in tiles of 64 at half a step: 0, 23, 46.
+    assert Windows((64,), torch.ones(64), 0.5, even=True).starts((110,)) == ((0,), (23,), (46,))

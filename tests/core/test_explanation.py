@@ -1,0 +1,125 @@
+"""Hashes and errors: what provenance rests on, what a user reads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from neuroxai.core.errors import MissingExtraError, NeuroXAIError, OutputError, suggestion
+from neuroxai.core.explanation import network_hash, tensor_hash, versions
+from neuroxai.core.spatial import (
+    channel_range,
+    masked_mean,
+    per_sample,
+    upsample,
+    upsample_within,
+)
+from neuroxai.files.atomic import replaced_whole
+
+
+def test_a_tensors_hash_tells_type_shape_and_every_bit() -> None:
+    x = torch.arange(6.0)
+    assert tensor_hash(x) == tensor_hash(x.clone().requires_grad_())
+    assert tensor_hash(x.reshape(2, 3)) == tensor_hash(
+        x.reshape(3, 2).T.contiguous().T.reshape(2, 3)
+    )
+    others = [x.double(), x.reshape(2, 3), x.reshape(3, 2), x.bfloat16(), x + 1e-6, x[:0], -x]
+    assert len({tensor_hash(t) for t in [x, *others]}) == len(others) + 1
+
+
+def test_a_networks_hash_tells_names_weights_and_buffers() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+    first = network_hash(network)
+    assert network_hash(network.train()) == network_hash(network.eval()) == first
+    with torch.no_grad():
+        network[1].running_mean[1] += 1e-6  # type: ignore[index,operator]
+    assert network_hash(network) != first
+    assert network_hash(nn.ModuleDict({"0": network[0], "b": network[1]})) != network_hash(network)
+
+
+def test_versions_decide_a_number() -> None:
+    assert set(versions()) == {"neuroxai", "torch", "numpy", "python"}
+    assert versions()["torch"] == torch.__version__
+
+
+def test_suggestions() -> None:
+    assert suggestion("Grad-Cam", ["grad_cam"]) == "did you mean 'grad_cam'?"
+    assert suggestion("zzz", ["b", "a"]) == "known: a, b"
+    assert issubclass(MissingExtraError, NeuroXAIError)
+    assert "pip install 'neuroxai[phantom]'" in str(MissingExtraError("x", "phantom", "nilearn"))
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "map.nii.gz"
+    path.write_text("old")
+
+    def fail_halfway() -> None:
+        with replaced_whole(path) as temporary:
+            assert temporary.name.endswith(".nii.gz")
+            temporary.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_halfway()
+    assert [p.name for p in tmp_path.iterdir()] == ["map.nii.gz"]
+    assert path.read_text() == "old"
+    with replaced_whole(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    with replaced_whole(tmp_path / "deeper" / "still" / "b.txt") as temporary:
+        temporary.write_text("b")
+    assert (tmp_path / "deeper/still/b.txt").read_text() == "b"
+
+
+def test_a_folder_that_is_a_file_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    writing = replaced_whole(tmp_path / "file" / "a.txt")
+    with pytest.raises(OutputError, match=r"a\.txt: cannot be written"), writing:
+        pass
+
+
+def test_spatial_words() -> None:
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert channel_range(x)[1, 2] == x[1, 2].max() - x[1, 2].min()
+    mask = x[:, 0] > 0
+    expected = torch.stack([x[b, 1][mask[b]].mean() for b in range(2)])
+    assert torch.allclose(masked_mean(x[:, 1], mask), expected)
+    scale = torch.rand(2, 3)
+    assert torch.equal((x * per_sample(scale, x))[1, 2], x[1, 2] * scale[1, 2])
+    assert upsample(x, (4, 5)) is x
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "box"),
+    [
+        ((4, 3, 5), (16, 12, 20), ((3, 14), (0, 12), (7, 8))),
+        ((4, 3, 5), (4, 9, 5), ((1, 3), (2, 9), (0, 5))),
+        ((7, 2), (10, 2), ((0, 10), (1, 2))),
+        ((6, 8), (3, 4), ((0, 2), (1, 4))),
+    ],
+)
+def test_upsampling_a_box_is_upsampling_the_whole(
+    shape: tuple[int, ...], grid: tuple[int, ...], box: tuple[tuple[int, int], ...]
+) -> None:
+    """Against torch's own interpolation of the whole grid, in float64."""
+    values = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1)).double()
+    cut = tuple(slice(*ends) for ends in box)
+    found = upsample_within(values, grid, cut)
+    whole = upsample(values, grid)[(slice(None), slice(None), *cut)]
+    assert found.shape == whole.shape
+    assert torch.allclose(found, whole, rtol=0, atol=1e-12)
+
+
+def test_the_allocators_settings_take_effect_or_say_that_they_did_not() -> None:
+    """In a process of its own, because they stay."""
+    code = "from neuroxai.core.engine.allocator import tune_allocator as t; print(t())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() in {"True", "False"}
+    if sys.platform.startswith("linux") and Path("/lib64/ld-linux-x86-64.so.2").exists():
+        assert found.stdout.strip() == "True"

@@ -1,0 +1,455 @@
+"""Preparing cases: intensities against a slow reading of the formula, space against the world."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.affines import apply_affine
+from nibabel.eulerangles import euler2mat
+from numpy.typing import NDArray
+
+from neuroxai.core.errors import CaseError, ModelError
+from neuroxai.data.brats import LAYOUTS, find_cases, read_case
+from neuroxai.data.case import MODALITIES, Case
+from neuroxai.data.preprocessing import Preprocessing, largest_slice, truth_on_network_grid
+
+SHAPE = (33, 40, 21)
+RECIPE = Preprocessing(MODALITIES, size=(32, 64, 32))
+
+
+def phantom(affine: NDArray[Any] | None = None) -> Case:
+    """An asymmetric head with a tumor on the right, RAS+ unless told otherwise."""
+    rng = np.random.default_rng(3)
+    x, y, z = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    brain = ((x - 15) / 12) ** 2 + ((y - 21) / 16) ** 2 + ((z - 11) / 8) ** 2 < 1
+    tumor = ((x - 20) / 4) ** 2 + ((y - 26) / 3) ** 2 + ((z - 13) / 3) ** 2 < 1
+    truth = tumor.astype(np.uint8) * 2
+    truth[20, 26, 13] = 3
+    volumes = {
+        name: (brain * (rng.gamma(9, 60, SHAPE) + 300 * tumor)).astype(np.float32)
+        for name in MODALITIES
+    }
+    return Case("head", volumes, np.eye(4) if affine is None else affine, LAYOUTS["plain"], truth)
+
+
+def turned(case: Case, codes: str) -> Case:
+    """Turn a case with nibabel, the oracle."""
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(case.affine), nib.orientations.axcodes2ornt(codes)
+    )
+
+    def both(data: NDArray[Any]) -> Any:
+        return nib.Nifti1Image(data, case.affine).as_reoriented(turn)
+
+    assert case.truth is not None
+    return replace(
+        case,
+        volumes={name: np.asarray(both(v).dataobj) for name, v in case.volumes.items()},
+        affine=both(case.truth).affine,
+        truth=np.asarray(both(case.truth).dataobj),
+    )
+
+
+def all_codes() -> list[str]:
+    return [
+        "".join(pair[sign] for pair, sign in zip(order, signs, strict=True))
+        for order in itertools.permutations(("LR", "PA", "IS"))
+        for signs in itertools.product((0, 1), repeat=3)
+    ]
+
+
+def slow_normalized(case: Case, names: tuple[str, ...], clip: float) -> dict[str, NDArray[Any]]:
+    """Loop over voxels and add up by hand, in Python's own floats."""
+    columns = [case.volumes[name].ravel().tolist() for name in names]
+    brain = [i for i, voxel in enumerate(zip(*columns, strict=True)) if any(voxel)]
+    result = {}
+    for name, column in zip(names, columns, strict=True):
+        values = [column[i] for i in brain]
+        mean = sum(values) / len(values)
+        sigma = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+        z = [min(max((v - mean) / sigma, -clip), clip) for v in values]
+        low, high = min(z), max(z)
+        out = [0.0] * len(column)
+        for i, value in zip(brain, z, strict=True):
+            out[i] = (value - low) / (high - low)
+        result[name] = np.array(out).reshape(case.shape)
+    return result
+
+
+# --- intensities ---
+
+
+@pytest.mark.parametrize("clip", [5.0, 1.5])
+def test_zscore_then_minmax_as_the_formula_reads(clip: float) -> None:
+    case = phantom()
+    prepared = replace(RECIPE, clip=clip).prepare(case)
+    slow = slow_normalized(case, MODALITIES, clip)
+    assert prepared.x.shape == (1, 4, 32, 64, 32)
+    assert prepared.x.dtype == torch.float32
+    for channel, name in enumerate(MODALITIES):
+        expected = prepared.placement.to_network(slow[name])
+        np.testing.assert_allclose(prepared.x[0, channel].numpy(), expected, atol=1e-6)
+    assert prepared.air == (0.0,) * 4
+    assert prepared.x.min() == 0
+    assert prepared.x.max() == 1
+
+
+def test_without_the_clip_the_zscore_is_a_no_op() -> None:
+    case = phantom()
+    x = replace(RECIPE, clip=None).prepare(case).x[0, 1].numpy()
+    values = case.volumes["T1ce"]
+    brain = values != 0
+    low, high = values[brain].min(), values[brain].max()
+    expected = np.where(brain, (values - low) / (high - low), 0)
+    np.testing.assert_allclose(x, RECIPE.prepare(case).placement.to_network(expected), atol=1e-6)
+    assert np.abs(x - replace(RECIPE, clip=2.0).prepare(case).x[0, 1].numpy()).max() > 0.05
+
+
+def test_zscore_leaves_the_background_zero_and_names_the_color_of_air() -> None:
+    case = phantom()
+    prepared = replace(RECIPE, intensity="zscore").prepare(case)
+    for channel, name in enumerate(MODALITIES):
+        values = case.volumes[name][case.volumes[name] != 0].astype(np.float64)
+        assert prepared.air[channel] == pytest.approx(-values.mean() / values.std(), abs=1e-9)
+        brain = prepared.placement.to_network(case.volumes[name]) != 0
+        x = prepared.x[0, channel].numpy()
+        assert (x[~brain] == 0).all()
+        assert x[brain].mean() == pytest.approx(0, abs=0.02)
+        assert x[brain].std() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("clip", [5.0, 1.5])
+def test_a_scaled_zscore_says_the_same_of_every_case(clip: float) -> None:
+    case = phantom()
+    recipe = replace(RECIPE, intensity="zscore_scaled", clip=clip)
+    prepared = recipe.prepare(case)
+    for channel, name in enumerate(MODALITIES):
+        values = case.volumes[name].astype(np.float64)
+        brain = values != 0
+        mean, sigma = values[brain].mean(), values[brain].std()
+        z = np.where(brain, np.clip((values - mean) / sigma, -clip, clip) / (2 * clip) + 0.5, 0)
+        expected = prepared.placement.to_network(z)
+        np.testing.assert_allclose(prepared.x[0, channel].numpy(), expected, atol=1e-6)
+    assert prepared.air == (0.0,) * 4
+
+
+def test_one_bright_vessel_moves_a_minmax_but_hardly_a_scaled_zscore() -> None:
+    dull, bright = phantom(), phantom()
+    values = dull.volumes["T1"]
+    np.minimum(values, np.quantile(values[values != 0], 0.95), out=values)
+    bright.volumes["T1"][...] = values
+    bright.volumes["T1"][tuple(np.argwhere(values != 0)[0])] = 2 * values.max()
+    moved = {}
+    for intensity in ("zscore_minmax", "zscore_scaled"):
+        recipe = replace(RECIPE, intensity=intensity)
+        one, other = recipe.prepare(dull), recipe.prepare(bright)
+        apart = (one.x - other.x)[0, 0].abs()
+        moved[intensity] = float(apart[one.x[0, 0] != 0].median())
+    assert moved["zscore_scaled"] < 0.002
+    assert moved["zscore_minmax"] > 0.1
+
+
+def test_none_leaves_the_numbers_alone() -> None:
+    case = phantom()
+    prepared = replace(RECIPE, intensity="none").prepare(case)
+    np.testing.assert_array_equal(
+        prepared.x[0, 2].numpy(), prepared.placement.to_network(case.volumes["T2"])
+    )
+
+
+@pytest.mark.parametrize("intensity", ["zscore", "zscore_minmax", "zscore_scaled"])
+def test_the_scanners_scale_does_not_matter(intensity: Any) -> None:
+    case = phantom()
+    recipe = replace(RECIPE, intensity=intensity)
+    scaled = replace(case, volumes={n: v * np.float32(8) for n, v in case.volumes.items()})
+    assert torch.equal(recipe.prepare(case).x, recipe.prepare(scaled).x)
+
+
+def test_channels_follow_the_recipes_order_and_may_repeat() -> None:
+    case = phantom()
+    x = RECIPE.prepare(case).x
+    order = replace(RECIPE, modalities=("FLAIR", "T1", "FLAIR"))
+    # The brain is where any of the network's modalities is not zero: the same here.
+    assert torch.equal(order.prepare(case).x, x[:, [3, 0, 3]])
+
+
+def test_a_hole_in_one_modality_is_still_brain() -> None:
+    case = phantom()
+    holed = dict(case.volumes)
+    holed["T1"] = holed["T1"].copy()
+    holed["T1"][15, 20, 10] = 0
+    x = replace(RECIPE, intensity="zscore").prepare(replace(case, volumes=holed))
+    assert x.placement.to_patient(x.x[0, 0].numpy())[15, 20, 10] < -1
+
+
+# --- space ---
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.35])
+def test_all_orientations_give_the_same_input_and_the_same_map_in_the_world(tilt: float) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = euler2mat(tilt, tilt / 2, -tilt) @ np.diag([1.0, 1.25, 1.5])
+    affine[:3, 3] = (-16, -18, 5)
+    upright = phantom(affine)
+    flat = Preprocessing(("FLAIR",) * 3, plane="axial", size=(48, 36))
+    expected = [recipe.prepare(upright) for recipe in (RECIPE, flat)]
+    where = np.argwhere(upright.volumes["T1"] != 0)[::11]
+    world = apply_affine(affine, where)
+    assert len(all_codes()) == 48
+    for codes in all_codes():
+        case = turned(upright, codes)
+        assert case.volumes["T1"].shape == tuple(SHAPE["RLAPSI".index(c) // 2] for c in codes)
+        voxel = np.rint(apply_affine(np.linalg.inv(case.affine), world)).astype(int)
+        for recipe, one in zip((RECIPE, flat), expected, strict=True):
+            prepared = recipe.prepare(case)
+            assert torch.equal(prepared.x, one.x)
+            assert prepared.air == one.air
+            np.testing.assert_array_equal(
+                truth_on_network_grid(case, prepared.placement),
+                truth_on_network_grid(upright, one.placement),
+            )
+            heat = np.random.default_rng(1).normal(size=one.x.shape[1:])
+            back = prepared.placement.to_patient(heat)
+            assert back.shape == (heat.shape[0], *case.shape)
+            np.testing.assert_array_equal(
+                back[(slice(None), *voxel.T)],
+                one.placement.to_patient(heat)[(slice(None), *where.T)],
+            )
+
+
+def test_brats_gets_the_papers_grid() -> None:
+    volume = np.zeros((240, 240, 155), np.float32)
+    volume[60:180, 30:200, 5:150] = np.random.default_rng(0).uniform(1, 9, (120, 170, 145))
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    case = Case("a", {"T1": volume}, affine, LAYOUTS["brats2018"])
+    prepared = Preprocessing(("T1",)).prepare(case)
+    assert prepared.x.shape == (1, 1, 192, 224, 160)
+    assert prepared.warnings == ()
+    back = prepared.placement.to_patient(prepared.placement.to_network(volume))
+    np.testing.assert_array_equal(back, volume)
+
+
+def test_small_scans_get_the_least_multiple_and_no_bound_grows_with_the_scan() -> None:
+    case = phantom()
+    assert Preprocessing(MODALITIES).prepare(case).x.shape[2:] == (64, 64, 32)
+    assert Preprocessing(MODALITIES, size=None).prepare(case).x.shape[2:] == (64, 64, 32)
+    assert Preprocessing(MODALITIES, size=None, divisor=8).prepare(case).x.shape[2:] == (40, 40, 24)
+
+
+def test_the_crop_moves_to_keep_the_brain() -> None:
+    volume = np.zeros((100, 40, 30), np.float32)
+    volume[2:50, 5:20, 5:20] = np.random.default_rng(0).uniform(1, 2, (48, 15, 15))
+    case = Case("a", {"T1": volume}, np.eye(4), LAYOUTS["plain"])
+    prepared = Preprocessing(("T1",), size=(64, 32, 32)).prepare(case)
+    assert prepared.placement.start == (2, 4, -1)
+    assert prepared.warnings == ()
+    assert int((prepared.placement.to_network(volume) != 0).sum()) == int((volume != 0).sum())
+
+
+def test_a_brain_that_does_not_fit_warns_with_the_voxels_cut() -> None:
+    case = phantom()
+    prepared = Preprocessing(MODALITIES, size=(16, 16, 16), divisor=16).prepare(case)
+    whole = case.volumes["T1"] != 0
+    cut = int(whole.sum() - (prepared.placement.to_network(case.volumes["T1"]) != 0).sum())
+    assert cut > 0
+    assert f"{cut} of its {int(whole.sum())} voxels" in prepared.warnings[0]
+    assert prepared.warnings[0].startswith("head")
+
+
+def test_spacing_outside_the_networks_training_warns() -> None:
+    recipe = replace(RECIPE, spacing_mm=(1.0, 1.0))
+    assert recipe.prepare(phantom(np.diag([1 + 1e-6, 1, 1, 1]))).warnings == ()
+    assert "1 x 1 x 2.5 mm" in recipe.prepare(phantom(np.diag([1, 1, 2.5, 1]))).warnings[0]
+
+
+@pytest.mark.parametrize(("degrees", "said"), [(0, False), (12, False), (20, True), (44, True)])
+def test_a_tilted_head_is_said_to_be_so(degrees: int, said: bool) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = euler2mat(0, 0, np.radians(degrees)) @ np.diag([-1.0, 1.25, 1.5])
+    warnings = RECIPE.prepare(phantom(affine)).warnings
+    assert any(f"tilted by {degrees} degrees" in warning for warning in warnings) == said
+    unsided = replace(phantom(affine), sided=False)
+    assert not any("tilted" in warning for warning in RECIPE.prepare(unsided).warnings)
+
+
+def test_no_background_warns() -> None:
+    case = phantom()
+    filled = replace(case, volumes={n: v + np.float32(1) for n, v in case.volumes.items()})
+    assert "skull-stripped" in RECIPE.prepare(filled).warnings[0]
+
+
+# --- slices ---
+
+
+def test_the_slice_with_the_largest_tumor() -> None:
+    case = phantom()
+    recipe = Preprocessing(("FLAIR", "T1"), plane="axial", size=(48, 36))
+    assert case.truth is not None
+    areas = [int((case.truth[:, :, z] > 0).sum()) for z in range(SHAPE[2])]
+    best = areas.index(max(areas))
+    for choice in (None, "truth", best):
+        prepared = recipe.prepare(case, choice)
+        assert prepared.placement.slice_index == best
+    assert prepared.x.shape == (1, 2, 48, 36)
+    back = prepared.placement.to_patient(prepared.x[0].numpy())
+    assert not back[..., np.arange(SHAPE[2]) != best].any()
+    mask = np.zeros(SHAPE)
+    mask[10:12, 20, 7] = 1
+    assert recipe.prepare(case, mask=mask).placement.slice_index == 7
+    assert largest_slice(np.flip(mask, 2), np.diag([1, 1, -1, 1])) == 7
+
+
+def test_a_cavity_is_no_tumor_to_choose_by() -> None:
+    case = phantom()
+    recipe = Preprocessing(("FLAIR",), plane="axial")
+    cavity = np.zeros(SHAPE, np.uint8)
+    cavity[10:20, 10:20, 8] = 4
+    cavity[15, 15, 10] = 2
+    assert recipe.size == (224, 224)
+    assert recipe.prepare(replace(case, truth=cavity)).placement.slice_index == 10
+
+
+def test_no_way_to_choose_a_slice() -> None:
+    case = replace(phantom(), truth=None)
+    recipe = Preprocessing(("FLAIR",), plane="axial", size=(48, 36))
+    for bad, words in (
+        ({}, "name a slice from 0 to 20"),
+        ({"slice_index": "truth"}, "no truth"),
+        ({"slice_index": 0}, "slices 4 to 18 do"),
+        ({"slice_index": -1}, "holds no brain"),
+        ({"slice_index": 500}, "holds no brain"),
+        ({"slice_index": "top"}, "expected a number"),
+        ({"mask": np.zeros(SHAPE)}, "no tumor"),
+        ({"mask": np.ones((2, 3, 4))}, "own grid"),
+    ):
+        with pytest.raises(CaseError, match=words):
+            recipe.prepare(case, **bad)
+    with pytest.raises(CaseError, match="head: the truth holds no tumor"):
+        recipe.prepare(replace(case, truth=np.zeros(SHAPE, np.uint8)))
+    with pytest.raises(CaseError, match="leave the slice out"):
+        RECIPE.prepare(case, 3)
+
+
+# --- cases that cannot be used ---
+
+
+def test_a_missing_modality_is_named() -> None:
+    case = phantom()
+    some = replace(case, volumes={"T1": case.volumes["T1"], "T2": case.volumes["T2"]})
+    with pytest.raises(CaseError, match="head: the network needs T1ce, FLAIR, the case has T1, T2"):
+        RECIPE.prepare(some)
+
+
+@pytest.mark.parametrize("intensity", ["zscore_minmax", "zscore", "none"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda v: v * 0, "head: T1 is constant"),
+        (lambda v: (v != 0) * np.float32(7), "head: T1 is constant .7. inside the brain"),
+        (lambda v: np.where(v > 900, np.nan, v), "head: T1 holds .* NaN"),
+    ],
+)
+def test_modalities_that_show_nothing(intensity: Any, spoil: Any, words: str) -> None:
+    case = phantom()
+    volumes = {**case.volumes, "T1": spoil(case.volumes["T1"]).astype(np.float32)}
+    with pytest.raises(CaseError, match=words):
+        replace(RECIPE, intensity=intensity).prepare(replace(case, volumes=volumes))
+
+
+def test_an_empty_brain() -> None:
+    case = phantom()
+    empty = replace(case, volumes={n: v * 0 for n, v in case.volumes.items()})
+    with pytest.raises(CaseError, match=r"head: .* no brain"):
+        RECIPE.prepare(empty)
+
+
+def test_truth_on_the_networks_grid_needs_a_truth() -> None:
+    case = phantom()
+    placement = RECIPE.prepare(case).placement
+    truth = truth_on_network_grid(case, placement)
+    assert truth.dtype == np.int64
+    np.testing.assert_array_equal(placement.to_patient(truth), case.truth)
+    with pytest.raises(CaseError, match="no truth"):
+        truth_on_network_grid(replace(case, truth=None), placement)
+
+
+# --- the recipe in a card ---
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        Preprocessing(("FLAIR",) * 3, "zscore", (224, 224), "axial", clip=None),
+        Preprocessing(("T1",), "none", None, divisor=16, spacing_mm=(0.5, 2)),
+    ],
+)
+def test_recipes_survive_json(recipe: Preprocessing) -> None:
+    assert Preprocessing.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"sise": [32, 32, 32]}, "did you mean 'size'"),
+        ({"modalities": "FLAIR"}, "'modalities'"),
+        ({"modalities": []}, "'modalities'"),
+        ({"modalities": [1]}, "'modalities'"),
+        ({"intensity": "z-score"}, "'intensity'"),
+        ({"intensity": ["zscore"]}, "'intensity'"),
+        ({"size": [192, 224]}, "'size'"),
+        ({"size": [192, 224, 161]}, "'size'"),
+        ({"size": 192}, "'size'"),
+        ({"size": [192, 224, True]}, "'size'"),
+        ({"plane": "coronal"}, "'plane'"),
+        ({"plane": "axial", "size": None}, "'size'"),
+        ({"plane": "axial", "size": [192, 224, 96]}, "'size'"),
+        ({"divisor": 0}, "'divisor'"),
+        ({"divisor": "32"}, "'divisor'"),
+        ({"clip": 0}, "'clip'"),
+        ({"clip": float("nan")}, "'clip'"),
+        ({"clip": None, "intensity": "zscore_scaled"}, "zscore_scaled divides by it"),
+        ({"spacing_mm": [2.0, 1.0]}, "'spacing_mm'"),
+        ({"spacing_mm": [1.0]}, "'spacing_mm'"),
+    ],
+)
+def test_recipes_are_read_strictly(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(ModelError, match=word):
+        Preprocessing.from_dict({**RECIPE.to_dict(), **change})
+
+
+def test_a_recipe_needs_modalities() -> None:
+    with pytest.raises(ModelError, match="lacks the key 'modalities'"):
+        Preprocessing.from_dict({})
+    with pytest.raises(ModelError, match="table"):
+        Preprocessing.from_dict([])  # type: ignore[arg-type]
+
+
+# --- real scans ---
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("year", ["brats2018", "brats2023"])
+def test_real_cases_fit_whole(year: str) -> None:
+    root = Path(os.environ.get("NEUROXAI_SHARED") or Path(__file__).parents[3] / "shared" / "data")
+    if not (root / year).exists():
+        pytest.skip(f"no real scans at {root / year}")
+    case = read_case(find_cases(root / year)[0])
+    prepared = Preprocessing(MODALITIES).prepare(case)
+    assert prepared.x.shape == (1, 4, 192, 224, 160)
+    assert prepared.warnings == ()
+    assert float(prepared.x.min()) == 0
+    assert float(prepared.x.max()) == 1
+    flair = case.volumes["FLAIR"]
+    np.testing.assert_array_equal(
+        prepared.placement.to_patient(prepared.placement.to_network(flair)), flair
+    )

@@ -1,0 +1,405 @@
+"""Information flow against captum, one layer at a time, and on networks of every kind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.conv import _ConvNd
+
+import networks
+from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import Class, Region, Target
+from neuroxai.inspection import InformationFlow, information_flow
+from neuroxai.models.deepseg import DeepSeg
+from neuroxai.models.resnet import ResNet50
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-12))
+
+
+def captum_map(network: nn.Module, layer: nn.Module, x: Tensor, channel: int) -> Tensor:
+    from captum.attr import LayerGradCam
+
+    pooled = networks.Pooled(network)
+    found: Tensor = LayerGradCam(pooled, layer).attribute(x, target=channel)
+    return found.detach()
+
+
+def convolutions(network: nn.Module) -> list[str]:
+    return [name for name, module in network.named_modules() if isinstance(module, _ConvNd)]
+
+
+OURS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "deepseg": (lambda: DeepSeg(in_channels=2, out_channels=4, filters=2), (3, 2, 64, 32, 32)),
+    "resnet50": (lambda: ResNet50(in_channels=3, out_channels=3), (2, 3, 64, 32)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OURS)
+def test_every_layer_equals_captum_one_at_a_time(name: str) -> None:
+    build, shape = OURS[name]
+    network = networks.seeded(3, build).eval()
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    flow = information_flow(network, x, [Class(2), Class(1)])
+    layers = convolutions(network)
+    assert len(flow.layers) == len(layers) == {"deepseg": 26, "resnet50": 53}[name]
+    assert flow.forward == 1
+    assert flow.backward == 2
+    for target, channel in zip(flow.targets, (2, 1), strict=True):
+        for layer in layers:
+            expected = captum_map(network, network.get_submodule(layer), x, channel)
+            assert target.maps[layer].shape == expected.shape
+            assert relative(target.maps[layer], expected) <= 1e-5, layer
+
+
+def test_layers_come_in_the_order_data_flows() -> None:
+    flow = information_flow(
+        DeepSeg(1, 2, filters=1, depth=2), torch.rand(1, 1, 8, 4, 12), [Class(1)]
+    )
+    names = [layer.name for layer in flow.layers]
+    assert names == [
+        "encoder.0.conv1", "encoder.0.conv2", "encoder.1.conv1", "encoder.1.conv2",
+        "decoder.1.up", "decoder.1.conv1", "decoder.1.conv2",
+        "decoder.0.up", "decoder.0.conv1", "decoder.0.conv2", "output",
+    ]  # fmt: skip
+    assert flow.layers[4].shape == (2, 2, 1, 3)
+    assert list(flow.targets[0].maps) == names
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("task", networks.TASKS)
+def test_small_networks_equal_captum(task: str, dims: int) -> None:
+    network = networks.make(task, dims).eval()
+    x = torch.rand(networks.BATCH, 4, *networks.SHAPES[dims])
+    flow = information_flow(network, x, [Class(2)])
+    for layer in flow.layers:
+        expected = captum_map(network, network.get_submodule(layer.name), x, 2)
+        assert relative(flow.targets[0].maps[layer.name], expected) <= 1e-5
+
+
+def test_a_region_and_its_only_class_flow_alike() -> None:
+    network = networks.make("segmenter", 3).eval()
+    x = torch.rand(2, 4, *networks.SHAPES[3])
+    outputs = Outputs(("a", "b", "c", "d", "e"), {"C": ("c",), "CD": ("c", "d")}, "softmax")
+    flow = information_flow(network, x, [Class("c"), Region("C"), Region("CD")], outputs)
+    alone, region, both = flow.targets
+    assert (alone.name, region.name, both.name) == ("c", "C", "CD")
+    for layer in flow.layers:
+        torch.testing.assert_close(alone.maps[layer.name], region.maps[layer.name])
+    assert not torch.equal(alone.maps["enter"], both.maps["enter"])
+
+
+MONAI: dict[str, tuple[Callable[[Any], nn.Module], tuple[int, ...]]] = {
+    "UNet": (lambda m: m.UNet(3, 2, 3, (4, 8, 16), (2, 2), num_res_units=1), (16, 8, 24)),
+    "BasicUNet": (lambda m: m.BasicUNet(3, 2, 3, (4, 4, 8, 8, 16, 4)), (32, 16, 48)),
+    "SegResNet": (
+        lambda m: m.SegResNet(3, 8, 2, 3, blocks_down=(1, 1), blocks_up=(1,)),
+        (8, 4, 12),
+    ),
+    "DynUNet": (
+        lambda m: m.DynUNet(3, 2, 3, [3, 3, 3], [1, 2, 2], [2, 2], filters=[4, 8, 16]),
+        (16, 8, 24),
+    ),
+    "ResNet": (
+        lambda m: m.ResNet(
+            "basic", [1, 1, 1, 1], [4, 8, 8, 16], n_input_channels=2, num_classes=3,
+        ),
+        (48, 32, 64),
+    ),
+    "DenseNet": (
+        lambda m: m.DenseNet(3, 2, 3, init_features=8, growth_rate=4, block_config=(2, 2)),
+        (32, 48, 24),
+    ),
+    "EfficientNet": (
+        lambda m: m.EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=2,
+                                   in_channels=2, num_classes=3),
+        (32, 64),
+    ),
+    "UNETR": (
+        lambda m: m.UNETR(2, 3, (32, 16, 48), feature_size=4, hidden_size=24, mlp_dim=32,
+                          num_heads=2),
+        (32, 16, 48),
+    ),
+    "SwinUNETR": (
+        lambda m: m.SwinUNETR(2, 3, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)),
+        (64, 32, 32),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MONAI)
+@pytest.mark.filterwarnings("ignore")
+def test_networks_of_monai(name: str) -> None:
+    import monai.networks.nets as nets
+
+    build, shape = MONAI[name]
+    network = networks.seeded(5, lambda: build(nets)).eval().double()
+    x = torch.rand(1, 2, *shape, dtype=torch.float64)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    flow = information_flow(network, x, [Class(1)])
+    ran = {layer.name for layer in flow.layers} | set(flow.not_shown) | set(flow.never_ran)
+    assert set(convolutions(network)) <= ran
+    for layer in flow.layers:
+        if layer.name not in flow.targets[0].maps:
+            assert layer.name in {*flow.targets[0].beside, *flow.targets[0].cancelled}
+            continue
+        found = flow.targets[0].maps[layer.name]
+        assert found.shape == (1, 1, *layer.shape[1:])
+        if layer.kind.startswith("Conv") and "#" not in layer.name:
+            expected = oracle(network, layer.name, x, 1)
+            assert relative(found, expected) <= 1e-4, layer.name
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def oracle(network: nn.Module, name: str, x: Tensor, channel: int) -> Tensor:
+    """Grad-CAM of one layer from its definition, with a copy against in-place layers."""
+    kept: list[Tensor] = []
+
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        kept.append(output)
+        return output.clone()
+
+    handle = network.get_submodule(name).register_forward_hook(hook)
+    try:
+        score = networks.Pooled(network)(x)[:, channel].sum()
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(score, kept[-1])
+    weights = gradient.flatten(2).mean(2)[(...,) + (None,) * (x.dim() - 2)]
+    return (weights * kept[-1]).sum(1, keepdim=True).detach()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_show_their_blocks_and_name_their_attention() -> None:
+    import monai.networks.nets as nets
+
+    for name, count in (("UNETR", 12), ("SwinUNETR", 4)):
+        build, shape = MONAI[name]
+        network = networks.seeded(5, lambda build=build: build(nets)).eval()  # type: ignore[misc]
+        flow = information_flow(network, torch.rand(1, 2, *shape), [Class(1)])
+        blocks = [layer for layer in flow.layers if layer.kind.endswith("TransformerBlock")]
+        assert len(blocks) == count
+        # 16 is UNETR's patch; SwinUNETR starts at half the resolution.
+        first = tuple(n // (16 if name == "UNETR" else 2) for n in shape)
+        assert blocks[0].shape[1:] == first
+        attention = [k for k, v in flow.not_shown.items() if "attention" in v]
+        assert len(attention) == count
+
+
+def test_tokens_lie_where_their_patches_lie() -> None:
+    """A block that passes its tokens on: its map is that of the convolution before it."""
+
+    class PassingTransformerBlock(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return tokens * 1.0
+
+    class Tokens(nn.Module):
+        def __init__(self, class_token: bool) -> None:
+            super().__init__()
+            self.embed = nn.Conv3d(2, 5, 2, 2)
+            self.block = PassingTransformerBlock()
+            self.head = nn.Linear(5, 4)
+            self.class_token = class_token
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            if self.class_token:
+                tokens = torch.cat([torch.zeros_like(tokens[:, :1]), tokens], dim=1)
+            out: Tensor = self.head(self.block(tokens).relu().mean(1))
+            return out
+
+    for class_token in (False, True):
+        network = networks.seeded(2, lambda c=class_token: Tokens(c))  # type: ignore[misc]
+        flow = information_flow(network, torch.rand(3, 2, 4, 6, 10), [Class(3)])
+        maps = flow.targets[0].maps
+        assert maps["block"].shape == (3, 1, 2, 3, 5)
+        torch.testing.assert_close(maps["block"], maps["embed"])
+
+
+class Awkward(nn.Module):
+    """In-place activations, a reused module, nested and functional blocks, an unused one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(inplace=True))
+        self.shared = nn.Conv2d(4, 4, 3, padding=1)
+        self.kernel = nn.Parameter(torch.randn(4, 4, 3, 3))
+        self.unused = nn.Conv2d(4, 4, 1)
+        self.beside = nn.Conv2d(4, 1, 1)
+        self.last = nn.Conv2d(4, 3, 1)
+        self.side: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = functional.leaky_relu_(self.shared(x))
+        x = self.shared(x).relu_()
+        x = functional.conv2d(x, self.kernel, padding=1).relu()
+        self.side = self.beside(x)
+        out: Tensor = self.last(x)
+        return out
+
+
+def test_an_awkward_network() -> None:
+    network = networks.seeded(4, Awkward)
+    x = torch.rand(3, 2, 7, 9)
+    flow = information_flow(network, x, [Class(1)])
+    assert [layer.name for layer in flow.layers] == [
+        "first.0", "shared", "shared#2", "conv2d", "beside", "last",
+    ]  # fmt: skip
+    assert flow.never_ran == ("unused",)
+    target = flow.targets[0]
+    assert target.beside == ("beside",)
+    assert list(target.maps) == ["first.0", "shared", "shared#2", "conv2d", "last"]
+
+    # The same by hand, every convolution a function of its own.
+    w = dict(network.named_parameters())
+    a = functional.conv2d(x, w["first.0.weight"], w["first.0.bias"], padding=1)
+    b = functional.conv2d(a.relu(), w["shared.weight"], w["shared.bias"], padding=1)
+    c = functional.conv2d(functional.leaky_relu(b), w["shared.weight"], w["shared.bias"], padding=1)
+    d = functional.conv2d(c.relu(), w["kernel"], padding=1)
+    e = functional.conv2d(d.relu(), w["last.weight"], w["last.bias"])
+    score = e[:, 1].mean(dim=(1, 2)).sum()
+    for name, values in zip(target.maps, (a, b, c, d, e), strict=True):
+        (gradient,) = torch.autograd.grad(score, values, retain_graph=True)
+        expected = (gradient.mean(dim=(2, 3), keepdim=True) * values).sum(1, keepdim=True)
+        torch.testing.assert_close(target.maps[name], expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+class Breaks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.conv(x)
+        raise KeyError("in the middle")
+
+
+def hooks(network: nn.Module) -> int:
+    return sum(
+        len(table)
+        for module in network.modules()
+        for table in (
+            module._forward_hooks, module._forward_pre_hooks, module._backward_hooks,
+            module._forward_hooks_always_called,
+        )
+    )  # fmt: skip
+
+
+def test_hooks_are_gone_after_an_exception_in_the_middle() -> None:
+    network = Breaks().train()
+    with pytest.raises(KeyError, match="in the middle"):
+        information_flow(network, torch.rand(1, 1, 5, 6), [Class(0)])
+    assert hooks(network) == 0
+    assert network.training
+    assert network.conv.weight.requires_grad
+
+    segmenter = networks.make("segmenter")
+
+    def refuse(activation: Tensor, gradient: Tensor) -> Tensor:
+        raise OSError("in the backward pass")
+
+    with pytest.raises(OSError, match="in the backward pass"):
+        information_flow(segmenter, torch.rand(1, 4, 10, 14), [Class(0)], reduce=refuse)
+    assert hooks(segmenter) == 0
+    flow = information_flow(segmenter, torch.rand(1, 4, 10, 14), [Class(0)])
+    assert hooks(segmenter) == 0
+    assert len(flow.layers) == 4
+
+
+def test_a_network_that_catches_an_exception_is_followed_right() -> None:
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wrong = nn.Conv2d(7, 2, 3)
+            self.right = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return self.wrong(x)  # type: ignore[no-any-return]
+            except RuntimeError:
+                return self.right(x)  # type: ignore[no-any-return]
+
+    flow = information_flow(Careful(), torch.rand(1, 1, 5, 6), [Class(0)])
+    assert [layer.name for layer in flow.layers] == ["right"]
+
+
+@pytest.mark.parametrize(
+    ("network", "x", "targets", "error", "words"),
+    [
+        (nn.Conv2d(1, 2, 3), torch.rand(1, 1, 5, 6), [], MethodError, "at least one target"),
+        (nn.Conv2d(1, 2, 3), torch.rand(1, 5, 6), [Class(0)], MethodError, "expected \\(B, C"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(30, 2)), torch.rand(1, 1, 5, 6), [Class(0)],
+            LayerError, "runs no convolution",
+        ),
+    ],
+)  # fmt: skip
+def test_refusals(
+    network: nn.Module, x: Tensor, targets: list[Target], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        information_flow(network, x, targets)
+
+
+_MEASURE = """
+import resource, sys, torch
+from neuroxai.core.target.target import Class
+from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.probe.answers import Asks
+from neuroxai.core.layers.watch import cam
+from neuroxai.inspection import information_flow
+from neuroxai.models.deepseg import DeepSeg
+torch.set_num_threads(1)
+network, x = DeepSeg(4, 4), torch.rand(1, 4, 96, 64, 96)
+base = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() // 1024
+if sys.argv[1] == "all":
+    assert len(information_flow(network, x, [Class(c) for c in range(4)]).layers) == 26
+else:
+    probe = WholeVolume(network, Class(1))
+    with probe.at(x, Asks(layers=frozenset(["encoder.0.conv1"]))):
+        probe.layer_map(x, "encoder.0.conv1")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_layers() -> None:
+    """Of all 26 layers and 4 targets, against one layer and one target over the same graph."""
+
+    def peak(what: str) -> int:
+        ran = subprocess.run(
+            [sys.executable, "-c", _MEASURE, what], capture_output=True, text=True, check=True
+        )
+        return int(ran.stdout)
+
+    every, one = peak("all"), peak("one")
+    assert every <= 1.3 * one, f"{every} kB for 26 layers, {one} kB for one"
+
+
+def test_the_oracle_can_fail() -> None:
+    """A map with the sign of its weights lost is not captum's."""
+    network = networks.make("segmenter").eval()
+    x = torch.rand(2, 4, 10, 14)
+
+    def wrong(activation: Tensor, gradient: Tensor) -> Tensor:
+        weights = gradient.flatten(2).mean(2).abs()
+        return torch.einsum("bc,bc...->b...", weights, activation).unsqueeze(1)
+
+    flow: InformationFlow = information_flow(network, x, [Class(2)], reduce=wrong)
+    expected = captum_map(network, network.get_submodule("down"), x, 2)
+    assert relative(flow.targets[0].maps["down"], expected) > 0.1

@@ -1,0 +1,194 @@
+"""Networks of the user's own: a factory, weights, and a card."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from neuroxai.core.errors import ModelError, TargetError
+from neuroxai.data.phantom import make_phantom
+from neuroxai.models import load_model
+from neuroxai.models.weights import fit
+from neuroxai.workflows.explain import explain
+
+CODE = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv3d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv3d(3, 4, 1))
+    def forward(self, x):
+        return self.body(x)
+
+def build():
+    return Net()
+
+class Several(Net):
+    def forward(self, x):
+        z = self.body(x)
+        return {"aside": z.mean(), "seg": z}
+
+class Pair(Net):
+    def forward(self, x):
+        z = self.body(x)
+        return -z, z
+
+def wrong():
+    return 3
+
+def broken():
+    raise KeyError("no such thing")
+"""
+CARD: dict[str, Any] = {
+    "task": "segmentation",
+    "modalities": ["T1ce", "FLAIR"],
+    "classes": ["background", "NCR", "ED", "ET"],
+    "activation": "softmax",
+    "preprocessing": {"modalities": ["T1ce", "FLAIR"], "intensity": "zscore", "divisor": 4,
+                      "size": None},
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "my_network.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_network", raising=False)
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv3d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv3d(3, 4, 1))
+    save_file({f"body.{k}": v for k, v in body.state_dict().items()}, tmp_path / "w.safetensors")
+    (tmp_path / "card.json").write_text(json.dumps(CARD))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["build", "Net"])
+def test_a_factory_or_a_class_explains_a_case(home: Path, name: str) -> None:
+    model = load_model(f"my_network:{name}", weights=home / "w.safetensors")
+    assert model.card.modalities == ("T1ce", "FLAIR")
+    assert model.card.name == name
+    phantom = make_phantom(7, spacing=3.0)
+    maps = explain(model, phantom.case, "vanilla_gradient", "ET")
+    volume = maps["vanilla_gradient"].volume()
+    assert volume.shape == (2, *phantom.case.shape)
+    assert np.abs(volume).max() > 0
+    assert str(home) not in sys.path
+
+
+def test_classes_of_a_tumor_have_its_regions(home: Path) -> None:
+    """As those of a bundle have, so that WT means the same whatever format a network comes in."""
+    model = load_model("my_network:build", weights=home / "w.safetensors")
+    assert model.card.regions == {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
+    other = home / "other.json"
+    for classes, regions in (
+        (["background", "lesion", "a", "b"], {}),
+        (["background", "NCR", "ET", "b"], {"TC": ("NCR", "ET"), "ET": ("ET",)}),
+    ):
+        other.write_text(json.dumps({**CARD, "classes": classes}))
+        model = load_model("my_network:build", weights=home / "w.safetensors", card=other)
+        assert model.card.regions == regions
+    other.write_text(json.dumps({**CARD, "regions": {"all": ["ED", "ET"]}}))
+    model = load_model("my_network:build", weights=home / "w.safetensors", card=other)
+    assert model.card.regions == {"all": ("ED", "ET")}
+    other.write_text(json.dumps({**CARD, "classes": ["background", "a", "b", "c"]}))
+    model = load_model("my_network:build", weights=home / "w.safetensors", card=other)
+    with pytest.raises(TargetError, match="one of background, a, b, c"):
+        explain(model, make_phantom(7, spacing=3.0).case, "vanilla_gradient")
+
+
+def test_tensors_that_are_written_once_for_several_names(home: Path) -> None:
+    """MONAI's DynUNet has such; safetensors' own way to write them keeps one name of each."""
+    from monai.networks.nets import DynUNet
+    from safetensors.torch import load_file, save_model
+
+    def build() -> nn.Module:
+        network: nn.Module = DynUNet(
+            2, 1, 2, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2],
+            filters=[4, 6, 8], deep_supervision=True, deep_supr_num=1,
+        )  # fmt: skip
+        return network
+
+    network, other = build(), build()
+    save_model(network, str(home / "d.safetensors"))
+    state = load_file(home / "d.safetensors")
+    assert len(state) < len(network.state_dict())
+    fit(other, state, "d.safetensors")
+    for name, value in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+    state.pop("output_block.conv.conv.weight")
+    with pytest.raises(ModelError, match=r"output_block\.conv\.conv\.weight' is missing"):
+        fit(build(), state, "d.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("my_network:wrong", "returned a int, expected an nn.Module"),
+        ("my_network:broken", "KeyError: 'no such thing'"),
+        ("my_network:nothing", "cannot be built"),
+        ("no_such_module:build", "cannot be built"),
+    ],
+)
+def test_a_factory_that_fails_is_named(home: Path, spec: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(spec, weights=home / "w.safetensors")
+    assert str(caught.value).startswith(spec)
+
+
+def test_what_is_missing_is_asked_for(home: Path) -> None:
+    with pytest.raises(ModelError, match="add --weights"):
+        load_model("my_network:build")
+    (home / "card.json").unlink()
+    with pytest.raises(ModelError, match=r"card\.json: no such file"):
+        load_model("my_network:build", weights=home / "w.safetensors")
+    other = home / "other.json"
+    other.write_text(json.dumps({k: v for k, v in CARD.items() if k != "activation"}))
+    with pytest.raises(ModelError, match="'activation' is missing"):
+        load_model("my_network:build", weights=home / "w.safetensors", card=other)
+    other.write_text(json.dumps({**CARD, "colour": 1}))
+    with pytest.raises(ModelError, match="unknown key 'colour'"):
+        load_model("my_network:build", weights=home / "w.safetensors", card=other)
+
+
+def test_only_a_factory_takes_weights(home: Path) -> None:
+    with pytest.raises(ModelError, match="brings its own weights"):
+        load_model("deepseg-phantom", weights=home / "w.safetensors")
+
+
+def test_half_precision_weights_are_widened(home: Path) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(home / "w.safetensors")
+    save_file({k: v.bfloat16() for k, v in state.items()}, home / "half.safetensors")
+    model = load_model("my_network:build", weights=home / "half.safetensors")
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(value, state[name].bfloat16().float())
+
+
+@pytest.mark.parametrize(("name", "output"), [("Several", "seg"), ("Pair", 1)])
+def test_of_several_outputs_the_card_names_the_one_that_counts(
+    home: Path, name: str, output: int | str
+) -> None:
+    case = make_phantom(7, spacing=3.0).case
+    plain = load_model("my_network:Net", weights=home / "w.safetensors")
+    expected = explain(plain, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
+    with pytest.raises(TargetError, match="name the output that counts"):
+        explain(
+            load_model(f"my_network:{name}", weights=home / "w.safetensors"),
+            case, "vanilla_gradient", "ET",
+        )  # fmt: skip
+    (home / "card.json").write_text(json.dumps({**CARD, "output": output}))
+    model = load_model(f"my_network:{name}", weights=home / "w.safetensors")
+    found = explain(model, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    (home / "card.json").write_text(json.dumps({**CARD, "output": True}))
+    with pytest.raises(ModelError, match="output is True, expected an index or a key"):
+        load_model(f"my_network:{name}", weights=home / "w.safetensors")

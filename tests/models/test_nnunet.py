@@ -1,0 +1,432 @@
+"""nnU-Net folders: the answer of nnU-Net itself, exact gradients of it, and nothing executed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import nnunets
+from networks import relative
+from neuroxai.core.engine.fast_path import run_fast, stock_torch
+from neuroxai.core.errors import CaseError, ModelError
+from neuroxai.core.probe.ensemble import Ensemble
+from neuroxai.data.brats import read_case
+from neuroxai.data.case import Case
+from neuroxai.files.folder import Results
+from neuroxai.methods.smoothgrad import SmoothGrad
+from neuroxai.models import load_model
+from neuroxai.models.model import Model
+from neuroxai.models.torch_weights import convert_torch
+from neuroxai.render.flow import FlowPanel
+from neuroxai.reports.inspect import InspectionReport
+from neuroxai.workflows.check import check_model
+from neuroxai.workflows.explain import explain, predict, prepare
+from neuroxai.workflows.inspect import inspect
+
+REFERENCE = Path(__file__).parent / "references" / "nnunet.npz"
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return read_case(nnunets.write_case(tmp_path_factory.mktemp("cases") / "BraTS2021_01"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(nnunets.write_nnunet(tmp_path_factory.mktemp("nnunet")), trust=True)
+
+
+def test_the_card_says_what_dataset_and_plans_say(model: Model) -> None:
+    card = model.card
+    assert card.modalities == ("T1", "T1ce", "T2", "FLAIR")
+    assert card.classes == ("WT", "TC", "ET")
+    assert card.activation == "sigmoid"
+    assert card.regions == {name: (name,) for name in ("WT", "TC", "ET")}
+    assert card.training == {"configuration": "3d_fullres", "folds": ["fold_0", "fold_1"]}
+    assert card.preprocessing["axis_order"] == [1, 2, 0]
+    assert model.windows is not None
+    assert model.windows.size == (12, 16, 20)
+    assert isinstance(model.network, Ensemble)
+    assert model.kind == "a trained nnU-Net v2, the mean of 2 folds"
+    assert any("mirroring" in note for note in model.notes)
+
+
+@pytest.mark.parametrize("word", nnunets.KINDS)
+def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
+    kind = nnunets.KINDS[word]
+    case = read_case(nnunets.write_case(tmp_path / "BraTS2021_01", kind.edges))
+    folder = nnunets.write_nnunet(
+        tmp_path, about=nnunets.dataset(kind.labels), folds=kind.folds,
+        kind=kind.network, axes=kind.axes,
+    )  # fmt: skip
+    loaded = load_model(folder, trust=True)
+    with np.load(REFERENCE) as kept:
+        expected, expected_labels = kept[f"{word}_logits"], kept[f"{word}_labels"]
+    maps = explain(loaded, case, "vanilla_gradient", "ET")
+    placement = maps["vanilla_gradient"].placement
+    logits = placement.to_patient(maps.output[0].numpy(), fill=np.nan)[:, ::3, ::3, ::3]
+    if kind.axes == 2:
+        # Four times as many slices, each four times, would answer the same.
+        slices = np.flatnonzero(case.brain().any(axis=(0, 2)))
+        assert maps.output.shape[2] == slices[-1] - slices[0] + 1
+    seen = ~np.isnan(expected)
+    assert 0.2 < seen.mean() < 0.8
+    np.testing.assert_array_equal(~np.isnan(logits), seen)
+    np.testing.assert_allclose(logits[seen], expected[seen], atol=2e-4)
+    found = predict(loaded, case).labels
+    assert found is not None
+    # nnU-Net numbers edema 1, necrosis 2, enhancing tumor 3; here they are 2, 1, 3.
+    in_theirs = np.array([0, 2, 1, 3])[found]
+    values = placement.to_patient(maps.output[0].numpy(), fill=9.0)
+    if loaded.card.activation == "softmax":
+        ordered = np.sort(values, axis=0)
+        sure = (ordered[-1] - ordered[-2] > 0.05) | (values == 9.0).all(axis=0)
+    else:
+        sure = (np.abs(values) > 0.05).all(axis=0)
+    # It rounds logits to float16 and sums in it: in the image's corners, where the weights are
+    # float16's smallest numbers, its own labels are rounding.
+    assert loaded.windows is not None
+    weight = loaded.windows.over(maps.output.shape[2:])._total.numpy()
+    sure &= placement.to_patient(weight, fill=1.0) > 1e-4
+    assert sure.mean() > 0.75
+    np.testing.assert_array_equal(in_theirs[sure], expected_labels[sure])
+    assert set(np.unique(expected_labels)) == {0, 1, 2, 3}
+
+
+def test_the_oracle_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thick slices resampled as if they were thin give another answer than nnU-Net's."""
+    monkeypatch.setattr("neuroxai.data.resampling._ANISOTROPIC", 9.0)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        test_the_answer_is_that_of_nnunet(tmp_path, "thick")
+
+
+def test_the_gradient_is_that_of_the_blended_mean_of_folds(model: Model, case: Case) -> None:
+    """Against one big graph through preprocessed image, tiles and folds, written out by hand."""
+    with stock_torch():
+        maps = explain(model, case, "vanilla_gradient", "ET")
+    x = prepare(model, case, None).x.requires_grad_()
+    assert model.windows is not None
+    starts = [
+        [round(i * (n - k) / (count - 1)) if count > 1 else 0 for i in range(count)]
+        for n, k, count in (
+            (n, k, int(np.ceil((n - k) / (k / 2))) + 1)
+            for n, k in zip(x.shape[2:], model.windows.size, strict=True)
+        )
+    ]
+    total, blended = torch.zeros(x.shape[2:]), torch.zeros(1, 3, *x.shape[2:])
+    for a in starts[0]:
+        for b in starts[1]:
+            for c in starts[2]:
+                cut = (..., slice(a, a + 12), slice(b, b + 16), slice(c, c + 20))
+                folds = [nnunets.network(fold=fold)(x[cut].clone()) for fold in (0, 1)]
+                part = torch.zeros_like(blended)
+                part[cut] = model.windows.weights * (folds[0] + folds[1]) / 2
+                blended = blended + part
+                total[cut] += model.windows.weights
+    (gradient,) = torch.autograd.grad((blended / total)[:, 2].mean(), [x])
+    assert relative(maps.explanation("vanilla_gradient").values, gradient) <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("slices")
+    return load_model(nnunets.write_nnunet(folder, folds=(0,), axes=2), trust=True)
+
+
+@pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
+def test_a_2d_network_answers_every_slice_by_itself(tmp_path: Path, kind: str) -> None:
+    folder = nnunets.write_nnunet(tmp_path, folds=(0,), kind=kind, axes=2)
+    thick = load_model(folder, trust=True)
+    assert thick.card.training["configuration"] == "2d"
+    x = torch.randn(2, 4, 3, 16, 20)
+    flat = nnunets.network(kind, axes=2)
+    for with_stock in (True, False):
+        with stock_torch() if with_stock else contextlib.nullcontext(), torch.no_grad():
+            whole = run_fast(thick.network, x, thick.network)
+        for number in range(x.shape[2]):
+            with torch.no_grad():
+                expected = flat(x[:, :, number].clone())
+            torch.testing.assert_close(whole[:, :, number], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_slices_is_that_of_the_2d_network(slices: Model, case: Case) -> None:
+    """Against one big graph through the windows of every slice and the 2D network."""
+    with stock_torch():
+        maps = explain(slices, case, "vanilla_gradient", "ET")
+    x = prepare(slices, case, None).x.requires_grad_()
+    assert slices.windows is not None
+    assert slices.windows.size == (1, 16, 20)
+    starts = [
+        [round(i * (n - k) / (count - 1)) if count > 1 else 0 for i in range(count)]
+        for n, k, count in (
+            (n, k, int(np.ceil((n - k) / (k / 2))) + 1)
+            for n, k in zip(x.shape[3:], (16, 20), strict=True)
+        )
+    ]
+    flat = nnunets.network(axes=2)
+    weights = slices.windows.weights[0]
+    total, blended = torch.zeros(x.shape[2:]), torch.zeros(1, 3, *x.shape[2:])
+    for number in range(x.shape[2]):
+        for a in starts[0]:
+            for b in starts[1]:
+                cut = (..., number, slice(a, a + 16), slice(b, b + 20))
+                part = torch.zeros_like(blended)
+                part[cut] = weights * flat(x[cut].clone())
+                blended = blended + part
+                total[cut] += weights
+    (gradient,) = torch.autograd.grad((blended / total)[:, 2].mean(), [x])
+    assert relative(maps.explanation("vanilla_gradient").values, gradient) <= 1e-5
+
+
+def test_every_method_and_layer_gives_a_map_of_a_2d_network(slices: Model, case: Case) -> None:
+    mask = np.zeros(case.shape, bool)
+    mask[6:9, 12:15, 8:11] = True
+    quick = ["vanilla_gradient", "guided_backprop", "grad_cam", "guided_grad_cam"]
+    maps = explain(slices, case, [*quick, SmoothGrad(samples=2)], "WT", within=mask)
+    assert not maps.refused
+    seen = np.abs(maps["vanilla_gradient"].volume()).sum(axis=0)
+    # The network's slices lie across the patient's second axis: others say nothing of these.
+    assert set(np.flatnonzero(seen.any(axis=(0, 2)))) == {12, 13, 14}
+    peak = np.unravel_index(seen.argmax(), seen.shape)
+    assert np.abs(np.array(peak) - [7, 13, 9]).max() <= 3
+    assert maps["grad_cam"].volume().shape == (1, *case.shape)
+    found = check_model(slices)
+    assert all(reason is None for reason in found.refused.values()), found.refused
+
+
+def test_a_layer_in_front_of_a_norm_says_why_it_has_no_map(
+    slices: Model, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = inspect(slices, case, ["WT"])
+    drawn: list[FlowPanel] = []
+    monkeypatch.setattr(
+        "neuroxai.reports.inspect.draw_flow", lambda scan, panels, *_, **__: drawn.extend(panels)
+    )
+    monkeypatch.setattr(Results, "add", lambda self, *paths: paths[0])
+    InspectionReport(seen, Results(tmp_path / "out")).write_flow(seen.flow.targets[0])
+    flow = seen.flow.targets[0]
+    for panel in drawn:
+        convolution = panel.name.endswith(".conv")
+        assert (panel.picture is None) == convolution
+        assert (panel.name in flow.cancelled) == convolution
+        if convolution:
+            assert panel.missing == "cancels out: see\nthe norm behind"
+    assert {panel.name for panel in drawn if panel.picture is not None} == set(flow.maps)
+
+
+def test_every_method_gives_a_map_on_the_patients_grid(model: Model, case: Case) -> None:
+    mask = np.zeros(case.shape, bool)
+    mask[6:9, 12:15, 8:11] = True
+    quick = ["vanilla_gradient", "guided_backprop", "grad_cam", "guided_grad_cam", "smoothgrad"]
+    maps = explain(model, case, quick, "WT", within=mask)
+    assert not maps.refused
+    seen = np.abs(maps["vanilla_gradient"].volume()).sum(axis=0)
+    assert seen.shape == case.shape
+    peak = np.unravel_index(seen.argmax(), seen.shape)
+    assert np.abs(np.array(peak) - [7, 13, 9]).max() <= 3
+    assert maps["grad_cam"].explanation.layer.startswith("members.*.decoder")
+    provenance = maps["vanilla_gradient"].explanation.provenance
+    assert provenance["windows"]["placed"] == "evenly"
+
+
+def test_methods_that_apply(model: Model) -> None:
+    found = check_model(model)
+    assert all(reason is None for reason in found.refused.values()), found.refused
+    assert found.output_shape[1] == 3
+
+
+def test_an_oriented_file_gives_the_same_map_in_the_world(tmp_path: Path) -> None:
+    """A network that reads scans turned to RAS sees one patient however the file is turned."""
+    planned = nnunets.plans() | {"image_reader_writer": "NibabelIOWithReorient"}
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)), trust=True)
+    straight = read_case(nnunets.write_case(tmp_path / "BraTS2021_01"))
+    turned, turn = tmp_path / "turned" / "BraTS2021_01", np.array([[2, 1], [0, -1], [1, -1]])
+    turned.mkdir(parents=True)
+    for file in (tmp_path / "BraTS2021_01").iterdir():
+        nib.save(nib.load(file).as_reoriented(turn), turned / file.name)
+    other = read_case(turned)
+    maps = [
+        explain(loaded, each, "vanilla_gradient", "ET")["vanilla_gradient"]
+        for each in (straight, other)
+    ]
+    assert other.shape != straight.shape
+    image = nib.Nifti1Image(maps[0].volume().sum(axis=0), straight.affine).as_reoriented(turn)
+    np.testing.assert_allclose(
+        image.get_fdata(), maps[1].volume().sum(axis=0), rtol=1e-4, atol=1e-9
+    )
+    np.testing.assert_allclose(image.affine, other.affine)
+
+
+def test_pickles_are_read_only_when_trusted_and_safetensors_at_once(tmp_path: Path) -> None:
+    folder = nnunets.write_nnunet(tmp_path, folds=(0,))
+    pickled = folder / "fold_0" / "checkpoint_final.pth"
+    with pytest.raises(ModelError, match=r"neuroxai convert torch .*checkpoint_final\.pth --entry"):
+        load_model(folder)
+    trusted = load_model(folder, trust=True)
+    convert_torch(pickled, pickled.with_suffix(".safetensors"), trust=True, entry="network_weights")
+    pickled.unlink()
+    ready = load_model(folder)
+    for name, value in trusted.network.state_dict().items():
+        assert torch.equal(ready.network.state_dict()[name], value)
+    assert ready.kind == "a trained nnU-Net v2, one fold"
+
+
+def test_a_hostile_checkpoint_runs_nothing(tmp_path: Path) -> None:
+    folder, mark = nnunets.write_nnunet(tmp_path, folds=(0,)), tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (mark,)
+
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    torch.save({"network_weights": Evil()}, path)
+    with pytest.raises(ModelError, match="cannot be converted"):
+        load_model(folder, trust=True)
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ModelError, match="cannot be converted"):
+        load_model(folder, trust=True)
+    assert not mark.exists()
+
+
+Spoil = Callable[[dict[str, Any], dict[str, Any]], None]
+
+
+def _set(table: str, *keys: str, to: Any) -> Spoil:
+    def spoil(about: dict[str, Any], planned: dict[str, Any]) -> None:
+        at = about if table == "dataset" else planned
+        for key in keys[:-1]:
+            at = at[key]
+        at[keys[-1]] = to
+
+    return spoil
+
+
+BASE = ("configurations", "base")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_set("plans", *BASE, "architecture", "network_class_name", to="os.system"), "os.system"),
+        (
+            _set("plans", *BASE, "architecture", "arch_kwargs", "conv_op", to="os.system"),
+            "conv_op is 'os.system', expected a class of torch.nn",
+        ),
+        (
+            _set("plans", *BASE, "architecture", "arch_kwargs", "nonlin", to="torch.nn.init"),
+            "nonlin is 'torch.nn.init'",
+        ),
+        (
+            _set("plans", *BASE, "architecture", "arch_kwargs", "features_per_stage", to=[6]),
+            "cannot be built",
+        ),
+        (
+            _set(
+                "plans", *BASE, "architecture", "arch_kwargs", "features_per_stage", to=[6, 8, 12]
+            ),
+            "has shape",
+        ),
+        (_set("plans", *BASE, "patch_size", to=[16]), "three lengths in voxels, or two for slices"),
+        (_set("plans", *BASE, "patch_size", to=[16, 16]), "expected 2 lengths in mm"),
+        (_set("plans", *BASE, "previous_stage", to="3d_lowres"), "cascade"),
+        (_set("plans", *BASE, "inherits_from", to="3d_fullres"), "inherits from itself"),
+        (_set("plans", *BASE, "normalization_schemes", to=["CTNormalization"] * 4), "CTNorm"),
+        (_set("plans", *BASE, "preprocessor_name", to="MyPreprocessor"), "MyPreprocessor"),
+        (_set("plans", "image_reader_writer", to="Tiff3DIO"), "Tiff3DIO"),
+        (_set("plans", "transpose_forward", to=[0, 0, 2]), "transpose_forward"),
+        (_set("plans", "configurations", to={}), "names no configurations"),
+        (_set("dataset", "channel_names", to={"1": "T1"}), "channel_names"),
+        (_set("dataset", "labels", to={"edema": 1}), "background 0"),
+        (_set("dataset", "labels", to={"background": 0, "edema": 4}), "expected the numbers"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(tmp_path: Path, spoil: Spoil, words: str) -> None:
+    about, planned = nnunets.dataset(), copy.deepcopy(nnunets.plans())
+    spoil(about, planned)
+    folder = nnunets.write_nnunet(tmp_path, folds=(0,))
+    (folder / "dataset.json").write_text(json.dumps(about))
+    (folder / "plans.json").write_text(json.dumps(planned))
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(folder, trust=True)
+    assert str(folder) in str(caught.value)
+
+
+def test_plans_of_before_2_4_are_understood(tmp_path: Path) -> None:
+    planned = copy.deepcopy(nnunets.plans())
+    base = planned["configurations"]["base"]
+    arguments = base.pop("architecture")["arch_kwargs"]
+    base |= {
+        "UNet_class_name": "PlainConvUNet", "UNet_base_num_features": 6,
+        "unet_max_num_features": 10, "conv_kernel_sizes": arguments["kernel_sizes"],
+        "pool_op_kernel_sizes": arguments["strides"], "n_conv_per_stage_encoder": [2, 2, 2],
+        "n_conv_per_stage_decoder": [2, 2], "num_pool_per_axis": [1, 2, 2],
+    }  # fmt: skip
+    folder = nnunets.write_nnunet(tmp_path, folds=())
+    # Its widths are 6, 12 capped at 10, 24 capped at 10.
+    planned["configurations"]["base"] = base
+    (folder / "plans.json").write_text(json.dumps(planned))
+    with pytest.raises(ModelError, match="holds no fold_X"):
+        load_model(folder)
+    (folder / "fold_all").mkdir()
+    state = nnunets.network().state_dict()
+    save_file(
+        {name: value.clone() for name, value in state.items()},
+        folder / "fold_all" / "checkpoint_best.safetensors",
+    )
+    with pytest.raises(ModelError, match=r"has shape \(8,.*expected \(10,"):
+        load_model(folder)
+
+
+def test_a_map_of_a_resampled_scan_lies_where_it_was_asked(model: Model, tmp_path: Path) -> None:
+    """The gradient of one spot's output peaks at that spot, on the patient's own grid."""
+    case = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1.3, 0.8, 1.1)))
+    prepared = prepare(model, case, None)
+    assert any("resampled from voxels of 0.8 x 1.1 x 1.3 mm" in w for w in prepared.warnings)
+    mask = np.zeros(case.shape, bool)
+    mask[6:9, 12:15, 8:11] = True
+    maps = explain(model, case, "vanilla_gradient", "WT", within=mask)
+    seen = np.abs(maps["vanilla_gradient"].volume()).sum(axis=0)
+    assert seen.shape == case.shape
+    peak = np.unravel_index(seen.argmax(), seen.shape)
+    assert np.abs(np.array(peak) - [7, 13, 9]).max() <= 3
+    # A cell of the network's grid lies where its affine says: the centers of both boxes agree.
+    placement = prepared.placement
+    middle = (np.array(placement.grid) - 1) / 2
+    low = placement.turned_affine @ [*(np.array(placement.start)), 1]
+    high = placement.turned_affine @ [*(np.array(placement.start) + placement.size - 1.0), 1]
+    np.testing.assert_allclose(
+        (placement.network_affine @ [*middle, 1])[:3], ((low + high) / 2)[:3]
+    )
+    whole = prepare(model, case, None, at_once=True)
+    assert all(n % 4 == 0 for n in whole.x.shape[2:])
+
+
+def test_another_way_of_resampling_is_refused(tmp_path: Path) -> None:
+    planned = copy.deepcopy(nnunets.plans())
+    planned["configurations"]["base"]["resampling_fn_data"] = "resample_torch_fornnunet"
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)), trust=True)
+    same = read_case(nnunets.write_case(tmp_path / "BraTS2021_01"))
+    assert prepare(loaded, same, None).placement.resampling is None
+    other = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1, 1, 2)))
+    with pytest.raises(CaseError, match=r"voxels of 1 x 2 x 1 mm .* it needs 1 x 1 x 1 mm"):
+        prepare(loaded, other, None)
+
+
+def test_without_the_mask_all_of_the_box_is_normalized(tmp_path: Path, case: Case) -> None:
+    planned = copy.deepcopy(nnunets.plans())
+    planned["configurations"]["base"]["use_mask_for_norm"] = [False] * 4
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)), trust=True)
+    x = prepare(loaded, case, None).x[0].flatten(1)
+    torch.testing.assert_close(x.mean(dim=1), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(x.std(dim=1), torch.ones(4), atol=1e-3, rtol=0)

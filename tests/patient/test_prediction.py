@@ -1,0 +1,191 @@
+"""Answers about a case: regions, Dice, volumes, lesions, file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.metrics import compute_dice
+from numpy.typing import NDArray
+
+from neuroxai.accuracy.segmentation import dice
+from neuroxai.core.errors import ModelError, TargetError
+from neuroxai.core.target.lesion import Lesion
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.data.case import Case, region
+from neuroxai.data.layouts import LAYOUTS
+from neuroxai.data.placement import Placement
+from neuroxai.files.folder import word
+from neuroxai.patient.lesions import label_components
+from neuroxai.patient.prediction import read_output
+
+NAMES = ("background", "NCR", "ED", "ET")
+
+
+def _case(layout: str, truth: NDArray[np.uint8] | None = None) -> Case:
+    shape = (4, 6, 5) if truth is None else truth.shape
+    return Case("a", {"T1": np.ones(shape, np.float32)}, np.diag([-2.0, -1, 3, 1]),
+                LAYOUTS[layout], truth)  # fmt: skip
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_dice_equals_monais(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (rng.random((5, 4, 6)) < 0.4 for _ in range(2))
+    theirs = compute_dice(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None])
+    assert dice(a, b) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_dice_of_nothing_with_nothing_is_one() -> None:
+    nothing = np.zeros((2, 3), bool)
+    assert dice(nothing, nothing) == 1
+    assert dice(nothing, ~nothing) == 0
+
+
+def test_regions_nest() -> None:
+    labels = np.arange(5, dtype=np.uint8)
+    assert region(labels, "WT").tolist() == [False, True, True, True, False]
+    assert region(labels, "ET").tolist() == [False, False, False, True, False]
+
+
+def test_a_segmenters_output_lands_in_place_and_in_milliliters() -> None:
+    truth = np.zeros((4, 6, 5), np.uint8)
+    truth[0, 1:3, 2] = 3
+    case = _case("brats2021", truth)
+    placement = Placement.fit(case.shape, case.affine)
+    output = torch.zeros(1, 4, 4, 6, 5)
+    output[:, 0] = 1
+    # Voxel (0, 1, 2) of the file lies at RAS index (3, 4, 2): X and Y are flipped.
+    output[0, 3, 3, 4, 2] = 5
+    found = read_output(output, Outputs(NAMES, {}, "softmax"), case, placement)
+    assert found.labels is not None
+    assert np.argwhere(found.labels).tolist() == [[0, 1, 2]]
+    assert found.labels[0, 1, 2] == 3
+    assert found.volumes_ml() == pytest.approx({"WT": 0.006, "TC": 0.006, "ET": 0.006})
+    assert found.dice()["ET"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("cavity", ["RC", None])
+def test_regions_that_overlap_are_laid_over_one_another(cavity: str | None) -> None:
+    """The strongest of them would be the largest, and what lies in it would be gone."""
+    case = _case("brats2024", np.zeros((4, 6, 5), np.uint8))
+    placement = Placement.fit(case.shape, np.diag([1.0, 1, 1, 1]))
+    names = ("WT", "TC", "ET", *([cavity] if cavity else []))
+    output = torch.full((1, len(names), 4, 6, 5), -5.0)
+    for channel, (most, strength) in enumerate(((6, 5.0), (4, 4.5), (2, 4.0))):
+        output[0, channel, 1, :most, 2] = strength
+    if cavity:
+        output[0, 3, 1, 0, 2] = 3.0
+    found = read_output(output, Outputs(names, {}, "sigmoid"), case, placement)
+    assert found.labels is not None
+    expected = [3, 3, 1, 1, 2, 2]
+    expected[0] = 4 if cavity else 3
+    assert found.labels[1, :, 2].tolist() == expected
+    assert found.warnings == ()
+
+
+def test_other_classes_that_overlap_are_told(tmp_path: Path) -> None:
+    case = _case("plain")
+    placement = Placement.fit(case.shape, case.affine)
+    output = torch.ones(1, 2, 4, 6, 5)
+    outputs = Outputs(("lesion", "core"), {}, "sigmoid")
+    assert "classes overlap" in read_output(output, outputs, case, placement).warnings[0]
+
+
+def test_the_channel_order_is_the_networks_own() -> None:
+    case = _case("brats2023")
+    placement = Placement.fit(case.shape, case.affine)
+    output = torch.zeros(1, 3, 4, 6, 5)
+    output[:, 0] = 1
+    found = read_output(output, Outputs(("ET", "background", "ED"), {}, "softmax"), case, placement)
+    assert found.labels is not None
+    assert set(found.labels.ravel().tolist()) == {3}
+    own = read_output(output, Outputs(("liver", "background", "ED"), {}), case, placement)
+    assert own.classes == ("background", "liver", "ED")
+    assert own.labels is not None
+    assert set(own.labels.ravel().tolist()) == {1}
+
+
+def _flood(mask: NDArray[np.bool_]) -> list[set[tuple[int, ...]]]:
+    """Return the components by a slow flood fill, 26 neighbors."""
+    left = {tuple(int(i) for i in index) for index in np.argwhere(mask)}
+    found = []
+    while left:
+        front = [left.pop()]
+        component = set(front)
+        while front:
+            voxel = front.pop()
+            near = {n for n in left if max(abs(a - b) for a, b in zip(n, voxel, strict=True)) <= 1}
+            left -= near
+            component |= near
+            front += near
+        found.append(component)
+    return sorted(found, key=len, reverse=True)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_lesions_equal_a_flood_fill(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((5, 4, 6)) < 0.12
+    components = _flood(mask)
+    predicted = torch.from_numpy(mask)[None]
+    for rank, component in enumerate(components, start=1):
+        found = Lesion(label_components, rank).mask(predicted, mask.shape)[0]
+        assert int(found.sum()) == len(component)
+    with pytest.raises(TargetError, match="does not exist"):
+        Lesion(label_components, len(components) + 1).mask(predicted, mask.shape)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a b", "x\x00y", "..", "", "Größe-3"])
+def test_words_stay_in_their_folder(name: str) -> None:
+    made = word(name)
+    assert made
+    assert not set(made) & set("/\\\x00 .")
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_classes_of_a_networks_own_keep_their_names_and_numbers(
+    activation: str, tmp_path: Path
+) -> None:
+    truth = np.zeros((4, 6, 5), np.uint8)
+    truth[0] = 3
+    case = _case("brats2018", truth)
+    placement = Placement.fit(case.shape, case.affine)
+    names = ("background", "lesion", "vessel") if activation == "softmax" else ("lesion", "vessel")
+    output = torch.full((1, len(names), 4, 6, 5), -1.0)
+    output[0, names.index("vessel"), 3, 4, 2] = 2
+    output[0, names.index("lesion"), 0, 0, 0] = 1
+    if activation == "softmax":
+        output[:, 0] = 0
+    else:
+        output[0, names.index("lesion"), 3, 4, 2] = 1  # both; the stronger one counts
+    outputs = Outputs(names, {}, activation)  # type: ignore[arg-type]
+    prediction = read_output(output, outputs, case, placement)
+    assert prediction.classes == ("background", "lesion", "vessel")
+    assert prediction.volumes_ml() == pytest.approx({"lesion": 0.006, "vessel": 0.006})
+    assert prediction.dice() == {}
+    assert prediction.describe()["labels"] == {"background": 0, "lesion": 1, "vessel": 2}
+    written = prediction.save(tmp_path)
+    assert written is not None
+    image = nib.load(written)
+    kept = np.asarray(image.dataobj)
+    assert kept[0, 1, 2] == 2
+    assert kept[3, 5, 0] == 1
+    assert np.count_nonzero(kept) == 2
+    assert b"the network's own" in image.header["descrip"].item()
+
+
+def test_too_many_classes_for_a_label_file() -> None:
+    case = _case("brats2018")
+    names = ("background", *(f"part {i}" for i in range(300)))
+    output = torch.zeros(1, len(names), *case.shape)
+    with pytest.raises(ModelError, match="301 classes"):
+        read_output(
+            output, Outputs(names, {}, "softmax"), case, Placement.fit(case.shape, case.affine)
+        )

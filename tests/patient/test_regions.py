@@ -1,0 +1,183 @@
+"""Where a map lies, against what a reader we did not write counts in the files on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import cases
+import neuroxai as nx
+from neuroxai.core.explanation import Explanation
+from neuroxai.data.case import Case
+from neuroxai.files.folder import Results, sidecar
+from neuroxai.patient.patient_map import PatientMap
+from neuroxai.patient.regions import Regions, said_of_share
+from neuroxai.reports.explain import CaseReport, picture_of
+from neuroxai.workflows.explain import explain, prepare
+
+
+def map_of(case: Case, values: Tensor, model: nx.Model) -> PatientMap:
+    """Return a map that was not made by a method, as if it had been."""
+    placement = prepare(model, case, None).placement
+    explanation = Explanation(
+        values=values[None], method="drawn", title="Drawn", signed=True, units="none",
+        parameters={}, target={"name": "WT", "scale": "logit"}, score=(0.0,), layer=None,
+        diagnostics={}, notes=("drawn",), provenance={}, seconds=0.0,
+    )  # fmt: skip
+    channels = cases.MODALITIES if len(values) > 1 else ("all",)
+    return PatientMap(explanation, case, placement, channels, {}, regions=Regions(case, placement))
+
+
+def inside_scan(case: Case, model: nx.Model) -> Tensor:
+    """Return where the network's grid holds the scan, not what it is padded with."""
+    there = prepare(model, case, None).placement.to_network(np.ones(case.shape, np.uint8))
+    return torch.from_numpy(np.ascontiguousarray(there)) > 0
+
+
+def shares(volume: NDArray[Any], masks: dict[str, NDArray[np.bool_]]) -> dict[str, float]:
+    return {name: float(volume[mask].sum() / volume.sum()) for name, mask in masks.items()}
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_shares_are_those_of_the_files_however_they_are_turned(
+    tmp_path: Path, segmenter: nx.Model, channels: int
+) -> None:
+    for number, turn in enumerate(list(cases.orientations())[channels::5]):
+        folder = cases.write_study(tmp_path / f"{channels}-{number}", turn=turn)
+        case = nx.read_case(folder)
+        seen = inside_scan(case, segmenter)
+        drawn = torch.randn(channels, *seen.shape, generator=torch.manual_seed(number))
+        made = map_of(case, (drawn + 0.3) * seen, segmenter)
+        path = made.save(tmp_path / f"out-{channels}-{number}")
+        stored = np.asarray(nib.load(path).dataobj).reshape(*case.shape, channels)
+        files = {file.name.rsplit("_", 1)[1][:-7]: file for file in folder.iterdir()}
+        read = {name: np.asarray(nib.load(file).dataobj) for name, file in files.items()}
+        labels = read.pop("seg")
+        brain = np.any([scan != 0 for scan in read.values()], axis=0)
+        masks = {
+            "WT": labels > 0, "TC": (labels == 1) | (labels == 4), "ET": labels == 4,
+            "brain": brain, "outside": ~brain,
+        }  # fmt: skip
+        evidence = made.evidence
+        assert evidence is not None
+        assert evidence["regions_from"] == "truth"
+        signs = {"all": abs(stored), "positive": stored.clip(0), "negative": (-stored).clip(0)}
+        for key, mass in signs.items():
+            expected = shares(mass.sum(axis=-1, dtype=np.float64), masks)
+            assert evidence[key] == pytest.approx(expected, rel=1e-5), (key, turn)
+        assert evidence["volume"]["WT"] == masks["WT"].sum() / seen.numel()
+        written = json.loads(sidecar(path).read_text())
+        assert written["evidence"]["all"] == pytest.approx(evidence["all"])
+
+
+def test_a_map_on_the_left_is_not_on_the_right(segmenter: nx.Model, study: Case) -> None:
+    """The blob lies at one side; a map mirrored to the other has nothing in it."""
+    regions = Regions(study, prepare(segmenter, study, None).placement)
+    core = regions.masks["TC"].float()
+    there, mirrored = regions.evidence(core[None]), regions.evidence(core[None].flip(1))
+    assert there is not None
+    assert mirrored is not None
+    assert {there["all"][name] for name in ("WT", "TC", "brain")} == {1}
+    assert there["all"]["outside"] == 0
+    assert mirrored["all"]["TC"] == 0
+
+
+def test_a_map_that_lies_in_the_air_says_so(
+    tmp_path: Path, segmenter: nx.Model, study: Case
+) -> None:
+    outside = Regions(study, prepare(segmenter, study, None).placement).masks["outside"]
+    for share, expected in ((0.75, True), (0.25, False)):
+        values = torch.where(outside, share / outside.sum(), (1 - share) / (~outside).sum())
+        made = map_of(study, values[None], segmenter)
+        assert made.mostly_outside == expected
+        assert made.outside == pytest.approx(share, rel=1e-4)
+        said = [note for note in made.notes if "outside the brain" in note]
+        assert len(said) == expected
+        assert made.notes[0] == "drawn"
+        path = made.save(tmp_path / str(share))
+        assert json.loads(sidecar(path).read_text())["notes"] == list(made.notes)
+        if expected:
+            volume = float(outside.float().mean())
+            assert said[0].startswith(f"75% of this map lies outside the brain ({volume:.0%} of")
+
+
+def test_a_map_of_nothing_and_one_that_is_not_finite(segmenter: nx.Model, study: Case) -> None:
+    shape = inside_scan(study, segmenter).shape
+    empty = map_of(study, torch.zeros(1, *shape), segmenter)
+    assert empty.evidence is not None
+    assert empty.evidence["all"] is None
+    assert empty.outside is None
+    assert empty.notes == ("drawn",)
+    assert said_of_share(empty.evidence, "WT") == ""
+    broken = map_of(study, torch.full((1, *shape), torch.nan), segmenter)
+    assert broken.evidence is None
+    assert not broken.mostly_outside
+    nowhere = dataclasses.replace(empty, regions=None)
+    assert nowhere.evidence is None
+    assert said_of_share(nowhere.evidence, "brain") == ""
+
+
+def test_without_truth_the_prediction_says_where(
+    tmp_path: Path, segmenter: nx.Model, classifier: nx.Model
+) -> None:
+    case = nx.read_case(cases.write_study(tmp_path, truth=False))
+    maps = explain(segmenter, case, ["vanilla_gradient", "grad_cam"], "WT")
+    evidence = maps["vanilla_gradient"].evidence
+    assert evidence["regions_from"] == "prediction"
+    assert maps.prediction is not None
+    labels = maps.prediction.labels
+    assert labels is not None
+    placement = maps["vanilla_gradient"].placement
+    tumor = torch.from_numpy(np.ascontiguousarray(placement.to_network(labels) > 0))
+    values = maps.explanation("vanilla_gradient").values[0].abs().double()
+    expected = float(values[:, tumor].sum() / values.sum())
+    assert evidence["all"]["WT"] == pytest.approx(expected, rel=1e-5)
+    with Results(tmp_path / "out") as results:
+        report = CaseReport(results)
+        report.add(maps)
+    row = report.targets["WT"]["methods"]["grad_cam"]
+    assert row["evidence"] == maps["grad_cam"].evidence
+    graded = explain(classifier, case, "vanilla_gradient", "HGG", slice_index=14)
+    found = graded["vanilla_gradient"].evidence
+    assert found["regions_from"] is None
+    assert set(found["all"]) == {"brain", "outside"}
+
+
+def test_the_part_that_was_asked_of_is_a_region_on_the_patients_grid(
+    tmp_path: Path,
+) -> None:
+    segmenter = nx.load_model(str(cases.segmenter(tmp_path, (32, 64, 32), filters=2)))
+    for number, turn in enumerate(list(cases.orientations())[3::17]):
+        case = nx.read_case(cases.write_study(tmp_path / str(number), turn=turn))
+        assert case.truth is not None
+        asked = np.zeros(case.shape, bool)
+        asked[tuple(slice(n // 3, n // 2) for n in case.shape)] = True  # not in the middle
+        maps = nx.explain(segmenter, case, ["vanilla_gradient", "grad_cam"], "WT", within=asked)
+        for each in maps.values():
+            found = each.asked()
+            assert found is not None
+            np.testing.assert_array_equal(found, asked)
+            mass = np.abs(each.volume().astype(np.float64)).sum(axis=0)
+            # What lies in the padding of the network's grid is not on the patient's.
+            share = mass[asked].sum() / float(each.explanation.values.double().abs().sum())
+            assert each.evidence["all"]["within"] == pytest.approx(share, rel=1e-4)
+        said = "asked within given mask, but a class activation map lights"
+        assert any(note.startswith(said) for note in maps["grad_cam"].notes)
+        assert not maps["vanilla_gradient"].notes
+        scan, _ = picture_of(case, maps["grad_cam"].placement, list(maps.values()), None)
+        assert scan.asked is not None
+        assert int(scan.asked.sum()) == int(asked.sum())
+        assert scan.asked_of == "given mask"
+    whole = nx.explain(segmenter, case, "grad_cam", "WT")["grad_cam"]
+    assert whole.asked() is None
+    assert "within" not in whole.evidence["all"]
+    assert not any("asked within" in note for note in whole.notes)

@@ -1,0 +1,235 @@
+"""Preparing cases: cut to the box, kept on disk, split by patient, made by many processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neuroxai.core.errors import CaseError, TrainingError
+from neuroxai.data.brats import LAYOUTS, write_case
+from neuroxai.data.case import Case
+from neuroxai.data.placement import Placement
+from neuroxai.data.preprocessing import Preprocessing, truth_on_network_grid
+from neuroxai.training.config.config import Config
+from neuroxai.training.config.config_file import config_from_dict
+from neuroxai.training.data import cases as room
+from neuroxai.training.data.cases import gather
+
+SHAPE = (22, 28, 18)
+
+
+def study(seed: int, **changes: Any) -> Case:
+    """An LPS case: a box of brain in air, with a lesion on the patient's left."""
+    rng = np.random.default_rng(seed)
+    truth = np.zeros(SHAPE, np.uint8)
+    brain = np.zeros(SHAPE, bool)
+    brain[3:19, 4:25, 2:16] = True
+    truth[5:9, 10:16, 5 + seed % 3 : 11] = 2
+    truth[6:8, 12:14, 7:9] = 3
+    volumes = {
+        name: np.where(brain, rng.uniform(50, 100, SHAPE) + 30 * truth, 0).astype(np.float32)
+        for name in ("T1", "T1ce", "T2", "FLAIR")
+    }
+    case = Case(
+        name=f"BraTS2021_{seed:05}",
+        volumes=volumes,
+        affine=np.array([[-1.0, 0, 0, 0], [0, -1, 0, 27], [0, 0, 1, 0], [0, 0, 0, 1]]),
+        layout=LAYOUTS["brats2021"],
+        truth=truth,
+        grade="HGG" if seed % 2 else "LGG",
+    )
+    return dataclasses.replace(case, **changes)
+
+
+def config(tmp_path: Path, **changes: Any) -> Config:
+    table = {
+        "name": "n",
+        "task": "segmentation",
+        "architecture": "deepseg",
+        "modalities": ["FLAIR", "T1ce"],
+        "preprocessing": {"size": [20, 24, 16], "divisor": 4},
+        "data": {"phantom": {"train": [0, 3], "test": [7, 9], "spacings": [1.0, 2.0]}},
+        "max_steps": 1,
+        "workers": 1,
+        "cache": str(tmp_path / "cache"),
+    }
+    return config_from_dict(table | changes)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Put small cases in place of phantoms, and tell which were made."""
+    jobs: list[Any] = []
+
+    def make(job: Any) -> Case:
+        jobs.append(job)
+        return study(job.made["seed"])
+
+    monkeypatch.setattr(room, "_case", make)
+    return jobs
+
+
+def test_a_prepared_volume_is_what_the_network_would_get(tmp_path: Path, made: list[Any]) -> None:
+    settings = config(tmp_path)
+    first = gather(settings).train[0]
+    case = study(0)
+    prepared = Preprocessing.from_dict(settings.preprocessing).prepare(case)
+    image, truth = first.whole()
+    np.testing.assert_allclose(image, prepared.x[0].numpy(), atol=1e-3)
+    np.testing.assert_array_equal(truth, truth_on_network_grid(case, prepared.placement))
+    assert first.images.shape[1:] == (16, 21, 14), "no more than the brain"
+    assert case.truth is not None
+    assert list(first.counts) == np.bincount(case.truth.ravel(), minlength=5).tolist()
+
+
+def test_phantoms_take_turns_in_spacing_and_tests_have_them_all(
+    tmp_path: Path, made: list[Any]
+) -> None:
+    found = gather(config(tmp_path))
+    assert [(job.made["seed"], job.made["spacing"]) for job in made[:3]] == [
+        (0, 1.0),
+        (1, 2.0),
+        (2, 1.0),
+    ]
+    assert [(job.made["seed"], job.made["spacing"]) for job in made[3:]] == [
+        (7, 1.0),
+        (8, 1.0),
+        (7, 2.0),
+        (8, 2.0),
+    ]
+    assert (len(found.train), len(found.test), found.validation, found.split) == (3, 4, [], [])
+
+
+def test_a_spacing_named_twice_is_trained_on_more_often_and_tested_once(
+    tmp_path: Path, made: list[Any]
+) -> None:
+    source = {"phantom": {"train": [0, 6], "test": [7, 9], "spacings": [1.0, 2.0, 2.0]}}
+    found = gather(config(tmp_path, data=source))
+    assert [job.made["spacing"] for job in made[:6]] == [1.0, 2.0, 2.0] * 2
+    assert [case.group for case in found.test] == ["seed-7", "seed-8"] * 2
+    assert len(found.train) == 6
+
+
+def test_the_second_start_makes_nothing_and_a_change_remakes(
+    tmp_path: Path, made: list[Any]
+) -> None:
+    told: list[tuple[str, float, float]] = []
+    gather(config(tmp_path), report=lambda *what: told.append(what))
+    assert [told[0], told[-1]] == [("Preparing cases", 0, 7), ("Preparing cases", 7, 7)]
+    made.clear()
+    gather(config(tmp_path))
+    gather(config(tmp_path, preprocessing={"size": [16, 24, 16], "divisor": 4}))
+    assert [job.made["seed"] for job in made] == [0, 1, 2, 7, 8, 7, 8], "of the second recipe alone"
+
+
+def test_a_damaged_cache_is_made_again(tmp_path: Path, made: list[Any]) -> None:
+    gather(config(tmp_path))
+    made.clear()
+    damaged = sorted((tmp_path / "cache").glob("*.npy"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    gather(config(tmp_path))
+    assert len(made) == 1
+
+
+def test_slices_go_through_the_tumor_largest_first(tmp_path: Path, made: list[Any]) -> None:
+    settings = config(
+        tmp_path,
+        task="classification",
+        architecture="resnet50",
+        classes=["LGG", "HGG"],
+        preprocessing={"size": [24, 32], "plane": "axial"},
+        slices_per_case=3,
+    )
+    train = gather(settings).train
+    assert [case.grade for case in train] == [0, 1, 0]
+    case = study(1)
+    assert case.truth is not None
+    areas = Placement.fit(case.shape, case.affine).turn(case.truth > 0).sum((0, 1))
+    expected = Preprocessing.from_dict(settings.preprocessing).prepare(
+        case, slice_index=int(areas.argmax())
+    )
+    np.testing.assert_allclose(train[1].images[0], expected.x[0].numpy(), atol=1e-3)
+    assert train[1].images.shape == (3, 2, 24, 32)
+    assert train[1].truth.shape == (3, 24, 32)
+    marked = truth_on_network_grid(case, expected.placement)
+    np.testing.assert_array_equal(train[1].truth[0], marked)
+    assert len({image.tobytes() for image in train[1].images}) == 3
+
+
+def test_cases_without_grade_or_tumor_are_left_out_of_grading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd: dict[int, dict[str, Any]] = {0: {"grade": None}, 1: {"truth": np.zeros(SHAPE, np.uint8)}}
+    monkeypatch.setattr(
+        room, "_case", lambda job: study(job.made["seed"], **odd.get(job.made["seed"], {}))
+    )
+    settings = config(
+        tmp_path,
+        task="classification",
+        classes=["LGG", "HGG"],
+        preprocessing={"size": [24, 32], "plane": "axial"},
+    )
+    for _ in range(2):
+        found = gather(settings)
+        assert [case.name for case in found.train] == ["BraTS2021_00002"]
+        assert len(found.test) == 4
+
+
+def test_a_case_without_truth_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_case", lambda job: study(job.made["seed"], truth=None))
+    with pytest.raises(CaseError, match="BraTS2021_00000: has no truth"):
+        gather(config(tmp_path))
+
+
+@pytest.mark.parametrize("layout", ["brats2021", "brats2023"])
+def test_a_cohort_is_split_by_patient(tmp_path: Path, layout: str) -> None:
+    folder = tmp_path / "cohort"
+    for patient in range(5):
+        for visit in range(2 if layout == "brats2023" else 1):
+            name = (
+                f"BraTS-GLI-{patient:05}-{visit:03}"
+                if layout == "brats2023"
+                else f"BraTS2021_{patient:05}"
+            )
+            write_case(study(patient, name=name, layout=LAYOUTS[layout]), folder, layout)
+    settings = config(tmp_path, data={"cohort": {"folder": str(folder), "test_fraction": 0.4}})
+    found = gather(settings)
+    train, test = found.train, found.test
+    assert {member.part for member in found.split} == {"train", "test"}
+    assert not {case.group for case in train} & {case.group for case in test}
+    assert len({case.group for case in test}) == 2
+    assert len({case.group for case in train}) == 3
+    again = gather(settings).test
+    assert [case.name for case in again] == [case.name for case in test]
+
+    named = test[0].group
+    explicit = {"cohort": {"folder": str(folder), "test": [named]}}
+    test = gather(config(tmp_path, data=explicit)).test
+    assert {case.group for case in test} == {named}
+    with pytest.raises(TrainingError, match="no patient 'X'"):
+        gather(config(tmp_path, data={"cohort": {"folder": str(folder), "test": ["X"]}}))
+
+
+@pytest.mark.slow
+def test_processes_make_the_same_phantoms(tmp_path: Path) -> None:
+    pytest.importorskip("nilearn")
+    source = {"phantom": {"train": [0, 2], "test": [7, 7], "spacings": [3.0]}}
+    size = {"preprocessing": {"size": [64, 80, 64], "divisor": 16}, "data": source}
+    many = gather(config(tmp_path, workers=2, cache=str(tmp_path / "many"), **size)).train
+    one = gather(config(tmp_path, cache=str(tmp_path / "one"), **size)).train
+    assert [case.name for case in many] == [case.name for case in one]
+    for parallel, serial in zip(many, one, strict=True):
+        np.testing.assert_array_equal(parallel.images, serial.images)
+        np.testing.assert_array_equal(parallel.truth, serial.truth)
+
+
+def test_the_cache_says_what_it_holds(tmp_path: Path, made: list[Any]) -> None:
+    gather(config(tmp_path))
+    metas = [json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*.json")]
+    assert {meta["name"] for meta in metas} == {f"BraTS2021_{n:05}" for n in (0, 1, 2, 7, 8)}
+    assert not list((tmp_path / "cache").glob(".*"))

@@ -1,0 +1,282 @@
+"""Inspection of a case: numbers, figures and files, read back by a reader we did not write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from unittest import mock
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from nibabel.affines import apply_affine
+
+import cases
+import neuroxai as nx
+from neuroxai.cli.inspect import print_flow
+from neuroxai.core.errors import MethodError, OutputError, TargetError
+from neuroxai.files.folder import Results
+from neuroxai.inspection.shares import mass_shares
+from neuroxai.render.flow import FlowPanel, draw_flow, levels, places
+from neuroxai.render.scan import Scan
+from neuroxai.reports.inspect import InspectionReport
+from neuroxai.workflows.inspect import every_target, inspect
+
+STEM = "BraTS2021_00007"
+
+
+def test_every_region_and_class_is_asked(study: nx.Case, segmenter: nx.Model) -> None:
+    seen = inspect(segmenter, study)
+    names = [target.name for target in seen.flow.targets]
+    assert names == ["WT", "TC", "ET", "background", "NCR", "ED"]
+    assert seen.flow.forward == 1
+    assert seen.flow.backward == 6
+    assert len(seen.flow.layers) == 26
+    assert seen.number(seen.flow.layers[21]) == 22
+    assert seen.regions.source == "truth"
+
+
+def test_files_hold_what_the_figure_says(
+    study: nx.Case, segmenter: nx.Model, tmp_path: Path
+) -> None:
+    seen = inspect(segmenter, study, ["ET"])
+    report = InspectionReport(seen, Results(tmp_path / "out"))
+    figure = report.write_flow(seen.flow.targets[0], nifti=True)
+    numbers = json.loads(report.finish(seconds=1.0).read_text())
+    assert imread(figure).shape[1] >= 1500
+    assert numbers["use"].startswith("Research use only")
+    assert [layer["number"] for layer in numbers["layers"]] == list(range(1, 27))
+    rows = {row["layer"]: row for row in numbers["targets"]["ET"]["layers"]}
+    truth = np.asarray(nib.load(tmp_files(study)["truth"]).dataobj)
+    brain = np.zeros(truth.shape, bool)
+    for name, file in tmp_files(study).items():
+        if name != "truth":
+            brain |= np.asarray(nib.load(file).dataobj) != 0
+    for layer in ("encoder.0.conv1", "decoder.1.conv2", "output"):
+        number = [entry["name"] for entry in numbers["layers"]].index(layer) + 1
+        stem = f"{STEM}_label-ET_desc-information_flow-L{number:02d}-{layer.replace('.', '-')}"
+        image = nib.load(tmp_path / "out" / f"{stem}_statmap.nii.gz")
+        np.testing.assert_allclose(image.affine, cases.LPS, atol=1e-6)
+        values = np.asarray(image.dataobj, dtype=np.float64)
+        assert values.shape == cases.SHAPE
+        sidecar = json.loads((tmp_path / "out" / f"{stem}_statmap.json").read_text())
+        assert sidecar["layer"] == layer
+        row = rows[layer]["positive"]
+        if row is None:
+            assert values.max() <= 0
+            continue
+        # The file holds the patient's grid, all of which lies inside the network's here; what the
+        # network sees beyond is air that has evidence of its own.
+        inside = np.clip(values, 0, None)
+        in_tumor, in_brain = inside[truth > 0].sum(), inside[brain].sum()
+        if row["brain"]:
+            assert in_tumor / in_brain == pytest.approx(row["WT"] / row["brain"], rel=1e-3)
+    assert set(rows["output"]["positive"] or rows["output"]["negative"]) == {
+        "WT", "TC", "ET", "brain", "outside",
+    }  # fmt: skip
+
+
+def tmp_files(study: nx.Case) -> dict[str, str]:
+    return {name: source.path for name, source in study.sources.items()}
+
+
+def test_an_oriented_file_gives_the_same_flow_in_the_world(
+    segmenter: nx.Model, tmp_path: Path
+) -> None:
+    """Six ways to store one head, one with every axis permuted and flipped."""
+    turns = list(cases.orientations())
+    maps = []
+    points = np.array([[2.0, 12, 5], [9, 3, -2], [4, 20, 9], [10, 14, 8]])
+    for number in (0, 7, 13, 22, 34, 47):
+        case = nx.read_case(cases.write_study(tmp_path / str(number), turn=turns[number]))
+        seen = inspect(segmenter, case, ["TC"])
+        target = seen.flow.targets[0]
+        layer = next(layer for layer in seen.flow.layers if layer.name == "decoder.1.conv2")
+        volume = seen.patient_map(target, layer).volume()[0]
+        voxels = np.rint(apply_affine(np.linalg.inv(case.affine), points)).astype(int)
+        maps.append([volume[tuple(voxel)] for voxel in voxels])
+    assert np.ptp(maps[0]) > 0
+    for found in maps[1:]:
+        np.testing.assert_allclose(found, maps[0], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_a_classifier_is_followed_too(study: nx.Case, classifier: nx.Model, tmp_path: Path) -> None:
+    seen = inspect(classifier, study, slice_index=15)
+    assert [target.name for target in seen.flow.targets] == ["LGG", "HGG"]
+    assert len(seen.flow.layers) == 53
+    with Results(tmp_path / "out") as results:
+        report = InspectionReport(seen, results)
+        for target in seen.flow.targets:
+            report.write_flow(target, nifti=False)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{STEM}_label-LGG_flow.png", f"{STEM}_label-HGG_flow.png",
+    }  # fmt: skip
+    assert sorted(results.written) == sorted((tmp_path / "out").iterdir())
+
+
+def test_an_unknown_target_is_refused(study: nx.Case, segmenter: nx.Model) -> None:
+    with pytest.raises(TargetError, match="did you mean"):
+        inspect(segmenter, study, ["WTT"])
+
+
+def test_regions_come_first_and_once() -> None:
+    from neuroxai.core.target.outputs import Outputs
+
+    outputs = Outputs(("background", "NCR", "ED"), {"NCR": ("NCR",), "WT": ("NCR", "ED")})
+    assert [target.name for target in every_target(outputs)] == ["NCR", "WT", "background", "ED"]
+
+
+def test_shares_by_hand() -> None:
+    values = torch.tensor([[4.0, -1.0, 0.0], [2.0, -3.0, 2.0]])
+    left = torch.tensor([[True, False, False], [True, False, False]])
+    found = mass_shares(values, {"left": left, "all": torch.ones_like(left)})
+    assert found["positive"] == {"left": 6 / 8, "all": 1.0}
+    assert found["negative"] == {"left": 0.0, "all": 1.0}
+    assert found["volume"]["left"] == pytest.approx(1 / 3)
+    assert found["positive_fraction"] == pytest.approx(8 / 12)
+    assert found["all"] == {"left": 6 / 12, "all": 1.0}
+    several = mass_shares(torch.stack([values, -2 * values, 0 * values]), {"left": left})
+    assert several["positive"] == {"left": 6 / (8 + 2 * 4)}
+    assert several["negative"] == {"left": 2 * 6 / (4 + 2 * 8)}
+    assert several["volume"] == {"left": pytest.approx(1 / 3)}
+    nothing = mass_shares(torch.zeros(2, 3), {"left": left})
+    assert nothing["positive"] is None
+    assert nothing["negative"] is None
+    assert nothing["positive_fraction"] is None
+    assert nothing["all"] is None
+    with pytest.raises(MethodError, match="not finite"):
+        mass_shares(torch.tensor([[torch.nan] * 3] * 2), {"left": left})
+    with pytest.raises(MethodError, match="expected the map's"):
+        mass_shares(torch.zeros(3, 3), {"left": left})
+
+
+def test_the_way_down_stands_left_and_the_way_up_right() -> None:
+    unet = [
+        (8, 16, 16, 8),
+        (8, 16, 16, 8),
+        (16, 8, 8, 4),
+        (32, 4, 4, 2),
+        (16, 8, 8, 4),
+        (4, 16, 16, 8),
+    ]
+    assert levels(unet) == [0, 0, 1, 2, 1, 0]
+    assert places(unet) == ([(0, 0), (0, 1), (1, 0), (2, 0), (1, 2), (0, 2)], 2)
+    classifier = [(4, 32, 32)] * 11 + [(8, 16, 16)]
+    found, left = places(classifier)
+    assert left == 9
+    assert found[9:] == [(1, 0), (1, 1), (2, 0)]
+
+
+def brain_scan() -> Scan:
+    volume = np.zeros((20, 24, 6), np.float32)
+    volume[4:16, 4:20, 1:5] = 100
+    volume[4:10, 4:20, 1:5] = 60  # the patient's left is darker
+    return Scan("case", {"FLAIR": volume}, (2.0, 1.5, 3.0))
+
+
+def test_a_map_on_the_patients_left_is_drawn_on_the_images_right(tmp_path: Path) -> None:
+    picture = np.zeros((20, 24), np.float32)
+    picture[5:8, 10:14] = 2.0
+    panel = FlowPanel(3, "block.conv", (7, 20, 24, 6), picture, ("WT 12%", "brain 99%"))
+    path = draw_flow(brain_scan(), [panel], "WT", tmp_path / "flow.png", modality="FLAIR")
+    pixels = np.round(imread(path)[..., :3] * 255).astype(int)
+    high = pixels.shape[0]
+    # The layer's panel is the lower one; what is clearly red in it is the map.
+    red = (pixels[..., 0] > pixels[..., 2] + 30) & (pixels[..., 1] < 60)
+    rows, columns = np.nonzero(red[int(0.45 * high) : int(0.8 * high), :270])
+    assert len(rows) > 50
+    dark = 24 + 236 / 2
+    assert columns.mean() > dark
+
+
+def test_flow_panels_say_what_they_cannot_show(tmp_path: Path) -> None:
+    shape = (7, 20, 24, 6)
+    panels = [
+        FlowPanel(1, "a", shape, None),
+        FlowPanel(2, "b", shape, np.zeros((20, 24))),
+        FlowPanel(3, "c" * 60, shape, np.full((20, 24), np.nan)),
+    ]
+    path = draw_flow(brain_scan(), panels, "WT", tmp_path / "flow.png", modality="FLAIR")
+    again = draw_flow(brain_scan(), panels, "WT", tmp_path / "again.png", modality="FLAIR")
+    assert path.read_bytes() == again.read_bytes()
+    reasons = [dataclasses.replace(panels[0], missing=why) for why in ("beside", "cancelled")]
+    drawn = [
+        draw_flow(brain_scan(), [why], "WT", tmp_path / f"{why.missing}.png", modality="FLAIR")
+        for why in reasons
+    ]
+    assert drawn[0].read_bytes() != drawn[1].read_bytes()
+    with pytest.raises(OutputError, match="no layer has a map"):
+        draw_flow(brain_scan(), [], "WT", tmp_path / "no.png", modality="FLAIR")
+    with pytest.raises(OutputError, match="no modality 'T9'"):
+        draw_flow(brain_scan(), panels, "WT", tmp_path / "no.png", modality="T9")
+    assert not (tmp_path / "no.png").exists()
+
+
+def looked_into(study: nx.Case, model: nx.Model, out: Path) -> tuple[InspectionReport, list[str]]:
+    """Report one target whose first layer has next to no evidence for it; what panels say."""
+    seen = inspect(model, study, ["ET"])
+    target = seen.flow.targets[0]
+    shape = next(iter(target.maps.values())).shape
+    odd = -torch.ones(shape)
+    odd[..., 0, 0] = 1.4e-4 * odd.numel() / odd[..., 0, 0].numel()
+    even = torch.ones(shape)
+    even[..., 0, 0] = -0.25
+    names = [layer.name for layer in seen.flow.layers][:2]
+    maps = {**target.maps, names[0]: odd, names[1]: even}
+    flow = dataclasses.replace(
+        seen.flow, targets=(dataclasses.replace(target, maps=maps), *seen.flow.targets[1:])
+    )
+    report = InspectionReport(dataclasses.replace(seen, flow=flow), Results(out))
+    with mock.patch("neuroxai.reports.inspect.draw_flow") as drawn:
+        report.write_flow(report.inspection.flow.targets[0])
+    return report, [" | ".join(panel.lines) for panel in drawn.call_args.args[1]]
+
+
+def test_shares_of_next_to_no_evidence_are_not_shown(
+    study: nx.Case,
+    segmenter: nx.Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A map that is all blue but for a voxel of rounding: WT 100 % of nothing."""
+    monkeypatch.setenv("COLUMNS", "200")
+    report, lines = looked_into(study, segmenter, tmp_path / "out")
+    first, second = report.rows["ET"][:2]
+    assert 0 < first["positive_fraction"] < 0.001
+    assert second["positive_fraction"] > 0.9
+    assert lines[0] == "no evidence for it"
+    assert lines[1].startswith(f"for it {second['positive_fraction']:.0%} | WT ")
+    print_flow(report)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    said = {words[0]: words[1:] for words in shown}
+    heading = next(words for words in shown if words[0] == "Layer")
+    assert heading == ["Layer", "Filters", "Grid", "For", "WT", "TC", "ET", "brain"]
+    assert said["L1"][3:] == ["<0.1", *"––––"]
+    assert said["L2"][3] == f"{100 * second['positive_fraction']:.1f}"
+    assert float(said["L2"][7]) == pytest.approx(100 * second["positive"]["brain"], abs=0.051)
+
+
+def test_a_mean_is_called_so_only_where_there_is_one(
+    study: nx.Case, segmenter: nx.Model, classifier: nx.Model
+) -> None:
+    for model, target, said in ((segmenter, "ET", "target's mean logit"),
+                                (classifier, "HGG", "target's logit")):  # fmt: skip
+        seen = inspect(model, study, [target], slice_index=15 if model is classifier else None)
+        with mock.patch("neuroxai.reports.inspect.draw_flow") as drawn:
+            InspectionReport(seen, Results(Path("nowhere"))).write_flow(seen.flow.targets[0])
+        facts = drawn.call_args.kwargs["facts"]
+        assert [name for name in facts if name.startswith("target's")] == [said]
+        assert float(facts[said]) == pytest.approx(seen.flow.targets[0].score[0], rel=1e-3)
+
+
+def test_a_loaders_notes_are_warnings_of_the_inspection(
+    study: nx.Case, segmenter: nx.Model
+) -> None:
+    noted = dataclasses.replace(segmenter, notes=("mirroring is left out",))
+    seen = inspect(noted, study, ["ET"])
+    assert seen.warnings.count("mirroring is left out") == 1

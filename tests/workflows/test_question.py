@@ -1,0 +1,103 @@
+"""What a user's words and numbers mean: the class that was asked for, the mask that was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import neuroxai as nx
+from cases import volumes
+from neuroxai.core.errors import TargetError
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.restriction import Mask
+from neuroxai.core.target.target import Class, Predicted, Region
+from neuroxai.data.case import CLASSES, REGIONS
+from neuroxai.data.preprocessing import Preprocessing
+from neuroxai.workflows.question import as_target, restricted, said_of_place
+
+BRATS = Outputs(CLASSES, REGIONS, "softmax")
+OVERLAPPING = Outputs(("TC", "wt", "ET"), activation="sigmoid")
+
+
+@pytest.mark.parametrize(
+    "number", [2, np.int64(2), np.uint8(2), torch.tensor(2), np.argmax([0.1, 0.2, 0.7])]
+)
+def test_a_number_is_a_class_whoever_made_it(number: Any) -> None:
+    assert as_target(number, BRATS) == Class(2)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
+    x = torch.rand(1, 1, 6, 7)
+    asked = nx.explain(network, x, "vanilla_gradient", number)["vanilla_gradient"]
+    named = nx.explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"]
+    assert asked.target == named.target
+    assert torch.equal(asked.values, named.values)
+
+
+def test_nothing_means_the_default_and_only_nothing() -> None:
+    assert as_target(None, BRATS) == Region("WT")
+    assert as_target(None, Outputs()) == Predicted()
+    for other in (2.0, [1], np.array([1, 2]), torch.tensor([1.0, 2.0]), np.float32(1)):
+        with pytest.raises(TargetError, match="expected the number or name of a class"):
+            as_target(other, BRATS)  # type: ignore[arg-type]
+
+
+def test_a_mask_marks_the_same_voxels_in_whatever_numbers_it_comes(study: nx.Case) -> None:
+    """Gray values are interpolated with ripples; a mask of floats must not be taken for them."""
+    recipe = Preprocessing(
+        modalities=("T1", "T1ce", "T2", "FLAIR"),
+        voxel_mm=(2.0, 2.0, 3.0),
+        resampling="nnunet",
+        crop_to_brain=True,
+        divisor=4,
+    )
+    prepared = recipe.prepare(study)
+    _, labels = volumes()
+    marked = labels > 0
+
+    def found(mask: Any) -> torch.Tensor:
+        target = restricted(Region("WT"), mask, BRATS, study, prepared)
+        assert isinstance(target.within, Mask)
+        return target.within.values
+
+    expected = found(marked)
+    assert 0 < int(expected.sum()) < expected.numel() / 4
+    holes = np.where(marked, 7.5, np.nan)
+    for mask in (
+        marked.astype(np.uint8), marked.astype(np.float64), 0.25 * marked.astype(np.float32),
+        torch.from_numpy(marked), torch.from_numpy(marked).float(), labels, holes,
+    ):  # fmt: skip
+        assert torch.equal(found(mask), expected)
+
+
+def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
+    prepared = Preprocessing(modalities=("T1",), divisor=1).prepare(study)
+
+    def found(outputs: Outputs, target: nx.Target) -> torch.Tensor:
+        within = restricted(target, "truth", outputs, study, prepared).within
+        assert isinstance(within, Mask)
+        return within.values
+
+    for name, channel in (("TC", 0), ("WT", 1), ("ET", 2)):
+        region = found(BRATS, Region(name))
+        assert bool(region.any())
+        assert torch.equal(found(OVERLAPPING, Class(channel)), region)
+    assert torch.equal(found(OVERLAPPING, Region([0, 2])), found(BRATS, Region("TC")))
+    with pytest.raises(TargetError, match=r"a label file knows .* but not 'lesion'"):
+        found(Outputs(("background", "lesion"), activation="softmax"), Class(1))
+
+
+def test_a_target_that_is_predicted_nowhere_is_said_to_be_so() -> None:
+    output = torch.zeros(1, len(CLASSES), 5, 6)
+    output[:, 0] = 1
+    said = said_of_place(Region("ET"), BRATS, output)
+    assert said == (
+        "target ET: nothing is predicted to be ET; its maps say what speaks for and against it, "
+        "not where it is",
+    )
+    output[0, 3, 2, 4] = 2
+    assert "of which 3.3% is predicted to be ET" in said_of_place(Region("ET"), BRATS, output)[0]
+    assert said_of_place(Class("background"), BRATS, output) == ()
+    one_channel = torch.full((1, 1, 5, 6), 0.5)  # a logit or a probability: nobody can tell
+    assert said_of_place(Class(0), Outputs(), one_channel) == ()
