@@ -145,11 +145,11 @@ def test_a_proportion_of_nothing_has_no_interval() -> None:
 
 
 def test_answers_that_are_no_numbers_are_refused_in_words() -> None:
-    chances = np.array([[0.2, 0.8], [math.nan, math.nan], [0.6, 0.4]])
+    probabilities = np.array([[0.2, 0.8], [math.nan, math.nan], [0.6, 0.4]])
     truth = np.array([1, 0, 0])
     with pytest.raises(ModelError, match=r"1 of 3 answers is NaN or infinite"):
-        calibration(truth, chances)
+        calibration(truth, probabilities)
     with pytest.raises(ModelError, match=r"1 of 3 answers is NaN or infinite"):
-        area_under_curve(truth == 1, chances[:, 1])
+        area_under_curve(truth == 1, probabilities[:, 1])
     with pytest.raises(ModelError, match=r"2 of 2 answers are NaN or infinite"):
         roc_curve(np.array([True, False]), np.array([math.inf, math.nan]))

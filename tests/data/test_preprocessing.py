@@ -98,7 +98,7 @@ def test_zscore_then_minmax_as_the_formula_reads(clip: float) -> None:
     for channel, name in enumerate(MODALITIES):
         expected = prepared.placement.to_network(slow[name])
         np.testing.assert_allclose(prepared.x[0, channel].numpy(), expected, atol=1e-6)
-    assert prepared.air == (0.0,) * 4
+    assert prepared.background_value == (0.0,) * 4
     assert prepared.x.min() == 0
     assert prepared.x.max() == 1
 
@@ -119,7 +119,9 @@ def test_zscore_leaves_the_background_zero_and_names_the_color_of_air() -> None:
     prepared = replace(RECIPE, intensity="zscore").prepare(case)
     for channel, name in enumerate(MODALITIES):
         values = case.volumes[name][case.volumes[name] != 0].astype(np.float64)
-        assert prepared.air[channel] == pytest.approx(-values.mean() / values.std(), abs=1e-9)
+        assert prepared.background_value[channel] == pytest.approx(
+            -values.mean() / values.std(), abs=1e-9
+        )
         brain = prepared.placement.to_network(case.volumes[name]) != 0
         x = prepared.x[0, channel].numpy()
         assert (x[~brain] == 0).all()
@@ -139,7 +141,7 @@ def test_a_scaled_zscore_says_the_same_of_every_case(clip: float) -> None:
         z = np.where(brain, np.clip((values - mean) / sigma, -clip, clip) / (2 * clip) + 0.5, 0)
         expected = prepared.placement.to_network(z)
         np.testing.assert_allclose(prepared.x[0, channel].numpy(), expected, atol=1e-6)
-    assert prepared.air == (0.0,) * 4
+    assert prepared.background_value == (0.0,) * 4
 
 
 def test_one_bright_vessel_moves_a_minmax_but_hardly_a_scaled_zscore() -> None:
@@ -212,7 +214,7 @@ def test_all_orientations_give_the_same_input_and_the_same_map_in_the_world(tilt
         for recipe, one in zip((RECIPE, flat), expected, strict=True):
             prepared = recipe.prepare(case)
             assert torch.equal(prepared.x, one.x)
-            assert prepared.air == one.air
+            assert prepared.background_value == one.background_value
             np.testing.assert_array_equal(
                 truth_on_network_grid(case, prepared.placement),
                 truth_on_network_grid(upright, one.placement),

@@ -20,7 +20,7 @@ from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case, region
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.placement import Placement
-from neuroxai.files.folder import word
+from neuroxai.files.folder import slug
 from neuroxai.patient.lesions import label_components
 from neuroxai.patient.prediction import read_output
 
@@ -144,7 +144,7 @@ def test_lesions_equal_a_flood_fill(seed: int) -> None:
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a b", "x\x00y", "..", "", "Größe-3"])
 def test_words_stay_in_their_folder(name: str) -> None:
-    made = word(name)
+    made = slug(name)
     assert made
     assert not set(made) & set("/\\\x00 .")
 

@@ -20,7 +20,7 @@ from neuroxai.core.explanation import Explanation
 from neuroxai.data.case import Case
 from neuroxai.files.folder import Results, sidecar
 from neuroxai.patient.patient_map import PatientMap
-from neuroxai.patient.regions import Regions, said_of_share
+from neuroxai.patient.regions import Regions, format_share
 from neuroxai.reports.explain import CaseReport, picture_of
 from neuroxai.workflows.explain import explain, prepare
 
@@ -117,13 +117,13 @@ def test_a_map_of_nothing_and_one_that_is_not_finite(segmenter: nx.Model, study:
     assert empty.evidence["all"] is None
     assert empty.outside is None
     assert empty.notes == ("drawn",)
-    assert said_of_share(empty.evidence, "WT") == ""
+    assert format_share(empty.evidence, "WT") == ""
     broken = map_of(study, torch.full((1, *shape), torch.nan), segmenter)
     assert broken.evidence is None
     assert not broken.mostly_outside
     nowhere = dataclasses.replace(empty, regions=None)
     assert nowhere.evidence is None
-    assert said_of_share(nowhere.evidence, "brain") == ""
+    assert format_share(nowhere.evidence, "brain") == ""
 
 
 def test_without_truth_the_prediction_says_where(

@@ -10,10 +10,10 @@ import pytest
 
 import cases
 import neuroxai as nx
-from neuroxai import case_report
 from neuroxai.data.placement import Placement
 from neuroxai.files.folder import Results
 from neuroxai.patient.prediction import Prediction
+from neuroxai.reports import explain as case_report
 from neuroxai.reports.explain import CaseReport
 
 
@@ -25,7 +25,7 @@ def prediction(labels: Any) -> Prediction:
 def test_only_a_segmenters_target_is_a_mean() -> None:
     logit, chance = {"scale": "logit"}, {"scale": "probability"}
     segmented, graded = prediction(np.zeros((3, 4, 5), np.uint8)), prediction(None)
-    said = case_report.said_of_score
+    said = case_report.format_score
     assert said(logit, segmented) == "target's mean logit"
     assert said(logit, graded) == "target's logit"
     assert said(chance, graded) == "target's probability"

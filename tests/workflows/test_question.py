@@ -16,7 +16,7 @@ from neuroxai.core.target.restriction import Mask
 from neuroxai.core.target.target import Class, Predicted, Region
 from neuroxai.data.case import CLASSES, REGIONS
 from neuroxai.data.preprocessing import Preprocessing
-from neuroxai.workflows.question import as_target, restricted, said_of_place
+from neuroxai.workflows.question import as_target, place_notes, restricted
 
 BRATS = Outputs(CLASSES, REGIONS, "softmax")
 OVERLAPPING = Outputs(("TC", "wt", "ET"), activation="sigmoid")
@@ -91,13 +91,13 @@ def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
 def test_a_target_that_is_predicted_nowhere_is_said_to_be_so() -> None:
     output = torch.zeros(1, len(CLASSES), 5, 6)
     output[:, 0] = 1
-    said = said_of_place(Region("ET"), BRATS, output)
+    said = place_notes(Region("ET"), BRATS, output)
     assert said == (
         "target ET: nothing is predicted to be ET; its maps say what speaks for and against it, "
         "not where it is",
     )
     output[0, 3, 2, 4] = 2
-    assert "of which 3.3% is predicted to be ET" in said_of_place(Region("ET"), BRATS, output)[0]
-    assert said_of_place(Class("background"), BRATS, output) == ()
+    assert "of which 3.3% is predicted to be ET" in place_notes(Region("ET"), BRATS, output)[0]
+    assert place_notes(Class("background"), BRATS, output) == ()
     one_channel = torch.full((1, 1, 5, 6), 0.5)  # a logit or a probability: nobody can tell
-    assert said_of_place(Class(0), Outputs(), one_channel) == ()
+    assert place_notes(Class(0), Outputs(), one_channel) == ()

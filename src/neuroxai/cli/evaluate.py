@@ -102,7 +102,7 @@ def print_evaluation(found: Evaluation) -> None:
     if found.segmented:
         for heading in ("Dice %", "HD95 mm", "median"):
             table.add_column(heading, justify="right")
-        notes += _said_of_missing(found)
+        notes += _format_missing(found)
         for name, figures in segmentation_figures(found).items():
             table.add_row(
                 name,
@@ -133,7 +133,7 @@ def print_evaluation(found: Evaluation) -> None:
         console.print(f"Left out: {len(found.left_out)}, for example {name}: {reason}.")
 
 
-def _said_of_missing(found: Evaluation) -> list[str]:
+def _format_missing(found: Evaluation) -> list[str]:
     """Say which means hold cases without the region, and what they are without those."""
     from neuroxai.reports.evaluation_tables import cases_with_region, segmentation_figures
 

@@ -81,7 +81,7 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
-    from neuroxai.patient.regions import said_of_share
+    from neuroxai.patient.regions import format_share
 
     console = plain()
     table = Table()
@@ -100,7 +100,7 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
                 method,
                 f"{row['seconds']:.1f} s",
                 "" if gap is None else f"{gap:.2%}",
-                *(said_of_share(row["evidence"], place) for place in places),
+                *(format_share(row["evidence"], place) for place in places),
             )
             layer = [f"layer {row['layer']}"] if row["layer"] else []
             notes += [f"{target}, {method}: {note}" for note in (*layer, *row["notes"])]
@@ -117,7 +117,7 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
             "brackets how much of the volume does, what a map that knows nothing would reach.",
             soft_wrap=True,
         )
-    console.print(_said_memory(memory), soft_wrap=True)
+    console.print(_format_memory(memory), soft_wrap=True)
     for warning in report.warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
     console.print(f"Written: {report.results}", soft_wrap=True)
@@ -138,7 +138,7 @@ def _places(report: CaseReport) -> list[str]:
     return [place for place in shown if any(place in each for each in known)]
 
 
-def _said_memory(memory: Mapping[str, Any]) -> str:
+def _format_memory(memory: Mapping[str, Any]) -> str:
     from neuroxai.reports.explain import peak_memory_mb
 
     expected = "unknown" if memory["predicted_mb"] is None else f"{memory['predicted_mb']:,} MB"

@@ -109,7 +109,7 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
                 f"L{row['number']} {row['layer']}",
                 str(row["shape"][0]),
                 "×".join(map(str, row["shape"][1:])),
-                _said_fraction(row["positive_fraction"]),
+                _format_fraction(row["positive_fraction"]),
                 *(f"{100 * found[region]:.1f}" if found else "–" for region in regions),
             )
         shares = (f"{100 * volume[region]:.1f}" for region in regions)
@@ -133,7 +133,7 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
     console.print(NOT_FOR_CLINICAL_USE)
 
 
-def _said_fraction(fraction: float | None) -> str:
+def _format_fraction(fraction: float | None) -> str:
     """Return how much of a layer's evidence is for the target, in percent."""
     from neuroxai.reports.inspect import FEW
 

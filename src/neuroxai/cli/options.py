@@ -169,7 +169,7 @@ def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[
         If the files of two would have the same names.
     """
     from neuroxai.core.target.target import Predicted
-    from neuroxai.files.folder import word
+    from neuroxai.files.folder import slug
 
     found: dict[object, Target] = {}
     by_file: dict[str, Target] = {}
@@ -182,11 +182,11 @@ def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[
                 notes.append(f"target {target.name} is {first}, which is asked for already")
             continue
         found[same] = target
-        other = by_file.setdefault(word(target.name), target)
+        other = by_file.setdefault(slug(target.name), target)
         if other is not target:
             raise TargetError(
                 f"targets {other.name!r} and {target.name!r} would both be called "
-                f"{word(target.name)} in the names of files: ask for one after the other with "
+                f"{slug(target.name)} in the names of files: ask for one after the other with "
                 "--target, each with its own --out"
             )
     return list(found.values()), notes

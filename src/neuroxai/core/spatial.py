@@ -102,7 +102,7 @@ def upsample_within(values: Tensor, size: Sequence[int], box: Sequence[slice]) -
     return values
 
 
-def laid_on(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
+def resample_to(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
     """Interpolate ``(B, C, *S)`` to ``grid`` and cut the image's ``size`` out of its beginning.
 
     The two differ for a network that pads images at the end of their axes.
@@ -110,7 +110,7 @@ def laid_on(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> laid_on(torch.ones(1, 1, 2, 3), (4, 6), (3, 6)).shape
+    >>> resample_to(torch.ones(1, 1, 2, 3), (4, 6), (3, 6)).shape
     torch.Size([1, 1, 3, 6])
     """
     cut = (slice(None), slice(None), *map(slice, size))

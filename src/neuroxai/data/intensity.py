@@ -82,11 +82,11 @@ def normalize(
     mean, deviation = float(values.mean()), float(values.std())
     bound = math.inf if clip is None else float(clip)
     z = np.clip((values - mean) / deviation, -bound, bound)
-    air = min(max(-mean / deviation, -bound), bound)
+    background_value = min(max(-mean / deviation, -bound), bound)
     if kind == "zscore_minmax":
-        z, air = (z - z.min()) / (z.max() - z.min()), 0.0
+        z, background_value = (z - z.min()) / (z.max() - z.min()), 0.0
     elif kind == "zscore_scaled":
-        z, air = (z + bound) / (2 * bound), 0.0
+        z, background_value = (z + bound) / (2 * bound), 0.0
     normalized = np.zeros_like(volume)
     normalized[counted] = z
-    return normalized, air
+    return normalized, background_value

@@ -53,7 +53,7 @@ class Prepared:
 
     x: torch.Tensor
     placement: Placement
-    air: tuple[float, ...]
+    background_value: tuple[float, ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -236,7 +236,7 @@ class Preprocessing:
         return Prepared(
             x=self._stacked(normalized, placement),
             placement=placement,
-            air=tuple(normalized[name][1] for name in self.modalities),
+            background_value=tuple(normalized[name][1] for name in self.modalities),
             warnings=tuple(warnings),
         )
 

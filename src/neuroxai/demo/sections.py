@@ -12,7 +12,7 @@ from neuroxai.methods import METHODS
 from neuroxai.models.loading import DEFAULT_MODEL
 from neuroxai.models.model import Model
 from neuroxai.patient.explanations import Explanations
-from neuroxai.patient.regions import said_of_share
+from neuroxai.patient.regions import format_share
 from neuroxai.render.page import Figure, Section, Table
 from neuroxai.reports.explain import CaseReport
 
@@ -125,8 +125,8 @@ def _map_table(entries: Sequence[Explained]) -> Table:
                         METHODS[method].title,
                         f"{row['seconds']:.1f}",
                         "" if gap is None else f"{100 * gap:.2f}",
-                        said_of_share(row["evidence"], "brain"),
-                        said_of_share(row["evidence"], "WT"),
+                        format_share(row["evidence"], "brain"),
+                        format_share(row["evidence"], "WT"),
                         "; ".join(row["notes"]),
                     )
                 )

@@ -172,7 +172,7 @@ def opened(out: Path | Results) -> Iterator[Results]:
 
 def results_folder(out: Path | None, name: str) -> Path:
     """Return where results go by default: ``neuroxai-out/NAME``."""
-    return out if out is not None else Path("neuroxai-out") / word(name)
+    return out if out is not None else Path("neuroxai-out") / slug(name)
 
 
 def refuse_other_case(folder: Path, name: str, case: str) -> None:
@@ -208,12 +208,12 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.gz').removesuffix('.nii')}.json")
 
 
-def word(text: str) -> str:
+def slug(text: str) -> str:
     """Return a text as one word of a file name, letters of any script kept.
 
     Examples
     --------
-    >>> word("WT/../x y")
+    >>> slug("WT/../x y")
     'WT-x-y'
     """
     return re.sub(r"[^\w+]+", "-", text).strip("-") or "unnamed"

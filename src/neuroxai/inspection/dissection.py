@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from neuroxai.core.engine.precision import wide
+from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import MethodError
 from neuroxai.core.layers.layers import layer_grid
@@ -207,7 +207,7 @@ class Dissection:
             ThreadPoolExecutor(min(_SIDE_BY_SIDE, torch.get_num_threads())) as threads,
             units_met(self._network, units, visit),
         ):
-            self._network(wide(x).clone())
+            self._network(upcast(x).clone())
         self._sizes += stacked.sum(dim=1).numpy()
         self.voxels += int(stacked.shape[1])
         self.cases += 1

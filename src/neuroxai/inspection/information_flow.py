@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.engine.fast_path import run_fast
-from neuroxai.core.engine.precision import wide
+from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.layers.layers import Layer
 from neuroxai.core.layers.watch import Reducer, cam
@@ -135,7 +135,7 @@ def information_flow(
     """
     known = outputs or Outputs()
     with untouched(network), torch.enable_grad():
-        return run_fast(network, wide(x), lambda x: _flow(network, x, targets, known, reduce))
+        return run_fast(network, upcast(x), lambda x: _flow(network, x, targets, known, reduce))
 
 
 def _flow(

@@ -11,7 +11,7 @@ from torch import Tensor
 from neuroxai.core.errors import MethodError
 
 
-def mass_shares(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+def relevance_mass(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     r"""Return how much of a signed map lies in each mask, positive and negative evidence apart.
 
     .. math:: s_R = \sum_{v \in R} \max(m_v, 0) \Big/ \sum_v \max(m_v, 0)
@@ -40,7 +40,7 @@ def mass_shares(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> shares = mass_shares(torch.tensor([3.0, 1.0, -2.0, 0.0]),
+    >>> shares = relevance_mass(torch.tensor([3.0, 1.0, -2.0, 0.0]),
     ...                      {"left": torch.tensor([True, False, False, False])})
     >>> shares["positive"], shares["negative"], shares["volume"]
     ({'left': 0.75}, {'left': 0.0}, {'left': 0.25})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from neuroxai.core.engine.precision import wide
+from neuroxai.core.engine.precision import upcast
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layers.layer_calls import LayerCalls
 from neuroxai.core.layers.watch import Watch
@@ -91,5 +91,5 @@ def _walk(
     watch, calls = Watch(copied), LayerCalls(network, x.dim() - 2, also)
     with calls.met(watch.hold):
         # A copy, because a network may work in place on what it is given.
-        output = outputs.answer(network, wide(x.detach()).clone())
+        output = outputs.answer(network, upcast(x.detach()).clone())
     return Walk(watch, calls, output)

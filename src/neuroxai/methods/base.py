@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from neuroxai.core.engine.precision import asked_precision, wide
+from neuroxai.core.engine.precision import asked_precision, upcast
 from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
 from neuroxai.core.probe.answers import Asks
@@ -85,7 +85,7 @@ class Method(ABC):
             If the input or a parameter is unusable, or the method is void on this network.
         """
         check_input(x)
-        x = wide(x)
+        x = upcast(x)
         generator = torch.Generator().manual_seed(seed)
         opened = nullcontext() if probe.explained is x else probe.at(x, self.asks)
         started = time.perf_counter()

@@ -12,7 +12,7 @@ from neuroxai.core.explanation import Attribution
 from neuroxai.core.layers.layers import AUTO
 from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.probe import Probe
-from neuroxai.core.spatial import laid_on, spatial_shape
+from neuroxai.core.spatial import resample_to, spatial_shape
 from neuroxai.methods.base import Method
 
 _COARSE = 8.0
@@ -67,7 +67,7 @@ class GradCAM(Method):
         """Return the rectified, up-sampled map."""
         layer, signed = probe.layer_map(x, self.layer)
         low = signed.clamp(min=0)
-        values = laid_on(low, probe.layer_grid(x), spatial_shape(x)).contiguous()
+        values = resample_to(low, probe.layer_grid(x), spatial_shape(x)).contiguous()
         empty = ~low.flatten(1).any(dim=1)
         notes = tuple(
             f"the map of layer {layer.name} is negative everywhere and was rectified to zero"

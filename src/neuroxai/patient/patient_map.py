@@ -17,7 +17,7 @@ from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation
 from neuroxai.data.case import Case
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
-from neuroxai.files.folder import describe_dataset, sidecar, word, write_json
+from neuroxai.files.folder import describe_dataset, sidecar, slug, write_json
 from neuroxai.patient.regions import Regions
 
 _MOST = 0.5
@@ -98,10 +98,10 @@ class PatientMap:
     @property
     def stem(self) -> str:
         """File name without ending: ``CASE_label-TARGET_desc-METHOD[-PART]_statmap``."""
-        target = word(str(self.explanation.target["name"]))
+        target = slug(str(self.explanation.target["name"]))
         within = self.explanation.target.get("within")
-        where = f"_within-{word(within)}" if within else ""
-        name, part = word(self.case.name), f"-{word(self.part)}" if self.part else ""
+        where = f"_within-{slug(within)}" if within else ""
+        name, part = slug(self.case.name), f"-{slug(self.part)}" if self.part else ""
         return f"{name}_label-{target}{where}_desc-{self.explanation.method}{part}_statmap"
 
     def volume(self) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
 from neuroxai.data.postprocessing import call_small_enhancement_necrosis
-from neuroxai.files.folder import describe_dataset, word
+from neuroxai.files.folder import describe_dataset, slug
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class Prediction:
         folder = Path(out)
         describe_dataset(folder)
         return write_nifti(
-            folder / f"{word(self.case.name)}_dseg.nii.gz",
+            folder / f"{slug(self.case.name)}_dseg.nii.gz",
             encode_labels(self.labels, self.case.layout) if self.of_tumors else self.labels,
             self.case.affine,
             description=f"Predicted labels, {self._numbering}; {NOT_FOR_CLINICAL_USE}",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuroxai.data.case import REGIONS, Case, region
 from neuroxai.data.placement import Placement
-from neuroxai.inspection.shares import mass_shares
+from neuroxai.inspection.shares import relevance_mass
 
 REGION_ORDER = (*REGIONS, "brain", "outside")
 """In which order a figure and a table name them."""
@@ -68,21 +68,21 @@ class Regions:
         Returns
         -------
         dict or None
-            What :func:`~neuroxai.inspection.shares.mass_shares` returns, and ``regions_from``;
+            What :func:`~neuroxai.inspection.shares.relevance_mass` returns, and ``regions_from``;
             None for a map that is not finite.
         """
         if not bool(torch.isfinite(values).all()):
             return None
         masks = self.masks if asked is None else {**self.masks, ASKED: asked}
-        return {"regions_from": self.source, **mass_shares(values, masks)}
+        return {"regions_from": self.source, **relevance_mass(values, masks)}
 
 
-def said_of_share(evidence: Mapping[str, Any] | None, place: str) -> str:
+def format_share(evidence: Mapping[str, Any] | None, place: str) -> str:
     """Return a region's share of a map, and in brackets of the volume, in percent.
 
     Examples
     --------
-    >>> said_of_share({"all": {"WT": 0.79}, "volume": {"WT": 0.031}}, "WT")
+    >>> format_share({"all": {"WT": 0.79}, "volume": {"WT": 0.031}}, "WT")
     '79 (3)'
     """
     if evidence is None or evidence["all"] is None or place not in evidence["all"]:

@@ -118,21 +118,21 @@ def _segmented_rows(found: Evaluation) -> Iterator[list[str]]:
 
 def _graded_rows(found: Evaluation) -> Iterator[list[str]]:
     for case in found.graded:
-        chances = case.together
-        answer = found.classes[int(chances.argmax())]
+        probabilities = case.together
+        answer = found.classes[int(probabilities.argmax())]
         yield [
             case.name, case.patient, found.classes[case.truth],
-            *(f"{chance:.5f}" for chance in chances), answer,
+            *(f"{chance:.5f}" for chance in probabilities), answer,
         ]  # fmt: skip
 
 
 def _slice_rows(found: Evaluation) -> Iterator[list[str]]:
     for case in found.graded:
-        for name, chances in zip(case.slices, case.probabilities, strict=True):
-            answer = found.classes[int(chances.argmax())]
+        for name, probabilities in zip(case.slices, case.probabilities, strict=True):
+            answer = found.classes[int(probabilities.argmax())]
             yield [
                 case.name, name, found.classes[case.truth],
-                *(f"{chance:.5f}" for chance in chances), answer,
+                *(f"{chance:.5f}" for chance in probabilities), answer,
             ]  # fmt: skip
 
 

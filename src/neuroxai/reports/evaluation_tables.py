@@ -180,8 +180,8 @@ def _grading(
     classes: Sequence[str],
 ) -> GradingFigures:
     truth = np.concatenate([np.full(len(r), c.truth) for c, r in zip(cases, rows, strict=True)])
-    chances = np.concatenate(rows)
-    winner = chances.argmax(axis=1)
+    probabilities = np.concatenate(rows)
+    winner = probabilities.argmax(axis=1)
     owners = [case.patient for case, r in zip(cases, rows, strict=True) for _ in r]
     _, groups = _patients(owners)
     table = confusion(truth, winner, len(classes))
@@ -197,7 +197,8 @@ def _grading(
     def area(index: int) -> Figure:
         return _if_varied(
             _figure(
-                lambda drawn: area_under_curve(truth[drawn] == index, chances[drawn, index]), groups
+                lambda drawn: area_under_curve(truth[drawn] == index, probabilities[drawn, index]),
+                groups,
             )
         )
 
@@ -227,9 +228,9 @@ def _grading(
         },
         {name: area(k) for k, name in enumerate(classes)},
         table,
-        calibration(truth, chances),
+        calibration(truth, probabilities),
         truth,
-        chances,
+        probabilities,
     )
 
 

@@ -211,7 +211,7 @@ def gap_of(explanation: Explanation) -> float | None:
     return max(gaps, default=None)
 
 
-def said_of_score(target: Mapping[str, Any], prediction: Prediction | None) -> str:
+def format_score(target: Mapping[str, Any], prediction: Prediction | None) -> str:
     """Return what a target's number is: a mean over voxels, or a classifier's one output."""
     single = prediction is not None and prediction.labels is None
     return f"target's {'' if single else 'mean '}{target['scale']}"
@@ -242,7 +242,7 @@ def _truth(case: Case) -> str:
     return f"grade {case.grade}" if case.grade else "grade unknown"
 
 
-def _said_of_asked(maps: Sequence[PatientMap]) -> str:
+def _format_restricted_shares(maps: Sequence[PatientMap]) -> str:
     """Return how much of each map lies where the target was asked, and of the volume."""
     known = [(m.explanation.title, m.evidence) for m in maps if m.evidence is not None]
     shares = [(title, found) for title, found in known if found["all"] and ASKED in found["all"]]
@@ -256,7 +256,7 @@ def _facts(
     first: PatientMap, maps: Sequence[PatientMap], prediction: Prediction | None
 ) -> dict[str, str]:
     target = first.explanation.target
-    facts = {said_of_score(target, prediction): f"{first.explanation.score[0]:.4g}"}
+    facts = {format_score(target, prediction): f"{first.explanation.score[0]:.4g}"}
     if prediction is not None and prediction.probabilities:
         chance = prediction.probabilities.get(str(target["name"]))
         if chance is not None:
@@ -275,7 +275,7 @@ def _facts(
         )
     if target.get("within"):
         facts["within"] = str(target["within"])
-        shares = _said_of_asked(maps)
+        shares = _format_restricted_shares(maps)
         if shares:
             facts["of each map there"] = shares
     facts["model"] = str(first.model["name"])

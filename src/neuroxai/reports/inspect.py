@@ -15,17 +15,17 @@ from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
 from neuroxai.core.layers.layers import Layer
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
-from neuroxai.files.folder import Results, describe_dataset, sidecar, word, write_json
+from neuroxai.files.folder import Results, describe_dataset, sidecar, slug, write_json
 from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
-from neuroxai.inspection.shares import mass_shares
+from neuroxai.inspection.shares import relevance_mass
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.regions import REGION_ORDER
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters
 from neuroxai.render.figures import axial_slice
 from neuroxai.render.flow import FlowPanel, draw_flow
 from neuroxai.render.scan import Scan
-from neuroxai.reports.explain import peak_memory_mb, said_of_score, scan_of
+from neuroxai.reports.explain import format_score, peak_memory_mb, scan_of
 from neuroxai.workflows.inspect import Inspection
 
 FEW = 0.001
@@ -60,7 +60,7 @@ class InspectionReport:
     @property
     def stem(self) -> str:
         """The case's name as a word of file names."""
-        return word(self.inspection.case.name)
+        return slug(self.inspection.case.name)
 
     @cached_property
     def scan(self) -> Scan:
@@ -79,13 +79,13 @@ class InspectionReport:
                 panels.append(_without_map(seen.number(layer), layer, target))
                 continue
             shown = seen.patient_map(target, layer)
-            shares = mass_shares(shown.explanation.values[0, 0], seen.regions.masks)
+            shares = relevance_mass(shown.explanation.values[0, 0], seen.regions.masks)
             panels.append(self._panel(shown, layer, index, shares))
             self.rows[target.name].append(_row(seen, target, layer, shares))
             if nifti:
                 path = shown.save(self.results.folder)
                 self.results.add(path, sidecar(path))
-        figure = self.results.folder / f"{self.stem}_label-{word(target.name)}_flow.png"
+        figure = self.results.folder / f"{self.stem}_label-{slug(target.name)}_flow.png"
         modality = shown_modality(self.scan)
         draw_flow(
             self.scan, panels, target.name, figure, modality=modality, facts=self._facts(target)
@@ -103,7 +103,7 @@ class InspectionReport:
         upright = Placement.fit(cells.shape[1:], affine)
         drawn = upright.turn(cells)
         pages: list[Path] = []
-        part = f"desc-filters-{word(found.layer.name)}"
+        part = f"desc-filters-{slug(found.layer.name)}"
         for target, importance in found.importance.items():
             index = axial_slice(self.scan, [], target)[0]
             through = seen.cell_at(upright, index)
@@ -113,7 +113,7 @@ class InspectionReport:
             ]
             pages += draw_filters(
                 pictures,
-                self.results.folder / f"{self.stem}_label-{word(target)}_{part}",
+                self.results.folder / f"{self.stem}_label-{slug(target)}_{part}",
                 title=f"{seen.case.name}  ·  target {target}  ·  filters of {found.layer.name}",
                 pixel=(upright.spacing[0], upright.spacing[1]),
                 facts={
@@ -227,7 +227,7 @@ class InspectionReport:
     def _facts(self, target: TargetFlow) -> dict[str, str]:
         seen = self.inspection
         facts = {
-            said_of_score(target.target, seen.prediction): f"{target.score[0]:.4g}",
+            format_score(target.target, seen.prediction): f"{target.score[0]:.4g}",
             "model": seen.model["name"],
             "regions from": seen.regions.source or "nowhere",
         }

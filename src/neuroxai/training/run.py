@@ -264,9 +264,9 @@ def _claim(out: Path, config: Config) -> None:
 
 def _loss(network: nn.Module, config: Config) -> nn.Module:
     """Return the loss of the task; layers that the configuration names must be there."""
-    from neuroxai.training.loop.training_module import resting_layers
+    from neuroxai.training.loop.training_module import frozen_layers
 
-    resting_layers(network, config)
+    frozen_layers(network, config)
     if config.task == "segmentation":
         return RegionDiceCrossEntropy(config.classes, config.regions, weights=config.class_weights)
     return HintedCrossEntropy(

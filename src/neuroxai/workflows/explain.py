@@ -16,13 +16,19 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.fast_path import weights_kept
 from neuroxai.core.engine.memory import parse_size
-from neuroxai.core.engine.precision import arithmetic, check_precision, wide
+from neuroxai.core.engine.precision import arithmetic, check_precision, upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import LayerError, MethodError, ModelError
 from neuroxai.core.explanation import Explanation, network_hash
 from neuroxai.core.probe.answers import Asks
-from neuroxai.core.probe.deviation import measure_deviation, say_deviation
-from neuroxai.core.probe.memory_plan import MemoryPlan, Way, plan_memory, probe_for, take_a_way
+from neuroxai.core.probe.deviation import deviation_notes, measure_deviation
+from neuroxai.core.probe.memory_plan import (
+    MemoryPlan,
+    Strategy,
+    plan_memory,
+    probe_for,
+    run_with_fallback,
+)
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Target
@@ -37,7 +43,7 @@ from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction, read_output
 from neuroxai.patient.regions import Regions
 from neuroxai.workflows.network_fault import network_faults
-from neuroxai.workflows.question import Within, as_target, restricted, said_of_place
+from neuroxai.workflows.question import Within, as_target, place_notes, restricted
 
 _Run = tuple[dict[str, Explanation], dict[str, str], Tensor, float]
 OnMethod = Callable[[Method], None]
@@ -134,18 +140,20 @@ def explain(
     else:
         x = subject
     check_input(x)
-    x = wide(_moved(x, network))
+    x = upcast(_moved(x, network))
     check_precision(precision, x.device)
     question = as_target(target, outputs)
     if within is not None:
         question = restricted(question, within, outputs, subject, prepared)
-    air = prepared.air if prepared is not None else None
+    background_value = prepared.background_value if prepared is not None else None
     blamed = network_faults(model, x) if isinstance(model, Model) else nullcontext()
     windows = model.windows if isinstance(model, Model) else None
 
-    def attempt(way: Way) -> tuple[_Run, Mapping[str, Any]]:
+    def attempt(way: Strategy) -> tuple[_Run, Mapping[str, Any]]:
         def probe() -> Probe:
-            return probe_for(way, network, question, outputs, air, windows, plan.budget)
+            return probe_for(
+                way, network, question, outputs, background_value, windows, plan.budget
+            )
 
         watched = probe()
         watched.passes.on_gradient = watcher.on_gradient
@@ -156,13 +164,13 @@ def explain(
     with blamed:
         plan = _plan(model, network, x, outputs, memory)
         more = partial(plan_memory, network, x, outputs)
-        (run, deviation), way, plan = take_a_way(plan, more, attempt)
+        (run, deviation), way, plan = run_with_fallback(plan, more, attempt)
     explanations, refused, output, shared_seconds = run
     if not explanations:
         raise MethodError("; ".join(refused.values()))
     explanations = {name: _deviating(each, deviation) for name, each in explanations.items()}
     run_notes = (
-        *said_of_place(question, outputs, output), *plan.notes(way), *say_deviation(deviation)
+        *place_notes(question, outputs, output), *plan.notes(way), *deviation_notes(deviation)
     )  # fmt: skip
     memory_facts = plan.describe(way)
     if prepared is None or not isinstance(model, Model) or not isinstance(subject, Case):
@@ -239,7 +247,8 @@ def _plan(
         part = x.new_zeros((*x.shape[:2], *model.windows.size))
         plan = plan_memory(network, part, outputs, budget, gradient=gradient)
         return dataclasses.replace(
-            plan, ways=tuple(way for way in plan.ways if way.windows is None) or (Way("whole"),)
+            plan,
+            ways=tuple(way for way in plan.ways if way.windows is None) or (Strategy("whole"),),
         )
     # What is printed beside a map is predicted; a mere answer asks only if memory is short.
     always = x.dim() == 5 and (gradient or budget is not None)
@@ -265,13 +274,13 @@ def predict(
     x = _moved(prepared.x, network)
     question = as_target(None, outputs)
 
-    def attempt(way: Way) -> Tensor:
+    def attempt(way: Strategy) -> Tensor:
         return probe_for(way, network, question, outputs, None, model.windows).run(x)
 
     with network_faults(model, x), untouched(network), weights_kept():
         plan = _plan(model, network, x, outputs, memory, gradient=False)
         more = partial(plan_memory, network, x, outputs, gradient=False)
-        output, way, plan = take_a_way(plan, more, attempt)
+        output, way, plan = run_with_fallback(plan, more, attempt)
     answer = read_output(output, outputs, case, prepared.placement)
     warnings = (*prepared.warnings, *model.notes, *answer.warnings, *plan.notes(way))
     return dataclasses.replace(answer, warnings=warnings)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuroxai.core.explanation import Explanation, tensor_hash, versions
 from neuroxai.core.layers.layers import Layer, layer_grid
-from neuroxai.core.spatial import laid_on, spatial_shape
+from neuroxai.core.spatial import resample_to, spatial_shape
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Class, Region, Target
 from neuroxai.data.case import Case
@@ -73,7 +73,7 @@ class Inspection:
     def map_of(self, target: TargetFlow, layer: Layer) -> Tensor:
         """Return a layer's signed map on the network's input grid, ``(*S)``."""
         values = target.maps[layer.name].float()
-        return laid_on(values, self.grid, spatial_shape(self.prepared.x))[0, 0]
+        return resample_to(values, self.grid, spatial_shape(self.prepared.x))[0, 0]
 
     def number(self, layer: Layer) -> int:
         """Return a layer's place in the flow, from 1."""

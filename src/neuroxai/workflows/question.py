@@ -72,7 +72,7 @@ def restricted(
     )
 
 
-def said_of_place(question: Target, outputs: Outputs, output: Tensor) -> tuple[str, ...]:
+def place_notes(question: Target, outputs: Outputs, output: Tensor) -> tuple[str, ...]:
     """Say that a target is the mean over much that the network does not call so."""
     if output.dim() == 2 or question.within is not None:
         return ()

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 import cases
 from networks import relative
-from neuroxai import memory_plan
 from neuroxai.cli import app
 from neuroxai.core.engine.memory import available, is_shortage, parse_size
 from neuroxai.core.errors import ModelError
-from neuroxai.core.probe.memory_plan import Way, plan_memory
+from neuroxai.core.probe import memory_plan
+from neuroxai.core.probe.memory_plan import Strategy, plan_memory
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case
 from neuroxai.methods import make_method
@@ -127,7 +127,7 @@ def test_an_answer_alone_takes_less_and_runs_no_block_twice() -> None:
     assert alone is not None
     assert alone < 0.7 * with_gradient
     tight = plan_memory(network, x, Outputs(), 1, gradient=False)
-    assert {way.name for way in (*tight.ways, *tight.passed_over)} == {"whole", "windows"}
+    assert {way.name for way in (*tight.ways, *tight.rejected)} == {"whole", "windows"}
 
 
 def test_a_prediction_in_windows_says_so(study: Case, segmenter: Model) -> None:
@@ -322,7 +322,7 @@ def test_blocks_are_run_twice_only_where_that_changes_nothing(
     torch.manual_seed(0)
     network, x = build().eval(), torch.rand(1, 1, 32, 40, 72)
     plan = plan_memory(network, x, Outputs(), 1)
-    (lean,) = (way for way in plan.passed_over if way.name == "checkpointed")
+    (lean,) = (way for way in plan.rejected if way.name == "checkpointed")
     expected = "checkpointed" if sound else "windows"
     names = ["vanilla_gradient", "guided_backprop"]
     whole = explain(network, x, names, 1)
@@ -340,7 +340,7 @@ def short_of_memory() -> Iterator[None]:
     """Let memory run out on the whole image at once, as if nobody had foreseen it."""
     probe_for = memory_plan.probe_for
 
-    def fails(way: Way, *arguments: Any) -> Any:
+    def fails(way: Strategy, *arguments: Any) -> Any:
         if way.name == "whole":
             raise MemoryError
         return probe_for(way, *arguments)
@@ -353,7 +353,7 @@ def short_of_memory() -> Iterator[None]:
 @pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad"])
 def test_no_more_images_go_through_together_than_memory_allows(name: str) -> None:
     network, x = DeepSeg(4, 3, filters=2), torch.rand(1, 4, 32, 64, 32)
-    needs = plan_memory(network, x, Outputs(), 1).passed_over[0].needs
+    needs = plan_memory(network, x, Outputs(), 1).rejected[0].needs
     assert needs is not None
     method = make_method(name, {"samples" if name == "smoothgrad" else "steps": 6})
     seen: list[int] = []

@@ -30,9 +30,13 @@ from neuroxai.workflows.explain import explain as explain_all
 DIMS = pytest.mark.parametrize("dims", [2, 3])
 
 
-def build(name: str | torch.Tensor, x: torch.Tensor, air: tuple[float, ...] | None = None,
-          seed: int = 0) -> torch.Tensor:  # fmt: skip
-    probe = WholeVolume(nn.Identity(), Class(0), air=air)
+def build(
+    name: str | torch.Tensor,
+    x: torch.Tensor,
+    background_value: tuple[float, ...] | None = None,
+    seed: int = 0,
+) -> torch.Tensor:
+    probe = WholeVolume(nn.Identity(), Class(0), background_value=background_value)
     return baseline_image(name, probe, x, torch.Generator().manual_seed(seed))
 
 
@@ -46,10 +50,10 @@ def test_each_baseline(dims: int) -> None:
         for c in range(4):
             assert torch.allclose(mean[b, c], x[b, c].mean().expand(x.shape[2:]))
             assert torch.equal(black[b, c], x[b, c].min().expand(x.shape[2:]))
-    air = (-1.0, -2.0, -3.0, -4.0)
-    aired = build("black", x, air)
+    background_value = (-1.0, -2.0, -3.0, -4.0)
+    aired = build("black", x, background_value)
     assert aired.shape == x.shape
-    assert all(bool((aired[:, c] == air[c]).all()) for c in range(4))
+    assert all(bool((aired[:, c] == background_value[c]).all()) for c in range(4))
     noise = build("noise", x)
     low, high = x.flatten(2).amin(2), x.flatten(2).amax(2)
     assert bool((noise.flatten(2) >= low.unsqueeze(2)).all())
@@ -65,9 +69,9 @@ def scan(dims: int) -> tuple[Tensor, Tensor]:
     inside = torch.zeros(3, 1, *SHAPES[dims], dtype=torch.bool)
     for b in range(3):
         inside[b, 0, 1 : 4 + b, 2:-1] = True
-    air = torch.linspace(-0.5, 0.5, 12, dtype=x.dtype).reshape(3, 4, *[1] * dims)
+    background_value = torch.linspace(-0.5, 0.5, 12, dtype=x.dtype).reshape(3, 4, *[1] * dims)
     ripples = 0.005 * torch.sin(torch.arange(x.numel(), dtype=x.dtype)).reshape(x.shape)
-    return torch.where(inside, x, air + ripples), inside
+    return torch.where(inside, x, background_value + ripples), inside
 
 
 @DIMS
@@ -92,9 +96,9 @@ def test_from_an_even_brain_nothing_lies_in_air(name: str, dims: int) -> None:
     network = make("classifier", dims).double()
     black = explain(make_method(name, {"steps": 4, "baseline": "zero"}), network, x)
     even = explain(make_method(name, {"steps": 4, "baseline": "brain"}), network, x)
-    air = ~inside.expand_as(x)
-    assert bool(black.values[air].any())
-    assert not even.values[air].any()
+    background_value = ~inside.expand_as(x)
+    assert bool(black.values[background_value].any())
+    assert not even.values[background_value].any()
     assert even.values.any()
 
 

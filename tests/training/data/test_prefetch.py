@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from neuroxai.training.data.prefetch import Ahead
+from neuroxai.training.data.prefetch import Prefetcher
 
 
 class _Numbers:
@@ -26,7 +26,7 @@ class _Numbers:
 
 @pytest.mark.parametrize(("start", "stride"), [(0, 1), (5, 1), (6, 3)])
 def test_batches_come_in_order_from_where_it_starts(start: int, stride: int) -> None:
-    ahead = Ahead(_Numbers(), start=start, stride=stride)
+    ahead = Prefetcher(_Numbers(), start=start, stride=stride)
     got = list(itertools.islice(ahead, 5))
     ahead.stop()
     assert got == [start + stride * i for i in range(5)]
@@ -34,7 +34,7 @@ def test_batches_come_in_order_from_where_it_starts(start: int, stride: int) -> 
 
 def test_no_more_than_a_few_are_made_ahead_and_stopping_ends_the_thread() -> None:
     numbers = _Numbers()
-    ahead = Ahead(numbers)
+    ahead = Prefetcher(numbers)
     assert next(iter(ahead)) == 0
     time.sleep(0.3)
     assert len(numbers.made) <= 4
@@ -44,14 +44,14 @@ def test_no_more_than_a_few_are_made_ahead_and_stopping_ends_the_thread() -> Non
 
 
 def test_a_fault_arrives_where_the_batch_would() -> None:
-    batches = iter(Ahead(_Numbers(broken_at=2)))
+    batches = iter(Prefetcher(_Numbers(broken_at=2)))
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(OSError, match="gone"):
         next(batches)
 
 
 def test_waiting_is_measured() -> None:
-    ahead = Ahead(_Numbers(seconds=0.1))
+    ahead = Prefetcher(_Numbers(seconds=0.1))
     batches = iter(ahead)
     for _ in range(3):
         next(batches)

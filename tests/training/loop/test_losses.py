@@ -19,13 +19,13 @@ def _slow(logits: list[list[list[float]]], truth: list[list[int]], weights: list
     """The equation for images of voxels of logits, with s of 0.7, or 9 where there is none."""
     logs, mass, overlaps = 0.0, 0.0, []
     for image, labels in zip(logits, truth, strict=True):
-        chances = [[math.exp(v) / sum(map(math.exp, row)) for v in row] for row in image]
-        logs -= sum(weights[t] * math.log(p[t]) for p, t in zip(chances, labels, strict=True))
+        probabilities = [[math.exp(v) / sum(map(math.exp, row)) for v in row] for row in image]
+        logs -= sum(weights[t] * math.log(p[t]) for p, t in zip(probabilities, labels, strict=True))
         mass += sum(weights[t] for t in labels)
         # WT, TC, ET, and the classes that are no region of their own: NCR, ED.
         for members in (*REGIONS.values(), ["NCR"], ["ED"]):
             indices = {CLASSES.index(name) for name in members}
-            found = [sum(p[c] for c in indices) for p in chances]
+            found = [sum(p[c] for c in indices) for p in probabilities]
             real = [float(t in indices) for t in labels]
             both = sum(a * b for a, b in zip(found, real, strict=True))
             smooth = 0.7 if sum(real) else 9.0

@@ -145,10 +145,10 @@ class FastPath(FunctionCalls):
             found = self._folding.call(func, args, kwargs)
             if found is not None:
                 return found
-        twin = _TWINS.get(func)
-        if twin is not None:
+        kernel = _TWINS.get(func)
+        if kernel is not None:
             try:
-                found = twin(self.laid, *args, **kwargs)
+                found = kernel(self.laid, *args, **kwargs)
             except TypeError:  # it is called in a way that the twin does not know
                 found = None
             if found is not None:

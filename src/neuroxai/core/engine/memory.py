@@ -42,12 +42,12 @@ def parse_size(text: str | int) -> int:
     return size
 
 
-def said_size(size: float) -> str:
+def format_size(size: float) -> str:
     """Return a size for people.
 
     Examples
     --------
-    >>> said_size(4_210_000_000), said_size(73_000_000)
+    >>> format_size(4_210_000_000), format_size(73_000_000)
     ('4.2 GB', '73 MB')
     """
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

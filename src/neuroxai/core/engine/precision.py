@@ -75,12 +75,12 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ModelError("precision 'bf16': this GPU does not have it; use fp32")
 
 
-def wide(values: Tensor) -> Tensor:
+def upcast(values: Tensor) -> Tensor:
     """Return values of 16 bits in single precision, any others as they are.
 
     Examples
     --------
-    >>> wide(torch.zeros(2, dtype=torch.float16)).dtype
+    >>> upcast(torch.zeros(2, dtype=torch.float16)).dtype
     torch.float32
     """
     return values.float() if values.dtype in _HALVES else values
@@ -105,7 +105,7 @@ def in_single_precision(network: nn.Module) -> Iterator[None]:
     ]
     try:
         for tensor, values in narrow:
-            tensor.data = wide(values)
+            tensor.data = upcast(values)
         with _NoNarrowing():
             yield
     finally:

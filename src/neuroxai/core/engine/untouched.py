@@ -28,7 +28,7 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     tables and the global random state of the CPU and of the network's device. Gradients
     (``.grad``) are never written. A second thread waits. Nothing rounds to TF32, inside, but where
     :mod:`~neuroxai.core.engine.precision` was asked for it, and weights of 16 bits stand in single
-    precision: give it images of :func:`~neuroxai.core.engine.precision.wide`. What
+    precision: give it images of :func:`~neuroxai.core.engine.precision.upcast`. What
     ``torch.compile`` made is run as it was written.
 
     Examples

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from neuroxai.core.engine.precision import wide
+from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.layers.layers import CallLabels
 
@@ -106,7 +106,7 @@ def find_units(network: nn.Module, x: Tensor) -> list[Units]:
         answers[id(output)] = (weakref.ref(output), layer)
 
     with untouched(network), torch.no_grad(), _met(network, visit):
-        network(wide(x).clone())
+        network(upcast(x).clone())
     return list(found.values())
 
 

@@ -47,7 +47,7 @@ def measure_deviation(probe: Callable[[], Probe], x: Tensor, precision: str) -> 
     }
 
 
-def say_deviation(deviation: Mapping[str, Any]) -> Iterator[str]:
+def deviation_notes(deviation: Mapping[str, Any]) -> Iterator[str]:
     """Yield the deviation as a sentence, where one was measured."""
     if deviation:
         yield (

@@ -99,5 +99,5 @@ class Mirrored(nn.Module):
         """Return the probabilities of one mirror image, mirrored back."""
         output = self.network(x.flip(mirroring))
         logits: Tensor = output if self.key is None else output[self.key]
-        chances = logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
-        return chances.flip(mirroring) if chances.dim() == x.dim() else chances
+        probabilities = logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
+        return probabilities.flip(mirroring) if probabilities.dim() == x.dim() else probabilities

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.footprint import Footprint, footprint
-from neuroxai.core.engine.memory import available, is_shortage, said_size
+from neuroxai.core.engine.memory import available, format_size, is_shortage
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import ModelError
 from neuroxai.core.layers.watch import differentiate
@@ -44,7 +44,7 @@ _SPREAD = 0.125
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class Strategy:
     """One way through a network.
 
     Attributes
@@ -71,7 +71,7 @@ class Way:
 
     def said(self) -> str:
         """Return the way in words."""
-        needs = "" if self.needs is None else f", about {said_size(self.needs)}"
+        needs = "" if self.needs is None else f", about {format_size(self.needs)}"
         if self.windows is not None:
             return f"windows of {'×'.join(map(str, self.windows.size))} voxels{needs}"
         return {"whole": "the whole image at once",
@@ -95,11 +95,11 @@ class MemoryPlan:
     """
 
     budget: int | None
-    ways: tuple[Way, ...]
-    passed_over: tuple[Way, ...] = ()
+    ways: tuple[Strategy, ...]
+    rejected: tuple[Strategy, ...] = ()
     measured: bool = True
 
-    def describe(self, way: Way) -> dict[str, Any]:
+    def describe(self, way: Strategy) -> dict[str, Any]:
         """Return the plan and what was done, ready for JSON."""
         return {
             "way": way.name,
@@ -107,12 +107,12 @@ class MemoryPlan:
             "budget_mb": None if self.budget is None else round(self.budget / 1e6),
         }
 
-    def notes(self, way: Way) -> tuple[str, ...]:
+    def notes(self, way: Strategy) -> tuple[str, ...]:
         """Return what somebody must know of a way that is not the first choice."""
         if way.name == "whole":
             return ()
-        allowed = "" if self.budget is None else f" ({said_size(self.budget)} allowed)"
-        first = (*self.passed_over, *self.ways)[0]
+        allowed = "" if self.budget is None else f" ({format_size(self.budget)} allowed)"
+        first = (*self.rejected, *self.ways)[0]
         instead = f" instead of {first.said()}" if first is not way else ""
         note = f"memory{allowed}: {way.said()}{instead}"
         if way.name == "windows":
@@ -154,13 +154,13 @@ def plan_memory(
         budget = None if left is None else int(SHARE * left)
     plenty = budget is not None and GENEROUS * x.shape[0] * prod(spatial_shape(x)) <= budget
     if plenty and not always:
-        return MemoryPlan(budget, (Way("whole"),), measured=False)
+        return MemoryPlan(budget, (Strategy("whole"),), measured=False)
     found = _Measured(network, outputs, gradient)
     whole = footprint(found.take, x)
-    ways = [Way("whole", _bytes(whole, x))]
+    ways = [Strategy("whole", _bytes(whole, x))]
     lean = None if plenty or not gradient else footprint(partial(found.take, twice=True), x)
     if gradient and (lean is None or whole is None or lean.per_voxel < whole.per_voxel):
-        ways.append(Way("checkpointed", _bytes(lean, x), check=partial(found.is_sound, x)))
+        ways.append(Strategy("checkpointed", _bytes(lean, x), check=partial(found.is_sound, x)))
     if found.segments and whole is not None:
         ways += _in_windows(whole, x, found.channels)
     if budget is None:
@@ -172,7 +172,7 @@ def plan_memory(
     return MemoryPlan(budget, tuple(ways[first:]), tuple(ways[:first]))
 
 
-def _first_that_fits(ways: Sequence[Way], budget: int) -> int:
+def _first_that_fits(ways: Sequence[Strategy], budget: int) -> int:
     fits = [way.needs is None or way.needs <= budget for way in ways]
     return fits.index(True) if True in fits else len(ways) - 1
 
@@ -214,7 +214,7 @@ class _Measured:
         self.channels = output.shape[1]
 
 
-def _in_windows(whole: Footprint, x: Tensor, channels: int) -> Iterator[Way]:
+def _in_windows(whole: Footprint, x: Tensor, channels: int) -> Iterator[Strategy]:
     """Give ever smaller windows: the longest edge is halved until all are small."""
     size = list(spatial_shape(x))
     # Scan, gradient, answer, its gradient, and the windows' weights stay beside one window.
@@ -223,7 +223,7 @@ def _in_windows(whole: Footprint, x: Tensor, channels: int) -> Iterator[Way]:
         longest = size.index(max(size))
         size[longest] = max(-(-size[longest] // 2 // LEAST_WINDOW), 1) * LEAST_WINDOW
         needs = int(whole.per_voxel * x.shape[0] * prod(size)) + volumes
-        yield Way("windows", needs, Windows(tuple(size), _gaussian(size), _OVERLAP))
+        yield Strategy("windows", needs, Windows(tuple(size), _gaussian(size), _OVERLAP))
 
 
 def _gaussian(size: list[int]) -> Tensor:
@@ -236,9 +236,9 @@ def _gaussian(size: list[int]) -> Tensor:
     return weights.clamp(min=1e-3)
 
 
-def take_a_way(
-    plan: MemoryPlan, more: Callable[[], MemoryPlan], attempt: Callable[[Way], T]
-) -> tuple[T, Way, MemoryPlan]:
+def run_with_fallback(
+    plan: MemoryPlan, more: Callable[[], MemoryPlan], attempt: Callable[[Strategy], T]
+) -> tuple[T, Strategy, MemoryPlan]:
     """Return what the first way gives that memory does not run out on, the way, and its plan.
 
     Parameters
@@ -277,11 +277,11 @@ def take_a_way(
 
 
 def probe_for(
-    way: Way,
+    way: Strategy,
     network: nn.Module,
     question: Target,
     outputs: Outputs,
-    air: tuple[float, ...] | None,
+    background_value: tuple[float, ...] | None,
     windows: Windows | None = None,
     budget: int | None = None,
 ) -> Probe:
@@ -292,9 +292,11 @@ def probe_for(
     """
     windows = windows or way.windows
     probe: Probe = (
-        WholeVolume(network, question, outputs, air=air)
+        WholeVolume(network, question, outputs, background_value=background_value)
         if windows is None
-        else SlidingWindow(network, question, outputs, windows=windows, air=air)
+        else SlidingWindow(
+            network, question, outputs, windows=windows, background_value=background_value
+        )
     )
     probe.checkpointed = way.name == "checkpointed"
     probe.budget, probe.needs = budget, way.needs

@@ -66,11 +66,11 @@ class Probe(ABC):
         target: Target,
         outputs: Outputs | None = None,
         *,
-        air: tuple[float, ...] | None = None,
+        background_value: tuple[float, ...] | None = None,
     ) -> None:
         self.network = network
         self.outputs = outputs or Outputs()
-        self.air = air
+        self.background_value = background_value
         self.passes = Passes()
         self.checkpointed = False
         self.extended: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.core.probe.one_pass import one_pass
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.windows import Laid, Windows, check_answer
-from neuroxai.core.spatial import laid_on, spatial_shape
+from neuroxai.core.spatial import resample_to, spatial_shape
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target
 
@@ -64,9 +64,9 @@ class SlidingWindow(Probe):
         outputs: Outputs | None = None,
         *,
         windows: Windows,
-        air: tuple[float, ...] | None = None,
+        background_value: tuple[float, ...] | None = None,
     ) -> None:
-        super().__init__(network, target, outputs, air=air)
+        super().__init__(network, target, outputs, background_value=background_value)
         self.windows = windows
 
     def run(self, x: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class SlidingWindow(Probe):
             self.forward(window)
         low = torch.stack(maps).sum(dim=0).unsqueeze(1)
         size = spatial_shape(window)
-        return laid_on(low, layer_grid(self.network, size), size)
+        return resample_to(low, layer_grid(self.network, size), size)
 
 
 @dataclass(eq=False)

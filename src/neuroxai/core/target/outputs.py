@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import Tensor, nn
 
-from neuroxai.core.engine.precision import lowered, wide
+from neuroxai.core.engine.precision import lowered, upcast
 from neuroxai.core.errors import TargetError, suggestion
 
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -63,7 +63,7 @@ class Outputs:
             raw = network(x)
         chosen = self.select(raw)
         _check(chosen, x)
-        return wide(chosen)
+        return upcast(chosen)
 
     def select(self, raw: Any) -> Tensor:
         """Return the one output that counts.

@@ -59,12 +59,12 @@ def baseline_image(
         case "zero":
             return torch.zeros_like(x)
         case "black":
-            air = (
+            background_value = (
                 flat.amin(dim=2)
-                if probe.air is None
-                else x.new_tensor(probe.air).expand(x.shape[:2])
+                if probe.background_value is None
+                else x.new_tensor(probe.background_value).expand(x.shape[:2])
             )
-            return per_sample(air, x).expand_as(x).clone()
+            return per_sample(background_value, x).expand_as(x).clone()
         case "mean":
             return per_sample(flat.mean(dim=2), x).expand_as(x).clone()
         case "brain":

@@ -21,7 +21,7 @@ class Numbered(Protocol):
         """Return batch ``number``."""
 
 
-class Ahead(IterableDataset[Any]):
+class Prefetcher(IterableDataset[Any]):
     """Endless batches ``start, start + stride, …`` of ``source``, made by a thread of its own.
 
     Parameters

@@ -15,7 +15,7 @@ from neuroxai.training.config.config import Config
 from neuroxai.training.data.augment import vary_intensity
 from neuroxai.training.data.cases import Prepared
 
-Lesson = tuple[Tensor, tuple[Tensor, Tensor]]
+TrainingModule = tuple[Tensor, tuple[Tensor, Tensor]]
 """Slices ``(B, C, X, Y)``; their classes ``(B,)`` and tissue shares ``(B, T, X, Y)``."""
 
 
@@ -56,7 +56,7 @@ class SliceBatches:
             if not members:
                 raise TrainingError(f"no case of the class {name} to train on")
 
-    def batch(self, number: int) -> Lesson:
+    def batch(self, number: int) -> TrainingModule:
         """Return batch ``number``."""
         config = self._config
         rng = np.random.default_rng([config.seed, 1, number])

@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader
 from neuroxai.core.errors import TrainingError
 from neuroxai.core.progress import Report
 from neuroxai.training.config.config import Config
-from neuroxai.training.data.prefetch import Ahead, Numbered
+from neuroxai.training.data.prefetch import Numbered, Prefetcher
 from neuroxai.training.loop.best_checkpoint import Watch
 from neuroxai.training.loop.rank import rank
 from neuroxai.training.loop.record import LAST, LOG, Record
 from neuroxai.training.loop.schedule import Budget
-from neuroxai.training.loop.training_module import Lesson, lightning
+from neuroxai.training.loop.training_module import TrainingModule, lightning
 
 __all__ = ["LAST", "LOG", "Length", "Trained", "fit", "last_step", "pick_device"]
 
@@ -106,9 +106,9 @@ def fit(
     """
     device = pick_device(config)
     begun = last_step(out) * config.accumulate * config.devices
-    ahead = Ahead(batches, start=begun + rank(), stride=config.devices)
+    ahead = Prefetcher(batches, start=begun + rank(), stride=config.devices)
     seconds = None if config.max_minutes is None else 60 * config.max_minutes
-    lesson = Lesson(
+    lesson = TrainingModule(
         network,
         loss,
         config,

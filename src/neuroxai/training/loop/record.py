@@ -15,7 +15,7 @@ from neuroxai.core.progress import Report
 from neuroxai.files.atomic import replaced_whole
 from neuroxai.training.config.config import Config
 from neuroxai.training.loop.best_checkpoint import Watch
-from neuroxai.training.loop.training_module import Lesson, lightning
+from neuroxai.training.loop.training_module import TrainingModule, lightning
 
 LAST = "last.ckpt"
 LOG = "log.csv"
@@ -40,7 +40,7 @@ class Record(lightning.Callback):  # type: ignore[misc]
         """Return the mean loss over the last entries of the log."""
         return sum(self._means[-10:]) / len(self._means[-10:]) if self._means else math.nan
 
-    def on_train_start(self, trainer: Any, pl_module: Lesson) -> None:
+    def on_train_start(self, trainer: Any, pl_module: TrainingModule) -> None:
         """Begin the log, or go on with it where a run is taken up."""
         self._losses = [loss.to(pl_module.device) for loss in self._losses]
         if not trainer.is_global_zero:
@@ -58,7 +58,7 @@ class Record(lightning.Callback):  # type: ignore[misc]
             self._board = _board(self._out / TENSORBOARD, trainer.global_step)
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Lesson, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Any, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Follow with the average, log, look, save and stop, as it is time for each."""
         # Lightning has divided it by the batches that are added up.
@@ -87,12 +87,12 @@ class Record(lightning.Callback):  # type: ignore[misc]
         if over:
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: Any, pl_module: Lesson) -> None:
+    def on_train_end(self, trainer: Any, pl_module: TrainingModule) -> None:
         """Close what is open."""
         if self._board is not None:
             self._board.close()
 
-    def on_save_checkpoint(self, trainer: Any, pl_module: Lesson, checkpoint: Any) -> None:
+    def on_save_checkpoint(self, trainer: Any, pl_module: TrainingModule, checkpoint: Any) -> None:
         """Keep the losses of the log and since, what was seen, and the best weights."""
         checkpoint["losses"] = {
             "since": [float(loss) for loss in self._losses],
@@ -101,7 +101,7 @@ class Record(lightning.Callback):  # type: ignore[misc]
         if self._watch is not None:
             checkpoint["watch"] = self._watch.state()
 
-    def on_load_checkpoint(self, trainer: Any, pl_module: Lesson, checkpoint: Any) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: TrainingModule, checkpoint: Any) -> None:
         """Go on with what was logged and seen; a state of an older version has no losses."""
         if "losses" in checkpoint:
             self._losses = [torch.tensor(loss) for loss in checkpoint["losses"]["since"]]
@@ -118,7 +118,7 @@ class Record(lightning.Callback):  # type: ignore[misc]
             # The first process alone writes; the others only have to be there.
             trainer.save_checkpoint(last)
 
-    def _look(self, step: int, trainer: Any, lesson: Lesson) -> bool:
+    def _look(self, step: int, trainer: Any, lesson: TrainingModule) -> bool:
         """Measure the weights that would be kept; return whether patience is at its end."""
         watch = self._watch
         if watch is None:
@@ -137,7 +137,7 @@ class Record(lightning.Callback):  # type: ignore[misc]
         decided: bool = trainer.strategy.broadcast(over)
         return decided
 
-    def _log(self, step: int, trainer: Any, lesson: Lesson) -> None:
+    def _log(self, step: int, trainer: Any, lesson: TrainingModule) -> None:
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
         if not math.isfinite(loss):

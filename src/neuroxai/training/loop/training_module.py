@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("Training", "train", "lightning") from error
 
-__all__ = ["Lesson", "lightning"]  # Lightning is imported here alone
+__all__ = ["TrainingModule", "lightning"]  # Lightning is imported here alone
 
 _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -27,7 +27,7 @@ _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-class Lesson(lightning.LightningModule):  # type: ignore[misc]
+class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
     """A network, its loss, and the running average of its weights.
 
     Parameters
@@ -61,7 +61,7 @@ class Lesson(lightning.LightningModule):  # type: ignore[misc]
         self.budget = budget
         self.waited = waited
         self._frozen_steps = frozen_steps
-        self._resting = resting_layers(network, config) if frozen_steps else []
+        self._frozen = frozen_layers(network, config) if frozen_steps else []
         self._spent = 0.0
         self._earlier = 0.0
         self._began = time.monotonic()
@@ -116,8 +116,8 @@ class Lesson(lightning.LightningModule):  # type: ignore[misc]
         rate = learning_rate(self._spent, self.config)
         for group in self.optimizers().param_groups:
             group["lr"] = rate
-        if self._resting and self.global_step >= self._frozen_steps:
-            self._resting = []
+        if self._frozen and self.global_step >= self._frozen_steps:
+            self._frozen = []
             self.wake()
         # Dropout then depends on the step alone, not on where a run was taken up again.
         part = batch_idx % self.config.accumulate
@@ -132,7 +132,7 @@ class Lesson(lightning.LightningModule):  # type: ignore[misc]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Drop the gradients of layers at rest, so that not even the optimizer remembers them."""
-        for module in self._resting:
+        for module in self._frozen:
             for parameter in module.parameters():
                 parameter.grad = None
 
@@ -140,7 +140,7 @@ class Lesson(lightning.LightningModule):  # type: ignore[misc]
         """Set the network to train, but for layers at rest and frozen norms."""
         self.network.train()
         norms = _norms(self.network) if self.config.frozen_norms else []
-        for module in [*self._resting, *norms]:
+        for module in [*self._frozen, *norms]:
             module.train(mode=False)
 
     def follow(self) -> None:
@@ -176,7 +176,7 @@ def _norms(network: nn.Module) -> list[nn.Module]:
     ]
 
 
-def resting_layers(network: nn.Module, config: Config) -> list[nn.Module]:
+def frozen_layers(network: nn.Module, config: Config) -> list[nn.Module]:
     """Return the layers that rest at first.
 
     Raises
