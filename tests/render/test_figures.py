@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from scipy import ndimage
 
 from neuroxai.core.errors import OutputError
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.render import HeatMap, Scan, draw_modalities, draw_planes
 from neuroxai.render import figures as room
 from neuroxai.render.montage import Montage

@@ -17,7 +17,7 @@ def demo(
 ) -> None:
     """Grade and segment synthetic gliomas, explain both, and write a page with pictures."""
     from neuroxai.core.engine.allocator import tune_allocator
-    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.demo import run
 
     tune_allocator()

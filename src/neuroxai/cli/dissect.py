@@ -53,7 +53,7 @@ def dissect(
     """Find what each filter answers to over a cohort, beside chance. Not for clinical use."""
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
-    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.data.brats import find_cases
     from neuroxai.data.mask_files import MaskFiles
     from neuroxai.files.folder import Results, results_folder

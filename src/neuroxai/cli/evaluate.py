@@ -58,7 +58,7 @@ def evaluate(
     """Measure a network on cases with truth, as in the paper's tables. Not for clinical use."""
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
-    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.data.pictures import wants_pictures
     from neuroxai.files.folder import Results, results_folder
     from neuroxai.models.loading import load_model

@@ -80,7 +80,7 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
     """Print each method's time and completeness gap, and where the files are."""
     from rich.table import Table
 
-    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.patient.regions import format_share
 
     console = plain()

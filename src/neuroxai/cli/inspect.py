@@ -84,7 +84,7 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
     from rich import box
     from rich.table import Table
 
-    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.patient.regions import REGION_ORDER
     from neuroxai.reports.inspect import FEW, evidence_of, region_volumes
 

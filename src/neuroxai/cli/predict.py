@@ -22,7 +22,7 @@ def predict(
 ) -> None:
     """Segment or classify a case, on the patient's own grid. Not for clinical use."""
     from neuroxai.core.engine.allocator import tune_allocator
-    from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+    from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.files.folder import Results, refuse_other_case, results_folder, write_json
     from neuroxai.models.loading import load_model
     from neuroxai.workflows.explain import describe_model

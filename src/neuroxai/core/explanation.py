@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.version import __version__
-
-NOT_FOR_CLINICAL_USE = "Research use only, not for clinical use."
 
 
 @dataclass(frozen=True, eq=False)

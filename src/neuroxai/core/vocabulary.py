@@ -1,11 +1,13 @@
-"""The field's names of modalities, tissue classes and tumor regions."""
+"""Names of modalities, tissue classes and tumor regions, and the notice on every result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+NOT_FOR_CLINICAL_USE = "Research use only, not for clinical use."
+
 MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
-"""The field's names, in the order BraTS lists them."""
+"""MRI modalities, in the order of BraTS."""
 
 CLASSES = ("background", "NCR", "ED", "ET", "RC")
 """Tissue classes by index: necrosis, edema, enhancing tumor, resection cavity."""

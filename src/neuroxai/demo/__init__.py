@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
 from neuroxai.core.progress import Report
 from neuroxai.core.target.target import Predicted, Region, Target
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.data.phantom import write_cohort

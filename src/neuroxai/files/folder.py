@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from neuroxai.core.errors import OutputError
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.files.atomic import replaced_whole
 from neuroxai.version import __version__
 

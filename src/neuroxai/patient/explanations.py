@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from neuroxai.core.errors import NoMapError, suggestion
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation
+from neuroxai.core.explanation import Explanation
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation
+from neuroxai.core.explanation import Explanation
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from neuroxai.accuracy.segmentation import dice
 from neuroxai.core.errors import ModelError
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
 from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.brats import encode_labels
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.nifti import write_nifti

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from neuroxai.core.errors import OutputError
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.files.atomic import replaced_whole
 
 

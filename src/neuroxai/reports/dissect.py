@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
+from neuroxai.core.explanation import versions
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.files.folder import Results, opened, write_json, write_table
 from neuroxai.inspection.dissection import BAU
 from neuroxai.render.concept_chart import draw_concepts

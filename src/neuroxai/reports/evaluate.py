@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from neuroxai.accuracy.classification import roc_curve
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
+from neuroxai.core.explanation import versions
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.files.atomic import replaced_whole
 from neuroxai.files.folder import Results, opened, write_json, write_table
 from neuroxai.render.score_chart import Curves, Panel, draw_curves, draw_scores

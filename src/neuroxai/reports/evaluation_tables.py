@@ -24,7 +24,7 @@ from neuroxai.accuracy.interval import (
     proportion_interval,
     wilson_interval,
 )
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.workflows.evaluate import Evaluation, GradedCase, SegmentedCase
 
 Indices = NDArray[np.int_]

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, Explanation, versions
+from neuroxai.core.explanation import Explanation, versions
 from neuroxai.core.target.target import same_question
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
 from neuroxai.data.grid import oblique
 from neuroxai.data.placement import Placement

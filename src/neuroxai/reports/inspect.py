@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.explanation import NOT_FOR_CLINICAL_USE, versions
+from neuroxai.core.explanation import versions
 from neuroxai.core.layers.layers import Layer
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
 from neuroxai.files.folder import Results, describe_dataset, sidecar, slug, write_json

@@ -44,7 +44,7 @@ def test_sizes(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "-4GB", "0", "4XB", "4 GB GB"])
 def test_no_size(text: str) -> None:
-    with pytest.raises(ModelError, match="write it as 4GB"):
+    with pytest.raises(ModelError, match="use for example 4GB"):
         parse_size(text)
 
 

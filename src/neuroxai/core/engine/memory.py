@@ -1,19 +1,24 @@
-"""How much memory there is, and how much somebody allows."""
+"""Memory sizes, the memory left on a device, and out-of-memory errors.
+
+torch is imported on use, so that a size can be checked without waiting for it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from neuroxai.core.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
           "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
-# The last three are oneDNN's and C++'s own words; a primitive *descriptor* fails for other reasons.
+# The last three are messages of oneDNN and C++; a primitive *descriptor* fails for other reasons.
 _SHORTAGES = re.compile(
     "not enough memory|can't allocate memory|could not create a memory|bad_alloc"
     "|could not (create|execute) a primitive(?! descriptor)"
@@ -28,7 +33,7 @@ def parse_size(text: str | int) -> int:
     Raises
     ------
     ModelError
-        If it is no size.
+        If ``text`` is not a positive size.
 
     Examples
     --------
@@ -38,12 +43,12 @@ def parse_size(text: str | int) -> int:
     found = _SIZE.fullmatch(str(text))
     size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
     if size <= 0:
-        raise ModelError(f"memory {text!r} is no size: write it as 4GB or 512MiB")
+        raise ModelError(f"invalid memory size {text!r}; use for example 4GB or 512MiB")
     return size
 
 
 def format_size(size: float) -> str:
-    """Return a size for people.
+    """Format a size in bytes as MB or GB.
 
     Examples
     --------
@@ -54,11 +59,13 @@ def format_size(size: float) -> str:
 
 
 def available(device: torch.device) -> int | None:
-    """Return the bytes a process may still take on a device, None where nothing tells.
+    """Return the number of bytes still available on a device, or None if it cannot be determined.
 
-    On the CPU it is the smaller of what the system has left and what the control group allows.
+    On the CPU, this is the smaller of the system's available memory and the control group's limit.
     """
     if device.type == "cuda":
+        import torch
+
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
     known = [size for size in (_system(), _control_group()) if size is not None]
@@ -66,7 +73,9 @@ def available(device: torch.device) -> int | None:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
+    """Return whether an error was raised because memory ran out."""
+    import torch
+
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and bool(_SHORTAGES.search(str(error)))

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.engine.function_calls import FunctionCalls
-from neuroxai.core.errors import ModelError, suggestion
-
-PRECISIONS = ("fp32", "tf32", "bf16")
+from neuroxai.core.engine.settings import check_precision_name
+from neuroxai.core.errors import ModelError
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -61,11 +60,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     ModelError
         In one sentence.
     """
-    if precision not in PRECISIONS:
-        known = ", ".join(PRECISIONS)
-        raise ModelError(
-            f"precision {precision!r}: {suggestion(precision, PRECISIONS)} (there is {known})"
-        )
+    check_precision_name(precision)
     if precision == "tf32":
         if device.type != "cuda":
             raise ModelError(f"precision 'tf32' is of NVIDIA GPUs, not of {device.type}: use fp32")

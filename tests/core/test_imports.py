@@ -1,0 +1,24 @@
+"""Modules that check options are importable without torch, which takes seconds to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+LIGHT = (
+    "core.errors",
+    "core.vocabulary",
+    "core.progress",
+    "core.box",
+    "core.workers",
+    "core.engine.allocator",
+    "core.engine.memory",
+    "core.engine.settings",
+)
+
+
+def test_light_modules_do_not_import_torch() -> None:
+    imports = "; ".join(f"import neuroxai.{name}" for name in LIGHT)
+    check = "import sys; assert 'torch' not in sys.modules"
+    code = f"{imports}; neuroxai.core.engine.memory.parse_size('4GB'); {check}"
+    subprocess.run([sys.executable, "-c", code], check=True)
