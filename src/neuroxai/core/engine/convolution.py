@@ -57,15 +57,9 @@ class LaidWeights:
     """Weights as the kernels want them, made once and kept for as long as this and they live.
 
     Weights that a network computes in every pass, as weight norm does, go with their pass.
-
-    Attributes
-    ----------
-    folded
-        For :class:`~neuroxai.core.engine.folding.Folding`, which keeps here what it makes of them.
     """
 
     def __init__(self) -> None:
-        self.folded: dict[tuple[int, int], Any] = {}
         self._kept: dict[tuple[int, _Way], tuple[weakref.ref[Tensor], _State, Tensor]] = {}
 
     def forward(self, weight: Tensor) -> Tensor:

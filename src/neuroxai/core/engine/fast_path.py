@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -30,7 +30,6 @@ from neuroxai.core.engine.convolution import (
     convolve_transposed,
     triple,
 )
-from neuroxai.core.engine.folding import Folding, FoldingError, Folds, folds_of, forget, norm_called
 from neuroxai.core.engine.function_calls import FunctionCalls
 from neuroxai.core.engine.memory import is_shortage
 from neuroxai.core.engine.normalization import batch_norm, group_norm
@@ -99,14 +98,8 @@ def run_fast(network: nn.Module, x: Tensor, work: Callable[[Tensor], T]) -> T:
         return work(x)
     laid = x.contiguous(memory_format=CHANNELS_LAST)
     try:
-        folds = folds_of(network, laid, FastPath)
-        try:
-            with FastPath(folds, network):
-                return work(laid)
-        except FoldingError:
-            forget(network)
-            with FastPath():
-                return work(laid)
+        with FastPath():
+            return work(laid)
     except RuntimeError as error:
         if is_shortage(error):
             raise
@@ -116,35 +109,14 @@ def run_fast(network: nn.Module, x: Tensor, work: Callable[[Tensor], T]) -> T:
 
 
 class FastPath(FunctionCalls):
-    """Sends calls to their faster twins, inside; the backward pass of its results needs it not.
+    """Context manager that sends calls to faster kernels; backward passes do not need it."""
 
-    Parameters
-    ----------
-    folds
-        Norms to fold into the convolutions before them.
-    network
-        Whose they are; where somebody looks at its layers, nothing is folded.
-    """
-
-    def __init__(self, folds: Folds | None = None, network: nn.Module | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.laid = _laid.get() or LaidWeights()
-        self._folding: Folding | None = None
-        if folds:
-            convolved = partial(_conv3d, self.laid)
-            self._folding = Folding(folds, network, convolved, self.laid.folded)
-
-    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
-        super().__exit__(kind, value, traceback)  # type: ignore[no-untyped-call]
-        if kind is None and self._folding is not None:
-            self._folding.finish()
 
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what a call gives, from its faster twin where it has one."""
-        if self._folding is not None:
-            found = self._folding.call(func, args, kwargs)
-            if found is not None:
-                return found
         kernel = _TWINS.get(func)
         if kernel is not None:
             try:
@@ -198,11 +170,22 @@ def _conv_transpose3d(
     return convolve_transposed(input, weight, bias, at, laid)
 
 
-def _batch_norm(laid: LaidWeights, *args: Any, **kwargs: Any) -> Tensor | None:
-    x, norm = norm_called(*args, **kwargs)
-    if norm is None or not (x.requires_grad and _frozen(x, norm.weight, norm.bias)):
+def _batch_norm(
+    laid: LaidWeights,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if running_mean is None or running_var is None or training:
         return None
-    return batch_norm(x, norm.mean, norm.variance, norm.weight, norm.bias, norm.eps)
+    if not (input.requires_grad and _frozen(input, weight, bias)):
+        return None
+    return batch_norm(input, running_mean, running_var, weight, bias, eps)
 
 
 def _instance_norm(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.engine.folding import layers_looked_at
 from neuroxai.core.engine.function_calls import FunctionCalls
 from neuroxai.core.layers.layers import CallLabels, Layer, Visit, is_convolution, takes_mean_away
 from neuroxai.core.layers.layout import Layouts, is_block
@@ -81,7 +80,6 @@ class LayerCalls:
     def met(self, visit: Visit) -> Iterator[None]:
         """Call ``visit`` with every layer that runs inside; a tensor it returns goes on instead."""
         with ExitStack() as stack:
-            stack.enter_context(layers_looked_at())
             for name, module in self._network.named_modules():
                 before = module.register_forward_pre_hook(self._enter(name))
                 stack.callback(before.remove)

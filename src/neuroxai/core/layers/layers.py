@@ -13,7 +13,6 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
 
-from neuroxai.core.engine.folding import layers_looked_at
 from neuroxai.core.errors import LayerError, suggestion
 from neuroxai.core.layers.layout import Layouts, OnGrid
 
@@ -141,10 +140,8 @@ class LayerHooks:
         self._visit = visit
         self._calls = CallLabels()
         self._handles: list[RemovableHandle] = []
-        self._looking = layers_looked_at()
 
     def __enter__(self) -> LayerHooks:
-        self._looking.__enter__()
         for name, module in self._network.named_modules():
             joint = self._joints and name and _holds_several(module)
             if joint or name in self._modules or is_convolution(module) or takes_mean_away(module):
@@ -152,7 +149,6 @@ class LayerHooks:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._looking.__exit__(None, None, None)
         for handle in self._handles:
             handle.remove()
 
