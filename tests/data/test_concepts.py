@@ -15,7 +15,7 @@ from neuroxai.data.case import CLASSES, Case
 from neuroxai.data.concepts import boundary, concept_masks
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import make_phantom, write_cohort
-from neuroxai.data.tissues import known_tissues
+from neuroxai.data.tissues import phantom_tissues
 
 SPACING = (1.0, 2.0, 3.0)
 
@@ -80,7 +80,7 @@ def test_a_cavity_is_no_tissue_in_any_layout(tmp_path: Path) -> None:
     for layout in ("brats2021", "brats2024"):
         (folder,) = write_cohort(tmp_path / layout, [1], spacing=3.0, layout=layout, wide=True)
         study = read_case(folder)
-        seen.append(concept_masks(study, tissues=known_tissues(study)))
+        seen.append(concept_masks(study, tissues=phantom_tissues(study)))
     for name in ("CSF", "GM", "WM"):
         assert not (seen[0][name] & made.cavity).any()
         np.testing.assert_array_equal(seen[0][name], seen[1][name])
@@ -125,19 +125,19 @@ def test_refusals() -> None:
 def test_a_cohort_knows_its_tissues(tmp_path: Path, layout: str) -> None:
     (folder,) = write_cohort(tmp_path / "cohort", [5], spacing=3.0, layout=layout)
     study = read_case(folder)
-    tissues = known_tissues(study)
+    tissues = phantom_tissues(study)
     assert tissues is not None
     np.testing.assert_array_equal(tissues, make_phantom(5, spacing=3.0).tissues)
     path = next((tmp_path / "cohort" / ".phantom").rglob("tissues.nii.gz"))
     upright = nib.load(path)
     turned = upright.as_reoriented(nib.orientations.axcodes2ornt(("S", "R", "A")))
     nib.save(turned, path)
-    np.testing.assert_array_equal(known_tissues(study), tissues)
+    np.testing.assert_array_equal(phantom_tissues(study), tissues)
     masks = concept_masks(study, tissues=tissues)
     assert masks["GM"].sum() > masks["CSF"].sum() > 0
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), path)
     with pytest.raises(CaseError, match=r"tissues\.nii\.gz: lies on a grid of \(4, 5, 6\) voxels"):
-        known_tissues(study)
+        phantom_tissues(study)
     path.unlink()
-    assert known_tissues(study) is None
-    assert known_tissues(case()) is None
+    assert phantom_tissues(study) is None
+    assert phantom_tissues(case()) is None

@@ -48,7 +48,7 @@ def test_a_picture_is_shown_as_it_is_stored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown(path, (30, 21)), PIXELS)
     case = read_picture(path, (30, 21))
     assert (case.name, case.category, case.label) == ("glioma_a", "glioma", "glioma")
-    assert not case.sided
+    assert not case.laterality_known
     assert "does not say which side" in case.warnings[0]
     assert case.shape == (30, 21, 1)
 
@@ -125,12 +125,14 @@ def test_a_network_sees_every_pixel(tmp_path: Path) -> None:
 
 def test_no_side_is_lettered(tmp_path: Path) -> None:
     gray = np.random.default_rng(0).random((8, 6, 1))
-    for sided in (True, False):
-        scan = Scan("c", {GRAY: gray}, slice_only=0, sided=sided)
+    for laterality_known in (True, False):
+        scan = Scan("c", {GRAY: gray}, slice_only=0, laterality_known=laterality_known)
         sheet = figures._sheet(scan, [], [(GRAY, GRAY, AXIAL, 0)], "t", {}, "")
-        assert sheet.rows[0].letters == (("R", "L", "A", "P") if sided else ("", "", "", ""))
+        assert sheet.rows[0].letters == (
+            ("R", "L", "A", "P") if laterality_known else ("", "", "", "")
+        )
         said = " ".join(figures._notes(scan, [], ""))
-        assert ("does not say which side" in said) != sided
+        assert ("does not say which side" in said) != laterality_known
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_a_tilted_head_is_said_to_be_so(degrees: int, said: bool) -> None:
     affine[:3, :3] = euler2mat(0, 0, np.radians(degrees)) @ np.diag([-1.0, 1.25, 1.5])
     warnings = RECIPE.prepare(phantom(affine)).warnings
     assert any(f"tilted by {degrees} degrees" in warning for warning in warnings) == said
-    unsided = replace(phantom(affine), sided=False)
+    unsided = replace(phantom(affine), laterality_known=False)
     assert not any("tilted" in warning for warning in RECIPE.prepare(unsided).warnings)
 
 

@@ -14,11 +14,11 @@ from scipy.ndimage import affine_transform
 
 from neuroxai.core.errors import CaseError, MissingExtraError
 from neuroxai.data.atlas import tissue_priors
-from neuroxai.data.bias_field import without_bias_field
+from neuroxai.data.bias_field import correct_bias_field
 from neuroxai.data.case import Case
 from neuroxai.data.phantom import Phantom, make_phantom
 from neuroxai.data.template import load_mni152
-from neuroxai.data.tissues import SEGMENTED, _three_gaussians, segment_tissues, tissues_of
+from neuroxai.data.tissues import SEGMENTED, _three_gaussians, case_tissues, segment_tissues
 
 
 @lru_cache(maxsize=2)
@@ -85,8 +85,8 @@ def test_neither_the_unit_nor_the_coil_decides() -> None:
 
 def test_without_contrast_or_t1_there_are_none() -> None:
     case = head().case
-    assert tissues_of(with_t1(case, case.brain())) == (None, None)
-    assert tissues_of(replace(case, volumes={"FLAIR": case.volumes["T1"]})) == (None, None)
+    assert case_tissues(with_t1(case, case.brain())) == (None, None)
+    assert case_tissues(replace(case, volumes={"FLAIR": case.volumes["T1"]})) == (None, None)
 
 
 def test_what_is_no_t1_is_refused_and_the_way_out_is_named() -> None:
@@ -155,8 +155,8 @@ def test_a_planted_bias_field_is_taken_out() -> None:
     t1, brain = case.volumes["T1"], case.brain()
     x = np.linspace(-1, 1, case.shape[0])[:, None, None]
     field = np.exp(0.3 * x) * np.ones(case.shape)
-    even = without_bias_field(t1, brain, case.affine)
-    again = without_bias_field((t1 * field).astype(np.float32), brain, case.affine)
+    even = correct_bias_field(t1, brain, case.affine)
+    again = correct_bias_field((t1 * field).astype(np.float32), brain, case.affine)
     ratio = np.log(again[brain & (even > 0)] / even[brain & (even > 0)])
     assert ratio.std() < 0.25 * np.log(field[brain]).std()
     assert not again[~brain].any()
@@ -167,7 +167,7 @@ def test_on_phantoms_most_voxels_are_right() -> None:
     scores = []
     for seed in (600_000, 600_005, 600_008):
         phantom = make_phantom(seed, spacing=2.5)
-        found, source = tissues_of(phantom.case)
+        found, source = case_tissues(phantom.case)
         assert source == SEGMENTED
         scores.append(dice(found, phantom))
     assert (np.min(scores, axis=0) > [0.6, 0.8, 0.8]).all()

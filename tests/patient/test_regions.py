@@ -174,9 +174,9 @@ def test_the_part_that_was_asked_of_is_a_region_on_the_patients_grid(
         assert any(note.startswith(said) for note in maps["grad_cam"].notes)
         assert not maps["vanilla_gradient"].notes
         scan, _ = picture_of(case, maps["grad_cam"].placement, list(maps.values()), None)
-        assert scan.asked is not None
-        assert int(scan.asked.sum()) == int(asked.sum())
-        assert scan.asked_of == "given mask"
+        assert scan.target_mask is not None
+        assert int(scan.target_mask.sum()) == int(asked.sum())
+        assert scan.target_mask_name == "given mask"
     whole = nx.explain(segmenter, case, "grad_cam", "WT")["grad_cam"]
     assert whole.asked() is None
     assert "within" not in whole.evidence["all"]

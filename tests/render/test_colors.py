@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuroxai.data.case import CLASSES, REGIONS
-from neuroxai.render.colors import FOCUS, LABELS, Limits, as_picture, gray_window, label_layer
+from neuroxai.render.colors import FOCUS, LABELS, Limits, color_limits, gray_window, label_layer
 
 
 def percentile_by_hand(values: np.ndarray, percent: float) -> float:
@@ -21,7 +21,7 @@ def percentile_by_hand(values: np.ndarray, percent: float) -> float:
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e25])
 def test_signed_limits_are_symmetric_about_zero(scale: float) -> None:
     values = np.random.default_rng(0).normal(size=(5, 7, 3)) * scale
-    limits = as_picture(values, signed=True)
+    limits = color_limits(values, signed=True)
     assert limits.vmax == pytest.approx(percentile_by_hand(values, 99.5), rel=1e-12)
     assert limits.vmin == -limits.vmax
     assert limits.cmap == "RdBu_r"
@@ -29,25 +29,25 @@ def test_signed_limits_are_symmetric_about_zero(scale: float) -> None:
 
 def test_unsigned_limits_start_at_zero() -> None:
     values = np.random.default_rng(0).random((5, 7))
-    limits = as_picture(values, signed=False)
+    limits = color_limits(values, signed=False)
     assert (limits.vmin, limits.cmap) == (0.0, "inferno")
     assert limits.vmax == pytest.approx(percentile_by_hand(values, 99.5))
 
 
 def test_a_negative_value_is_never_hidden_by_an_unsigned_method() -> None:
-    assert as_picture(np.array([-1.0, 2.0]), signed=False).vmin < 0
+    assert color_limits(np.array([-1.0, 2.0]), signed=False).vmin < 0
 
 
 def test_a_sparse_map_takes_its_largest_value() -> None:
     values = np.zeros(10_000)
     values[17] = -3.0
-    assert as_picture(values, signed=True) == Limits(-3.0, 3.0, "RdBu_r")
+    assert color_limits(values, signed=True) == Limits(-3.0, 3.0, "RdBu_r")
 
 
 @pytest.mark.parametrize("values", [np.zeros((3, 2)), np.empty(0), np.array([np.nan, 1.0])])
 def test_no_honest_colors(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="no colors"):
-        as_picture(values, signed=True)
+        color_limits(values, signed=True)
 
 
 def test_opacity_is_the_share_of_the_limit() -> None:

@@ -379,7 +379,7 @@ def test_the_picture_goes_through_what_was_asked_of(monkeypatch: pytest.MonkeyPa
     labels[9:12, 12:16, 6:9] = 2
     asked = np.zeros(SHAPE, dtype=bool)
     asked[9:12, 12:16, 6:9] = True
-    part = scan(truth=labels, asked=asked, asked_of="lesion 2")
+    part = scan(truth=labels, target_mask=asked, target_mask_name="lesion 2")
     heats = [cam(labels.astype(np.float32))]
     index, reason = room.axial_slice(part, heats, "WT")
     assert (6 <= index < 9, reason) == (True, "largest area of lesion 2")
@@ -401,7 +401,7 @@ def test_the_picture_goes_through_what_was_asked_of(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_tilted_scan_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    upright, tilted = scan(), scan(tilt=44.3)
+    upright, tilted = scan(), scan(obliquity=44.3)
     montage = drawn(monkeypatch, lambda: draw_modalities(upright, [], "WT", Path("p.png")))
     assert "tilted" not in words(montage)
     montage = drawn(monkeypatch, lambda: draw_modalities(tilted, [], "WT", Path("p.png")))

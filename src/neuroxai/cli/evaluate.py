@@ -59,7 +59,7 @@ def evaluate(
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-    from neuroxai.data.pictures import wants_pictures
+    from neuroxai.data.pictures import expects_pictures
     from neuroxai.files.folder import Results, results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.evaluate import write_evaluation
@@ -70,7 +70,7 @@ def evaluate(
     options.check_run(device)
     members = _members(split, part) if split is not None else None
     loaded = load_model(model, weights=weights, card=card, trust=trust)
-    pictures = wants_pictures(loaded.card.modalities)
+    pictures = expects_pictures(loaded.card.modalities)
     folders = list(cases_of(cohort, members, pictures=pictures))[:cases]
     if not folders:
         raise CaseError(f"{cohort}: holds no case; give a folder of cases in a BraTS layout")

@@ -133,11 +133,11 @@ def read_one_case(
 
 def check_case(case: Path | None, files: list[str] | None, layout: str | None) -> None:
     """Refuse what can be told to be wrong of a case's options before a network is loaded."""
-    from neuroxai.data.layouts import layout_named
+    from neuroxai.data.layouts import get_layout
 
     _given(case, files)
     if layout is not None:
-        layout_named(layout)
+        get_layout(layout)
 
 
 def check_run(
@@ -211,9 +211,9 @@ def _given(case: Path | None, files: list[str] | None) -> dict[str, str]:
 def _read_picture(path: Path, model: Model) -> Case:
     """Read a picture for a network that was made for pictures."""
     from neuroxai.core.errors import ModelError
-    from neuroxai.data.pictures import read_picture, wants_pictures
+    from neuroxai.data.pictures import expects_pictures, read_picture
 
-    if not wants_pictures(model.card.modalities):
+    if not expects_pictures(model.card.modalities):
         raise ModelError(
             f"{path}: is a picture, {model.card.name} wants {', '.join(model.card.modalities)} of "
             "a scan; give a case folder, or a network that was trained on pictures"

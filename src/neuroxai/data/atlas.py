@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.data.itk_image import itk_array, itk_image, load_itk, shrunk
+from neuroxai.data.itk_image import downsample, itk_array, itk_image, load_itk
 from neuroxai.data.template import load_mni152
 
 _BLUR = 4.0
@@ -58,8 +58,8 @@ def tissue_priors(
     )
     transform = start
     for voxel in (_COARSE, _FINE):
-        coarse = shrunk(_smooth(fixed, voxel / 2), voxel)
-        transform = _aligned(coarse, shrunk(mask, voxel), moving, transform)
+        coarse = downsample(_smooth(fixed, voxel / 2), voxel)
+        transform = _aligned(coarse, downsample(mask, voxel), moving, transform)
     shares = [np.clip(inside - brain.gray - brain.white, 0, 1), brain.gray, brain.white]
     smooth = (_smooth(itk_image(share, brain.affine), _BLUR) for share in shares)
     return np.stack([

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError, OutputError, suggestion
 from neuroxai.data.case import MODALITIES, Case, Grade, Layout, Source
-from neuroxai.data.grid import turned_to
+from neuroxai.data.grid import reorient_to
 from neuroxai.data.layouts import (
     LAYOUTS,
     decode_labels,
     detect_layout,
     encode_labels,
     file_name,
+    get_layout,
     is_brats_name,
-    layout_named,
     numbered_name,
-    spelled,
+    parse_file_name,
 )
 from neuroxai.data.nifti import read_labels, read_nifti, write_nifti
 from neuroxai.files.atomic import replaced_whole
@@ -90,7 +90,7 @@ def read_case(
     asked = tuple(dict.fromkeys(modalities))
     if not asked:
         raise CaseError("no modality was asked for; name at least one, for example FLAIR")
-    chosen_layout = layout_named(layout) if layout is not None else None
+    chosen_layout = get_layout(layout) if layout is not None else None
     given = _given(files or {}, asked)
     folder = None if path is None else _folder(path)
     chosen = dict(given)
@@ -113,7 +113,7 @@ def read_case(
     for what in asked[1:]:
         volume = read_nifti(chosen[what])
         pair = (first.path, volume.path)
-        turned = turned_to(shape, affine, volume.data, volume.affine, pair)
+        turned = reorient_to(shape, affine, volume.data, volume.affine, pair)
         # Negative strides are not for torch; what needed no turn is not copied.
         volumes[what] = np.asfortranarray(turned)
         sources[what] = Source(volume.path, volume.sha256)
@@ -128,7 +128,7 @@ def read_case(
     if "truth" in chosen:
         labels = read_labels(chosen["truth"])
         pair = (first.path, labels.path)
-        turned = turned_to(shape, affine, labels.data, labels.affine, pair)
+        turned = reorient_to(shape, affine, labels.data, labels.affine, pair)
         truth = decode_labels(turned, layout_used, labels.path)
         sources["truth"] = Source(labels.path, labels.sha256)
         warnings.extend(labels.warnings)
@@ -223,7 +223,7 @@ def write_case(
     >>> [file.name for file in written.iterdir()]
     ['BraTS2021_00001_t1.nii.gz']
     """
-    used = case.layout if layout is None else layout_named(layout)
+    used = case.layout if layout is None else get_layout(layout)
     arrays: dict[str, NDArray[Any]] = dict(case.volumes)
     for modality, volume in case.volumes.items() if integer else ():
         rounded = np.rint(volume)
@@ -266,7 +266,7 @@ def write_name_mapping(
     LGG,BraTS20_Training_001
     <BLANKLINE>
     """
-    year = layout_named(layout).name.removeprefix("brats")
+    year = get_layout(layout).name.removeprefix("brats")
     column = f"BraTS_{year}_subject_ID" if year.isdigit() else "BraTS_subject_ID"
     grades = cases if isinstance(cases, Mapping) else {case.name: case.grade for case in cases}
     path = Path(folder) / "name_mapping.csv"
@@ -310,7 +310,7 @@ def _same(sources: Mapping[str, Source]) -> Iterable[str]:
 def _recognized(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir()):
-        if (match := spelled(entry.name)) is not None and not entry.is_dir():
+        if (match := parse_file_name(entry.name)) is not None and not entry.is_dir():
             found.setdefault(match[1], []).append(entry)
     return found
 
@@ -331,7 +331,7 @@ def _cases_under(folder: Path, levels: int) -> Iterable[Path]:
 def _given(files: Mapping[str, StrPath], asked: Sequence[str]) -> dict[str, Path]:
     given: dict[str, Path] = {}
     for key, file in files.items():
-        match = spelled(f"{key}.nii")
+        match = parse_file_name(f"{key}.nii")
         what = key if key in asked else match[1] if match is not None and not match[0] else None
         if what is None:
             known = suggestion(key, (*MODALITIES, "truth"))
@@ -345,7 +345,7 @@ def _given(files: Mapping[str, StrPath], asked: Sequence[str]) -> dict[str, Path
 def _identity(folder: Path | None, files: Mapping[str, Path]) -> tuple[str, Layout, list[str]]:
     """Tell the case's name and layout from its files."""
     warnings: list[str] = []
-    prefixes = {(spelled(file.name) or ("", ""))[0] for file in files.values()}
+    prefixes = {(parse_file_name(file.name) or ("", ""))[0] for file in files.values()}
     where = folder if folder is not None else next(iter(files.values()), Path("case")).parent
     if len(prefixes) > 1:
         shown = ", ".join(sorted(prefix or "(no name)" for prefix in prefixes))

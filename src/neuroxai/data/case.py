@@ -75,7 +75,7 @@ class Case:
         What is odd about the case but safe to use, a sentence each, naming the file.
     category
         The class that a picture's folder names; None for a scan.
-    sided
+    laterality_known
         Whether it is known which side of the patient is where; a picture does not say.
     """
 
@@ -88,7 +88,7 @@ class Case:
     sources: Mapping[str, Source] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     category: str | None = None
-    sided: bool = True
+    laterality_known: bool = True
 
     @property
     def label(self) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.data.case import Case
-from neuroxai.data.grid import turned_to
+from neuroxai.data.grid import reorient_to
 from neuroxai.data.nifti import read_labels
 
 
@@ -22,5 +22,5 @@ def read_case_labels(path: Path, case: Case) -> NDArray[np.int32]:
     """
     labels = read_labels(path)
     names = (next((s.path for s in case.sources.values()), case.name), labels.path)
-    turned = turned_to(case.shape, case.affine, labels.data, labels.affine, names)
+    turned = reorient_to(case.shape, case.affine, labels.data, labels.affine, names)
     return np.ascontiguousarray(turned)

@@ -40,7 +40,8 @@ def concept_masks(
     case
         The study.
     tissues
-        ``(I, J, K)``: 1 CSF, 2 gray, 3 white matter; see :func:`~neuroxai.data.tissues.tissues_of`.
+        ``(I, J, K)``: 1 CSF, 2 gray matter, 3 white matter; see
+        :func:`~neuroxai.data.tissues.case_tissues`.
     own
         Further masks by name; what is not zero belongs to the concept.
 

@@ -35,17 +35,17 @@ _OBLIQUE = 15.0
 """Degrees from which on a scan's axes are not spoken of as the body's without a word."""
 
 
-def oblique(affine: NDArray[np.float64]) -> float:
+def obliquity(affine: NDArray[np.float64]) -> float:
     """Return the largest angle in degrees between a scan's axis and the body's nearest to it.
 
     Angles as heads are held by themselves, up to 15, are called zero.
 
     Examples
     --------
-    >>> oblique(np.diag([-1.0, 2.0, 3.0, 1.0]))
+    >>> obliquity(np.diag([-1.0, 2.0, 3.0, 1.0]))
     0.0
     >>> turned = np.array([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    >>> round(oblique(turned), 1)
+    >>> round(obliquity(turned), 1)
     36.9
     """
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
@@ -54,7 +54,7 @@ def oblique(affine: NDArray[np.float64]) -> float:
     return angle if angle > _OBLIQUE else 0.0
 
 
-def turned_to(
+def reorient_to(
     shape: Sequence[int],
     target: NDArray[np.float64],
     data: NDArray[Any],
@@ -81,7 +81,7 @@ def turned_to(
     --------
     >>> mirrored = np.array([[-1.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     >>> data = np.arange(2).reshape(2, 1, 1)
-    >>> turned_to((2, 1, 1), np.eye(4), data, mirrored, ("a.nii", "b.nii")).ravel().tolist()
+    >>> reorient_to((2, 1, 1), np.eye(4), data, mirrored, ("a.nii", "b.nii")).ravel().tolist()
     [1, 0]
     """
     grid_file, file = names

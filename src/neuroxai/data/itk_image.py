@@ -59,12 +59,12 @@ def itk_array(image: Any) -> NDArray[np.float32]:
     return np.asarray(load_itk().GetArrayFromImage(image), dtype=np.float32).T
 
 
-def shrunk(image: Any, voxel: float) -> Any:
+def downsample(image: Any, voxel: float) -> Any:
     """Return every n-th voxel of an image, so that they lie ``voxel`` mm apart or a little more.
 
     Examples
     --------
-    >>> shrunk(itk_image(np.zeros((40, 50, 6)), np.diag([1.0, 2.0, 5.0, 1.0])), 4.0).GetSize()
+    >>> downsample(itk_image(np.zeros((40, 50, 6)), np.diag([1.0, 2.0, 5.0, 1.0])), 4.0).GetSize()
     (10, 25, 6)
     """
     factors = [math.ceil(voxel / size) for size in image.GetSpacing()]

@@ -69,19 +69,19 @@ _PREFIXES = (
 )
 
 
-def patient_of(name: str) -> str:
+def patient_id(name: str) -> str:
     """Return the patient of a case: its name without the time point of BraTS since 2023, or BIDS.
 
     Examples
     --------
-    >>> patient_of("BraTS-GLI-00001-000"), patient_of("BraTS2021_00001"), patient_of("sub-7_ses-2")
+    >>> patient_id("BraTS-GLI-00001-000"), patient_id("BraTS2021_00001"), patient_id("sub-7_ses-2")
     ('BraTS-GLI-00001', 'BraTS2021_00001', 'sub-7')
     """
     name = re.sub(r"^(BraTS-[A-Za-z]+-\d+)-\d+$", r"\1", name)
     return re.sub(r"^(sub-[A-Za-z0-9]+)_.*$", r"\1", name)
 
 
-def layout_named(layout: str | Layout) -> Layout:
+def get_layout(layout: str | Layout) -> Layout:
     """Look a layout up.
 
     Raises
@@ -91,7 +91,7 @@ def layout_named(layout: str | Layout) -> Layout:
 
     Examples
     --------
-    >>> layout_named("brats2023").suffixes["T1ce"]
+    >>> get_layout("brats2023").suffixes["T1ce"]
     't1c'
     """
     if isinstance(layout, Layout):
@@ -102,14 +102,14 @@ def layout_named(layout: str | Layout) -> Layout:
     return known[layout]
 
 
-def spelled(name: str) -> tuple[str, str] | None:
+def parse_file_name(name: str) -> tuple[str, str] | None:
     """Split a file's name into what stands in front and the modality (or ``truth``) it names.
 
     Examples
     --------
-    >>> spelled("BraTS-GLI-00001-000-t1c.nii.gz")
+    >>> parse_file_name("BraTS-GLI-00001-000-t1c.nii.gz")
     ('BraTS-GLI-00001-000', 'T1ce')
-    >>> spelled("FLAIR.nii"), spelled("report.pdf")
+    >>> parse_file_name("FLAIR.nii"), parse_file_name("report.pdf")
     (('', 'FLAIR'), None)
     """
     stem = re.fullmatch(r"(.+)\.nii(\.gz)?", name, re.IGNORECASE | re.DOTALL)
@@ -136,12 +136,12 @@ def is_brats_name(prefix: str) -> bool:
 
 
 def detect_layout(prefix: str, name_of_t1_files: str) -> Layout:
-    """Tell the year from what stands in front of the modality, else from how T1 is spelled.
+    """Tell the year from what stands in front of the modality, else from how T1 is parse_file_name.
 
     Parameters
     ----------
     prefix
-        The case's name, as :func:`spelled` returns it.
+        The case's name, as :func:`parse_file_name` returns it.
     name_of_t1_files
         The names of the case's T1 and T1ce files, in any order.
 
@@ -200,7 +200,7 @@ def numbered_name(layout: str | Layout, number: int) -> str:
         "brats2024": f"BraTS-GLI-{number:05d}-100",
         "brats2024-ped": f"BraTS-PED-{number:05d}-000",
     }
-    return styles.get(layout_named(layout).name, f"case_{number:05d}")
+    return styles.get(get_layout(layout).name, f"case_{number:05d}")
 
 
 def encode_labels(indices: NDArray[Any], layout: str | Layout) -> NDArray[np.uint8]:
@@ -216,7 +216,7 @@ def encode_labels(indices: NDArray[Any], layout: str | Layout) -> NDArray[np.uin
     >>> encode_labels(np.array([0, 1, 2, 3]), "brats2021").tolist()
     [0, 1, 2, 4]
     """
-    layout = layout_named(layout)
+    layout = get_layout(layout)
     table = np.zeros(len(CLASSES), dtype=np.uint8)
     for index in np.unique(indices):
         if not 0 <= index < len(CLASSES) or index != int(index):
@@ -247,7 +247,7 @@ def decode_labels(
     >>> decode_labels(np.array([0, 1, 2, 3]), "brats2023").tolist()
     [0, 1, 2, 3]
     """
-    layout = layout_named(layout)
+    layout = get_layout(layout)
     known = {0: 0} | {number: CLASSES.index(name) for name, number in layout.labels.items()}
     alike = _READ_ALIKE.get(layout.name, {})
     known |= {number: CLASSES.index(name) for number, name in alike.items()}

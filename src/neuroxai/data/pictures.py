@@ -34,12 +34,12 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
-def wants_pictures(modalities: Sequence[str]) -> bool:
+def expects_pictures(modalities: Sequence[str]) -> bool:
     """Whether a network with these modalities was made for pictures.
 
     Examples
     --------
-    >>> wants_pictures(("gray",) * 3), wants_pictures(("FLAIR",))
+    >>> expects_pictures(("gray",) * 3), expects_pictures(("FLAIR",))
     (True, False)
     """
     return set(modalities) == {GRAY}
@@ -139,7 +139,7 @@ def read_picture(path: Path, size: Sequence[int]) -> Case:
         name=f"{path.parent.name}_{path.stem}",
         volumes={GRAY: np.asfortranarray(values.T[:, :, None])},
         # Columns run to the patient's left and rows to the back, as pictures of slices mostly do:
-        # so a figure shows the picture as it is. It is no knowledge, hence not sided.
+        # so a figure shows the picture as it is. It is no knowledge, hence not laterality_known.
         affine=np.diag([-1.0, -1.0, 1.0, 1.0]),
         layout=LAYOUTS["plain"],
         sources={GRAY: Source(str(path), hashlib.sha256(content).hexdigest())},
@@ -148,5 +148,5 @@ def read_picture(path: Path, size: Sequence[int]) -> Case:
             "its pixels are; 1 mm is written",
         ),
         category=path.parent.name,
-        sided=False,
+        laterality_known=False,
     )

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from neuroxai.data.case import CLASSES
 
-__all__ = ["call_small_enhancement_necrosis"]
+__all__ = ["relabel_small_enhancement"]
 
 
-def call_small_enhancement_necrosis(
+def relabel_small_enhancement(
     labels: NDArray[np.uint8], voxel_mm3: float, least_mm3: float
 ) -> tuple[NDArray[np.uint8], float]:
     """Return labels without enhancing tumor of less than ``least_mm3`` in all, and what went.
@@ -39,9 +39,9 @@ def call_small_enhancement_necrosis(
     Examples
     --------
     >>> labels = np.array([[[0, 2, 3, 1]]], np.uint8)
-    >>> call_small_enhancement_necrosis(labels, 8.0, 100.0)
+    >>> relabel_small_enhancement(labels, 8.0, 100.0)
     (array([[[0, 2, 1, 1]]], dtype=uint8), 8.0)
-    >>> call_small_enhancement_necrosis(labels, 8.0, 5.0)
+    >>> relabel_small_enhancement(labels, 8.0, 5.0)
     (array([[[0, 2, 3, 1]]], dtype=uint8), 0.0)
     """
     enhancing = labels == CLASSES.index("ET")

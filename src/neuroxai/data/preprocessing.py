@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError, ModelError, suggestion
 from neuroxai.data.case import Case
-from neuroxai.data.grid import oblique
+from neuroxai.data.grid import obliquity
 from neuroxai.data.intensity import INTENSITIES, Intensity, counted_voxels, normalize
 from neuroxai.data.placement import Placement, crop_start
 from neuroxai.data.preprocessing_check import check_recipe
@@ -301,7 +301,7 @@ class Preprocessing:
                     f"it needs {_edges(needed)} mm; resample the scans first"
                 )
         warnings = []
-        tilted = oblique(case.affine) if case.sided else 0.0
+        tilted = obliquity(case.affine) if case.laterality_known else 0.0
         if tilted:
             warnings.append(
                 f"{case.name}: the scan is tilted by {tilted:.0f} degrees against the body; it is "

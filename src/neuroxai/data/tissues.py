@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
 from neuroxai.data.atlas import tissue_priors
-from neuroxai.data.bias_field import without_bias_field
+from neuroxai.data.bias_field import correct_bias_field
 from neuroxai.data.case import Case
 from neuroxai.data.case_labels import read_case_labels
 from neuroxai.data.placement import Placement
@@ -26,7 +26,7 @@ _DOUBT = 0.02
 """Added to every share of the prior: the average brain rules nothing out."""
 
 
-def tissues_of(case: Case) -> tuple[NDArray[np.uint8] | None, str | None]:
+def case_tissues(case: Case) -> tuple[NDArray[np.uint8] | None, str | None]:
     """Return the tissues of a case, and where they come from; None without a T1.
 
     Raises
@@ -36,14 +36,14 @@ def tissues_of(case: Case) -> tuple[NDArray[np.uint8] | None, str | None]:
     MissingExtraError
         If they must be segmented, and SimpleITK or nilearn is not installed.
     """
-    known = known_tissues(case)
+    known = phantom_tissues(case)
     if known is not None:
         return known, KNOWN
     found = segment_tissues(case) if "T1" in case.volumes else None
     return found, None if found is None else SEGMENTED
 
 
-def known_tissues(case: Case) -> NDArray[np.uint8] | None:
+def phantom_tissues(case: Case) -> NDArray[np.uint8] | None:
     """Return the tissues of a synthetic case, as its cohort knows them; None for any other.
 
     Raises
@@ -124,7 +124,7 @@ def segment_tissues(case: Case) -> NDArray[np.uint8] | None:
 def _segment(
     t1: NDArray[np.float32], within: NDArray[np.bool_], affine: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    even = without_bias_field(t1, within, affine)
+    even = correct_bias_field(t1, within, affine)
     priors = tissue_priors(even, within, affine)[:, within].astype(np.float64) + _DOUBT
     values = even[within].astype(np.float64)
     quarter, middle, rest = np.quantile(values, (0.25, 0.5, 0.75))

@@ -20,7 +20,7 @@ from neuroxai.data.brats import encode_labels
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
-from neuroxai.data.postprocessing import call_small_enhancement_necrosis
+from neuroxai.data.postprocessing import relabel_small_enhancement
 from neuroxai.files.folder import describe_dataset, slug
 
 
@@ -93,7 +93,7 @@ class Prediction:
         if self.labels is None or not self.of_tumors:
             return self
         voxel_mm3 = float(np.prod(self.case.spacing))
-        labels, volume = call_small_enhancement_necrosis(self.labels, voxel_mm3, least_mm3)
+        labels, volume = relabel_small_enhancement(self.labels, voxel_mm3, least_mm3)
         if not volume:
             return self
         note = (

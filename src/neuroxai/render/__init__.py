@@ -1,6 +1,6 @@
 """Pictures and pages of explanations; attributions are shown here, never altered."""
 
-from neuroxai.render.colors import Limits, as_picture
+from neuroxai.render.colors import Limits, color_limits
 from neuroxai.render.figures import draw_modalities, draw_planes
 from neuroxai.render.page import Figure, Section, Table, write_page
 from neuroxai.render.scan import HeatMap, Scan
@@ -12,7 +12,7 @@ __all__ = [
     "Scan",
     "Section",
     "Table",
-    "as_picture",
+    "color_limits",
     "draw_modalities",
     "draw_planes",
     "write_page",

@@ -42,7 +42,7 @@ class Limits(NamedTuple):
         return np.clip(np.abs(values.astype(np.float64)) / self.vmax, 0.0, 1.0)
 
 
-def as_picture(values: NDArray[Any], *, signed: bool) -> Limits:
+def color_limits(values: NDArray[Any], *, signed: bool) -> Limits:
     """Choose the colors of a heat map from the values that are shown.
 
     ``v = 99.5th percentile of |values|`` (the largest ``|value|`` where that is zero). A signed
@@ -63,9 +63,9 @@ def as_picture(values: NDArray[Any], *, signed: bool) -> Limits:
 
     Examples
     --------
-    >>> as_picture(np.array([-4.0, 0.0, 2.0, 4.0]), signed=True)
+    >>> color_limits(np.array([-4.0, 0.0, 2.0, 4.0]), signed=True)
     Limits(vmin=-4.0, vmax=4.0, cmap='RdBu_r')
-    >>> as_picture(np.array([0.0, 1.0, 1.0]), signed=False)
+    >>> color_limits(np.array([0.0, 1.0, 1.0]), signed=False)
     Limits(vmin=0.0, vmax=1.0, cmap='inferno')
     """
     size = np.abs(values.astype(np.float64))

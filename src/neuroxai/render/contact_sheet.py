@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError
-from neuroxai.render.colors import PERCENTILE, Limits, as_picture
+from neuroxai.render.colors import PERCENTILE, Limits, color_limits
 from neuroxai.render.figures import CONVENTION, UNKNOWN_SIDES
 from neuroxai.render.montage import Panel, Row, draw_panel
 from neuroxai.render.planes import AXIAL, NO_LETTERS
@@ -55,7 +55,7 @@ def draw_filters(
     pixel: tuple[float, float],
     facts: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
-    sided: bool = True,
+    laterality_known: bool = True,
 ) -> list[Path]:
     """Draw filters in the order given, on as many pages as it takes.
 
@@ -69,7 +69,7 @@ def draw_filters(
         Case, target and layer.
     pixel
         Width and height of a picture's cell in mm.
-    sided
+    laterality_known
         Whether it is known which side of the patient is where.
 
     Raises
@@ -93,7 +93,9 @@ def draw_filters(
     for page in range(count):
         shown = pictures[page * each : (page + 1) * each]
         heading = title + (f"  ·  page {page + 1} of {count}" if count > 1 else "")
-        make = partial(_page, shown, heading, pixel, dict(facts or {}), list(notes), sided)
+        make = partial(
+            _page, shown, heading, pixel, dict(facts or {}), list(notes), laterality_known
+        )
         name = f"{stem.name}_page-{page + 1:0{len(str(count))}d}.png"
         pages.append(save_figure(make, stem.with_name(name)))
     return pages
@@ -105,14 +107,15 @@ def _page(
     pixel: tuple[float, float],
     facts: Mapping[str, str],
     notes: Sequence[str],
-    sided: bool,
+    laterality_known: bool,
 ) -> Figure:
     across = min(ACROSS, len(shown))
     width = max(1000, 2 * PAD + across * (CELL + GAP))
     room = width - 2 * PAD
     heading = Heading(title, facts, room)
     own = (
-        f"{CONVENTION if sided else UNKNOWN_SIDES} A filter's number, and its activation × "
+        f"{CONVENTION if laterality_known else UNKNOWN_SIDES} "
+        "A filter's number, and its activation × "
         "gradient summed over the whole layer: what it adds to the target to first order; the "
         "sheet is sorted by its size. The "
         f"colors of each panel end at its own {PERCENTILE:g}th percentile of |activation|; blue "
@@ -122,7 +125,7 @@ def _page(
     size = shown[0].picture.shape
     extent = (size[0] * pixel[0], size[1] * pixel[1])
     high = CELL * extent[1] / extent[0]
-    row = Row("", extent, AXIAL.letters if sided else NO_LETTERS)
+    row = Row("", extent, AXIAL.letters if laterality_known else NO_LETTERS)
     top = PAD + heading.height + 12
     lines = ceil(len(shown) / across)
     below = top + lines * (high + CAPTION)
@@ -146,4 +149,4 @@ def _panel(each: FilterPicture) -> tuple[Panel, Limits | None]:
         return Panel(remark="not finite"), None
     if not picture.any():
         return Panel(remark="zero in\nthis slice"), None
-    return Panel(heat=picture), as_picture(picture, signed=False)
+    return Panel(heat=picture), color_limits(picture, signed=False)

@@ -20,7 +20,7 @@ from neuroxai.render.colors import (
     LABELS,
     PERCENTILE,
     Limits,
-    as_picture,
+    color_limits,
     gray_window,
     label_layer,
 )
@@ -161,7 +161,7 @@ def _sheet(
                 gray.shape[1] * scan.spacing[plane.across],
                 gray.shape[0] * scan.spacing[plane.up],
             ),
-            plane.letters if scan.sided else NO_LETTERS,
+            plane.letters if scan.laterality_known else NO_LETTERS,
         )
         for (label, _, plane, _), gray in zip(cuts, grays, strict=True)
     ]
@@ -172,12 +172,12 @@ def _sheet(
     if maps:
         above = next((number for number, heat in enumerate(maps) if heat.shared), 0)
         columns.append(_overlay(columns[1 + above], grays))
-    if scan.asked is not None:
+    if scan.target_mask is not None:
         panels = [
-            Panel(gray=np.where(cut(scan.asked, plane, index), gray, _DIMMED * gray))
+            Panel(gray=np.where(cut(scan.target_mask, plane, index), gray, _DIMMED * gray))
             for gray, (_, _, plane, index) in zip(grays, cuts, strict=True)
         ]
-        columns.insert(1, Column(f"Asked of\n{scan.asked_of}", panels))
+        columns.insert(1, Column(f"Asked of\n{scan.target_mask_name}", panels))
     legend: set[int] = set()
     for title, labels in (("Prediction", scan.prediction), ("Truth", scan.truth)):
         if labels is None:
@@ -198,16 +198,18 @@ def _sheet(
 
 def convention(scan: Scan) -> str:
     """Return the sentence on sides that belongs below a scan."""
-    return CONVENTION if scan.sided else UNKNOWN_SIDES
+    return CONVENTION if scan.laterality_known else UNKNOWN_SIDES
 
 
 def _notes(scan: Scan, maps: Sequence[HeatMap], note: str) -> list[str]:
     """Say how the picture was made."""
     x, y, z = scan.spacing
     notes = [f"{convention(scan)} {note} Voxels {x:g} x {y:g} x {z:g} mm."]
-    if scan.tilt:
-        notes[0] += f" The scan is tilted by {scan.tilt:.0f}°: sides and planes go by its axes."
-    if not scan.sided:
+    if scan.obliquity:
+        notes[0] += (
+            f" The scan is tilted by {scan.obliquity:.0f}°: sides and planes go by its axes."
+        )
+    if not scan.laterality_known:
         notes = [f"{convention(scan)} Pixels are of unknown size."]
     if maps:
         notes.append(
@@ -236,7 +238,7 @@ def _heat_column(heat: HeatMap, shown: Sequence[NDArray[Any]]) -> Column:
         Panel(heat=picture) if picture.any() else Panel(remark="zero in\nthis slice")
         for picture in shown
     ]
-    return Column(heat.title, panels, as_picture(flat, signed=heat.signed))
+    return Column(heat.title, panels, color_limits(flat, signed=heat.signed))
 
 
 def _overlay(column: Column, grays: Sequence[NDArray[Any]]) -> Column:
@@ -254,8 +256,8 @@ def _overlay(column: Column, grays: Sequence[NDArray[Any]]) -> Column:
 
 def _focus(scan: Scan, target: str) -> tuple[NDArray[np.bool_], str] | None:
     """Return the mask that the picture should go through, and what it is."""
-    if scan.asked is not None and scan.asked.any():
-        return scan.asked.astype(bool), scan.asked_of
+    if scan.target_mask is not None and scan.target_mask.any():
+        return scan.target_mask.astype(bool), scan.target_mask_name
     everything = tuple(range(1, len(scan.classes)))
     if scan.classes == LABELS:
         words = re.split(r"[^A-Za-z0-9]+", target)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError, suggestion
-from neuroxai.render.colors import PERCENTILE, Limits, as_picture, gray_window, label_layer
+from neuroxai.render.colors import PERCENTILE, Limits, color_limits, gray_window, label_layer
 from neuroxai.render.figures import axial_slice, convention
 from neuroxai.render.montage import Panel, Row, draw_panel
 from neuroxai.render.planes import AXIAL, NO_LETTERS, Box, brain_box, crop
@@ -159,7 +159,7 @@ class _Plan:
             self._gray.shape[1] * scan.spacing[0],
             self._gray.shape[0] * scan.spacing[1],
         )
-        self._row = Row("", extent, AXIAL.letters if scan.sided else NO_LETTERS)
+        self._row = Row("", extent, AXIAL.letters if scan.laterality_known else NO_LETTERS)
         self._high = CELL * extent[1] / extent[0]
         self._places, self._left = places([panel.shape for panel in panels])
         columns = 1 + max(column for _, column in self._places)
@@ -227,7 +227,7 @@ class _Plan:
 
     def _draw_layer(self, sheet: Sheet, panel: FlowPanel, x: float, y: float) -> None:
         drawn = self._overlay(panel)
-        limits = None if drawn.heat is None else as_picture(drawn.heat, signed=True)
+        limits = None if drawn.heat is None else color_limits(drawn.heat, signed=True)
         draw_panel(sheet.axes(x, y, CELL, self._high), drawn, self._row, limits, first=False)
         cells = "×".join(str(n) for n in panel.shape[1:])
         said = (
@@ -247,7 +247,7 @@ class _Plan:
             return Panel(gray=self._gray, remark="not finite")
         if not heat.any():
             return Panel(gray=self._gray, remark="zero in\nthis slice")
-        opacity = 0.8 * as_picture(heat, signed=True).share(heat)
+        opacity = 0.8 * color_limits(heat, signed=True).share(heat)
         return Panel(gray=self._gray, heat=heat, opacity=opacity)
 
 

@@ -40,13 +40,13 @@ class Scan:
     truth: NDArray[Any] | None = None
     classes: tuple[str, ...] = LABELS
     slice_only: int | None = None
-    sided: bool = True
+    laterality_known: bool = True
     """Whether it is known which side of the patient is where; then sides are lettered."""
-    asked: NDArray[Any] | None = None
+    target_mask: NDArray[Any] | None = None
     """``(X, Y, Z)`` bool, the part of the image that the target was asked of; None for all."""
-    asked_of: str = ""
+    target_mask_name: str = ""
     """What that part is."""
-    tilt: float = 0.0
+    obliquity: float = 0.0
     """By how many degrees the scan's axes lie off the body's, where that is worth a word."""
 
     def legend(self, indices: Collection[int]) -> dict[int, str]:
@@ -115,7 +115,7 @@ def check(scan: Scan, maps: Sequence[HeatMap]) -> None:
         *scan.modalities.items(),
         ("prediction", scan.prediction),
         ("truth", scan.truth),
-        ("what was asked", scan.asked),
+        ("what was asked", scan.target_mask),
     ):
         if volume is not None and not _fits(volume.shape, shape, scan):
             raise OutputError(f"{scan.name}: {what} has shape {volume.shape}, {name} has {shape}")

@@ -15,7 +15,7 @@ from neuroxai.core.explanation import Explanation, versions
 from neuroxai.core.target.target import same_question
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
-from neuroxai.data.grid import oblique
+from neuroxai.data.grid import obliquity
 from neuroxai.data.placement import Placement
 from neuroxai.files.folder import Results, sidecar, write_json
 from neuroxai.patient.explanations import Explanations
@@ -146,7 +146,7 @@ def picture_of(
     asked = maps[0].asked() if maps else None
     if asked is not None:
         of = str(maps[0].explanation.target["within"])
-        scan = replace(scan, asked=upright.turn(asked), asked_of=of)
+        scan = replace(scan, target_mask=upright.turn(asked), target_mask_name=of)
     heats = [
         HeatMap(
             method=m.explanation.method,
@@ -181,8 +181,8 @@ def scan_of(
         truth=upright.turn(truth) if truth is not None else None,
         classes=prediction.classes if own and prediction is not None else LABELS,
         slice_only=placement.slice_index,
-        sided=case.sided,
-        tilt=oblique(case.affine) if case.sided else 0.0,
+        laterality_known=case.laterality_known,
+        obliquity=obliquity(case.affine) if case.laterality_known else 0.0,
     )
 
 

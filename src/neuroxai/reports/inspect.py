@@ -123,7 +123,7 @@ class InspectionReport:
                     "grid": "×".join(str(n) for n in found.layer.shape[1:]),
                 },
                 notes=[f"Axial cell {through} (of {cells.shape[3]}, from 0 at the feet)."],
-                sided=seen.case.sided,
+                laterality_known=seen.case.laterality_known,
             )
         self.results.add(*pages)
         self.sheets[found.layer.name] = pages

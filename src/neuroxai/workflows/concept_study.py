@@ -18,7 +18,7 @@ from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.data.concepts import concept_masks
 from neuroxai.data.preprocessing import Prepared
-from neuroxai.data.tissues import tissues_of
+from neuroxai.data.tissues import case_tissues
 from neuroxai.models.model import Model
 from neuroxai.workflows.explain import outputs_of, prepare
 
@@ -56,7 +56,7 @@ class ConceptStudies:
         """Return a study, or the one in a folder, on the network's grid."""
         case = each if isinstance(each, Case) else self._read(each)
         prepared = prepare(self.model, case, None, self._device, at_once=True)
-        tissues, source = tissues_of(case) if self._tissues else (None, None)
+        tissues, source = case_tissues(case) if self._tissues else (None, None)
         known = concept_masks(case, tissues=tissues, own=self._own(case) if self._own else None)
         masks = {
             name: torch.from_numpy(prepared.placement.to_network(mask.astype(np.uint8)) > 0)

@@ -17,7 +17,7 @@ from neuroxai.core.progress import Report
 from neuroxai.data.brats import case_name as name_of_folder
 from neuroxai.data.brats import find_cases, read_case
 from neuroxai.data.case import Case, region
-from neuroxai.data.layouts import patient_of
+from neuroxai.data.layouts import patient_id
 from neuroxai.data.phantom.cohort import KNOWN as PHANTOM_FOLDER
 from neuroxai.data.pictures import find_pictures, is_picture, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
@@ -169,7 +169,7 @@ def evaluate(
         if report is not None:
             report("Evaluating", number, len(folders))
         case = _read(model, folder)
-        patient = names.get(case_name(folder)) or patient_of(case.name)
+        patient = names.get(case_name(folder)) or patient_id(case.name)
         kinds.append(_kind(folder, case))
         measured = measure(used, case, patient, asked)
         if isinstance(measured, str):

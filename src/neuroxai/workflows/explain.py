@@ -350,7 +350,7 @@ def prepare(
             f"of {'×'.join(map(str, model.windows.size))} voxels"
         )
         return dataclasses.replace(prepared, warnings=(*prepared.warnings, note))
-    chosen = slice_index is not None or case.truth is not None or not case.sided
+    chosen = slice_index is not None or case.truth is not None or not case.laterality_known
     if recipe.plane is None or chosen:
         return recipe.prepare(case, slice_index)
     segmenter = load_model(DEFAULT_MODEL)

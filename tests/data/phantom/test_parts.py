@@ -10,14 +10,14 @@ import pytest
 
 from neuroxai.data.case import MODALITIES
 from neuroxai.data.phantom.anatomy import Tissues, draw_warp
-from neuroxai.data.phantom.artifacts import Scanner, acquire, draw_scanners, soften
+from neuroxai.data.phantom.artifacts import Scanner, acquire, blur_image, draw_scanners
 from neuroxai.data.phantom.contrast import (
     DARKER_THAN_EDEMA,
     RATIOS,
     WHITE,
     Scene,
+    add_texture,
     draw_signals,
-    roughen,
 )
 from neuroxai.data.phantom.diffusion import Diffusion
 from neuroxai.data.phantom.field import Field, lattice, ramp, smooth_noise, stream
@@ -128,13 +128,13 @@ def test_outside_the_brain_nothing_is_acquired() -> None:
 def test_blur_keeps_the_sum_and_thick_slices_blur_one_axis() -> None:
     image = np.zeros((21, 23, 25), dtype=np.float32)
     image[10, 11, 12] = 1
-    thick = soften(image, replace(PLAIN, slice_mm=4.0), 1.0)
+    thick = blur_image(image, replace(PLAIN, slice_mm=4.0), 1.0)
     assert thick.sum() == pytest.approx(1, abs=1e-5)
     assert np.count_nonzero(thick) == np.count_nonzero(thick[10, 11]) > 3
-    blurred = soften(image, replace(PLAIN, blur=0.9), 1.0)
+    blurred = blur_image(image, replace(PLAIN, blur=0.9), 1.0)
     assert blurred.sum() == pytest.approx(1, abs=1e-4)
     assert blurred[10, 11, 12] < 0.5
-    ringing = soften(image + 1, replace(PLAIN, ringing=0.4), 1.0)
+    ringing = blur_image(image + 1, replace(PLAIN, ringing=0.4), 1.0)
     assert ringing.min() < 1 < ringing.max() < 2
 
 
@@ -170,7 +170,7 @@ def test_mottling_alone_never_looks_like_enhancement() -> None:
     most = []
     for seed in range(8):
         images = {name: np.ones(shape, np.float32) for name in MODALITIES}
-        roughen(seed, images, scene, axes)
+        add_texture(seed, images, scene, axes)
         share = images["T1ce"] / images["T1"]
         assert share.std() < 0.06
         assert share.max() < 1.35

@@ -17,7 +17,13 @@ from neuroxai.core.errors import CaseError
 from neuroxai.data.case import CLASSES, MODALITIES
 from neuroxai.data.phantom import Phantom, contrast, make_phantom, write_cohort
 from neuroxai.data.phantom import make as making
-from neuroxai.data.phantom.artifacts import Scanner, acquire, draw_scanners, soften, worsen
+from neuroxai.data.phantom.artifacts import (
+    Scanner,
+    acquire,
+    blur_image,
+    degrade_scanners,
+    draw_scanners,
+)
 from neuroxai.data.phantom.make import grid
 from neuroxai.data.phantom.tumor import SMALLEST_ENHANCEMENT
 from neuroxai.data.phantom.variety import TYPICAL, Variety, draw_variety
@@ -35,7 +41,7 @@ def forced(
 ) -> Phantom:
     """Make the high-grade phantom with just this variety, and the scanner of a typical one."""
     monkeypatch.setattr(making, "draw_variety", lambda _seed: variety)
-    monkeypatch.setattr(making, "worsen", lambda _seed, scanners: scanners)
+    monkeypatch.setattr(making, "degrade_scanners", lambda _seed, scanners: scanners)
     return make_phantom(seed, spacing=spacing, grade="HGG", wide=True)
 
 
@@ -45,9 +51,9 @@ def test_every_kind_occurs_and_none_in_all() -> None:
     for name in vars(TYPICAL):
         usual = [getattr(variety, name) == getattr(TYPICAL, name) for variety in drawn]
         assert 0.03 < 1 - np.mean(usual) < 0.85, name
-    assert {variety.place for variety in drawn} == {"anywhere", "surface", "ventricles"}
+    assert {variety.location for variety in drawn} == {"anywhere", "surface", "ventricles"}
     assert {variety.core for variety in drawn} == {"typical", "cyst", "blood"}
-    assert {name for variety in drawn for name in variety.swapped} == set(MODALITIES)
+    assert {name for variety in drawn for name in variety.swapped_contrast} == set(MODALITIES)
 
 
 def test_a_wide_phantom_is_a_function_of_its_seed_and_no_typical_one() -> None:
@@ -84,7 +90,7 @@ def test_gray_and_white_matter_change_places_where_they_are_said_to() -> None:
     for modality in MODALITIES:
         for seed in range(20):
             plain = contrast.draw_signals(seed)[modality]
-            swapped = contrast.draw_signals(seed, Variety(swapped=(modality,)))[modality]
+            swapped = contrast.draw_signals(seed, Variety(swapped_contrast=(modality,)))[modality]
             if modality == "T1":
                 assert plain["GM"] < plain["WM"] < swapped["GM"]
             elif modality == "T2":
@@ -114,7 +120,7 @@ def test_a_tumor_without_enhancement_has_none(monkeypatch: pytest.MonkeyPatch) -
 def test_a_cavity_is_fluid_within_what_is_left_of_the_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = forced(monkeypatch, Variety(margin=3.0), seed=2, spacing=2.0)
+    made = forced(monkeypatch, Variety(resection_margin=3.0), seed=2, spacing=2.0)
     before = forced(monkeypatch, Variety(), seed=2, spacing=2.0)
     truth, cavity = made.case.truth, made.cavity
     assert truth is not None
@@ -144,7 +150,7 @@ def test_places_are_the_surface_and_the_ventricles(monkeypatch: pytest.MonkeyPat
         return outer, inner
 
     deep, surface, ventricles = (
-        depths(Variety(place=place)) for place in ("anywhere", "surface", "ventricles")
+        depths(Variety(location=place)) for place in ("anywhere", "surface", "ventricles")
     )
     assert np.median(surface[0]) < np.median(deep[0]) - 3
     assert np.median(ventricles[1]) < np.median(deep[1]) - 3
@@ -161,8 +167,8 @@ def test_age_widens_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_skull_is_left_and_brain_is_lost_at_the_border(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = forced(monkeypatch, Variety(), seed=3).case.brain()
-    left = forced(monkeypatch, Variety(remnant=True), seed=3).case.brain()
-    lost = forced(monkeypatch, Variety(stripped=4.0), seed=3).case.brain()
+    left = forced(monkeypatch, Variety(skull_remnants=True), seed=3).case.brain()
+    lost = forced(monkeypatch, Variety(overstripping=4.0), seed=3).case.brain()
     assert (left & ~plain).sum() > 100
     assert (plain & ~lost).sum() > 100
     assert not (plain & ~left).any()
@@ -171,7 +177,7 @@ def test_skull_is_left_and_brain_is_lost_at_the_border(monkeypatch: pytest.Monke
 
 def test_spots_are_the_brightest_of_their_modality(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = forced(monkeypatch, Variety(), seed=4, spacing=2.0)
-    spotted = forced(monkeypatch, Variety(spots=6), seed=4, spacing=2.0)
+    spotted = forced(monkeypatch, Variety(bright_spots=6), seed=4, spacing=2.0)
     changed = {
         name: spotted.case.volumes[name] - plain.case.volumes[name]
         for name in MODALITIES
@@ -203,7 +209,7 @@ def test_a_ghost_is_the_image_moved_along_one_axis() -> None:
     image = np.zeros((6, 12, 5), np.float32)
     image[2, 1, 3] = 1.0
     scanner = Scanner(0.0, 0.0, 2, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, ghost=0.25, ghosts=3)
-    ghosted = soften(image, scanner, 3.0)
+    ghosted = blur_image(image, scanner, 3.0)
     assert np.argwhere(ghosted).tolist() == [[2, 1, 3], [2, 5, 3], [2, 9, 3]]
     assert ghosted[2, 5, 3] == ghosted[2, 9, 3] == 0.25
 
@@ -228,7 +234,7 @@ def test_overshoot_goes_below_zero_beside_an_edge_and_nowhere_else() -> None:
 
 def test_poor_scanners_go_beyond_the_typical() -> None:
     typical = [s for seed in range(60) for s in draw_scanners(seed).values()]
-    poor = [s for seed in range(60) for s in worsen(seed, draw_scanners(seed)).values()]
+    poor = [s for seed in range(60) for s in degrade_scanners(seed, draw_scanners(seed)).values()]
     for name in ("blur", "slice_mm", "bias", "noise", "offset", "ghost", "overshoot", "gamma"):
         assert max(getattr(s, name) for s in poor) > 1.1 * max(getattr(s, name) for s in typical)
     assert 0 < np.mean([s.ghost > 0 for s in poor]) < 0.4
@@ -245,7 +251,9 @@ def test_a_cohort_has_its_cavities_where_the_layout_knows_them(
     layout: str, known: bool, tmp_path: Path
 ) -> None:
     seed = next(
-        s for s in range(100) if draw_variety(s).margin is not None and wide(s).cavity.any()
+        s
+        for s in range(100)
+        if draw_variety(s).resection_margin is not None and wide(s).cavity.any()
     )
     (place,) = write_cohort(tmp_path, [seed], spacing=3.0, layout=layout, wide=True)
     truth = np.asarray(nibabel.load(next(place.glob("*seg.nii.gz"))).dataobj)

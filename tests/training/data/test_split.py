@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroxai.core.errors import TrainingError
-from neuroxai.data.layouts import patient_of
+from neuroxai.data.layouts import patient_id
 from neuroxai.training.config.config import CohortSource
 from neuroxai.training.data.split import (
     Member,
@@ -136,4 +136,4 @@ def test_more_folds_than_patients_are_refused() -> None:
     ],
 )
 def test_names_tell_patient_and_site(name: str, patient: str, site: str) -> None:
-    assert (patient_of(name), site_of(name)) == (patient, site)
+    assert (patient_id(name), site_of(name)) == (patient, site)

@@ -62,7 +62,7 @@ def draw_scanners(seed: int, *, even: bool = False) -> dict[str, Scanner]:
     return scanners
 
 
-def worsen(seed: int, scanners: Mapping[str, Scanner]) -> dict[str, Scanner]:
+def degrade_scanners(seed: int, scanners: Mapping[str, Scanner]) -> dict[str, Scanner]:
     """Draw anew what makes a scan poor: stronger than is typical, and for more of the scans."""
     generator = stream(seed, "poor scanner")
     worse = {}
@@ -86,7 +86,7 @@ def worsen(seed: int, scanners: Mapping[str, Scanner]) -> dict[str, Scanner]:
     return worse
 
 
-def soften(image: Array, scanner: Scanner, spacing: float) -> Array:
+def blur_image(image: Array, scanner: Scanner, spacing: float) -> Array:
     """Blur, average over thick slices and cut off high frequencies: all that mixes voxels."""
     from scipy.ndimage import gaussian_filter, gaussian_filter1d
 

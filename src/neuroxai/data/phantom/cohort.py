@@ -17,7 +17,7 @@ from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.core.workers import in_workers
 from neuroxai.data.brats import numbered_name, write_case, write_name_mapping
 from neuroxai.data.case import CLASSES, Grade
-from neuroxai.data.layouts import file_name, layout_named
+from neuroxai.data.layouts import file_name, get_layout
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
 from neuroxai.files.atomic import replaced_whole
@@ -96,7 +96,7 @@ def write_cohort(
     wanted = list(dict.fromkeys(seeds))
     if workers < 1:
         raise CaseError(f"a cohort is written by 1 or more workers, got {workers}")
-    layout_named(layout)
+    get_layout(layout)
     for seed in wanted:
         check_request(seed, spacing, None, variant, None, wide)
     jobs = {
@@ -131,7 +131,7 @@ def _written(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
 
 def _write(job: Job) -> dict[str, Any]:
     """Make and write one case; the note, written last, marks it as whole."""
-    root, layout = Path(job.folder), layout_named(job.layout)
+    root, layout = Path(job.folder), get_layout(job.layout)
     note_path = _note_path(job)
     if note_path.exists():
         # From another recipe: from here on until the end the case does not count as finished.
@@ -179,7 +179,7 @@ def _finished(job: Job) -> dict[str, Any] | None:
     }  # fmt: skip
     if note is None or any(note.get(key) != value for key, value in asked.items()):
         return None
-    used, name = layout_named(job.layout), numbered_name(job.layout, job.seed)
+    used, name = get_layout(job.layout), numbered_name(job.layout, job.seed)
     files = (file_name(name, used, what) for what in used.suffixes)
     place = Path(job.folder) / note["case"]
     return note if all((place / file).is_file() for file in files) else None

@@ -91,14 +91,14 @@ def draw_signals(seed: int, variety: Variety = TYPICAL) -> dict[str, dict[str, f
 def _range(modality: str, tissue: str, variety: Variety) -> tuple[float, float]:
     """Return the lowest and highest signal of a tissue, relative to white matter or edema."""
     low, high = RATIOS[modality][tissue]
-    if tissue == "GM" and modality in variety.swapped:
+    if tissue == "GM" and modality in variety.swapped_contrast:
         return SWAPPED_GRAY[modality]
-    if variety.remnant and tissue == "dura":
+    if variety.skull_remnants and tissue == "dura":
         return 0.5, 4.0
     # What tells a tumor's parts from what is around them keeps its lower end.
-    lower = 1 - 0.3 * variety.spread if tissue in ("CSF", "GM", "vessel", "dura") else 1.0
+    lower = 1 - 0.3 * variety.contrast_spread if tissue in ("CSF", "GM", "vessel", "dura") else 1.0
     darker = tissue in DARKER_THAN_EDEMA.get(modality, ())
-    return low * lower, high * (1.0 if darker else 1 + 0.3 * variety.spread)
+    return low * lower, high * (1.0 if darker else 1 + 0.3 * variety.contrast_spread)
 
 
 def _fill_core(
@@ -147,20 +147,20 @@ def draw_scene(
     extent = float(generator.uniform(0.5, 3.0))
     brain = depth > 0
     dura = np.zeros_like(depth)
-    reach, least = (4.4, 0.5) if variety.remnant else (extent, 0.9)
-    if has_dura or variety.remnant:
+    reach, least = (4.4, 0.5) if variety.skull_remnants else (extent, 0.9)
+    if has_dura or variety.skull_remnants:
         shell = ((depth > -reach) & (depth < 1.0) & (scraps.on(axes) > least)).astype(np.float32)
         brain |= shell > 0
         dura = shell
-    if variety.stripped:
+    if variety.overstripping:
         cut = smooth_noise(stream(seed, "stripping"), 14.0).on(axes) > 0.6
-        brain &= ~(cut & (depth < variety.stripped))
+        brain &= ~(cut & (depth < variety.overstripping))
     first, second = smooth_noise(generator, 6.0), smooth_noise(generator, 6.0)
     width = float(generator.uniform(0.10, 0.22))
     vessels = np.exp(-(first.on(axes) ** 2 + second.on(axes) ** 2) / (2 * width**2))
     vessels *= np.clip(tissues.csf + np.float32(0.25) * tissues.gray, 0, 1) * brain
     lesions = _draw_lesions(generator, tissues, axes)
-    spots = _draw_spots(seed, variety.spots, brain, axes)
+    spots = _draw_spots(seed, variety.bright_spots, brain, axes)
     return Scene(tissues, brain, vessels, dura, lesions, spots, tumor, box)
 
 
@@ -193,7 +193,7 @@ def paint(seed: int, scene: Scene, signals: Mapping[str, Mapping[str, float]]) -
     return images
 
 
-def roughen(seed: int, images: dict[str, Array], scene: Scene, axes: Axes) -> None:
+def add_texture(seed: int, images: dict[str, Array], scene: Scene, axes: Axes) -> None:
     """Give tissue its grain, and the tumor a coarser one, in place."""
     generator = stream(seed, "grain")
     grains = [smooth_noise(generator, float(generator.uniform(1.8, 4.0))) for _ in range(2)]

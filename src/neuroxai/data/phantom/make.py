@@ -15,10 +15,10 @@ from neuroxai.data.case import CLASSES, MODALITIES, Case, Grade
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import contrast
 from neuroxai.data.phantom.anatomy import Tissues, draw_warp, sample_tissues, surface_depth
-from neuroxai.data.phantom.artifacts import acquire, draw_scanners, soften, worsen
+from neuroxai.data.phantom.artifacts import acquire, blur_image, degrade_scanners, draw_scanners
 from neuroxai.data.phantom.field import Array, Axes, stream
 from neuroxai.data.phantom.planted import VARIANTS, Cause, bias_tilt, check_variant, corner_mask
-from neuroxai.data.phantom.tumor import Tumor, draw_plan, grow, lay_down, push_aside
+from neuroxai.data.phantom.tumor import Tumor, apply_mass_effect, draw_plan, grow, rasterize_tumor
 from neuroxai.data.phantom.variety import TYPICAL, Variety, draw_variety
 
 T = TypeVar("T", bound=np.generic)
@@ -132,7 +132,7 @@ def make_phantom(
     if tumor:
         plan = draw_plan(seed, kind, variety)
         growth = grow(seed, plan, warp)
-        warp = push_aside(warp, growth)
+        warp = apply_mass_effect(warp, growth)
         drawn["tumor"] = asdict(plan)
     box = _brain_box(surface_depth(warp).on(axes))
     near = (axes[0][box[0]], axes[1][box[1]], axes[2][box[2]])
@@ -141,7 +141,7 @@ def make_phantom(
     tissues = contrast.draw_sulci(seed, tissues, near)
     parts, parts_box = None, None
     if growth is not None:
-        parts, parts_box = lay_down(seed, growth, warp, tissues, near)
+        parts, parts_box = rasterize_tumor(seed, growth, warp, tissues, near)
     scene = contrast.draw_scene(seed, tissues, parts, parts_box, near, variety)
 
     images, planted = _image(seed, scene, near, spacing, grade, variant, variety)
@@ -266,14 +266,14 @@ def _image(
         planted[scene.box] = (part > 0) & scene.brain[scene.box]
 
     images = contrast.paint(seed, scene, signals)
-    contrast.roughen(seed, images, scene, axes)
+    contrast.add_texture(seed, images, scene, axes)
     scanners = draw_scanners(seed, even=variant == "scanner_bias")
     if variety is not TYPICAL:
-        scanners = worsen(seed, scanners)
+        scanners = degrade_scanners(seed, scanners)
     tilt = bias_tilt(axes) if variant == "scanner_bias" and grade == "HGG" else 1.0
 
     def scanned(name: str) -> Array:
-        image = soften(images[name], scanners[name], spacing)
+        image = blur_image(images[name], scanners[name], spacing)
         if name == modality and grade == "HGG" and part is not None and scene.box is not None:
             image[scene.box] += part * np.float32(amount)
         return acquire(seed, name, image, scanners[name], scene.brain, axes, tilt)

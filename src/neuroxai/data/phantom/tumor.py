@@ -19,7 +19,7 @@ from neuroxai.data.phantom.anatomy import (
 )
 from neuroxai.data.phantom.diffusion import Diffusion
 from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smooth_noise, stream
-from neuroxai.data.phantom.variety import TYPICAL, Place, Variety
+from neuroxai.data.phantom.variety import TYPICAL, Location, Variety
 
 GROWTH_PITCH = 2.5
 """Lattice of the growth in mm."""
@@ -51,16 +51,16 @@ class Plan:
     proliferation: float
     edema_steps: int
     edema_level: float
-    rim: float
+    rim_thickness: float
     """Thickness of the enhancing rim in mm."""
-    mottling: float
+    border_roughness: float
     """Roughness of the border between rim and necrosis in mm."""
-    silent: float
+    non_enhancing: float
     """Share of the rim that does not enhance."""
-    push: float
+    displacement: float
     """Share of its radius by which the tumor has displaced the tissue around it."""
-    place: Place = "anywhere"
-    margin: float | None = None
+    location: Location = "anywhere"
+    resection_margin: float | None = None
     """Thickness in mm of what surgery has left around a cavity; None before surgery."""
 
 
@@ -110,16 +110,16 @@ def draw_plan(seed: int, kind: Grade, variety: Variety = TYPICAL) -> Plan:
         proliferation=float(generator.uniform(0.10, 0.22)),
         edema_steps=int(drained if high else drained / 15),
         edema_level=float(generator.uniform(0.04, 0.16) if high else generator.uniform(0.15, 0.45)),
-        rim=rim if high else 0.0,
-        mottling=float(generator.uniform(0.3, 2.8)),
-        silent=_draw_silent(generator, high) if variety.enhances else 1.3,
-        push=float(generator.uniform(0, 0.28) if high else generator.uniform(0, 0.16)),
-        place=variety.place,
-        margin=variety.margin,
+        rim_thickness=rim if high else 0.0,
+        border_roughness=float(generator.uniform(0.3, 2.8)),
+        non_enhancing=_draw_non_enhancing(generator, high) if variety.enhances else 1.3,
+        displacement=float(generator.uniform(0, 0.28) if high else generator.uniform(0, 0.16)),
+        location=variety.location,
+        resection_margin=variety.resection_margin,
     )
 
 
-def _draw_silent(generator: np.random.Generator, high: bool) -> float:
+def _draw_non_enhancing(generator: np.random.Generator, high: bool) -> float:
     return float(generator.uniform(0, 0.25) if high else generator.uniform(0.93, 1.3))
 
 
@@ -185,14 +185,14 @@ def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
     )
 
 
-def push_aside(warp: Warp, growth: Growth) -> Warp:
+def apply_mass_effect(warp: Warp, growth: Growth) -> Warp:
     """Return the warp after the tumor, growing, has displaced everything around it radially."""
     from scipy.ndimage import map_coordinates
 
     axes, start = lattice(WARP_PITCH)
     points = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float64)
     radius = (0.75 * growth.volume / len(growth.centers) / np.pi) ** (1 / 3)
-    amount = min(growth.plan.push * radius, 7.5)
+    amount = min(growth.plan.displacement * radius, 7.5)
     # The skull does not give way.
     firm = np.clip(surface_depth(warp).data / 14, 0, 1)
     before = points.copy()
@@ -212,14 +212,14 @@ def push_aside(warp: Warp, growth: Growth) -> Warp:
     return Warp((pulled(a), pulled(b), pulled(c)), (x, y, z))
 
 
-def lay_down(
+def rasterize_tumor(
     seed: int, growth: Growth, warp: Warp, tissues: Tissues, axes: Axes
 ) -> tuple[Tumor, tuple[slice, slice, slice]]:
     """Lay a grown tumor on a grid; return its parts on the smallest box that holds them."""
     plan = growth.plan
     generator = stream(seed, "tumor parts")
     noises = {name: smooth_noise(generator, s) for name, s in _PART_NOISE.items()}
-    margin = min(plan.push * 30, 7.5) + 2
+    margin = min(plan.displacement * 30, 7.5) + 2
     box = []
     for axis in range(3):
         field = growth.density
@@ -240,16 +240,16 @@ def lay_down(
     level = plan.edema_level
     edema = ramp(wet - level, 0.35 * level) * brain * (1 - core)
 
-    silent = ramp(noises["silent"].on(near) - _quantile(1 - plan.silent), 0.15)
-    if plan.rim > 0:
-        thickness = plan.rim * np.exp(np.float32(0.3) * noises["thickness"].on(near))
-        dead = ramp(depth - thickness + plan.mottling * noises["mottling"].on(near), 0.8)
+    silent = ramp(noises["silent"].on(near) - _quantile(1 - plan.non_enhancing), 0.15)
+    if plan.rim_thickness > 0:
+        thickness = plan.rim_thickness * np.exp(np.float32(0.3) * noises["thickness"].on(near))
+        dead = ramp(depth - thickness + plan.border_roughness * noises["mottling"].on(near), 0.8)
     else:
         dead = np.zeros_like(core)
-    if plan.margin is None:
+    if plan.resection_margin is None:
         cavity = np.zeros_like(core)
     else:
-        cavity = core * ramp(depth - plan.margin - noises["thickness"].on(near), 0.8)
+        cavity = core * ramp(depth - plan.resection_margin - noises["thickness"].on(near), 0.8)
     core = core - cavity
     living = core * (1 - dead)
     bright = _without_specks(living * (1 - silent), core, axes)
@@ -290,7 +290,7 @@ def _draw_seeds(
     generator: np.random.Generator, plan: Plan, tissues: Tissues, axes: Axes
 ) -> NDArray[np.float64]:
     """Draw where the tumor starts: in white matter, rarely below the tentorium, foci apart."""
-    weight = _starting_places(plan.place, tissues).astype(np.float64)
+    weight = _starting_places(plan.location, tissues).astype(np.float64)
     weight *= np.where(axes[2] > -28, 1.0, 0.12)[None, None, :]
     chances = (weight / weight.sum()).ravel().cumsum()
     points: list[NDArray[np.float64]] = []
@@ -305,7 +305,7 @@ def _draw_seeds(
     return np.array(points)
 
 
-def _starting_places(place: Place, tissues: Tissues) -> NDArray[np.bool_]:
+def _starting_places(place: Location, tissues: Tissues) -> NDArray[np.bool_]:
     """Return where a tumor of this kind may start."""
     from scipy.ndimage import binary_dilation
 

@@ -8,7 +8,7 @@ from typing import Literal
 from neuroxai.data.case import MODALITIES
 from neuroxai.data.phantom.field import stream
 
-Place = Literal["anywhere", "surface", "ventricles"]
+Location = Literal["anywhere", "surface", "ventricles"]
 Core = Literal["typical", "cyst", "blood"]
 
 
@@ -22,25 +22,25 @@ class Variety:
     on FLAIR, what enhances is brighter on T1ce than on T1.
     """
 
-    place: Place = "anywhere"
+    location: Location = "anywhere"
     """Where the tumor starts: in deep white matter, at the brain's surface, by the ventricles."""
     core: Core = "typical"
     """A cyst holds fluid like that of the ventricles; old blood is bright on plain T1."""
     enhances: bool = True
     """False for a high-grade tumor without enhancement."""
-    margin: float | None = None
+    resection_margin: float | None = None
     """Thickness in mm of what surgery has left around its cavity; None before surgery."""
     atrophy: float = 0.0
     """Millimeters by which age has widened the ventricles further."""
-    swapped: tuple[str, ...] = ()
+    swapped_contrast: tuple[str, ...] = ()
     """Modalities on which gray and white matter have changed places."""
-    spread: float = 0.0
+    contrast_spread: float = 0.0
     """How far beyond the typical gray values are drawn, 0 to 1."""
-    remnant: bool = False
+    skull_remnants: bool = False
     """Whether skull and scalp are left here and there, brighter than any brain."""
-    stripped: float = 0.0
+    overstripping: float = 0.0
     """Millimeters of brain that were cut off with the skull, in places."""
-    spots: int = 0
+    bright_spots: int = 0
     """Small places much brighter than all else, as flow and fat leave them."""
 
 
@@ -53,17 +53,19 @@ def draw_variety(seed: int) -> Variety:
     chance = generator.random(16)
     atrophy, spread, stripped, margin = generator.random(4)
     spots = int(generator.integers(1, 7))
-    place: Place = "surface" if chance[0] < 0.2 else "ventricles" if chance[0] < 0.4 else "anywhere"
+    location: Location = "anywhere"
+    if chance[0] < 0.4:
+        location = "surface" if chance[0] < 0.2 else "ventricles"
     core: Core = "cyst" if chance[1] < 0.15 else "blood" if chance[1] < 0.25 else "typical"
     return Variety(
-        place=place,
+        location=location,
         core=core,
         enhances=bool(chance[2] >= 0.1),
-        margin=6.0 * float(margin) if chance[3] < 0.1 else None,
+        resection_margin=6.0 * float(margin) if chance[3] < 0.1 else None,
         atrophy=3.0 + 6.0 * float(atrophy) if chance[4] < 0.25 else 0.0,
-        swapped=tuple(m for m, c in zip(MODALITIES, chance[8:12], strict=True) if c < 0.1),
-        spread=float(spread) if chance[5] < 0.7 else 0.0,
-        remnant=bool(chance[6] < 0.25),
-        stripped=0.5 + 3.5 * float(stripped) if chance[7] < 0.25 else 0.0,
-        spots=spots if chance[12] < 0.4 else 0,
+        swapped_contrast=tuple(m for m, c in zip(MODALITIES, chance[8:12], strict=True) if c < 0.1),
+        contrast_spread=float(spread) if chance[5] < 0.7 else 0.0,
+        skull_remnants=bool(chance[6] < 0.25),
+        overstripping=0.5 + 3.5 * float(stripped) if chance[7] < 0.25 else 0.0,
+        bright_spots=spots if chance[12] < 0.4 else 0,
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from neuroxai.accuracy.segmentation import dice_of_counts
 from neuroxai.data.case import CLASSES
-from neuroxai.data.postprocessing import call_small_enhancement_necrosis
+from neuroxai.data.postprocessing import relabel_small_enhancement
 from neuroxai.models.model import Model
 from neuroxai.training.config.config import Config
 from neuroxai.training.data.cases import Prepared
@@ -109,7 +109,7 @@ def dice_of_labels(
     Everywhere else the answer is background; the truth there is counted all the same.
     """
     labels = _class_indices(classes)[channels]
-    labels, _ = call_small_enhancement_necrosis(labels, case.voxel_mm3, least_mm3)
+    labels, _ = relabel_small_enhancement(labels, case.voxel_mm3, least_mm3)
     scores = {}
     for region, names in regions.items():
         members = _members(names)

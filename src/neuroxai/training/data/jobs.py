@@ -87,13 +87,13 @@ def _is_wide(seed: int, share: float) -> bool:
 
 def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
     from neuroxai.data.brats import case_name, find_cases, read_grade
-    from neuroxai.data.layouts import patient_of
+    from neuroxai.data.layouts import patient_id
 
     version = _code_version("brats.py", "layouts.py", "nifti.py")
     paths = find_cases(Path(source.folder))
     names = [case_name(path) for path in paths]
     found = [
-        Member(name, patient_of(name), read_grade(path) or "", site_of(name))
+        Member(name, patient_id(name), read_grade(path) or "", site_of(name))
         for name, path in zip(names, paths, strict=True)
     ]
     split = draw_split(found, source, config.seed)
