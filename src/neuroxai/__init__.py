@@ -9,7 +9,5 @@ Research software, not for clinical use.
 
 import lazy_loader
 
-from neuroxai.version import __version__
-
 # The stub beside this file lists the public names; each is imported on first use.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
