@@ -28,6 +28,7 @@ from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.sliding_window import SlidingWindow
 from neuroxai.core.probe.windows import Windows
 from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import Target
 
 NAMES = ("background", "NCR", "ED", "ET")
 OUTPUTS = Outputs(NAMES, {"TC": ("NCR", "ET")}, "softmax")
@@ -38,7 +39,7 @@ def windows_of(size: Sequence[int], overlap: float) -> Windows:
     return Windows(tuple(size), compute_importance_map(size, mode="gaussian"), overlap)
 
 
-def ours(network: nn.Module, x: Tensor, windows: Windows, target: nx.Target) -> Tensor:
+def ours(network: nn.Module, x: Tensor, windows: Windows, target: Target) -> Tensor:
     """Return the exact gradient."""
     probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
     with probe.at(x, Asks(gradient=True)):

@@ -13,7 +13,7 @@ from cases import volumes
 from neuroxai.core.errors import TargetError
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Mask
-from neuroxai.core.target.target import Class, Predicted, Region
+from neuroxai.core.target.target import Class, Predicted, Region, Target
 from neuroxai.data.case import CLASSES, REGIONS
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.workflows.question import as_target, place_notes, restricted
@@ -74,7 +74,7 @@ def test_a_mask_marks_the_same_voxels_in_whatever_numbers_it_comes(study: nx.Cas
 def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
     prepared = Preprocessing(modalities=("T1",), divisor=1).prepare(study)
 
-    def found(outputs: Outputs, target: nx.Target) -> torch.Tensor:
+    def found(outputs: Outputs, target: Target) -> torch.Tensor:
         within = restricted(target, "truth", outputs, study, prepared).within
         assert isinstance(within, Mask)
         return within.values
