@@ -21,7 +21,7 @@ from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.models.loading import DEFAULT_MODEL, load_model
 from neuroxai.models.model import Model
 from neuroxai.render.figures import draw_modalities
-from neuroxai.reports.evaluation_tables import cases_with_region, segmentation_figures
+from neuroxai.reports.evaluation_scores import cases_with_region, segmentation_scores
 from neuroxai.reports.explain import scan_of
 from neuroxai.workflows.evaluate import Evaluation, SegmentedCase, Settings, evaluate
 from neuroxai.workflows.explain import predict
@@ -113,7 +113,7 @@ def _table(groups: dict[tuple[bool, float], tuple[list[Path], Evaluation]]) -> l
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for (wide, spacing), (_, measured) in groups.items():
-        figures = segmentation_figures(measured)
+        figures = segmentation_scores(measured)
         dice = [figures[region]["dice"].percent() for region in REGIONS]
         far = [figures[region]["hausdorff95_mm"].plain(1) for region in REGIONS]
         kind = "wide" if wide else "typical"
@@ -137,7 +137,7 @@ def _present(groups: dict[tuple[bool, float], tuple[list[Path], Evaluation]]) ->
         "",
     ]
     for (wide, spacing), (_, measured) in groups.items():
-        figures, having = segmentation_figures(measured), cases_with_region(measured)
+        figures, having = segmentation_scores(measured), cases_with_region(measured)
         said = [
             f"{region} {figures[region]['dice_where_present'].percent()} % of {having[region]}"
             for region in REGIONS

@@ -26,13 +26,13 @@ from neuroxai.files.folder import Results
 from neuroxai.models.card import Card
 from neuroxai.models.model import Model
 from neuroxai.reports.evaluate import write_evaluation
-from neuroxai.reports.evaluation_tables import (
-    Figure,
+from neuroxai.reports.evaluation_scores import (
+    Estimate,
     cautions,
-    grading_figures,
-    markdown,
-    segmentation_figures,
+    grading_scores,
+    segmentation_scores,
 )
+from neuroxai.reports.evaluation_tables import markdown
 from neuroxai.workflows.evaluate import (
     Evaluation,
     GradedCase,
@@ -298,8 +298,8 @@ def test_figures_per_case_and_per_slice_by_hand() -> None:
             ("s", 0, [[0.7, 0.3], [0.7, 0.3]]),
         ]
     )
-    per_case, per_slice = grading_figures(found)
-    assert per_case.table.tolist() == [[2, 0], [1, 1]]
+    per_case, per_slice = grading_scores(found)
+    assert per_case.confusion.tolist() == [[2, 0], [1, 1]]
     assert per_case.accuracy.value == 0.75
     assert (per_case.accuracy.low, per_case.accuracy.high) == wilson_interval(3, 4)
     assert per_case.sensitivity["HGG"].value == 0.5
@@ -307,10 +307,10 @@ def test_figures_per_case_and_per_slice_by_hand() -> None:
         1, 2
     )
     assert per_case.specificity["HGG"].value == 1
-    assert per_case.area["HGG"].value == per_case.area["LGG"].value == 1
-    assert per_slice.table.tolist() == [[3, 0], [3, 2]]
+    assert per_case.roc_auc["HGG"].value == per_case.roc_auc["LGG"].value == 1
+    assert per_slice.confusion.tolist() == [[3, 0], [3, 2]]
     assert per_slice.accuracy.value == pytest.approx(5 / 8)
-    assert per_slice.balanced.value == pytest.approx((1 + 2 / 5) / 2)
+    assert per_slice.balanced_accuracy.value == pytest.approx((1 + 2 / 5) / 2)
     low, high = wilson_interval(5, 8)
     assert (per_slice.accuracy.low, per_slice.accuracy.high) != (low, high), "slices go together"
 
@@ -318,10 +318,10 @@ def test_figures_per_case_and_per_slice_by_hand() -> None:
 def test_two_cases_of_one_patient_are_drawn_together(tmp_path: Path) -> None:
     """Otherwise copies of a case would make the interval narrower without any news."""
     rows = [("p", 1, [[0.1, 0.9]]), ("q", 0, [[0.2, 0.8]]), ("r", 0, [[0.9, 0.1]])]
-    once = grading_figures(graded(rows))[1]
-    copied = grading_figures(graded([row for row in rows for _ in range(4)]))[1]
+    once = grading_scores(graded(rows))[1]
+    copied = grading_scores(graded([row for row in rows for _ in range(4)]))[1]
     assert copied.accuracy == once.accuracy
-    assert copied.area["HGG"] == once.area["HGG"]
+    assert copied.roc_auc["HGG"] == once.roc_auc["HGG"]
 
 
 def test_a_page_never_shows_what_was_not_measured(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_a_page_never_shows_what_was_not_measured(tmp_path: Path) -> None:
     assert elsewhere.count("not measured") == 3
     assert "| 84.10 | 87.33 | 92.00 |" in text
     assert "not for clinical use" in text
-    value = segmentation_figures(found)["WT"]["dice"].value
+    value = segmentation_scores(found)["WT"]["dice"].value
     assert f"{100 * value:.1f}" in text
     grades = graded([("p", 1, [[0.1, 0.9]]), ("q", 0, [[0.2, 0.8]])])
     assert "not measured" not in markdown(grades)
@@ -376,7 +376,7 @@ def test_a_classifiers_files(tmp_path: Path) -> None:
 def test_one_patient_has_no_interval(tmp_path: Path) -> None:
     folders = cohort(tmp_path / "in", [study(1)])
     found = evaluate(segmenter(), folders)
-    figure = segmentation_figures(found)["ET"]["dice"]
+    figure = segmentation_scores(found)["ET"]["dice"]
     assert math.isnan(figure.low)
     assert figure.percent() == "100.0"
     write_evaluation(found, tmp_path / "out")
@@ -437,10 +437,10 @@ def test_regions_that_a_network_cannot_tell_are_not_scored(tmp_path: Path) -> No
     folders = cohort(tmp_path / "cohort", [study(n) for n in range(2)])
     found = evaluate(reader, folders)
     assert found.regions == ("WT",)
-    assert list(segmentation_figures(found)) == ["WT"]
+    assert list(segmentation_scores(found)) == ["WT"]
     assert all(case.regions["WT"].dice == 1 for case in found.segmented)
     page = markdown(found)
-    assert page.count("not answered") == 2
+    assert page.count("not predicted") == 2
     written = {path.name: path for path in write_evaluation(found, tmp_path / "out")}
     header = written["cases.csv"].read_text().splitlines()[0]
     assert "WT_dice" in header
@@ -475,7 +475,7 @@ def test_grades_from_a_network_of_no_numbers_are_not_scored(tmp_path: Path) -> N
 def test_grades_that_are_no_numbers_are_refused_in_words() -> None:
     nothing = [[math.nan, math.nan]]
     with pytest.raises(ModelError, match="NaN"):
-        grading_figures(graded([("p", 1, nothing), ("q", 0, [[0.9, 0.1]])]))
+        grading_scores(graded([("p", 1, nothing), ("q", 0, [[0.9, 0.1]])]))
 
 
 def right(patients: list[str], slices: int = 1) -> Evaluation:
@@ -489,56 +489,56 @@ def wilsons(hits: int, count: int) -> tuple[float, float]:
     return found.low, found.high
 
 
-def ends(figure: Figure) -> tuple[float, float]:
+def ends(figure: Estimate) -> tuple[float, float]:
     return figure.low, figure.high
 
 
 def test_all_right_is_not_sure_of_itself() -> None:
     found = right([f"p{n}" for n in range(10)], slices=8)
-    per_case, per_slice = grading_figures(found)
+    per_case, per_slice = grading_scores(found)
     for page in (per_case, per_slice):
         assert ends(page.accuracy) == pytest.approx(wilsons(10, 10), abs=1e-6)
         assert ends(page.sensitivity["HGG"]) == pytest.approx(wilsons(5, 5), abs=1e-6)
         assert ends(page.specificity["HGG"]) == pytest.approx(wilsons(5, 5), abs=1e-6)
-        for figure in (page.balanced, page.area["HGG"], page.area["LGG"]):
+        for figure in (page.balanced_accuracy, page.roc_auc["HGG"], page.roc_auc["LGG"]):
             assert figure.value == 1
             assert all(map(math.isnan, ends(figure))), "no draw differs: nothing is known"
     assert "1.000 (" not in markdown(found)
     # The last patient came twice, and is no more patients for that.
-    twice, _ = grading_figures(right([f"p{min(n, 8)}" for n in range(10)]))
+    twice, _ = grading_scores(right([f"p{min(n, 8)}" for n in range(10)]))
     assert ends(twice.accuracy) == pytest.approx(wilsons(9, 9), abs=1e-6)
 
 
 def test_balanced_accuracy_is_of_all_classes_in_every_draw() -> None:
     """Always the same answer: one half, whoever is drawn."""
     always = [(f"p{n}", int(n > 0), [[0.1, 0.9]]) for n in range(10)]
-    balanced = grading_figures(graded(always))[0].balanced
+    balanced = grading_scores(graded(always))[0].balanced_accuracy
     assert balanced.value == 0.5
     assert all(map(math.isnan, ends(balanced)))
     # One of ten high grades wrong: a draw's figure is (1 + its share of right ones) / 2.
     rows = [(f"p{n}", int(n > 0), [[0.9, 0.1]] if n < 2 else [[0.1, 0.9]]) for n in range(11)]
-    balanced = grading_figures(graded(rows))[0].balanced
+    balanced = grading_scores(graded(rows))[0].balanced_accuracy
     assert balanced.value == pytest.approx((1 + 9 / 10) / 2)
     assert 0.75 < balanced.low < balanced.value < balanced.high == 1
 
 
 def test_one_class_alone_has_no_balanced_accuracy() -> None:
-    only = grading_figures(graded([(f"p{n}", 1, [[0.1, 0.9]]) for n in range(10)]))[0]
-    assert only.balanced.percent() == only.area["HGG"].plain() == "not defined"
+    only = grading_scores(graded([(f"p{n}", 1, [[0.1, 0.9]]) for n in range(10)]))[0]
+    assert only.balanced_accuracy.percent() == only.roc_auc["HGG"].plain() == "not defined"
 
 
 def test_intervals_of_few_patients_carry_a_warning(tmp_path: Path) -> None:
     few, many = right([f"p{n}" for n in range(6)]), right([f"p{n}" for n in range(24)])
     assert cautions(many) == []
     (note,) = cautions(few)
-    assert note.startswith("6 patients only: ")
+    assert note.startswith("only 6 patients; ")
     assert "too narrow" in note
-    assert note in markdown(few)
+    assert note[1:] in markdown(few)
     written = {path.name: path for path in write_evaluation(few, tmp_path)}
     assert json.loads(written["evaluation.json"].read_text())["cautions"] == [note]
     mixed = [(f"p{n}", int(n > 2), [[0.4, 0.6]]) for n in range(24)]
     (note,) = cautions(graded(mixed))
-    assert note.startswith("LGG: 3 patients only: ")
+    assert note.startswith("LGG: only 3 patients; ")
 
 
 def segmented(overlaps: list[tuple[str, Overlap]]) -> Evaluation:
@@ -558,16 +558,16 @@ def test_cases_without_a_region_do_not_hide_how_it_is_found(tmp_path: Path) -> N
         [(f"p{n}", Overlap(score, 10.0 + n, 1.0, 2.0)) for n, score in enumerate(there)]
         + [(f"q{n}", Overlap(1.0, 0.0, 0.0, 0.0)) for n in range(6)]
     )
-    figures = segmentation_figures(found)["ET"]
+    figures = segmentation_scores(found)["ET"]
     assert figures["dice"].value == pytest.approx(0.7)
     assert figures["dice_where_present"].value == pytest.approx(0.25)
     assert 0.1 <= figures["dice_where_present"].low < 0.25 < figures["dice_where_present"].high
     assert figures["hausdorff95_where_present_mm"].value == pytest.approx(11.5)
     page = markdown(found)
     assert "| ET | 4 of 10 | 25.0 (" in page
-    assert "Empty in both, truth and answer, counts as 1" in page
+    assert "empty in both truth and prediction scores Dice 1" in page
     (note,) = cautions(found)
-    assert note.startswith("ET: 4 patients only: ")
+    assert note.startswith("ET: only 4 patients; ")
     written = {path.name: path for path in write_evaluation(found, tmp_path)}
     summary = json.loads(written["evaluation.json"].read_text())["regions"]["ET"]
     assert summary["cases_with_region"] == 4
@@ -580,7 +580,7 @@ def test_cases_without_a_region_do_not_hide_how_it_is_found(tmp_path: Path) -> N
 
 def test_a_region_that_no_case_has_is_not_measured() -> None:
     found = segmented([(f"p{n}", Overlap(1.0, 0.0, 0.0, 0.0)) for n in range(12)])
-    assert segmentation_figures(found)["ET"]["dice_where_present"].percent() == "not defined"
+    assert segmentation_scores(found)["ET"]["dice_where_present"].percent() == "not defined"
     assert "| ET | 0 of 12 | not defined |" in markdown(found)
 
 

@@ -1,1 +1,1 @@
-"""How good a network is: segmentation, classification, intervals."""
+"""Accuracy of a network: segmentation, classification, confidence intervals."""

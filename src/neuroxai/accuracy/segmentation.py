@@ -1,4 +1,4 @@
-"""How well two masks agree."""
+"""Segmentation metrics: Dice overlap and 95th percentile Hausdorff distance."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ Mask = NDArray[np.bool_]
 
 
 def dice(a: Mask, b: Mask) -> float:
-    """Return the Dice overlap ``2|A∩B| / (|A| + |B|)`` of two masks of one shape.
+    """Dice overlap ``2|A∩B| / (|A| + |B|)`` of two masks of the same shape.
 
-    Two empty masks agree, so they score 1; one empty mask scores 0. That is how the BraTS
-    challenge counts.
+    Two empty masks score 1 and a single empty mask scores 0, as in the BraTS challenge.
 
     References
     ----------
@@ -30,33 +29,33 @@ def dice(a: Mask, b: Mask) -> float:
     return dice_of_counts(int((a & b).sum()), int(a.sum()), int(b.sum()))
 
 
-def dice_of_counts(both: int, one: int, other: int) -> float:
-    """Return the Dice overlap of two masks from their voxel counts.
+def dice_of_counts(intersection: int, first: int, second: int) -> float:
+    """Dice overlap from the voxel counts of the intersection and of both masks.
 
     Examples
     --------
     >>> dice_of_counts(1, 2, 1), dice_of_counts(0, 0, 0)
     (0.6666666666666666, 1.0)
     """
-    return 2 * both / (one + other) if one + other else 1.0
+    return 2 * intersection / (first + second) if first + second else 1.0
 
 
 def hausdorff95(a: Mask, b: Mask, spacing: Sequence[float]) -> float:
-    r"""Return the 95th percentile of the distances between two masks' surfaces, in mm.
+    r"""95th percentile Hausdorff distance of two masks in mm.
 
     .. math:: \max\big(P_{95}\{d(p, \partial B) : p \in \partial A\},
               P_{95}\{d(q, \partial A) : q \in \partial B\}\big)
 
-    A surface are the voxels with a neighbor across a face outside the mask, or at the image's
-    border. Two empty masks are 0 mm apart; one empty mask is as far off as the image allows, its
-    diagonal: 373 mm for a BraTS scan, as the challenge counts.
+    The surface of a mask consists of its voxels with a face neighbor outside the mask or outside
+    the image. Two empty masks have distance 0. If a single mask is empty, the distance is the
+    diagonal of the image, 373 mm for a BraTS scan, as in the challenge.
 
     Parameters
     ----------
     a, b
-        ``(*S)``, of one shape.
+        ``(*S)``, of the same shape.
     spacing
-        Voxel edges along the axes in mm.
+        Voxel size along each axis in mm.
 
     References
     ----------
@@ -75,10 +74,10 @@ def hausdorff95(a: Mask, b: Mask, spacing: Sequence[float]) -> float:
         return 0.0
     if not a.any() or not b.any():
         return float(np.linalg.norm(np.multiply(a.shape, spacing)))
-    # Both masks in their common box: outside it no surface and no nearest point can lie.
+    # Both surfaces lie within the common bounding box.
     box = bounding_box(a | b)
     surfaces = [mask[box] & ~binary_erosion(mask[box]) for mask in (a, b)]
     distances = [distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
-    there = np.percentile(distances[1][surfaces[0]], 95)
-    back = np.percentile(distances[0][surfaces[1]], 95)
-    return float(max(there, back))
+    forward = np.percentile(distances[1][surfaces[0]], 95)
+    backward = np.percentile(distances[0][surfaces[1]], 95)
+    return float(max(forward, backward))

@@ -92,7 +92,7 @@ def print_evaluation(found: Evaluation) -> None:
     from rich import box
     from rich.table import Table
 
-    from neuroxai.reports.evaluation_tables import cautions, grading_figures, segmentation_figures
+    from neuroxai.reports.evaluation_scores import cautions, grading_scores, segmentation_scores
 
     cases = len(found.segmented or found.graded)
     title = f"{found.model['name']} on {found.data}, {cases} case{'s' if cases > 1 else ''}"
@@ -103,7 +103,7 @@ def print_evaluation(found: Evaluation) -> None:
         for heading in ("Dice %", "HD95 mm", "median"):
             table.add_column(heading, justify="right")
         notes += _format_missing(found)
-        for name, figures in segmentation_figures(found).items():
+        for name, figures in segmentation_scores(found).items():
             table.add_row(
                 name,
                 figures["dice"].percent(),
@@ -111,7 +111,7 @@ def print_evaluation(found: Evaluation) -> None:
                 figures["hausdorff95_median_mm"].plain(1),
             )
     else:
-        of_cases, of_slices = grading_figures(found)
+        of_cases, of_slices = grading_scores(found)
         for unit in (of_cases,) if found.pictures else (of_cases, of_slices):
             accuracy = unit.accuracy.percent()
             notes.append(f"Accuracy per {unit.unit}: {accuracy} % of {unit.count}.")
@@ -122,7 +122,7 @@ def print_evaluation(found: Evaluation) -> None:
                 name,
                 of_cases.sensitivity[name].percent(),
                 of_cases.specificity[name].percent(),
-                of_cases.area[name].plain(2),
+                of_cases.roc_auc[name].plain(2),
             )
     console = plain()
     console.print(table)
@@ -135,9 +135,9 @@ def print_evaluation(found: Evaluation) -> None:
 
 def _format_missing(found: Evaluation) -> list[str]:
     """Say which means hold cases without the region, and what they are without those."""
-    from neuroxai.reports.evaluation_tables import cases_with_region, segmentation_figures
+    from neuroxai.reports.evaluation_scores import cases_with_region, segmentation_scores
 
-    figures = segmentation_figures(found)
+    figures = segmentation_scores(found)
     said = [
         f"{name}: in {count} of {len(found.segmented)} cases; Dice over those "
         f"{figures[name]['dice_where_present'].percent()}."

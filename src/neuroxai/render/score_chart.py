@@ -49,16 +49,16 @@ class Curves:
     ----------
     roc
         Class to 1 − specificity and sensitivity at every threshold.
-    sure, right, count
-        Per bin of the winning class's probability: its mean, the share of right answers, and how
-        many there are.
+    confidence, accuracy, count
+        Per bin of the predicted class's probability: its mean, the fraction of correct
+        predictions, and the number of predictions.
     classes, table
         Names, and how often each class (rows) was called each class (columns).
     """
 
     roc: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-    sure: NDArray[np.float64]
-    right: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
     count: NDArray[np.int_]
     classes: Sequence[str]
     table: NDArray[np.int_]
@@ -156,10 +156,11 @@ def _curves(curves: Curves, title: str, facts: Mapping[str, str]) -> Figure:
         roc.legend(fontsize=8, loc="lower right", frameon=False)
     filled = curves.count > 0
     size = 12 + 240 * curves.count[filled] / curves.count.sum()
-    calibrated.scatter(curves.sure[filled], curves.right[filled], s=size, color=_POINT, alpha=0.8)
+    points = curves.confidence[filled], curves.accuracy[filled]
+    calibrated.scatter(*points, s=size, color=_POINT, alpha=0.8)
     calibrated.set_title("Calibration", fontsize=11)
-    calibrated.set_xlabel("probability of the answer", fontsize=9)
-    calibrated.set_ylabel("share that is right", fontsize=9)
+    calibrated.set_xlabel("predicted probability", fontsize=9)
+    calibrated.set_ylabel("accuracy", fontsize=9)
     _table(table, curves.classes, curves.table)
     return sheet.figure
 

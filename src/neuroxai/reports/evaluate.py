@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: every case, the tables, the figures."""
+"""Output files of an evaluation: one row per case, tables, summary, figures."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.files.atomic import replaced_whole
 from neuroxai.files.folder import Results, opened, write_json, write_table
 from neuroxai.render.score_chart import Curves, Panel, draw_curves, draw_scores
-from neuroxai.reports.evaluation_tables import (
-    INTERVALS,
-    GradingFigures,
+from neuroxai.reports.evaluation_scores import (
+    GradingScores,
     cases_with_region,
     cautions,
-    grading_figures,
-    markdown,
-    segmentation_figures,
+    grading_scores,
+    segmentation_scores,
 )
+from neuroxai.reports.evaluation_tables import INTERVALS, markdown
 from neuroxai.workflows.evaluate import Evaluation
 
 
-def write_evaluation(found: Evaluation, out: Path | Results) -> list[Path]:
-    """Write every case, tables, summary and figures of an evaluation: all of them, or none.
+def write_evaluation(evaluation: Evaluation, out: Path | Results) -> list[Path]:
+    """Write the files of an evaluation: all of them, or none.
 
-    ``cases.csv`` holds every case, ``slices.csv`` every slice that a classifier saw, ``tables.csv``
-    the figures with their intervals, ``evaluation.md`` the same as a page beside the paper's,
-    ``evaluation.json`` everything, ``evaluation*.png`` the figures.
+    ``cases.csv`` has one row per case, ``slices.csv`` one per slice of a classifier, ``tables.csv``
+    the scores with their intervals. ``evaluation.md`` shows the same next to the results of the
+    paper. ``evaluation.json`` is the summary, ``evaluation*.png`` are the figures.
 
     Parameters
     ----------
+    evaluation
+        Result of :func:`~neuroxai.workflows.evaluate.evaluate`.
     out
-        The folder, or results that are open already: see :func:`~neuroxai.files.folder.opened`.
+        The folder, or open results: see :func:`~neuroxai.files.folder.opened`.
 
     Raises
     ------
@@ -43,182 +44,184 @@ def write_evaluation(found: Evaluation, out: Path | Results) -> list[Path]:
         If a file cannot be written.
     """
     with opened(out) as results:
-        page = markdown(found)
-        if found.segmented:
-            _write_segmentation(found, results)
+        page = markdown(evaluation)
+        if evaluation.segmented:
+            _write_segmentation(evaluation, results)
         else:
-            _write_grading(found, results)
+            _write_grading(evaluation, results)
         results.add(_write_text(results.folder / "evaluation.md", page))
     return results.written
 
 
-def _write_segmentation(found: Evaluation, results: Results) -> None:
+def _write_segmentation(evaluation: Evaluation, results: Results) -> None:
     out = results.folder
-    figures = segmentation_figures(found)
-    results.add(write_table(out / "cases.csv", _segmented_header(found), _segmented_rows(found)))
+    scores = segmentation_scores(evaluation)
+    header: Sequence[str] = _segmentation_header(evaluation)
+    results.add(write_table(out / "cases.csv", header, _segmentation_rows(evaluation)))
     rows = [
-        (name, measure, *_numbers(figure.to_dict()))
-        for name, measures in figures.items()
-        for measure, figure in measures.items()
+        (name, measure, *_cells(estimate.to_dict()))
+        for name, measures in scores.items()
+        for measure, estimate in measures.items()
     ]
-    having = cases_with_region(found)
-    rows += [(name, "cases_with_region", str(count), "", "") for name, count in having.items()]
+    present = cases_with_region(evaluation)
+    rows += [(name, "cases_with_region", str(count), "", "") for name, count in present.items()]
     header = ("region", "measure", "value", "low_95", "high_95")
     results.add(write_table(out / "tables.csv", header, rows))
     summary = {
-        name: {"cases_with_region": having[name]}
-        | {measure: figure.to_dict() for measure, figure in measures.items()}
-        for name, measures in figures.items()
+        name: {"cases_with_region": present[name]}
+        | {measure: estimate.to_dict() for measure, estimate in measures.items()}
+        for name, measures in scores.items()
     }
-    results.add(write_json(out / "evaluation.json", _summary(found) | {"regions": summary}))
+    results.add(write_json(out / "evaluation.json", _summary(evaluation) | {"regions": summary}))
     panels = [
-        Panel("Dice", _values(found, "dice"), (-0.03, 1.03)),
-        Panel("HD95 in mm", _values(found, "hausdorff95_mm")),
+        Panel("Dice", _values(evaluation, "dice"), (-0.03, 1.03)),
+        Panel("HD95 in mm", _values(evaluation, "hausdorff95_mm")),
     ]
-    results.add(
-        draw_scores(panels, out / "evaluation.png", title=_title(found), facts=_facts(found))
-    )
+    path = out / "evaluation.png"
+    results.add(draw_scores(panels, path, title=_title(evaluation), facts=_facts(evaluation)))
 
 
-def _write_grading(found: Evaluation, results: Results) -> None:
+def _write_grading(evaluation: Evaluation, results: Results) -> None:
     out = results.folder
-    of_cases, of_slices = grading_figures(found)
-    units = [of_cases] if found.pictures else [of_cases, of_slices]
-    header = ("case", "patient", "truth", *(f"p_{name}" for name in found.classes), "answer")
-    results.add(write_table(out / "cases.csv", header, _graded_rows(found)))
-    header = ("case", "slice", "truth", *(f"p_{name}" for name in found.classes), "answer")
-    if not found.pictures:
-        results.add(write_table(out / "slices.csv", header, _slice_rows(found)))
-    rows = [row for unit in units for row in _grading_rows(unit, found.classes)]
+    per_case, per_slice = grading_scores(evaluation)
+    pages = [per_case] if evaluation.pictures else [per_case, per_slice]
+    columns = ("truth", *(f"p_{name}" for name in evaluation.classes), "predicted")
+    header: Sequence[str] = ("case", "patient", *columns)
+    results.add(write_table(out / "cases.csv", header, _graded_rows(evaluation)))
+    if not evaluation.pictures:
+        header = ("case", "slice", *columns)
+        results.add(write_table(out / "slices.csv", header, _slice_rows(evaluation)))
+    rows = [row for page in pages for row in _grading_rows(page, evaluation.classes)]
     header = ("unit", "class", "measure", "value", "low_95", "high_95")
     results.add(write_table(out / "tables.csv", header, rows))
-    summary = {unit.unit: _grading_summary(unit) for unit in units}
-    results.add(write_json(out / "evaluation.json", _summary(found) | {"per": summary}))
-    for unit in units:
-        path = out / f"evaluation_per-{unit.unit}.png"
-        facts = _facts(found) | {"counted": f"{unit.count} {unit.unit}s"}
-        results.add(
-            draw_curves(_drawn(unit, found.classes), path, title=_title(found), facts=facts)
-        )
+    summary = {page.unit: _grading_summary(page) for page in pages}
+    results.add(write_json(out / "evaluation.json", _summary(evaluation) | {"per": summary}))
+    for page in pages:
+        path = out / f"evaluation_per-{page.unit}.png"
+        facts = _facts(evaluation) | {"counted": f"{page.count} {page.unit}s"}
+        curves = _curves(page, evaluation.classes)
+        results.add(draw_curves(curves, path, title=_title(evaluation), facts=facts))
 
 
-def _segmented_header(found: Evaluation) -> list[str]:
-    measures = ("dice", "hausdorff95_mm", "found_ml", "true_ml")
-    return ["case", "patient", *(f"{region}_{m}" for region in found.regions for m in measures)]
+def _segmentation_header(evaluation: Evaluation) -> list[str]:
+    measures = ("dice", "hausdorff95_mm", "predicted_ml", "true_ml")
+    return [
+        "case", "patient", *(f"{region}_{m}" for region in evaluation.regions for m in measures)
+    ]  # fmt: skip
 
 
-def _segmented_rows(found: Evaluation) -> Iterator[list[str]]:
-    for case in found.segmented:
+def _segmentation_rows(evaluation: Evaluation) -> Iterator[list[str]]:
+    for case in evaluation.segmented:
         numbers = [
             f"{value:.4f}"
-            for region in found.regions
+            for region in evaluation.regions
             for value in dataclasses.astuple(case.regions[region])
         ]
         yield [case.name, case.patient, *numbers]
 
 
-def _graded_rows(found: Evaluation) -> Iterator[list[str]]:
-    for case in found.graded:
+def _graded_rows(evaluation: Evaluation) -> Iterator[list[str]]:
+    for case in evaluation.graded:
         probabilities = case.together
-        answer = found.classes[int(probabilities.argmax())]
+        predicted = evaluation.classes[int(probabilities.argmax())]
         yield [
-            case.name, case.patient, found.classes[case.truth],
-            *(f"{chance:.5f}" for chance in probabilities), answer,
+            case.name, case.patient, evaluation.classes[case.truth],
+            *(f"{probability:.5f}" for probability in probabilities), predicted,
         ]  # fmt: skip
 
 
-def _slice_rows(found: Evaluation) -> Iterator[list[str]]:
-    for case in found.graded:
+def _slice_rows(evaluation: Evaluation) -> Iterator[list[str]]:
+    for case in evaluation.graded:
         for name, probabilities in zip(case.slices, case.probabilities, strict=True):
-            answer = found.classes[int(probabilities.argmax())]
+            predicted = evaluation.classes[int(probabilities.argmax())]
             yield [
-                case.name, name, found.classes[case.truth],
-                *(f"{chance:.5f}" for chance in probabilities), answer,
+                case.name, name, evaluation.classes[case.truth],
+                *(f"{probability:.5f}" for probability in probabilities), predicted,
             ]  # fmt: skip
 
 
-def _grading_rows(unit: GradingFigures, classes: Sequence[str]) -> Iterator[tuple[object, ...]]:
-    whole = {"accuracy": unit.accuracy, "balanced_accuracy": unit.balanced}
-    for measure, figure in whole.items():
-        yield unit.unit, "", measure, *_numbers(figure.to_dict())
+def _grading_rows(page: GradingScores, classes: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    overall = {"accuracy": page.accuracy, "balanced_accuracy": page.balanced_accuracy}
+    for measure, estimate in overall.items():
+        yield page.unit, "", measure, *_cells(estimate.to_dict())
     for name in classes:
-        for measure, of_class in (
-            ("sensitivity", unit.sensitivity),
-            ("specificity", unit.specificity),
-            ("area_under_roc", unit.area),
+        for measure, estimates in (
+            ("sensitivity", page.sensitivity),
+            ("specificity", page.specificity),
+            ("area_under_roc", page.roc_auc),
         ):
-            yield unit.unit, name, measure, *_numbers(of_class[name].to_dict())
-    yield unit.unit, "", "calibration_error", f"{unit.calibration.error:.6f}", "", ""
-    yield unit.unit, "", "brier", f"{unit.calibration.brier:.6f}", "", ""
+            yield page.unit, name, measure, *_cells(estimates[name].to_dict())
+    yield page.unit, "", "calibration_error", f"{page.calibration.error:.6f}", "", ""
+    yield page.unit, "", "brier", f"{page.calibration.brier:.6f}", "", ""
 
 
-def _grading_summary(unit: GradingFigures) -> dict[str, Any]:
+def _grading_summary(page: GradingScores) -> dict[str, Any]:
     return {
-        "count": unit.count,
-        "accuracy": unit.accuracy.to_dict(),
-        "balanced_accuracy": unit.balanced.to_dict(),
-        "sensitivity": {name: figure.to_dict() for name, figure in unit.sensitivity.items()},
-        "specificity": {name: figure.to_dict() for name, figure in unit.specificity.items()},
-        "area_under_roc": {name: figure.to_dict() for name, figure in unit.area.items()},
-        "confusion": unit.table.tolist(),
-        "calibration_error": round(unit.calibration.error, 6),
-        "brier": round(unit.calibration.brier, 6),
+        "count": page.count,
+        "accuracy": page.accuracy.to_dict(),
+        "balanced_accuracy": page.balanced_accuracy.to_dict(),
+        "sensitivity": {name: each.to_dict() for name, each in page.sensitivity.items()},
+        "specificity": {name: each.to_dict() for name, each in page.specificity.items()},
+        "area_under_roc": {name: each.to_dict() for name, each in page.roc_auc.items()},
+        "confusion": page.confusion.tolist(),
+        "calibration_error": round(page.calibration.error, 6),
+        "brier": round(page.calibration.brier, 6),
     }
 
 
-def _drawn(unit: GradingFigures, classes: Sequence[str]) -> Curves:
+def _curves(page: GradingScores, classes: Sequence[str]) -> Curves:
     roc = {}
     for index, name in enumerate(classes):
-        positive = unit.truth == index
-        # Of two classes one curve tells both.
+        positive = page.truth == index
+        # The curves of two classes mirror each other, so the second suffices.
         if positive.any() and not positive.all() and (len(classes) > 2 or index == 1):
-            roc[name] = roc_curve(positive, unit.probabilities[:, index])
-    kept = unit.calibration
-    return Curves(roc, kept.sure, kept.right, kept.count, classes, unit.table)
+            roc[name] = roc_curve(positive, page.probabilities[:, index])
+    bins = page.calibration
+    return Curves(roc, bins.confidence, bins.accuracy, bins.count, classes, page.confusion)
 
 
-def _values(found: Evaluation, measure: str) -> dict[str, list[float]]:
-    having = cases_with_region(found)
+def _values(evaluation: Evaluation, measure: str) -> dict[str, list[float]]:
+    present = cases_with_region(evaluation)
     return {
-        f"{region}, in {having[region]} of {len(found.segmented)}": [
-            float(getattr(case.regions[region], measure)) for case in found.segmented
+        f"{region}, in {present[region]} of {len(evaluation.segmented)}": [
+            float(getattr(case.regions[region], measure)) for case in evaluation.segmented
         ]
-        for region in found.regions
+        for region in evaluation.regions
     }
 
 
-def _summary(found: Evaluation) -> dict[str, Any]:
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "model": dict(found.model),
-        "task": found.task,
-        "classes": list(found.classes),
-        "data": found.data,
-        "settings": dataclasses.asdict(found.settings),
-        "cases": len(found.segmented or found.graded),
-        "left_out": dict(found.left_out),
+        "model": dict(evaluation.model),
+        "task": evaluation.task,
+        "classes": list(evaluation.classes),
+        "data": evaluation.data,
+        "settings": dataclasses.asdict(evaluation.settings),
+        "cases": len(evaluation.segmented or evaluation.graded),
+        "left_out": dict(evaluation.left_out),
         "intervals": f"95 %: {INTERVALS}",
-        "cautions": cautions(found),
+        "cautions": cautions(evaluation),
         "versions": versions(),
         "use": NOT_FOR_CLINICAL_USE,
     }
 
 
-def _title(found: Evaluation) -> str:
-    return f"{found.model['name']} on {found.data}"
+def _title(evaluation: Evaluation) -> str:
+    return f"{evaluation.model['name']} on {evaluation.data}"
 
 
-def _facts(found: Evaluation) -> dict[str, str]:
-    cases = found.segmented or found.graded
-    facts = {"cases": str(len(cases)), "weights": found.model["weights_sha256"][:12]}
-    if found.segmented:
-        facts["empty in truth and answer"] = "Dice 1, 0 mm"
-    if found.settings.flips:
+def _facts(evaluation: Evaluation) -> dict[str, str]:
+    cases = evaluation.segmented or evaluation.graded
+    facts = {"cases": str(len(cases)), "weights": evaluation.model["weights_sha256"][:12]}
+    if evaluation.segmented:
+        facts["empty in truth and prediction"] = "Dice 1, 0 mm"
+    if evaluation.settings.flips:
         facts["flips"] = "all"
     return facts
 
 
-def _numbers(figure: dict[str, float | None]) -> list[str]:
-    return ["" if value is None else f"{value:.6f}" for value in figure.values()]
+def _cells(estimate: dict[str, float | None]) -> list[str]:
+    return ["" if value is None else f"{value:.6f}" for value in estimate.values()]
 
 
 def _write_text(path: Path, text: str) -> Path:

@@ -12,7 +12,6 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from neuroxai.accuracy.interval import wilson_interval
 from neuroxai.accuracy.segmentation import dice
 from neuroxai.data.case import Case, Layout
 from neuroxai.demo.sections import accuracy
@@ -56,12 +55,6 @@ class _ByGrayValue(nn.Module):
 
 def _model(card: Card = CARD) -> Model:
     return Model(network=_ByGrayValue(), card=card, folder=Path(), weights_sha256="")
-
-
-@pytest.mark.parametrize(("hits", "count"), [(0, 5), (5, 5), (29, 30), (57, 60)])
-def test_wilson_equals_scipys(hits: int, count: int) -> None:
-    expected = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_means_by_spacing() -> None:
