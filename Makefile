@@ -1,20 +1,20 @@
-# From a fresh clone: `make demo` or `make test`. Each makes the environment itself.
+# From a fresh clone: `make demo`, `make check` or `make test`. Each makes the environment itself.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Compiling 15,000 files ahead takes a minute; Python compiles what is imported, once.
+# Compiling 15,000 files ahead of time takes a minute; Python compiles each file on first import.
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q --no-compile
 
-.PHONY: demo test install check bench format clean
+# Many processes import the same modules: each module is compiled once, not once a process.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test check soak install bench format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/neuroxai demo --out demo
 
 test: $(VENV)/.tested
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
-
-install: $(VENV)/.installed
-	@echo "Installed: $(BIN)/neuroxai"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --durations 20 --junitxml .cache/tests.xml
 
 check: $(VENV)/.tested
 	$(BIN)/ruff check .
@@ -22,7 +22,14 @@ check: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Half an hour on a quiet machine; every script can be run alone.
+# Tests too long for every change: full matrices, killed processes. Not part of CI.
+soak: $(VENV)/.tested
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m soak --durations 20 --junitxml .cache/soak.xml
+
+install: $(VENV)/.installed
+	@echo "Installed: $(BIN)/neuroxai"
+
+# Half an hour on an idle machine; each script also runs alone.
 BENCHES := passes memory import_time convolutions guided_ig grad_cam inspection \
            integrated_gradients sliding_window seven_maps scaling training gpu
 bench: $(VENV)/.tested
@@ -37,13 +44,13 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "NeuroXAI needs Python 3.11 or newer, got %s; try: make PYTHON=python3.11" % sys.version.split()[0])'
 	@$(PYTHON) -m venv $(VENV)
 
-# The stamps are written last: an install that breaks off is taken up again.
+# The stamps are written last, so an interrupted installation is resumed.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing NeuroXAI into $(VENV) (two to three minutes the first time) ..."
 	@$(PIP) -c constraints.txt -e '.[all]'
 	@touch $@
 
-# Both at once: pip looks through everything once, and builds the package once.
+# Both sets of extras at once: pip resolves once and builds the package once.
 $(VENV)/.tested: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing NeuroXAI and the test tools into $(VENV) (two to three minutes the first time) ..."
 	@$(PIP) -c constraints.txt -e '.[all,dev]'
