@@ -1,4 +1,4 @@
-"""Lets tests import what they share, such as ``networks``; the small study and networks."""
+"""Seeds, thread counts and fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# Processes that test side by side share the cores, they and the commands they start; more threads
-# than cores wait for one another. Read when torch is imported, which is later.
-_SIDE_BY_SIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-if _SIDE_BY_SIDE > 1:
-    threads = max(1, (os.cpu_count() or 1) // _SIDE_BY_SIDE)
+# Parallel workers, and the commands that they start, share the cores: more threads than cores only
+# wait for one another. torch reads the variable on import, which comes later.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    threads = max(1, (os.cpu_count() or 1) // _WORKERS)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-tune_allocator()  # half of the time of small volumes is page faults otherwise
+tune_allocator()  # otherwise page faults take half of the time of small volumes
 
 
-# What a test draws depends on its name alone, not on the tests that ran before it in its process.
-# Any other number here draws everything anew: a test that holds by luck shows itself.
+# Random numbers in a test depend on its name alone, not on the tests that ran before it in its
+# process. Another seed draws all of them anew and so exposes a test that passes by luck.
 _SEED = int(os.environ.get("NEUROXAI_TEST_SEED", "0"))
 settings.register_profile("same", derandomize=True)
 settings.register_profile("anew", derandomize=False)
@@ -39,29 +39,29 @@ settings.load_profile("anew" if _SEED else "same")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Seed before the fixtures of a module, which the first test of its file asks for."""
+    """Seed before the fixtures of a module, which its first test requests."""
     seed = zlib.crc32(item.nodeid.encode(), _SEED)
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - what the peers draw from
+    np.random.seed(seed)  # noqa: NPY002 - other libraries draw from it
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with files that hold slow tests, or one process waits for the other at the end."""
+    """Start with files that hold slow tests, so that no worker is left with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for one file of tests."""
+    """A folder shared by the tests of one module."""
     return tmp_path_factory.mktemp("room")
 
 
 @pytest.fixture(scope="module")
 def study(room: Path) -> nx.Case:
-    """The small asymmetric study, read from disk."""
+    """A small asymmetric study, read from disk."""
     import cases
     import neuroxai as nx
 
