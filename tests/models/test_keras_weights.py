@@ -20,7 +20,7 @@ from neuroxai.models.keras_file import read_keras_layers
 from neuroxai.models.keras_weights import convert_keras
 from references.make_keras import GAINS, drawn, image
 
-FOLDER = Path(__file__).parent / "references"
+FOLDER = Path(__file__).parents[1] / "references"
 
 
 @lru_cache(maxsize=1)

@@ -34,7 +34,7 @@ from neuroxai.workflows.check import check_model
 from neuroxai.workflows.explain import explain, predict, prepare
 from neuroxai.workflows.inspect import inspect
 
-REFERENCE = Path(__file__).parent / "references" / "nnunet.npz"
+REFERENCE = Path(__file__).parents[1] / "references" / "nnunet.npz"
 
 
 @pytest.fixture(scope="module")
