@@ -1,4 +1,4 @@
-"""Rules of the repository: readable modules, CI commands, and documents that agree with the code."""
+"""Rules of the repository: short modules, CI commands, documents that agree with the code."""
 
 from __future__ import annotations
 
