@@ -28,7 +28,7 @@ from neuroxai.training.config.config_file import read_config
 from neuroxai.training.config.network_check import check_network, check_recipe
 from neuroxai.training.data.cases import Gathered, Prepared, gather
 from neuroxai.training.data.split import Member, read_split, write_split
-from neuroxai.training.loop.best_checkpoint import Watch
+from neuroxai.training.loop.best_checkpoint import BestCheckpoint
 from neuroxai.training.loop.losses import HintedCrossEntropy, RegionDiceCrossEntropy
 from neuroxai.training.loop.pretrained import load_pretrained
 from neuroxai.training.loop.rank import rank
@@ -133,10 +133,10 @@ def train(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         batches = _batches(config, cases.train, device)
-        watch = _watch(config, cases, device)
+        best = _best_checkpoint(config, cases, device)
         length = _length(config, cases.train)
         trained = fit(
-            network, batches, loss, config, out, length=length, watch=watch, report=report
+            network, batches, loss, config, out, length=length, best_checkpoint=best, report=report
         )
         if isinstance(loss, HintedCrossEntropy):
             loss.close()
@@ -299,8 +299,10 @@ def _length(config: Config, cases: Sequence[Prepared]) -> Length:
     return Length(steps, round(config.frozen_epochs * per_epoch))
 
 
-def _watch(config: Config, cases: Gathered, device: torch.device) -> Watch | None:
-    """Return how a training is watched: by the regions' mean Dice, or the classes' mean recall."""
+def _best_checkpoint(
+    config: Config, cases: Gathered, device: torch.device
+) -> BestCheckpoint | None:
+    """Set up validation by mean Dice over regions or mean recall over classes, if configured."""
     for asked, key in (
         (config.validate_every is not None, "validate_every"),
         (config.shift_outputs, "shift_outputs"),
@@ -317,7 +319,7 @@ def _watch(config: Config, cases: Gathered, device: torch.device) -> Watch | Non
         with torch.no_grad():
             return measure(network, cases.validation, config, device)
 
-    return Watch(score, every, config.patience)
+    return BestCheckpoint(score, every, config.patience)
 
 
 def _settings(config: Config) -> dict[str, Any]:

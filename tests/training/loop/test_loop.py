@@ -1,4 +1,4 @@
-"""The loop: schedule, running average, log, and a killed run that ends as if it had not been."""
+"""Training loop: schedule, moving average, log, validation, and bit-exact resumption."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.errors import TrainingError
 from neuroxai.training.config.config import Config, DataSource, PhantomSource
-from neuroxai.training.loop.best_checkpoint import Watch
+from neuroxai.training.loop.best_checkpoint import BestCheckpoint
 from neuroxai.training.loop.schedule import Budget, learning_rate
 
 loop = pytest.importorskip("neuroxai.training.loop.loop")
@@ -38,14 +38,14 @@ CONFIG = Config(
 
 
 class _Batches:
-    """Batch n is a function of n; may raise at one of them, as a power cut would."""
+    """Batch n is a function of n; raises at one of them if asked, to interrupt the training."""
 
     def __init__(self, broken_at: int | None = None) -> None:
         self.broken_at = broken_at
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         if number == self.broken_at:
-            raise OSError("the light went out")
+            raise OSError("interrupted")
         generator = torch.Generator().manual_seed(number)
         x = torch.randn(5, 3, generator=generator)
         return x, (x[:, 0] > 0).long()
@@ -63,7 +63,7 @@ def _fit(
     config: Config = CONFIG,
     batches: _Batches | None = None,
     *,
-    watch: Watch | None = None,
+    best: BestCheckpoint | None = None,
     frozen_steps: int = 0,
 ) -> nn.Module:
     out.mkdir(exist_ok=True)
@@ -74,16 +74,16 @@ def _fit(
         config,
         out,
         length=loop.Length(config.max_steps, frozen_steps),
-        watch=watch,
+        best_checkpoint=best,
         report=lambda *_: None,
     )
     assert isinstance(trained.network, nn.Module)
     return trained.network
 
 
-def test_a_killed_run_resumes_and_ends_bit_for_bit_as_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     unbroken = _fit(tmp_path / "a").state_dict()
-    with pytest.raises(OSError, match="light"):
+    with pytest.raises(OSError, match="interrupted"):
         _fit(tmp_path / "b", batches=_Batches(broken_at=27))
     assert loop.last_step(tmp_path / "b") == 20
     torch.manual_seed(12345)
@@ -96,13 +96,13 @@ def test_a_killed_run_resumes_and_ends_bit_for_bit_as_an_unbroken_one(tmp_path: 
     assert [row[0] for row in rows] == ["20", "30"]
 
 
-def test_the_average_is_kept_and_forgets(tmp_path: Path) -> None:
-    """Against the recursion, from the weights after each step."""
+def test_the_moving_average_equals_its_recursion(tmp_path: Path) -> None:
+    """From the weights after each step, trained separately."""
     config = dataclasses.replace(CONFIG, max_steps=4, average=0.9)
     kept = _fit(tmp_path / "kept", config).state_dict()
     each = []
     for steps in range(1, 5):
-        # A constant rate, so that a shorter run is the beginning of the longer one.
+        # With a constant learning rate, a shorter training is the beginning of a longer one.
         plain = dataclasses.replace(
             config, average=0.0, max_steps=steps, schedule="constant", warmup=0.0
         )
@@ -120,7 +120,7 @@ def test_the_average_is_kept_and_forgets(tmp_path: Path) -> None:
             assert int(kept[name]) == 4
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
+def test_learning_rate_schedules() -> None:
     config = dataclasses.replace(CONFIG, learning_rate=2.0, warmup=0.1)
     assert learning_rate(0.05, config) == pytest.approx(1.0)
     assert learning_rate(0.1, config) == pytest.approx(2.0)
@@ -135,15 +135,15 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert learning_rate(0.0, dataclasses.replace(config, warmup=0.0)) == 2.0
 
 
-def test_the_budget_is_what_comes_first() -> None:
+def test_the_budget_ends_at_the_first_limit() -> None:
     budget = Budget(10, 60.0)
-    assert budget.spent(5, 6.0) == 0.5
-    assert budget.spent(5, 54.0) == 0.9
-    assert budget.spent(11, 0.0) == 1.0
-    assert Budget(None, 60.0).spent(999, 30.0) == 0.5
+    assert budget.progress(5, 6.0) == 0.5
+    assert budget.progress(5, 54.0) == 0.9
+    assert budget.progress(11, 0.0) == 1.0
+    assert Budget(None, 60.0).progress(999, 30.0) == 0.5
 
 
-def test_minutes_end_a_run(tmp_path: Path) -> None:
+def test_a_training_ends_after_max_minutes(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, max_steps=None, max_minutes=1 / 60)
     tmp_path.joinpath("a").mkdir()
     trained = loop.fit(
@@ -162,12 +162,12 @@ def test_minutes_end_a_run(tmp_path: Path) -> None:
     assert int(rows[-1]["step"]) == trained.steps
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+def test_an_infinite_loss_raises_an_error(tmp_path: Path) -> None:
     class Infinite(nn.Module):
         def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
             return logits.sum() * math.inf
 
-    with pytest.raises(TrainingError, match="lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"training loss is .* lower learning_rate"):
         loop.fit(
             _network(),
             _Batches(),
@@ -179,14 +179,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
         )
 
 
-def test_a_damaged_or_foreign_last_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_or_outdated_resume_state_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"nonsense")
-    with pytest.raises(TrainingError, match=r"last\.ckpt: cannot be resumed from"):
+    with pytest.raises(TrainingError, match=r"last\.ckpt: not a resumable state \(\w+\)"):
+        loop.last_step(tmp_path)
+    torch.save({"global_step": 3}, tmp_path / "last.ckpt")
+    with pytest.raises(TrainingError, match="of this version"):
         loop.last_step(tmp_path)
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
-    told: list[tuple[str, float, float]] = []
+def test_progress_is_reported_at_every_step(tmp_path: Path) -> None:
+    reported: list[tuple[str, float, float]] = []
     loop.fit(
         _network(),
         _Batches(),
@@ -194,26 +197,26 @@ def test_progress_is_told(tmp_path: Path) -> None:
         dataclasses.replace(CONFIG, max_steps=3),
         tmp_path,
         length=loop.Length(3),
-        report=lambda *what: told.append(what),
+        report=lambda *what: reported.append(what),
     )
-    assert told == [("Training", 1, 3), ("Training", 2, 3), ("Training", 3, 3)]
+    assert reported == [("Training", 1, 3), ("Training", 2, 3), ("Training", 3, 3)]
 
 
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_missing_gpu_raises_an_error() -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
+        pytest.skip("PyTorch sees a GPU")
     with pytest.raises(TrainingError, match="no GPU"):
         loop.pick_device(dataclasses.replace(CONFIG, device="cuda"))
 
 
 def _plain() -> nn.Module:
-    """Nothing random, nothing that looks over the whole batch."""
+    """Network without dropout and batch norm: its gradients are sums over samples."""
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
 
 
 class _Double(_Batches):
-    """Two neighboring batches as one."""
+    """Two consecutive batches as one."""
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         pairs = [super(_Double, self).batch(2 * number + i) for i in (0, 1)]
@@ -237,16 +240,14 @@ def _fit_plain(out: Path, batches: _Batches, **changes: object) -> dict[str, Ten
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_accumulated_batches_make_the_step_of_one_large_batch(
-    tmp_path: Path, optimizer: str
-) -> None:
+def test_accumulated_batches_equal_one_large_batch(tmp_path: Path, optimizer: str) -> None:
     whole = _fit_plain(tmp_path / "whole", _Double(), optimizer=optimizer)
     parts = _fit_plain(tmp_path / "parts", _Batches(), accumulate=2, optimizer=optimizer)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_logged_loss_is_a_batchs_whatever_is_accumulated(tmp_path: Path) -> None:
+def test_the_logged_loss_does_not_depend_on_accumulation(tmp_path: Path) -> None:
     logged = []
     for accumulate in (1, 3):
         config = dataclasses.replace(CONFIG, accumulate=accumulate, learning_rate=1e-12)
@@ -256,19 +257,22 @@ def test_the_logged_loss_is_a_batchs_whatever_is_accumulated(tmp_path: Path) -> 
     assert logged[1] == pytest.approx(logged[0], rel=0.3)
 
 
-def test_an_accumulating_run_resumes_at_its_batch(tmp_path: Path) -> None:
+def test_a_training_with_accumulated_batches_resumes_bit_for_bit(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, accumulate=3, max_steps=8, save_every=2)
     unbroken = _fit(tmp_path / "a", config).state_dict()
-    with pytest.raises(OSError, match="light"):
+    with pytest.raises(OSError, match="interrupted"):
         _fit(tmp_path / "b", config, _Batches(broken_at=17))
     assert loop.last_step(tmp_path / "b") == 4
+    # Interrupted again within the first step after resuming.
+    with pytest.raises(OSError, match="interrupted"):
+        _fit(tmp_path / "b", config, _Batches(broken_at=14))
     resumed = _fit(tmp_path / "b", config).state_dict()
     for name, value in unbroken.items():
         assert torch.equal(resumed[name], value), name
 
 
 def _loss_of(out: Path, batches: _Batches | None = None) -> tuple[float, list[str]]:
-    """Train 24 steps of two batches each; return the loss in the card, and those in the log."""
+    """Train 24 steps of two batches; return the loss of the result and those of the log."""
     out.mkdir(exist_ok=True)
     trained = loop.fit(
         _network(),
@@ -283,29 +287,28 @@ def _loss_of(out: Path, batches: _Batches | None = None) -> tuple[float, list[st
     return trained.loss, [row["loss"] for row in rows]
 
 
-def test_a_resumed_run_tells_the_loss_of_an_unbroken_one(tmp_path: Path) -> None:
-    """Also of the steps since the last entry of the log, and of the entries before."""
+def test_a_resumed_training_reports_the_loss_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Including the steps since the last row of the log, and earlier rows."""
     whole = _loss_of(tmp_path / "whole")
-    assert len(whole[1]) == 2, "after 20 steps and after the last"
+    assert len(whole[1]) == 2, "after step 20 and after the last step"
     for broken_at in (7, 19, 41, 46):
         out = tmp_path / str(broken_at)
-        with pytest.raises(OSError, match="light"):
+        with pytest.raises(OSError, match="interrupted"):
             _loss_of(out, _Batches(broken_at))
         assert _loss_of(out) == whole, broken_at
 
 
-def test_a_state_of_before_losses_were_kept_is_gone_on_from(tmp_path: Path) -> None:
-    whole = _loss_of(tmp_path / "whole")
-    with pytest.raises(OSError, match="light"):
-        _loss_of(tmp_path / "cut", _Batches(broken_at=41))
-    last = tmp_path / "cut" / "last.ckpt"
+def test_a_resumed_training_continues_its_clock(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, save_every=5)
+    with pytest.raises(OSError, match="interrupted"):
+        _fit(tmp_path, config, _Batches(broken_at=27))
+    last = tmp_path / "last.ckpt"
     state = torch.load(last, weights_only=True)
-    del state["losses"]
+    state["callbacks"]["Timer"]["time_elapsed"]["train"] += 1000
     torch.save(state, last)
-    assert loop.last_step(tmp_path / "cut") == 18
-    loss, logged = _loss_of(tmp_path / "cut")
-    assert len(logged) == len(whole[1])
-    assert math.isfinite(loss)
+    _fit(tmp_path, config)
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+    assert float(rows[0]["seconds"]) < 1000 < float(rows[-1]["seconds"])
 
 
 def _free_port() -> int:
@@ -315,14 +318,14 @@ def _free_port() -> int:
     return port
 
 
-def test_two_processes_make_the_step_of_both_their_batches(tmp_path: Path) -> None:
-    """On two CPUs by gloo; the sum over processes is that of two accumulated batches."""
+def test_two_processes_equal_two_accumulated_batches(tmp_path: Path) -> None:
+    """Distributed training on the CPU with gloo."""
     parts = _fit_plain(tmp_path / "parts", _Batches(), accumulate=2)
     out = tmp_path / "together"
     out.mkdir()
     script = tmp_path / "together.py"
-    # Forked once all is imported, which takes most of the time; Lightning starts none of its own
-    # where each process has a number. How it starts them is tested from the command line.
+    # Forked after the imports, which take most of the time. Lightning starts no processes if
+    # LOCAL_RANK is set; how it starts them is tested from the command line.
     script.write_text(
         "import dataclasses, os, sys\n"
         "from pathlib import Path\n"
@@ -351,51 +354,53 @@ def test_two_processes_make_the_step_of_both_their_batches(tmp_path: Path) -> No
     for name, value in parts.items():
         torch.testing.assert_close(together[name], value, rtol=1e-4, atol=1e-6)
     steps = [row["step"] for row in csv.DictReader((out / "log.csv").read_text().splitlines())]
-    assert steps == ["12"], "one of them writes"
+    assert steps == ["12"], "rank 0 alone writes"
 
 
-def test_layers_at_rest_stay_as_they_were_and_then_learn(tmp_path: Path) -> None:
+def test_frozen_layers_do_not_change_until_unfrozen(tmp_path: Path) -> None:
     start = _network().state_dict()
-    rest = dataclasses.replace(CONFIG, average=0.0, max_steps=6, frozen=("0", "1"))
-    kept = _fit(tmp_path / "a", rest, frozen_steps=6).state_dict()
+    frozen = dataclasses.replace(CONFIG, average=0.0, max_steps=6, frozen=("0", "1"))
+    kept = _fit(tmp_path / "a", frozen, frozen_steps=6).state_dict()
     for name, value in kept.items():
         same = torch.equal(value, start[name])
         assert same == name.startswith(("0.", "1.")), name
-    woken = _fit(tmp_path / "b", rest, frozen_steps=3).state_dict()
-    assert not torch.equal(woken["0.weight"], start["0.weight"])
-    assert not torch.equal(woken["1.running_mean"], start["1.running_mean"])
+    unfrozen = _fit(tmp_path / "b", frozen, frozen_steps=3).state_dict()
+    assert not torch.equal(unfrozen["0.weight"], start["0.weight"])
+    assert not torch.equal(unfrozen["1.running_mean"], start["1.running_mean"])
     with pytest.raises(TrainingError, match="no layer begins with 'layer9'"):
-        _fit(tmp_path / "c", dataclasses.replace(rest, frozen=("layer9",)), frozen_steps=3)
+        _fit(tmp_path / "c", dataclasses.replace(frozen, frozen=("layer9",)), frozen_steps=3)
 
 
-def test_frozen_norms_keep_their_statistics_while_everything_learns(tmp_path: Path) -> None:
+def test_frozen_norms_keep_their_running_statistics(tmp_path: Path) -> None:
     start = _network().state_dict()
     frozen = dataclasses.replace(CONFIG, average=0.0, max_steps=6, frozen_norms=True)
     kept = _fit(tmp_path / "a", frozen).state_dict()
     for name, value in kept.items():
-        kept_as_it_was = name in ("1.running_mean", "1.running_var", "1.num_batches_tracked")
-        assert torch.equal(value, start[name]) == kept_as_it_was, name
+        is_statistic = name in ("1.running_mean", "1.running_var", "1.num_batches_tracked")
+        assert torch.equal(value, start[name]) == is_statistic, name
 
 
 class _Scores:
-    """Scores that were written down before, and the weights each was asked about."""
+    """Prescribed validation scores; records the weights at each validation."""
 
     def __init__(self, *values: float) -> None:
-        self.values, self.asked = list(values), []  # type: ignore[var-annotated]
+        self.values, self.seen = list(values), []  # type: ignore[var-annotated]
 
     def __call__(self, network: nn.Module) -> float:
         assert not network.training
-        self.asked.append({name: value.clone() for name, value in network.state_dict().items()})
-        return self.values[len(self.asked) - 1]
+        self.seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return self.values[len(self.seen) - 1]
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
-def test_the_best_weights_are_kept_and_patience_ends_a_run(tmp_path: Path, average: float) -> None:
+def test_the_best_weights_are_kept_and_patience_stops_training(
+    tmp_path: Path, average: float
+) -> None:
     scores = _Scores(0.2, 0.7, 0.6, 0.7, 0.1, 0.9)
     config = dataclasses.replace(CONFIG, average=average, validate_every=1, patience=3)
-    kept = _fit(tmp_path / "a", config, watch=Watch(scores, 4, 3)).state_dict()
-    assert len(scores.asked) == 5, "three looks without a better score"
-    for name, value in scores.asked[1].items():
+    kept = _fit(tmp_path / "a", config, best=BestCheckpoint(scores, 4, 3)).state_dict()
+    assert len(scores.seen) == 5, "three validations without improvement"
+    for name, value in scores.seen[1].items():
         assert torch.equal(kept[name], value), name
     rows = list(csv.DictReader((tmp_path / "a" / "validation.csv").read_text().splitlines()))
     assert [(row["step"], float(row["score"])) for row in rows] == [
@@ -403,28 +408,28 @@ def test_the_best_weights_are_kept_and_patience_ends_a_run(tmp_path: Path, avera
     ]  # fmt: skip
 
 
-def test_looking_changes_nothing_of_the_training(tmp_path: Path) -> None:
+def test_validation_does_not_change_the_training(tmp_path: Path) -> None:
     plain = dataclasses.replace(CONFIG, average=0.0)
-    blind = _fit(tmp_path / "a", plain).state_dict()
+    unvalidated = _fit(tmp_path / "a", plain).state_dict()
     rising = _Scores(*range(99))
-    seen = _fit(tmp_path / "b", plain, watch=Watch(rising, 7, None)).state_dict()
-    for name, value in blind.items():
-        assert torch.equal(seen[name], value), name
-    assert len(rising.asked) == 5, "after 7, 14, 21, 28 and the last step"
+    validated = _fit(tmp_path / "b", plain, best=BestCheckpoint(rising, 7, None)).state_dict()
+    for name, value in unvalidated.items():
+        assert torch.equal(validated[name], value), name
+    assert len(rising.seen) == 5, "after steps 7, 14, 21, 28 and the last one"
 
 
-def test_a_watched_run_that_was_killed_remembers_the_best(tmp_path: Path) -> None:
+def test_a_resumed_training_keeps_the_best_weights_from_before(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, average=0.0)
     scores = _Scores(0.9, 0.3, 0.4, 0.5, 0.6, 0.7)
-    with pytest.raises(OSError, match="light"):
-        _fit(tmp_path / "a", config, _Batches(broken_at=13), watch=Watch(scores, 5, None))
-    best = scores.asked[0]
-    kept = _fit(tmp_path / "a", config, watch=Watch(scores, 5, None)).state_dict()
-    for name, value in best.items():
+    with pytest.raises(OSError, match="interrupted"):
+        _fit(tmp_path / "a", config, _Batches(broken_at=13), best=BestCheckpoint(scores, 5, None))
+    first = scores.seen[0]
+    kept = _fit(tmp_path / "a", config, best=BestCheckpoint(scores, 5, None)).state_dict()
+    for name, value in first.items():
         assert torch.equal(kept[name], value), name
 
 
-def test_the_log_is_written_for_tensorboard_too(tmp_path: Path) -> None:
+def test_tensorboard_has_the_losses_of_the_log(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _fit(tmp_path / "a", dataclasses.replace(CONFIG, tensorboard=True, max_steps=40))
     events = accumulator.EventAccumulator(str(tmp_path / "a" / "tensorboard"))
@@ -434,6 +439,6 @@ def test_the_log_is_written_for_tensorboard_too(tmp_path: Path) -> None:
     assert logged == {int(row["step"]): pytest.approx(float(row["loss"]), abs=1e-4) for row in rows}
 
 
-def test_sixteen_bits_are_for_gpus() -> None:
-    with pytest.raises(TrainingError, match="precision 16 is for GPUs"):
+def test_precision_16_requires_a_gpu() -> None:
+    with pytest.raises(TrainingError, match="precision 16 requires a GPU"):
         loop.pick_device(dataclasses.replace(CONFIG, precision="16"))

@@ -1,4 +1,4 @@
-"""A training that is watched on validation cases: the best weights are kept, and no time wasted."""
+"""Validation scores during training, the weights of the best one, and early stopping."""
 
 from __future__ import annotations
 
@@ -11,70 +11,71 @@ from torch import Tensor, nn
 
 from neuroxai.files.folder import write_table
 
-Score = Callable[[nn.Module], float]
-"""How good a network is on the validation cases; more is better."""
+ValidationScore = Callable[[nn.Module], float]
+"""Score of a network on the validation cases; higher is better."""
 
-WATCHED = "validation.csv"
+VALIDATION_LOG = "validation.csv"
 
 
 @dataclass
-class Watch:
-    """What was seen of a training so far.
+class BestCheckpoint:
+    """Weights with the highest validation score so far.
 
     Attributes
     ----------
     score
-        Measures the network.
+        Validation score of a network.
     every
-        Steps between two looks.
+        Number of steps between validations.
     patience
-        Looks without a better score after which the training ends; None for never.
+        Number of validations without improvement after which training stops; None disables early
+        stopping.
     """
 
-    score: Score
+    score: ValidationScore
     every: int
     patience: int | None
-    _seen: list[tuple[int, float]] = field(default_factory=list)
-    _best: dict[str, Tensor] = field(default_factory=dict)
+    _scores: list[tuple[int, float]] = field(default_factory=list)
+    _weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def look(self, step: int, network: nn.Module) -> float:
-        """Measure the network after ``step`` steps, and keep its weights if none were better."""
+    def update(self, step: int, network: nn.Module) -> float:
+        """Validate the network after ``step`` steps; keep its weights if the score is the best."""
         value = self.score(network)
-        if not self._seen or value > max(score for _, score in self._seen):
-            self._best = {
+        if not self._scores or value > max(score for _, score in self._scores):
+            self._weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()
             }
-        self._seen.append((step, value))
+        self._scores.append((step, value))
         return value
 
     @property
-    def over(self) -> bool:
-        """Whether patience is at its end."""
-        if self.patience is None or not self._seen:
+    def should_stop(self) -> bool:
+        """Whether the last ``patience`` validations brought no improvement."""
+        if self.patience is None or not self._scores:
             return False
-        values = [value for _, value in self._seen]
+        values = [value for _, value in self._scores]
         return len(values) - 1 - values.index(max(values)) >= self.patience
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Step and score of the best look."""
-        return max(self._seen, key=lambda seen: (seen[1], -seen[0]), default=None)
+        """Step and score of the best validation; None before the first one."""
+        return max(self._scores, key=lambda seen: (seen[1], -seen[0]), default=None)
 
     def restore(self, network: nn.Module) -> None:
-        """Give the network the best weights, if there was a look at all."""
-        if self._best:
-            network.load_state_dict(self._best)
+        """Load the best weights into the network, if it was validated at all."""
+        if self._weights:
+            network.load_state_dict(self._weights)
 
-    def state(self) -> dict[str, Any]:
-        """Return what a run that is taken up again needs to know."""
-        return {"seen": [list(seen) for seen in self._seen], "best": self._best}
+    def state_dict(self) -> dict[str, Any]:
+        """State for resuming."""
+        return {"scores": [list(score) for score in self._scores], "weights": self._weights}
 
-    def take_up(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
-        self._seen = [(int(step), float(value)) for step, value in state["seen"]]
-        self._best = dict(state["best"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from the result of :meth:`state_dict`."""
+        self._scores = [(int(step), float(value)) for step, value in state["scores"]]
+        self._weights = dict(state["weights"])
 
     def write(self, folder: Path) -> None:
-        """Write every look to ``validation.csv``."""
-        rows = ((step, f"{value:.5f}") for step, value in self._seen)
-        write_table(folder / WATCHED, ("step", "score"), rows)
+        """Write all validation scores to ``validation.csv``."""
+        rows = ((step, f"{value:.5f}") for step, value in self._scores)
+        write_table(folder / VALIDATION_LOG, ("step", "score"), rows)

@@ -1,4 +1,4 @@
-"""The training loop, on Lightning."""
+"""Training loop with Lightning."""
 
 from __future__ import annotations
 
@@ -18,25 +18,31 @@ from neuroxai.core.errors import TrainingError
 from neuroxai.core.progress import Report
 from neuroxai.training.config.config import Config
 from neuroxai.training.data.prefetch import Numbered, Prefetcher
-from neuroxai.training.loop.best_checkpoint import Watch
+from neuroxai.training.loop.best_checkpoint import BestCheckpoint
+from neuroxai.training.loop.callback import LAST, LOG, TrainingCallback
 from neuroxai.training.loop.rank import rank
-from neuroxai.training.loop.record import LAST, LOG, Record
 from neuroxai.training.loop.schedule import Budget
 from neuroxai.training.loop.training_module import TrainingModule, lightning
 
-__all__ = ["LAST", "LOG", "Length", "Trained", "fit", "last_step", "pick_device"]
+__all__ = ["LAST", "LOG", "Length", "TrainingResult", "fit", "last_step", "pick_device"]
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained network and what it took.
+class TrainingResult:
+    """Trained network, and the cost of its training.
 
     Attributes
     ----------
+    network
+        On the CPU, in evaluation mode.
+    steps, seconds
+        Length of the training, including the part before an interruption.
+    loss
+        Mean loss over the last rows of the log.
     waiting
-        Share of the time that was waited for batches.
+        Fraction of the time spent waiting for batches.
     best
-        Step and score of the weights that were kept, where a training was watched.
+        Step and validation score of the weights; None without validation.
     """
 
     network: nn.Module
@@ -49,34 +55,36 @@ class Trained:
 
 @dataclass(frozen=True)
 class Length:
-    """Steps of a run, and those in which some layers rest; no limit where None."""
+    """Number of steps, unlimited if None, and number of steps with frozen layers."""
 
     steps: int | None
     frozen_steps: int = 0
 
 
 def pick_device(config: Config) -> torch.device:
-    """Return the device that the configuration asks for.
+    """Device to train on, as configured.
 
     Raises
     ------
     TrainingError
-        If it asks for a GPU, or for more of them, than there are.
+        If the configuration requires a GPU, or more GPUs, than PyTorch sees.
     """
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.device == "cuda" and not found:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.device == "cuda" and not count:
         raise TrainingError("device is 'cuda', but PyTorch sees no GPU; set device: auto")
-    if config.device == "cpu" or not found:
+    if config.device == "cpu" or not count:
         if config.precision == "16":
-            raise TrainingError("precision 16 is for GPUs; set precision: auto")
+            raise TrainingError("precision 16 requires a GPU; set precision: auto")
         return torch.device("cpu")
-    if config.devices > found:
-        raise TrainingError(f"devices is {config.devices}, but PyTorch sees {found} GPUs")
+    if config.devices > count:
+        raise TrainingError(
+            f"devices is {config.devices}, but PyTorch sees {count} GPUs; set devices: {count}"
+        )
     return torch.device("cuda", rank() if config.devices > 1 else torch.cuda.current_device())
 
 
 def last_step(out: Path) -> int:
-    """Return the number of steps done by the unfinished run in ``out``; 0 if there is none."""
+    """Return the number of steps of the interrupted training in ``out``; 0 without one."""
     path = out / LAST
     return int(_read_last(path)["global_step"]) if path.is_file() else 0
 
@@ -89,63 +97,72 @@ def fit(
     out: Path,
     *,
     length: Length,
-    watch: Watch | None = None,
+    best_checkpoint: BestCheckpoint | None = None,
     report: Report,
-) -> Trained:
-    """Train ``network`` and return it (or the running average of its weights) on the CPU.
+) -> TrainingResult:
+    """Train ``network``; return it, or the moving average of its weights, on the CPU.
 
-    ``out/last.ckpt`` is rewritten every ``save_every`` steps, whole or not at all, and taken up if
-    it is there. Each step reseeds torch, so a run that was killed ends, on a CPU, with the same
-    weights bit for bit as one that was not. A watched run ends with the best weights that were
-    seen. Where several processes train together each runs this, and the first alone writes.
+    ``out/last.ckpt`` is replaced atomically every ``save_every`` steps, and the training resumes
+    from it if it exists. Random numbers are seeded at every step, so on a CPU a resumed training
+    ends with the same weights, bit for bit, as an uninterrupted one. With ``best_checkpoint``, the
+    result has the weights of the best validation score. In distributed training every process
+    calls this function and rank 0 writes.
 
     Raises
     ------
     TrainingError
-        If the loss stops being finite, or ``last.ckpt`` is not one of this network.
+        If the loss is not finite, or ``last.ckpt`` belongs to another network.
     """
     device = pick_device(config)
-    begun = last_step(out) * config.accumulate * config.devices
-    ahead = Prefetcher(batches, start=begun + rank(), stride=config.devices)
+    first = last_step(out) * config.accumulate * config.devices
+    prefetcher = Prefetcher(batches, start=first + rank(), stride=config.devices)
+    # The timer's limit is not used: it would stop within a step of several accumulated batches.
+    timer = lightning.callbacks.Timer(verbose=False)
     seconds = None if config.max_minutes is None else 60 * config.max_minutes
-    lesson = TrainingModule(
+    module = TrainingModule(
         network,
         loss,
         config,
         Budget(length.steps, seconds),
         frozen_steps=length.frozen_steps,
-        waited=lambda: ahead.waited,
+        elapsed=timer.time_elapsed,
+        waited=lambda: prefetcher.waited,
     )
-    record = Record(out, config, watch, report)
+    callback = TrainingCallback(out, config, best_checkpoint, report)
     last = out / LAST
-    with _quiet():
-        trainer = _trainer(config, device, out, length.steps, record)
-        loader: DataLoader[Any] = DataLoader(ahead, batch_size=None, num_workers=0)
-        began = lesson.elapsed()
+    with _silence_lightning():
+        trainer = _trainer(config, device, out, length.steps, [timer, callback])
+        loader: DataLoader[Any] = DataLoader(prefetcher, batch_size=None, num_workers=0)
         try:
-            trainer.fit(lesson, loader, ckpt_path=str(last) if last.is_file() else None)
+            trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None)
         except (RuntimeError, KeyError) as error:
             if "state_dict" in str(error):
                 raise TrainingError(
-                    f"{last}: does not belong to this network; train into another folder"
+                    f"{last}: belongs to another network; train in another folder"
                 ) from error
             raise
         finally:
-            ahead.stop()
-    kept = lesson.network if lesson.average is None else lesson.average
-    kept = kept.cpu().eval()
+            prefetcher.stop()
+    trained = module.network if module.average is None else module.average
+    trained = trained.cpu().eval()
     best = None
-    if watch is not None:
-        watch.restore(kept)
-        best = watch.best
-    taken = max(lesson.elapsed() - began, 1e-9)
-    return Trained(
-        kept, trainer.global_step, lesson.elapsed(), record.recent(), ahead.waited / taken, best
+    if best_checkpoint is not None:
+        best_checkpoint.restore(trained)
+        best = best_checkpoint.best
+    # Without the time before an interruption, in which another process waited.
+    since_start = max(timer.end_time() - timer.start_time(), 1e-9)
+    return TrainingResult(
+        trained,
+        trainer.global_step,
+        timer.time_elapsed(),
+        callback.recent_loss(),
+        prefetcher.waited / since_start,
+        best,
     )
 
 
 def _trainer(
-    config: Config, device: torch.device, out: Path, steps: int | None, record: Record
+    config: Config, device: torch.device, out: Path, steps: int | None, callbacks: list[Any]
 ) -> Any:
     cuda = device.type == "cuda"
     precision = config.precision
@@ -153,19 +170,19 @@ def _trainer(
         precision = "32" if not cuda else "bf16" if torch.cuda.is_bf16_supported() else "16"
     if precision != "32" and cuda:
         torch.set_float32_matmul_precision("high")
-    together = config.devices > 1
+    distributed = config.devices > 1
     return lightning.Trainer(
         accelerator="gpu" if cuda else "cpu",
         devices=config.devices,
-        strategy="ddp" if together else "auto",
-        sync_batchnorm=together and cuda,
+        strategy="ddp" if distributed else "auto",
+        sync_batchnorm=distributed and cuda,
         precision={"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}[precision],
         accumulate_grad_batches=config.accumulate,
         max_epochs=1,
         max_steps=-1 if steps is None else steps,
         gradient_clip_val=config.clip,
         benchmark=cuda,
-        callbacks=[record],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -176,17 +193,21 @@ def _trainer(
 
 def _read_last(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise TrainingError(
-            f"{path}: cannot be resumed from ({type(error).__name__}); remove it to start anew"
+            f"{path}: not a resumable state ({type(error).__name__}); delete it to start again"
         ) from error
-    return found
+    if "losses" not in state:
+        raise TrainingError(
+            f"{path}: not a resumable state of this version of neuroxai; delete it to start again"
+        )
+    return state
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning from printing: the command line is the only place that does."""
+def _silence_lightning() -> Iterator[None]:
+    """Context manager that suppresses Lightning's messages; the command line prints its own."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

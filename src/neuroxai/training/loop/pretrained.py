@@ -1,4 +1,4 @@
-"""A ResNet-50 that starts from weights learned on photographs."""
+"""Initialization of a ResNet-50 from torchvision's ImageNet weights."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from neuroxai.core.errors import TrainingError
 from neuroxai.models.weights import read_weights
 
 HEADS = ("fc.", "dense1.", "dense2.")
-"""Layers that a weight file need not share: torchvision's own head, and the paper's."""
+"""Prefixes of classification heads, torchvision's and the paper's; these are not transferred."""
 
 
 def load_pretrained(network: nn.Module, path: str | Path) -> str:
-    """Give every layer but the head the weights of a torchvision file; return the file's sha256.
+    """Load torchvision weights into every layer but the head; return the file's SHA-256.
 
-    Strict: each parameter and buffer must be there, in its shape, and nothing else but the file's
-    own head. What fits in part is another network, and would start from noise without a word.
+    Strict: apart from the heads, the file must have exactly the network's parameters and buffers,
+    in their shapes. A partial match would leave layers at their random initialization.
 
     Parameters
     ----------
     network
-        A :class:`~neuroxai.models.resnet.ResNet50` of three channels.
+        A :class:`~neuroxai.models.resnet.ResNet50` with three input channels.
     path
-        Safetensors; ``neuroxai convert torch resnet50.pth resnet50.safetensors --trust`` makes it
-        from torchvision's pickle.
+        Safetensors file. ``neuroxai convert torch resnet50.pth resnet50.safetensors --trust``
+        converts torchvision's pickle.
 
     Raises
     ------
     TrainingError
-        Naming the file and the first tensor that is missing, left over, or of another shape.
+        If a tensor is missing, unexpected or has another shape; names the file and the tensor.
     """
     file = Path(path)
     if file.suffix != ".safetensors":
         raise TrainingError(
-            f"{file}: pretrained weights are read as safetensors alone; "
-            f"neuroxai convert torch {file.name} {file.stem}.safetensors --trust makes them"
+            f"{file}: pretrained weights must be a safetensors file; convert them with "
+            f"neuroxai convert torch {file.name} {file.stem}.safetensors --trust"
         )
     weights = read_weights(file)
-    found = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(HEADS)}
-    wanted = {
+    given = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(HEADS)}
+    expected = {
         name: tensor for name, tensor in network.state_dict().items() if not name.startswith(HEADS)
     }
-    # Counters of batches tell nothing of what was learned; older files lack them.
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    missing = sorted(set(wanted) - set(found) - optional)
-    extra = sorted(set(found) - set(wanted))
-    if missing or extra:
-        what = f"has no {missing[0]}" if missing else f"has {extra[0]}, which the network lacks"
+    # Batch counters do not affect the network, and older files lack them.
+    optional = {name for name in expected if name.endswith("num_batches_tracked")}
+    missing = sorted(set(expected) - set(given) - optional)
+    unexpected = sorted(set(given) - set(expected))
+    if missing or unexpected:
+        what = f"missing {missing[0]}" if missing else f"unexpected tensor {unexpected[0]}"
         raise TrainingError(f"{file}: {what}; expected the weights of a torchvision ResNet-50")
-    for name, tensor in found.items():
-        if tensor.shape != wanted[name].shape:
+    for name, tensor in given.items():
+        if tensor.shape != expected[name].shape:
             raise TrainingError(
                 f"{file}: {name} has the shape {tuple(tensor.shape)}, expected "
-                f"{tuple(wanted[name].shape)}; pretrained weights need three input channels"
+                f"{tuple(expected[name].shape)}; pretrained weights need three input channels"
             )
-    network.load_state_dict(found, strict=False)
+    network.load_state_dict(given, strict=False)
     return weights.sha256

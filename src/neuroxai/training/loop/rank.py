@@ -1,4 +1,4 @@
-"""Which of several processes that train together this is."""
+"""Rank of this process in distributed training."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 
 
 def rank() -> int:
-    """Return this process's number; 0 leads, and alone reports and writes.
+    """Rank of this process; rank 0 alone reports and writes.
 
-    Lightning starts the others, each with a number of its own in ``LOCAL_RANK``.
+    Lightning starts the other processes and sets ``LOCAL_RANK`` in each.
     """
     return int(os.environ.get("LOCAL_RANK", "0"))

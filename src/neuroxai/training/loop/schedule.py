@@ -1,4 +1,4 @@
-"""How long a run is, and how fast it learns on the way."""
+"""Length of a training and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from neuroxai.training.config.config import Config
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a run is: so many steps, so many seconds, or whichever comes first."""
+    """Limit of a training in steps, in seconds, or both; the first one reached ends it."""
 
     steps: int | None
     seconds: float | None
 
-    def spent(self, steps: int, seconds: float) -> float:
-        """Return the fraction of the run that is over, 1 at its end."""
-        parts = [0.0]
+    def progress(self, steps: int, seconds: float) -> float:
+        """Fraction of the budget used, from 0 to 1."""
+        fractions = [0.0]
         if self.steps is not None:
-            parts.append(steps / self.steps)
+            fractions.append(steps / self.steps)
         if self.seconds is not None:
-            parts.append(seconds / self.seconds)
-        return min(1.0, max(parts))
+            fractions.append(seconds / self.seconds)
+        return min(1.0, max(fractions))
 
 
-def learning_rate(spent: float, config: Config) -> float:
-    """Return the learning rate when the fraction ``spent`` of the run is over.
+def learning_rate(progress: float, config: Config) -> float:
+    """Learning rate after the fraction ``progress`` of the budget.
 
-    It rises over the fraction ``warmup`` of the run and then falls to zero by the schedule:
-    ``cosine``, ``poly`` ``(1 − t)^0.9``, ``plateau`` (in a line, over the last 30 %), or
-    ``constant``, not at all. The fraction counts steps or time, whichever is further, so that a
-    run limited by time ends at zero as well.
+    Linear warmup over the fraction ``config.warmup``, then the schedule: ``cosine`` to zero,
+    ``poly`` as ``(1 − t)^0.9``, ``plateau`` with a linear decay over the last 30 %, or
+    ``constant``. ``progress`` counts steps or time, whichever is further, so that a training
+    limited by time reaches the end of its schedule as well.
     """
-    if spent < config.warmup:
-        return config.learning_rate * max(spent / config.warmup, 1e-3)
-    t = (spent - config.warmup) / max(1 - config.warmup, 1e-9)
+    if progress < config.warmup:
+        return config.learning_rate * max(progress / config.warmup, 1e-3)
+    t = (progress - config.warmup) / max(1 - config.warmup, 1e-9)
     if config.schedule == "cosine":
         return config.learning_rate * 0.5 * (1 + math.cos(math.pi * t))
     if config.schedule == "poly":

@@ -1,9 +1,8 @@
-"""What happens in one step of a training."""
+"""Lightning module of a training: forward pass, optimizer, learning rate, weight average."""
 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("Training", "train", "lightning") from error
 
-__all__ = ["TrainingModule", "lightning"]  # Lightning is imported here alone
+__all__ = ["TrainingModule", "lightning"]  # the only import of Lightning
 
 _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -28,16 +27,16 @@ _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
-    """A network, its loss, and the running average of its weights.
+    """Network with its loss and the exponential moving average of its weights.
 
     Parameters
     ----------
     network, loss, config, budget
-        What learns, from what, how, and for how long.
+        Network to train, loss, settings and length of the training.
     frozen_steps
-        First steps in which the layers of ``config.frozen`` rest.
-    waited
-        Tells the seconds that were waited for batches.
+        Number of first steps in which the layers of ``config.frozen`` are frozen.
+    elapsed, waited
+        Seconds of training so far, and the part of them spent waiting for batches.
     """
 
     def __init__(
@@ -48,6 +47,7 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         budget: Budget,
         *,
         frozen_steps: int = 0,
+        elapsed: Callable[[], float] = lambda: 0.0,
         waited: Callable[[], float] = lambda: 0.0,
     ) -> None:
         super().__init__()
@@ -55,32 +55,27 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
         self.loss = loss
         self.average = copy.deepcopy(network).eval() if config.average else None
         if self.average is not None:
-            # Processes that train together wait for the gradient of everything that asks for one.
+            # Distributed training waits for the gradients of all parameters that require one.
             self.average.requires_grad_(requires_grad=False)
         self.config = config
         self.budget = budget
+        self.elapsed = elapsed
         self.waited = waited
         self._frozen_steps = frozen_steps
         self._frozen = frozen_layers(network, config) if frozen_steps else []
-        self._spent = 0.0
-        self._earlier = 0.0
-        self._began = time.monotonic()
+        self._progress = 0.0
 
-    def elapsed(self) -> float:
-        """Seconds trained, those before an interruption included."""
-        return self._earlier + time.monotonic() - self._began
-
-    def spend(self) -> float:
-        """Return the fraction of the run that is over; the same in all processes that train."""
-        spent = self.budget.spent(self.global_step, self.elapsed())
+    def update_progress(self) -> float:
+        """Return the fraction of the budget used, identical in all processes."""
+        progress = self.budget.progress(self.global_step, self.elapsed())
         if self.trainer.world_size > 1:
-            # Each has a clock of its own, and if one stopped alone the others would wait for it.
-            spent = float(self.trainer.strategy.broadcast(spent))
-        self._spent = spent
-        return spent
+            # Clocks differ between processes; one that stops alone would block the others.
+            progress = float(self.trainer.strategy.broadcast(progress))
+        self._progress = progress
+        return progress
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimizer; norms and biases do not decay."""
+        """Create the optimizer; norms and biases have no weight decay."""
         parameters = [*self.network.parameters(), *self.loss.parameters()]
         kernels = [p for p in parameters if p.ndim > 1]
         vectors = [p for p in parameters if p.ndim <= 1]
@@ -89,86 +84,77 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
             {"params": vectors, "weight_decay": 0.0},
         ]
         kind: Any = _OPTIMIZERS[self.config.optimizer]
-        # The 16-bit scaler takes the gradients' scale off before a fused step could.
-        made: torch.optim.Optimizer = kind(
+        # A fused optimizer unscales 16-bit gradients itself; Lightning cannot clip those.
+        optimizer: torch.optim.Optimizer = kind(
             groups, lr=self.config.learning_rate, fused=self.config.precision != "16"
         )
-        return made
+        return optimizer
 
     def on_fit_start(self) -> None:
-        """Choose the layout of the feature maps."""
+        """Convert the network to channels last if configured; by default on a GPU."""
         channels_last = self.config.channels_last
         if channels_last is None:
             channels_last = self.device.type == "cuda"
         if channels_last:
-            spatial = max(p.ndim for p in self.network.parameters())
-            layout = torch.channels_last_3d if spatial == 5 else torch.channels_last
+            dims = max(p.ndim for p in self.network.parameters())
+            layout = torch.channels_last_3d if dims == 5 else torch.channels_last
             self.network.to(memory_format=layout)  # type: ignore[call-overload]
 
     def on_train_start(self) -> None:
-        """Start the clock."""
-        self._began = time.monotonic()
-        self.spend()
-        self.wake()
+        """Set the progress and the modes of the layers."""
+        self.update_progress()
+        self.set_modes()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate, wake layers whose rest is over, and reseed."""
-        rate = learning_rate(self._spent, self.config)
+        """Set the learning rate, unfreeze layers where due, and seed the random numbers."""
+        rate = learning_rate(self._progress, self.config)
         for group in self.optimizers().param_groups:
             group["lr"] = rate
         if self._frozen and self.global_step >= self._frozen_steps:
             self._frozen = []
-            self.wake()
-        # Dropout then depends on the step alone, not on where a run was taken up again.
+            self.set_modes()
+        # Dropout depends on the batch number alone, so a resumed run repeats it.
         part = batch_idx % self.config.accumulate
-        turn = (self.global_step * self.config.accumulate + part) * self.trainer.world_size
-        torch.manual_seed(self.config.seed * 1_000_003 + turn + self.global_rank)
+        number = (self.global_step * self.config.accumulate + part) * self.trainer.world_size
+        torch.manual_seed(self.config.seed * 1_000_003 + number + self.global_rank)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
+        """Compute the loss of one batch."""
         x, truth = batch
         value: Tensor = self.loss(self.network(x), truth)
         return value
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drop the gradients of layers at rest, so that not even the optimizer remembers them."""
+        """Drop the gradients of frozen layers, which also keeps them out of Adam's moments."""
         for module in self._frozen:
             for parameter in module.parameters():
                 parameter.grad = None
 
-    def wake(self) -> None:
-        """Set the network to train, but for layers at rest and frozen norms."""
+    def set_modes(self) -> None:
+        """Set the network to training mode, except for frozen layers and frozen norms."""
         self.network.train()
-        norms = _norms(self.network) if self.config.frozen_norms else []
+        norms = _running_norms(self.network) if self.config.frozen_norms else []
         for module in [*self._frozen, *norms]:
             module.train(mode=False)
 
-    def follow(self) -> None:
-        """Move the running average towards the new weights."""
+    def update_average(self) -> None:
+        """Update the exponential moving average with the current weights."""
         if self.average is None:
             return
-        # Early weights are forgotten faster, or the start would stay in the average.
+        # Early weights decay faster; otherwise the initialization would dominate the average.
         decay = min(self.config.average, (1 + self.global_step) / (10 + self.global_step))
         with torch.no_grad():
-            for kept, new in zip(
+            for averaged, current in zip(
                 self.average.state_dict().values(), self.network.state_dict().values(), strict=True
             ):
-                if kept.is_floating_point():
-                    kept.lerp_(new, 1 - decay)
+                if averaged.is_floating_point():
+                    averaged.lerp_(current, 1 - decay)
                 else:
-                    kept.copy_(new)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the time that was trained."""
-        checkpoint["seconds"] = self.elapsed()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the time that was trained."""
-        self._earlier = float(checkpoint["seconds"])
+                    averaged.copy_(current)
 
 
-def _norms(network: nn.Module) -> list[nn.Module]:
-    """Return the layers that keep running statistics."""
+def _running_norms(network: nn.Module) -> list[nn.Module]:
+    """Layers with running statistics."""
     return [
         module
         for module in network.modules()
@@ -177,21 +163,21 @@ def _norms(network: nn.Module) -> list[nn.Module]:
 
 
 def frozen_layers(network: nn.Module, config: Config) -> list[nn.Module]:
-    """Return the layers that rest at first.
+    """Layers that are frozen in the first epochs.
 
     Raises
     ------
     TrainingError
-        If the network has no layer of such a name.
+        If no layer of the network has one of the configured prefixes.
     """
     named = dict(network.named_modules())
-    for start in config.frozen:
-        if not any(name.startswith(start) for name in named):
+    for prefix in config.frozen:
+        if not any(name.startswith(prefix) for name in named):
             raise TrainingError(
-                f"frozen: no layer begins with {start!r}; {suggestion(start, named)}"
+                f"frozen: no layer begins with {prefix!r}; {suggestion(prefix, named)}"
             )
     return [
         module
         for name, module in named.items()
-        if name and any(name.startswith(start) for start in config.frozen)
+        if name and any(name.startswith(prefix) for prefix in config.frozen)
     ]

@@ -1,4 +1,4 @@
-"""What a training leaves behind on its way: a log, looks at validation cases, a state to resume."""
+"""Lightning callback of a training: log, progress, validation, resume state, early stopping."""
 
 from __future__ import annotations
 
@@ -14,34 +14,41 @@ from neuroxai.core.errors import MissingExtraError, TrainingError
 from neuroxai.core.progress import Report
 from neuroxai.files.atomic import replaced_whole
 from neuroxai.training.config.config import Config
-from neuroxai.training.loop.best_checkpoint import Watch
+from neuroxai.training.loop.best_checkpoint import BestCheckpoint
 from neuroxai.training.loop.training_module import TrainingModule, lightning
 
 LAST = "last.ckpt"
 LOG = "log.csv"
 TENSORBOARD = "tensorboard"
 _LOG_EVERY = 20
+"""Steps between rows of the log: reading the loss waits for the GPU."""
 _COLUMNS = ("step", "seconds", "learning_rate", "loss", "waited")
 
 
-class Record(lightning.Callback):  # type: ignore[misc]
-    """Log, progress, looking, saving and stopping, after every step."""
+class TrainingCallback(lightning.Callback):  # type: ignore[misc]
+    """Log, validate, save and stop at the end of optimizer steps.
 
-    def __init__(self, out: Path, config: Config, watch: Watch | None, report: Report) -> None:
+    Lightning's ModelCheckpoint and EarlyStopping are not used, because a run resumed from their
+    state may differ from an uninterrupted one (decision 35).
+    """
+
+    def __init__(
+        self, out: Path, config: Config, best: BestCheckpoint | None, report: Report
+    ) -> None:
         self._out = out
         self._config = config
-        self._watch = watch
+        self._best = best
         self._report = report
         self._losses: list[Tensor] = []
         self._means: list[float] = []
         self._board: Any = None
 
-    def recent(self) -> float:
-        """Return the mean loss over the last entries of the log."""
+    def recent_loss(self) -> float:
+        """Mean loss over the last ten rows of the log; NaN for an empty log."""
         return sum(self._means[-10:]) / len(self._means[-10:]) if self._means else math.nan
 
     def on_train_start(self, trainer: Any, pl_module: TrainingModule) -> None:
-        """Begin the log, or go on with it where a run is taken up."""
+        """Start the log; when resuming, keep its rows up to the resumed step."""
         self._losses = [loss.to(pl_module.device) for loss in self._losses]
         if not trainer.is_global_zero:
             return
@@ -55,59 +62,57 @@ class Record(lightning.Callback):  # type: ignore[misc]
             writer.writerow(_COLUMNS)
             writer.writerows(row for row in rows if int(row[0]) <= trainer.global_step)
         if self._config.tensorboard:
-            self._board = _board(self._out / TENSORBOARD, trainer.global_step)
+            self._board = _tensorboard(self._out / TENSORBOARD, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Follow with the average, log, look, save and stop, as it is time for each."""
-        # Lightning has divided it by the batches that are added up.
+        """Update the weight average, then log, validate, save and stop where due."""
+        # Lightning divides the loss by the number of accumulated batches.
         self._losses.append(outputs["loss"].detach() * self._config.accumulate)
         if (batch_idx + 1) % self._config.accumulate:
             return
         step = trainer.global_step
-        # Here and not in the lesson's own hook, which runs after this one: a checkpoint of a step
-        # must hold the average of that step.
-        pl_module.follow()
-        spent = pl_module.spend()
-        looked = self._watch is not None and step % self._watch.every == 0
-        over = spent >= 1
-        # Reading the loss waits for the GPU, so not at every step.
-        if over or step % _LOG_EVERY == 0:
+        # Not in the module's own hook, which runs after this one: a checkpoint of a step must
+        # contain the average of that step.
+        pl_module.update_average()
+        progress = pl_module.update_progress()
+        done = progress >= 1
+        if done or step % _LOG_EVERY == 0:
             self._log(step, trainer, pl_module)
-        if looked or (over and self._watch is not None):
-            over = self._look(step, trainer, pl_module) or over
-        if step % self._config.save_every == 0 and not over:
+        if self._best is not None and (done or step % self._best.every == 0):
+            done = self._validate(self._best, step, trainer, pl_module) or done
+        if step % self._config.save_every == 0 and not done:
             self._save(trainer)
         budget = pl_module.budget
-        if budget.steps is not None and spent == step / budget.steps:
+        if budget.steps is not None and progress == step / budget.steps:
             self._report("Training", step, budget.steps)
         else:
-            self._report("Training", round(1000 * spent), 1000)
-        if over:
+            self._report("Training", round(1000 * progress), 1000)
+        if done:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: TrainingModule) -> None:
-        """Close what is open."""
+        """Close the TensorBoard writer."""
         if self._board is not None:
             self._board.close()
 
     def on_save_checkpoint(self, trainer: Any, pl_module: TrainingModule, checkpoint: Any) -> None:
-        """Keep the losses of the log and since, what was seen, and the best weights."""
+        """Add the losses, validation scores and best weights to the resume state."""
         checkpoint["losses"] = {
-            "since": [float(loss) for loss in self._losses],
-            "means": list(self._means),
+            "since_last_row": [float(loss) for loss in self._losses],
+            "rows": list(self._means),
         }
-        if self._watch is not None:
-            checkpoint["watch"] = self._watch.state()
+        if self._best is not None:
+            checkpoint["best_checkpoint"] = self._best.state_dict()
 
     def on_load_checkpoint(self, trainer: Any, pl_module: TrainingModule, checkpoint: Any) -> None:
-        """Go on with what was logged and seen; a state of an older version has no losses."""
-        if "losses" in checkpoint:
-            self._losses = [torch.tensor(loss) for loss in checkpoint["losses"]["since"]]
-            self._means = list(checkpoint["losses"]["means"])
-        if self._watch is not None and "watch" in checkpoint:
-            self._watch.take_up(checkpoint["watch"])
+        """Restore what :meth:`on_save_checkpoint` added."""
+        losses = checkpoint["losses"]
+        self._losses = [torch.tensor(loss) for loss in losses["since_last_row"]]
+        self._means = list(losses["rows"])
+        if self._best is not None:
+            self._best.load_state_dict(checkpoint["best_checkpoint"])
 
     def _save(self, trainer: Any) -> None:
         last = self._out / LAST
@@ -115,39 +120,42 @@ class Record(lightning.Callback):  # type: ignore[misc]
             with replaced_whole(last) as temporary:
                 trainer.save_checkpoint(temporary)
         else:
-            # The first process alone writes; the others only have to be there.
+            # Rank 0 alone writes, but saving waits for all processes.
             trainer.save_checkpoint(last)
 
-    def _look(self, step: int, trainer: Any, lesson: TrainingModule) -> bool:
-        """Measure the weights that would be kept; return whether patience is at its end."""
-        watch = self._watch
-        if watch is None:
-            return False
-        over = False
+    def _validate(
+        self, best: BestCheckpoint, step: int, trainer: Any, module: TrainingModule
+    ) -> bool:
+        """Validate the weights that would be kept; return whether to stop early."""
+        stop = False
         if trainer.is_global_zero:
-            kept = lesson.network if lesson.average is None else lesson.average
-            kept.train(mode=False)
-            score = watch.look(step, kept)
-            if lesson.average is None:
-                lesson.wake()
-            watch.write(self._out)
-            over = watch.over
+            network = module.network if module.average is None else module.average
+            network.train(mode=False)
+            score = best.update(step, network)
+            if module.average is None:
+                module.set_modes()
+            best.write(self._out)
+            stop = best.should_stop
             if self._board is not None:
                 self._board.add_scalar("validation", score, step)
-        decided: bool = trainer.strategy.broadcast(over)
-        return decided
+        decision: bool = trainer.strategy.broadcast(stop)
+        return decision
 
-    def _log(self, step: int, trainer: Any, lesson: TrainingModule) -> None:
+    def _log(self, step: int, trainer: Any, module: TrainingModule) -> None:
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss became {loss} before step {step}: lower learning_rate")
+            raise TrainingError(
+                f"the training loss is {loss} at step {step}, expected a finite number; lower "
+                "learning_rate"
+            )
         self._means.append(loss)
         if not trainer.is_global_zero:
             return
-        rate = lesson.optimizers().param_groups[0]["lr"]
-        seconds = lesson.elapsed()
-        row = [step, f"{seconds:.2f}", f"{rate:.3e}", f"{loss:.5f}", f"{lesson.waited():.2f}"]
+        rate = module.optimizers().param_groups[0]["lr"]
+        row = [
+            step, f"{module.elapsed():.2f}", f"{rate:.3e}", f"{loss:.5f}", f"{module.waited():.2f}"
+        ]  # fmt: skip
         with (self._out / LOG).open("a", newline="") as stream:
             csv.writer(stream).writerow(row)
         if self._board is not None:
@@ -155,7 +163,7 @@ class Record(lightning.Callback):  # type: ignore[misc]
             self._board.add_scalar("learning_rate", rate, step)
 
 
-def _board(folder: Path, step: int) -> Any:
+def _tensorboard(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
