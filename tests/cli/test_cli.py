@@ -228,7 +228,7 @@ def test_wrong_folders(room: Path, tmp_path: Path) -> None:
     for where in (tmp_path / "nowhere", tmp_path):
         refused(here("explain", where, "--model", room / "segmenter"), str(where))
     for run in (here, neuroxai):
-        refused(run("explain", "--model", room / "segmenter"), "no case was given")
+        refused(run("explain", "--model", room / "segmenter"), "no case given")
 
 
 def test_a_failure_between_targets_takes_back_what_was_written(room: Path, tmp_path: Path) -> None:

@@ -48,20 +48,25 @@ def test_two_classes_that_would_share_a_file_name_are_refused_at_the_start(
 
 def test_one_target_by_two_words_is_made_once(room: Path, tmp_path: Path) -> None:
     words = [part for word in ("ET", "3", "et", "core") for part in ("--target", word)]
-    assert "Warning: target core is ET" in said(explained(room, tmp_path / "out", *words))
+    assert "Warning: target core is the same as ET" in said(
+        explained(room, tmp_path / "out", *words)
+    )
     maps = sorted(path.name for path in (tmp_path / "out").glob("*_statmap.nii.gz"))
     assert maps == [f"{STUDY}_label-ET_desc-vanilla_gradient_statmap.nii.gz"]
     assert list(json.loads((tmp_path / "out" / "summary.json").read_text())["targets"]) == ["ET"]
 
 
 def test_what_a_target_is_decides_whether_it_was_asked_before() -> None:
-    from neuroxai.cli.options import distinct_targets
+    from neuroxai.cli.case import distinct_targets
 
     outputs = Outputs(("background", "ED", "ET"), {"WT": ("ED", "ET"), "core": ("ET",)})
     asked = [Class("ET"), Region("WT"), Class(2), Region("core"), Class(1), Predicted()]
     kept, notes = distinct_targets(asked, outputs)
     assert kept == [Class("ET"), Region("WT"), Class(1), Predicted()]
-    assert [note.split(",")[0] for note in notes] == ["target 2 is ET", "target core is ET"]
+    assert [note.split(",")[0] for note in notes] == [
+        "target 2 is the same as ET",
+        "target core is the same as ET",
+    ]
     with pytest.raises(TargetError, match=r"'a b' and 'a/b'.*a-b"):
         distinct_targets([Class("a b"), Class("a/b")], Outputs(("a b", "a/b")))
 
@@ -124,7 +129,7 @@ def test_the_bar_shows_a_stage_as_it_is_named() -> None:
     ("options", "words"),
     [
         (["--method", "vanilla_gradient", "--layer", "nonsense"], ["nonsense", "vanilla_gradient"]),
-        (["--layer", "A", "--set", "grad_cam.layer=B", "--method", "grad_cam"], ["'A'", "'B'"]),
+        (["--layer", "A", "--set", "grad_cam.layer=B", "--method", "grad_cam"], ["'A'", "'B'", "contradict"]),
         (
             ["--method", "integrated_gradients", "--set", "integrated_gradients.steps=3",
              "--set", "integrated_gradients.steps=4"],
@@ -181,7 +186,7 @@ def test_wrong_options_are_told_before_a_network_is_loaded(
 
 
 def test_a_case_is_asked_for_before_a_network_is_loaded(tmp_path: Path) -> None:
-    refusal(here("predict", "--model", "nowhere", cwd=tmp_path), "no case was given")
+    refusal(here("predict", "--model", "nowhere", cwd=tmp_path), "no case given")
 
 
 def test_a_missing_modality_says_how_to_name_its_file(room: Path, tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_pictures_are_learned_measured_and_explained_from_the_command_line(tmp_p
     summary = json.loads((tmp_path / "maps" / "summary.json").read_text())
     assert any("which side" in warning for warning in summary["warnings"])
     refused = said(here("explain", picture, "-o", tmp_path / "no", cache=cache), code=1)
-    assert "is a picture, deepseg-phantom wants T1, T1ce, T2, FLAIR of a scan" in refused
+    assert "is a picture, but deepseg-phantom expects a scan with T1, T1ce, T2, FLAIR" in refused
     assert not (tmp_path / "no").exists()
 
 

@@ -16,7 +16,7 @@ from nibabel.affines import apply_affine
 
 import cases
 import neuroxai as nx
-from neuroxai.cli.inspect import print_flow
+from neuroxai.cli.tables import print_flow
 from neuroxai.core.errors import MethodError, OutputError, TargetError
 from neuroxai.files.folder import Results
 from neuroxai.inspection.shares import relevance_mass

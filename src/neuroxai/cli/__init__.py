@@ -1,4 +1,4 @@
-"""The command line: one command a file, and the only place that prints."""
+"""The command line: one command per file. Only this room prints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import typer
 from neuroxai.cli.convert import convert
 from neuroxai.cli.demo import demo
 from neuroxai.cli.dissect import dissect
-from neuroxai.cli.ending import tidy_ending
 from neuroxai.cli.evaluate import evaluate
 from neuroxai.cli.explain import explain
 from neuroxai.cli.inspect import inspect
@@ -19,6 +18,7 @@ from neuroxai.cli.methods import methods
 from neuroxai.cli.models import models
 from neuroxai.cli.phantom import phantom
 from neuroxai.cli.predict import predict
+from neuroxai.cli.termination import exit_on_sigterm
 from neuroxai.cli.train import train
 from neuroxai.core.errors import NeuroXAIError
 from neuroxai.version import __version__
@@ -38,8 +38,8 @@ app.add_typer(models, name="models")
 app.add_typer(convert, name="convert")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"neuroxai {__version__}")
         raise typer.Exit
 
@@ -48,29 +48,31 @@ def _print_version(wanted: bool) -> None:
 def root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Explain deep networks that read brain MRI. Research use only, not for clinical use."""
 
 
 def main() -> None:
-    """Run the command line; a user sees one sentence for an error and never a traceback."""
+    """Run the command line; errors are printed as one sentence, without a traceback."""
     try:
-        with tidy_ending():
+        with exit_on_sigterm():
             app()
     except NeuroXAIError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except MemoryError:
-        _fail("out of memory: explain fewer methods at once, or a smaller image", 1)
+        _fail("out of memory: request fewer methods at once, or use a smaller image", 1)
     except Exception as error:
         if os.environ.get("NEUROXAI_DEBUG"):
             raise
         _fail(
-            f"a fault inside NeuroXAI ({type(error).__name__}: {error}); "
-            "run again with NEUROXAI_DEBUG=1 and report what it prints",
+            f"internal error ({type(error).__name__}: {error}); run again with NEUROXAI_DEBUG=1 "
+            "and report the output",
             70,
         )
 

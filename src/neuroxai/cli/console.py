@@ -1,4 +1,4 @@
-"""The one kind of console: what is printed stands there as it is, names in brackets included."""
+"""Consoles that print text verbatim."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 def plain(*, stderr: bool = False, highlight: bool = False) -> Console:
-    """Return a console that takes no text for markup: a folder may be called ``out[old]``."""
+    """Return a console without markup, because a folder may be named ``out[old]``."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=highlight, markup=False, emoji=False)
 
 
 def status(text: str) -> Status:
-    """Return a line on the error stream that says what is being waited for."""
+    """Return a status line on the error stream, shown while a step runs."""
     from rich.text import Text
 
     return plain(stderr=True).status(Text(text))

@@ -1,15 +1,16 @@
-"""``neuroxai predict``: what a network says of a case."""
+"""``neuroxai predict``: a network's prediction for a case."""
 
 from __future__ import annotations
 
-from neuroxai.cli import options
+from neuroxai.cli import checks, options
+from neuroxai.cli.case import read_one_case
 from neuroxai.cli.console import plain, status
 
 
 def predict(
     case: options.CasePath = None,
     file: options.File = None,
-    model: options.ModelName = "deepseg-phantom",
+    model: options.ModelName = options.DEFAULT_MODEL,
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
@@ -20,7 +21,13 @@ def predict(
     seed: options.Seed = 0,
     out: options.Out = None,
 ) -> None:
-    """Segment or classify a case, on the patient's own grid. Not for clinical use."""
+    """Segment or classify a case, on the scan's own grid.
+
+    Research use only, not for clinical use.
+    """
+    checks.check_run(device, memory)
+    checks.check_case(case, file, layout)
+
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.files.folder import Results, refuse_other_case, results_folder, write_json
@@ -29,14 +36,13 @@ def predict(
     from neuroxai.workflows.explain import predict as run
 
     tune_allocator()
-    options.check_case(case, file, layout)
-    options.check_run(device, memory)
+    checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
-    study = options.read_one_case(case, file, layout, loaded)
+    study = read_one_case(case, file, layout, loaded)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "prediction.json", study.name)
     with Results(folder) as results:
-        with status(f"{study.name}: asking {loaded.card.name} ..."):
+        with status(f"{study.name}: running {loaded.card.name} ..."):
             prediction = run(loaded, study, slice_index=slice_index, device=device, memory=memory)
         labels = prediction.save(results.folder)
         if labels is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def bars() -> Progress:
-    """Return the one kind of progress display: what, how far, how long, how long still."""
+    """Return a progress display with description, bar, percentage, elapsed and remaining time."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -38,7 +38,7 @@ def bars() -> Progress:
 
 @contextmanager
 def stages() -> Iterator[Report]:
-    """Show a bar for every stage that is reported."""
+    """Context manager that yields a callback and shows one bar per reported stage."""
     with bars() as shown:
         known: dict[str, TaskID] = {}
 

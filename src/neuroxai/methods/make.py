@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from types import MappingProxyType, NoneType
 from typing import Any, get_args, get_type_hints
 
-from neuroxai.core.errors import MethodError, suggestion
+from neuroxai.core.errors import MethodError
 from neuroxai.methods.base import Method
-from neuroxai.methods.table import ENTRY_POINTS, METHODS, Entry
+from neuroxai.methods.table import (
+    ENTRY_POINTS,
+    METHODS,
+    Entry,
+    check_layer_used,
+    check_method_name,
+    check_parameter_name,
+)
 
 _KINDS = {int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
 
@@ -67,16 +74,13 @@ def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Metho
     8
     """
     known = all_methods()
-    if name not in known:
-        raise MethodError(f"method {name!r} is unknown: {suggestion(name, known)}")
+    check_method_name(name, known)
     method = known[name]
     hints = get_type_hints(method)
     fields = {field.name for field in dataclasses.fields(method)}
     given = dict(parameters or {})
     for parameter, value in given.items():
-        if parameter not in fields:
-            hint = suggestion(parameter, fields) if fields else "it has no parameters"
-            raise MethodError(f"{name} has no parameter {parameter!r}: {hint}")
+        check_parameter_name(name, parameter, fields)
         given[parameter] = _fitting(name, parameter, value, hints[parameter])
     return method(**given)
 
@@ -137,15 +141,12 @@ def _has_layer(method: Method | type[Method]) -> bool:
     return "layer" in {field.name for field in dataclasses.fields(method)}
 
 
-def _check_layer(methods: Iterable[Method], layer: str) -> None:
-    """Refuse a layer that is asked for in vain."""
+def _check_layer(methods: Sequence[Method], layer: str) -> None:
+    """Raise if a layer is given but a requested method does not use it."""
     layered = [method for method in methods if _has_layer(method)]
-    if not layered:
-        names = ", ".join(method.name for method in methods)
-        known = ", ".join(name for name, method in all_methods().items() if _has_layer(method))
-        raise MethodError(
-            f"layer {layer!r}: {names} does not look into a layer; leave it out, or ask for {known}"
-        )
+    known = [name for name, method in all_methods().items() if _has_layer(method)]
+    known += [method.name for method in layered]
+    check_layer_used(layer, [method.name for method in methods], known)
     for method in layered:
         own = getattr(method, "layer", None)
         if own != layer:

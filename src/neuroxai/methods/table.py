@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from neuroxai.core.errors import MethodError, suggestion
 
 if TYPE_CHECKING:
     from neuroxai.methods.base import Method
@@ -38,6 +41,11 @@ class Entry:
     citation: str
     parameters: str = ""
     signed: bool = True
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names of the parameters, without their default values."""
+        return tuple(each.partition("=")[0] for each in self.parameters.split())
 
 
 TABLE: Mapping[str, Entry] = MappingProxyType(
@@ -94,3 +102,36 @@ class _Classes(Mapping[str, "type[Method]"]):
 
 METHODS: Mapping[str, type[Method]] = _Classes()
 """Name to class of every method in :data:`TABLE`."""
+
+
+def all_entries() -> Mapping[str, Entry]:
+    """Return the table and the methods of installed packages, which are imported."""
+    if not entry_points(group=ENTRY_POINTS):
+        return TABLE
+    from neuroxai.methods.make import all_methods, describe_method
+
+    added = {name: describe_method(method) for name, method in all_methods().items()}
+    return MappingProxyType({**added, **TABLE})
+
+
+def check_method_name(name: str, known: Iterable[str]) -> None:
+    """Raise if a method is unknown."""
+    if name not in known:
+        raise MethodError(f"unknown method {name!r}: {suggestion(name, known)}")
+
+
+def check_parameter_name(method: str, parameter: str, known: Collection[str]) -> None:
+    """Raise if a method does not have a parameter."""
+    if parameter not in known:
+        hint = suggestion(parameter, known) if known else "it has no parameters"
+        raise MethodError(f"{method} has no parameter {parameter!r}: {hint}")
+
+
+def check_layer_used(layer: str, methods: Iterable[str], layered: Collection[str]) -> None:
+    """Raise if a layer is given but no requested method uses one."""
+    names = list(methods)
+    if not {*names} & {*layered}:
+        raise MethodError(
+            f"layer {layer!r} is not used by {', '.join(names)}; omit it, or request "
+            f"{' or '.join(layered)}"
+        )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from neuroxai.core.engine.fast_path import weights_kept
 from neuroxai.core.engine.memory import parse_size
 from neuroxai.core.engine.precision import arithmetic, check_precision, upcast
+from neuroxai.core.engine.settings import check_device_name
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import LayerError, MethodError, ModelError
 from neuroxai.core.explanation import Explanation, network_hash
@@ -316,14 +317,12 @@ def choose_device(word: str) -> torch.device:
     ModelError
         If there is no such device.
     """
+    check_device_name(word)
     if word == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(word)
-    except RuntimeError:
-        raise ModelError(f"device {word!r} is unknown: use auto, cpu, cuda or cuda:1") from None
+    device = torch.device(word)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {word!r} is not here: use auto or cpu")
+        raise ModelError(f"device {word!r} is not available: use auto or cpu")
     return device
 
 

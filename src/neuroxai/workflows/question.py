@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuroxai.core.errors import TargetError, suggestion
+from neuroxai.core.errors import TargetError
 from neuroxai.core.target.lesion import Lesion
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Mask, Restriction
 from neuroxai.core.target.restriction import Prediction as PredictedRegion
 from neuroxai.core.target.target import Class, Predicted, Region, Target, named_target, predicted_at
+from neuroxai.core.target.within import parse_within
 from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.preprocessing import Prepared
 from neuroxai.patient.lesions import label_components
@@ -107,20 +108,12 @@ def _restriction(
     if isinstance(within, Restriction):
         return within
     if isinstance(within, str):
-        kind, _, number = within.partition(":")
-        if within == "prediction":
+        kind, number = parse_within(within)
+        if kind == "prediction":
             return PredictedRegion()
-        if kind == "lesion" and (number or "1").isdecimal():
-            return Lesion(label_components, int(number or 1))
         if kind == "lesion":
-            raise TargetError(
-                f"within={within!r}: {number!r} is no number; the largest lesion is lesion:1"
-            )
-        if within == "truth":
-            return _truth(question, outputs, subject, prepared)
-        raise TargetError(
-            f"within={within!r} is unknown: {suggestion(within, ('prediction', 'truth', 'lesion'))}"
-        )
+            return Lesion(label_components, number)
+        return _truth(question, outputs, subject, prepared)
     if prepared is None:
         return Mask(torch.as_tensor(within))
     given = within.detach().cpu().numpy() if isinstance(within, Tensor) else np.asarray(within)

@@ -26,3 +26,25 @@ def check_precision_name(precision: str) -> None:
             f"unknown precision {precision!r}: {suggestion(precision, PRECISIONS)} "
             f"(supported: {known})"
         )
+
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Device types of torch that compute on data; others, such as ``meta``, hold no values."""
+
+
+def check_device_name(device: str) -> None:
+    """Raise if a text does not name a device; whether the device exists is not checked.
+
+    Raises
+    ------
+    ModelError
+        If ``device`` is neither ``auto`` nor one of :data:`DEVICES` with an optional index.
+
+    Examples
+    --------
+    >>> check_device_name("auto")
+    >>> check_device_name("cuda:1")
+    """
+    kind, colon, index = device.partition(":")
+    if device != "auto" and (kind not in DEVICES or (colon and not index.isdecimal())):
+        raise ModelError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:1")

@@ -1,0 +1,119 @@
+"""The case and the targets of a command, for a loaded network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuroxai.cli.pairs import parse_files
+from neuroxai.core.errors import CaseError, ModelError, TargetError
+from neuroxai.core.vocabulary import MODALITIES
+
+if TYPE_CHECKING:
+    from neuroxai.core.target.outputs import Outputs
+    from neuroxai.core.target.target import Target
+    from neuroxai.data.case import Case
+    from neuroxai.models.model import Model
+
+
+def read_one_case(
+    case: Path | None, files: list[str] | None, layout: str | None, model: Model
+) -> Case:
+    """Read a case with the modalities that a model requires.
+
+    Raises
+    ------
+    CaseError
+        If the case cannot be used.
+    ModelError
+        If the case is a picture and the model expects a scan.
+    """
+    from neuroxai.data.brats import read_case
+    from neuroxai.data.pictures import is_picture
+
+    if case is not None and is_picture(case):
+        return _read_picture(case, model)
+    try:
+        return read_case(
+            case,
+            modalities=required_modalities(model.card.modalities),
+            files=parse_files(files) or None,
+            layout=layout,
+        )
+    except CaseError as error:
+        raise CaseError(name_file_option(str(error))) from error
+
+
+def name_file_option(message: str) -> str:
+    """Add the option's name to a message of the case reader, which does not know the options."""
+    return message.replace(
+        "name the file yourself", "name the file yourself (--file MODALITY=PATH)"
+    )
+
+
+def required_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Return a model's modalities without repeats, those of BraTS first and in their order.
+
+    Examples
+    --------
+    >>> required_modalities(["FLAIR", "ADC", "T1", "FLAIR"])
+    ('T1', 'FLAIR', 'ADC')
+    """
+    known = [name for name in MODALITIES if name in modalities]
+    return tuple(dict.fromkeys((*known, *modalities)))
+
+
+def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[Target], list[str]]:
+    """Return the targets without duplicates, and a note for every duplicate.
+
+    Targets are duplicates if they cover the same output channels, for example a region of one
+    class and that class.
+
+    Raises
+    ------
+    TargetError
+        If two targets would be written to files of the same name.
+    """
+    from neuroxai.core.target.target import Predicted
+    from neuroxai.files.folder import slug
+
+    found: dict[object, Target] = {}
+    by_file: dict[str, Target] = {}
+    notes: list[str] = []
+    for target in targets:
+        same = "predicted" if isinstance(target, Predicted) else _channels(target, outputs)
+        if same in found:
+            first = found[same].name
+            if target.name != first:
+                notes.append(f"target {target.name} is the same as {first}, computed once")
+            continue
+        found[same] = target
+        other = by_file.setdefault(slug(target.name), target)
+        if other is not target:
+            raise TargetError(
+                f"targets {other.name!r} and {target.name!r} have the same file name "
+                f"{slug(target.name)}: request them in separate runs with --target, each with its "
+                "own --out"
+            )
+    return list(found.values()), notes
+
+
+def _channels(target: Target, outputs: Outputs) -> tuple[int, ...]:
+    import torch
+
+    return tuple(
+        sorted(target.channels(outputs, torch.empty(1, len(outputs.names), 1))[0].tolist())
+    )
+
+
+def _read_picture(path: Path, model: Model) -> Case:
+    from neuroxai.data.pictures import expects_pictures, read_picture
+
+    if not expects_pictures(model.card.modalities):
+        raise ModelError(
+            f"{path}: is a picture, but {model.card.name} expects a scan with "
+            f"{', '.join(model.card.modalities)}; give a case folder, or a network trained on "
+            "pictures"
+        )
+    return read_picture(path, model.card.preprocessing["size"])

@@ -1,0 +1,117 @@
+"""Checks of options that need neither torch nor the network, so that errors appear at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from neuroxai.cli.pairs import parse_files, parse_parameters
+from neuroxai.core.errors import CaseError, MethodError
+
+
+def check_case(case: Path | None, files: list[str] | None, layout: str | None) -> None:
+    """Check the options that name a case.
+
+    Raises
+    ------
+    CaseError
+        If no case is given, a ``--file`` is malformed, or the layout is unknown.
+    """
+    if not parse_files(files) and case is None:
+        raise CaseError("no case given: name a case folder, or its files with --file")
+    if layout is not None:
+        from neuroxai.data.layouts import get_layout
+
+        get_layout(layout)
+
+
+def check_run(
+    device: str, memory: str | None = None, precision: str = "fp32", within: str | None = None
+) -> None:
+    """Check the options of a run; see :func:`check_hardware` for whether the device exists.
+
+    Raises
+    ------
+    NeuroXAIError
+        If the device, memory size, precision or restriction is not one that exists.
+    """
+    from neuroxai.core.engine.memory import parse_size
+    from neuroxai.core.engine.settings import check_device_name, check_precision_name
+    from neuroxai.core.target.within import parse_within
+
+    check_device_name(device)
+    check_precision_name(precision)
+    if memory is not None:
+        parse_size(memory)
+    if within is not None:
+        parse_within(within)
+
+
+def check_hardware(device: str, precision: str = "fp32") -> None:
+    """Check that the device exists and supports the precision; imports torch.
+
+    Raises
+    ------
+    ModelError
+        If it does not.
+    """
+    from neuroxai.core.engine.precision import check_precision
+    from neuroxai.workflows.explain import choose_device
+
+    check_precision(precision, choose_device(device))
+
+
+def requested_methods(
+    methods: list[str] | None, layer: str | None, parameters: list[str] | None
+) -> dict[str, dict[str, Any]]:
+    """Return the requested methods and the parameters to set for each.
+
+    Parameters
+    ----------
+    methods
+        Names, or ``all``, which is the default.
+    layer
+        Layer for every requested method that uses one.
+    parameters
+        ``METHOD.NAME=VALUE`` pairs.
+
+    Raises
+    ------
+    MethodError
+        If a method or a parameter is unknown, a parameter is set for a method that is not
+        requested, no requested method uses the layer, or options contradict each other.
+
+    Examples
+    --------
+    >>> requested_methods(["grad_cam", "smoothgrad"], "layer4", ["smoothgrad.samples=8"])
+    {'grad_cam': {'layer': 'layer4'}, 'smoothgrad': {'samples': 8}}
+    """
+    from neuroxai.methods.table import (
+        all_entries,
+        check_layer_used,
+        check_method_name,
+        check_parameter_name,
+    )
+
+    entries = all_entries()
+    wanted = list(entries) if not methods or "all" in methods else list(dict.fromkeys(methods))
+    given = parse_parameters(parameters)
+    for name in (*wanted, *given):
+        check_method_name(name, entries)
+    layered = [name for name, entry in entries.items() if "layer" in entry.parameter_names]
+    for name, own in given.items():
+        for parameter in own:
+            check_parameter_name(name, parameter, entries[name].parameter_names)
+        if name not in wanted:
+            raise MethodError(f"--set {name}: the method is not requested; add --method {name}")
+        if layer and own.get("layer", layer) != layer:
+            raise MethodError(
+                f"--layer {layer!r} and --set {name}.layer={own['layer']!r} contradict each other; "
+                "give one of them"
+            )
+    if layer:
+        check_layer_used(layer, wanted, layered)
+    return {
+        name: {**({"layer": layer} if layer and name in layered else {}), **given.get(name, {})}
+        for name in wanted
+    }
