@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import neuroxai as nx
-from neuroxai.core.engine.convolution import CHANNELS_LAST
+from neuroxai.core.engine.converted_weights import CHANNELS_LAST
 from neuroxai.core.engine.fast_path import FastPath
 
 SHAPES = {

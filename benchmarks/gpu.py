@@ -14,7 +14,7 @@ from measure import Row, Table, deepseg, middle, seconds
 
 import neuroxai as nx
 from inspection import everything
-from neuroxai.core.engine.fast_path import stock_torch
+from neuroxai.core.engine.settings import stock_torch
 
 
 def main() -> None:

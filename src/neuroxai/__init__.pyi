@@ -12,7 +12,7 @@ from . import reports as reports
 from . import training as training
 from . import workflows as workflows
 from .core.engine.allocator import tune_allocator as tune_allocator
-from .core.engine.fast_path import stock_torch as stock_torch
+from .core.engine.settings import stock_torch as stock_torch
 from .core.errors import NeuroXAIError as NeuroXAIError
 from .core.explanation import Explanation as Explanation
 from .core.target.outputs import Outputs as Outputs

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 import nnunets
 from networks import relative
-from neuroxai.core.engine.fast_path import run_fast, stock_torch
+from neuroxai.core.engine.fast_path import run_fast
+from neuroxai.core.engine.settings import stock_torch
 from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.data.brats import read_case

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from neuroxai.core.engine.precision import asked_precision, upcast
+from neuroxai.core.engine.precision import upcast
 from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
 from neuroxai.core.probe.answers import Asks
@@ -115,7 +115,7 @@ class Method(ABC):
                     "seed": seed,
                     "device": str(x.device),
                     "dtype": str(x.dtype).removeprefix("torch."),
-                    "precision": asked_precision(),
+                    "precision": probe.settings.precision,
                     "threads": torch.get_num_threads(),
                     "input_sha256": tensor_hash(x),
                     "input_shape": list(x.shape),

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroxai.core.engine.precision import asked_precision
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method, require
@@ -102,15 +101,19 @@ class GuidedIntegratedGradients(Method):
         diagnostics = completeness(values, probe.score(x), start.score)
         diagnostics["moving_features"] = [path.features for path in paths]
         diagnostics["baselines"] = list(start.names)
-        notes = (*start.notes, *gap_notes(diagnostics["completeness_gap"]), *_rounding())
+        notes = (
+            *start.notes,
+            *gap_notes(diagnostics["completeness_gap"]),
+            *_rounding(probe.settings.precision),
+        )
         return Attribution(values, diagnostics, notes)
 
 
-def _rounding() -> tuple[str, ...]:
-    if asked_precision() == "fp32":
+def _rounding(precision: str) -> tuple[str, ...]:
+    if precision == "fp32":
         return ()
     return (
-        f"in {asked_precision()} the path itself takes other turns, as it goes by the order of "
+        f"in {precision} the path itself takes other turns, as it goes by the order of "
         "the gradients: this map may lie further from that of fp32 than one gradient does",
     )
 

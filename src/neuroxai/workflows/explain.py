@@ -14,11 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.engine.fast_path import weights_kept
 from neuroxai.core.engine.memory import parse_size
-from neuroxai.core.engine.precision import arithmetic, check_precision, upcast
-from neuroxai.core.engine.settings import check_device_name
-from neuroxai.core.engine.untouched import untouched
+from neuroxai.core.engine.precision import check_precision, upcast
+from neuroxai.core.engine.settings import PassSettings, check_device_name
 from neuroxai.core.errors import LayerError, MethodError, ModelError
 from neuroxai.core.explanation import Explanation, network_hash
 from neuroxai.core.probe.answers import Asks
@@ -151,15 +149,14 @@ def explain(
     windows = model.windows if isinstance(model, Model) else None
 
     def attempt(way: Strategy) -> tuple[_Run, Mapping[str, Any]]:
-        def probe() -> Probe:
+        def probe(settings: PassSettings) -> Probe:
             return probe_for(
-                way, network, question, outputs, background_value, windows, plan.budget
+                way, network, question, outputs, background_value, windows, plan.budget, settings
             )
 
-        watched = probe()
+        watched = probe(PassSettings(precision))
         watched.passes.on_gradient = watcher.on_gradient
-        with arithmetic(precision):
-            found = _run(made, watched, x, seed, watcher)
+        found = _run(made, watched, x, seed, watcher)
         return found, {} if precision == "fp32" else measure_deviation(probe, x, precision)
 
     with blamed:
@@ -276,9 +273,11 @@ def predict(
     question = as_target(None, outputs)
 
     def attempt(way: Strategy) -> Tensor:
-        return probe_for(way, network, question, outputs, None, model.windows).run(x)
+        probe = probe_for(way, network, question, outputs, None, model.windows)
+        with probe.frozen():
+            return probe.run(x)
 
-    with network_faults(model, x), untouched(network), weights_kept():
+    with network_faults(model, x):
         plan = _plan(model, network, x, outputs, memory, gradient=False)
         more = partial(plan_memory, network, x, outputs, gradient=False)
         output, way, plan = run_with_fallback(plan, more, attempt)

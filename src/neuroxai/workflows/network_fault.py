@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from neuroxai.core.engine.memory import is_shortage
+from neuroxai.core.engine.memory import is_out_of_memory
 from neuroxai.core.errors import ModelError, NeuroXAIError
 from neuroxai.models.model import Model
 
@@ -32,7 +32,7 @@ def network_faults(model: Model, x: Tensor) -> Iterator[None]:
     except (
         RuntimeError, ValueError, AssertionError, IndexError, TypeError, MemoryError,
     ) as error:  # fmt: skip
-        if is_shortage(error):
+        if is_out_of_memory(error):
             raise ModelError(
                 f"{model.card.name}: memory ran out on an input of {tuple(x.shape)}: free memory, "
                 "or give a smaller image"

@@ -16,8 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from networks import SHAPES, TASKS, explain, image, make, relative, seeded
 from neuroxai.core.engine import fast_path
-from neuroxai.core.engine.convolution import CHANNELS_LAST, LaidWeights
-from neuroxai.core.engine.fast_path import FastPath, is_fast, run_fast, stock_torch, weights_kept
+from neuroxai.core.engine.converted_weights import CHANNELS_LAST, ConvertedWeights
+from neuroxai.core.engine.fast_path import FastPath, is_fast, run_fast
+from neuroxai.core.engine.settings import STOCK_TORCH_VARIABLE, PassSettings, stock_torch
 from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.checkpointing import checkpointed
 from neuroxai.core.probe.whole_volume import WholeVolume
@@ -25,7 +26,7 @@ from neuroxai.core.target.target import Class
 from neuroxai.inspection.information_flow import information_flow
 from neuroxai.methods import METHODS
 
-pytestmark = pytest.mark.skipif(not fast_path._pays(), reason="left to stock torch here")
+pytestmark = pytest.mark.skipif(not fast_path.is_supported(), reason="left to stock torch here")
 
 Call = Callable[[Tensor], Tensor]
 SHAPE = (2, 6, 5, 7, 9)
@@ -293,9 +294,9 @@ def test_the_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     with stock_torch():
         assert not is_fast(x, network)
     assert is_fast(x, network)
-    monkeypatch.setenv(fast_path.SWITCH, "1")
+    monkeypatch.setenv(STOCK_TORCH_VARIABLE, "1")
     assert not is_fast(x, network)
-    monkeypatch.setenv(fast_path.SWITCH, "0")
+    monkeypatch.setenv(STOCK_TORCH_VARIABLE, "0")
     assert is_fast(x, network)
 
 
@@ -434,14 +435,13 @@ def test_weights_that_a_network_computes_are_not_kept_beyond_their_pass(transpos
         drawn(2, 3, 4, 6, 5),
     )
     network.requires_grad_(False).eval()
-    with weights_kept():
-        kept: list[int] = []
-        for _ in range(4):
-            leaf = x.clone().requires_grad_()
-            (found,) = torch.autograd.grad(run_fast(network, leaf, network).sum(), leaf)
-            laid = fast_path._laid.get()
-            assert laid is not None
-            kept.append(len(laid._kept))
+    weights = ConvertedWeights()
+    kept: list[int] = []
+    for _ in range(4):
+        leaf = x.clone().requires_grad_()
+        total = run_fast(network, leaf, network, weights=weights).sum()
+        (found,) = torch.autograd.grad(total, leaf)
+        kept.append(len(weights))
     assert len(set(kept)) == 1
     leaf = x.clone().requires_grad_()
     with stock_torch():
@@ -450,13 +450,13 @@ def test_weights_that_a_network_computes_are_not_kept_beyond_their_pass(transpos
 
 
 def test_a_weight_that_is_put_elsewhere_is_laid_anew() -> None:
-    laid, weight = LaidWeights(), torch.rand(3, 2, 1, 2, 3)
-    laid.forward(weight)
-    laid.backward(weight, 1)
+    weights, weight = ConvertedWeights(), torch.rand(3, 2, 1, 2, 3)
+    weights.forward(weight)
+    weights.backward(weight, 1)
     other = torch.rand(3, 2, 1, 2, 3)
     weight.data = other
-    assert torch.equal(laid.forward(weight), other)
-    assert torch.equal(laid.backward(weight, 1)[:2], other.transpose(0, 1).flip(2, 3, 4))
+    assert torch.equal(weights.forward(weight), other)
+    assert torch.equal(weights.backward(weight, 1)[:2], other.transpose(0, 1).flip(2, 3, 4))
 
 
 class Plain(nn.Module):
@@ -523,12 +523,13 @@ def test_hooks_see_the_activations_of_stock_torch() -> None:
         plain_gradient(network, x)
     handle.remove()
     assert relative(seen[0], seen[-1]) <= 1e-5
-    probe = WholeVolume(network, Class(2))
     asks = Asks(gradient=True, layers=frozenset(["enter"]))
-    with probe.at(x, asks):
-        _, found = probe.layer_map(x, "enter")
-    with stock_torch(), probe.at(x, asks):
-        _, expected = probe.layer_map(x, "enter")
+    maps = []
+    for settings in (PassSettings(fast_path=True), PassSettings(fast_path=False)):
+        probe = WholeVolume(network, Class(2), settings=settings)
+        with probe.at(x, asks):
+            maps.append(probe.layer_map(x, "enter")[1])
+    found, expected = maps
     assert relative(found, expected) <= 1e-4
 
 

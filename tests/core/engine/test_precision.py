@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,9 @@ from networks import (
     snapshot,
 )
 from neuroxai.cli import app
-from neuroxai.core.engine.precision import arithmetic, asked_precision, lowered, no_silent_tf32
+from neuroxai.core.engine.norm_gradients import NormGradients
+from neuroxai.core.engine.precision import autocast_for, tf32_allowed
+from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.checkpointing import checkpointed
@@ -106,21 +109,12 @@ def test_blocks_that_run_twice_round_twice_alike() -> None:
 
     def gradient(twice: bool) -> Tensor:
         leaf = x.clone().requires_grad_()
-        with _maybe(checkpointed(network), twice), arithmetic("bf16"):
-            total = outputs.answer(network, leaf)[:, 1].sum()
-        # Outside: the second run remembers what the first one was asked for.
+        with checkpointed(network) if twice else nullcontext():
+            total = outputs.answer(network, leaf, "bf16")[:, 1].sum()
+        # Outside of autocast, which the second run has to restore.
         return torch.autograd.grad(total, leaf)[0]
 
     assert torch.equal(gradient(twice=True), gradient(twice=False))
-
-
-@contextmanager
-def _maybe(context: Any, wanted: bool) -> Iterator[None]:
-    if not wanted:
-        yield
-        return
-    with context:
-        yield
 
 
 def test_windows_round_too() -> None:
@@ -137,19 +131,24 @@ def _fail_where(expected: bool) -> None:
     raise ZeroDivisionError
 
 
-def test_nothing_is_left_behind() -> None:
-    with pytest.raises(ZeroDivisionError), arithmetic("bf16"):
-        _fail_where(asked_precision() == "bf16")
-    assert asked_precision() == "fp32"
+def test_autocast_is_off_afterwards() -> None:
     explain(make("classifier"), image(), quick("vanilla_gradient"), 2, precision="bf16")
-    assert asked_precision() == "fp32"
     assert not torch.is_autocast_enabled("cpu")
+    with pytest.raises(ZeroDivisionError), autocast_for("bf16", torch.device("cpu")):
+        _fail_where(torch.is_autocast_enabled("cpu"))
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_settings_refuse_unknown_precisions_and_cannot_change() -> None:
+    with pytest.raises(ModelError, match="did you mean 'fp32'"):
+        PassSettings("fp-32")
+    with pytest.raises(FrozenInstanceError):
+        PassSettings().precision = "bf16"  # type: ignore[misc]
 
 
 def test_outputs_are_of_single_precision_at_least() -> None:
     outputs, x = Outputs(), torch.rand(1, 2, 4, 6)
-    with arithmetic("bf16"):
-        assert outputs.answer(nn.Conv2d(2, CLASSES, 1), x).dtype == torch.float32
+    assert outputs.answer(nn.Conv2d(2, CLASSES, 1), x, "bf16").dtype == torch.float32
     double = nn.Conv2d(2, CLASSES, 1).double()
     assert outputs.answer(double, x.double()).dtype == torch.float64
     assert outputs.answer(nn.Conv2d(2, 1, 1).bfloat16(), x.bfloat16()).dtype == torch.float32
@@ -163,10 +162,10 @@ def _switches() -> list[str]:
 def test_torch_rounds_to_tf32_by_itself_and_is_kept_from_it() -> None:
     before = _switches()
     assert before[0] == "tf32", "torch's default has changed: is the guard still needed?"
-    with pytest.raises(ZeroDivisionError), no_silent_tf32(CUDA):
+    with pytest.raises(ZeroDivisionError), tf32_allowed(CUDA, allowed=False):
         _fail_where(_switches() == ["ieee", "ieee"])
     assert _switches() == before
-    with arithmetic("tf32"), no_silent_tf32(CUDA):
+    with tf32_allowed(CUDA, allowed=True):
         assert _switches() == ["tf32", "tf32"]
     assert _switches() == before
     with untouched(nn.Linear(2, 2)):
@@ -174,7 +173,8 @@ def test_torch_rounds_to_tf32_by_itself_and_is_kept_from_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), [("tf32", "of NVIDIA GPUs, not of cpu"), ("bf-16", "did you mean 'bf16'")]
+    ("word", "said"),
+    [("tf32", "requires an NVIDIA GPU, the device is cpu"), ("bf-16", "did you mean 'bf16'")],
 )
 def test_what_cannot_be_had_is_said(word: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
@@ -182,7 +182,7 @@ def test_what_cannot_be_had_is_said(word: str, said: str) -> None:
 
 
 def test_full_precision_needs_nothing() -> None:
-    with lowered(torch.device("cpu")) as nothing:
+    with autocast_for("fp32", torch.device("cpu")) as nothing:
         assert nothing is None
 
 
@@ -320,9 +320,9 @@ def test_a_network_that_is_of_16_bits_in_part_is_run_as_it_is() -> None:
 @pytest.mark.parametrize("part", [torch.float16, torch.float32])
 def test_nothing_stands_in_the_way_of_a_network_of_full_precision(part: torch.dtype) -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3).to(part), nn.Conv2d(4, 3, 1))
-    modes = len(torch.overrides._get_current_function_mode_stack())
     with untouched(network):
-        assert len(torch.overrides._get_current_function_mode_stack()) == modes
+        (mode,) = torch.overrides._get_current_function_mode_stack()
+        assert isinstance(mode, NormGradients)
         assert network[0].weight.dtype == part
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from networks import image, quick, quick_methods, relative, seeded, snapshot
-from neuroxai.core.engine.fast_path import run_fast, stock_torch
+from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.footprint import footprint
+from neuroxai.core.engine.settings import PassSettings, stock_torch
 from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.checkpointing import blocks, checkpointed
 from neuroxai.core.probe.whole_volume import WholeVolume
@@ -48,8 +49,10 @@ class Pair(nn.Module):
         return self.conv(x), x
 
 
-def probes(network: nn.Module) -> tuple[WholeVolume, WholeVolume]:
-    plain, lean = (WholeVolume(network, Class(2)) for _ in range(2))
+def probes(
+    network: nn.Module, settings: PassSettings | None = None
+) -> tuple[WholeVolume, WholeVolume]:
+    plain, lean = (WholeVolume(network, Class(2), settings=settings) for _ in range(2))
     lean.checkpointed = True
     return plain, lean
 
@@ -73,13 +76,9 @@ def test_all_questions_at_once_on_deepseg(stock: bool) -> None:
     network, x = DeepSeg(4, 5).eval(), torch.randn(1, 4, 32, 64, 32)
     asks = Asks(gradient=True, guided=True, layers=frozenset(["auto", "encoder.1.conv2"]))
     answers = []
-    for probe in probes(network):
+    for probe in probes(network, PassSettings(fast_path=not stock)):
         with probe.at(x, asks):
-            if stock:
-                with stock_torch():
-                    answers.append(probe.visit(x, asks))
-            else:
-                answers.append(probe.visit(x, asks))
+            answers.append(probe.visit(x, asks))
     plain, lean = answers
     assert lean.gradient is not None
     assert plain.gradient is not None

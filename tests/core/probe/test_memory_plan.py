@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import cases
 from networks import relative
 from neuroxai.cli import app
-from neuroxai.core.engine.memory import available, is_shortage, parse_size
+from neuroxai.core.engine.memory import available_memory, is_out_of_memory, parse_size
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe import memory_plan
 from neuroxai.core.probe.memory_plan import Strategy, plan_memory
@@ -49,21 +49,21 @@ def test_no_size(text: str) -> None:
 
 
 def test_what_is_left_is_no_more_than_the_machine_has() -> None:
-    left = available(torch.device("cpu"))
+    left = available_memory(torch.device("cpu"))
     assert left is not None
     assert 0 < left < 2**50
 
 
 def test_shortages() -> None:
-    assert is_shortage(MemoryError())
+    assert is_out_of_memory(MemoryError())
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60, dtype=torch.uint8)
-    assert is_shortage(raised.value)
-    assert not is_shortage(RuntimeError("shapes do not fit"))
+    assert is_out_of_memory(raised.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     # Seen in a process with too little; a descriptor fails for what oneDNN cannot do at all.
-    assert is_shortage(RuntimeError("could not create a primitive"))
-    assert is_shortage(RuntimeError("std::bad_alloc"))
-    assert not is_shortage(RuntimeError("could not create a primitive descriptor for a matmul"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor"))
 
 
 def untrained() -> DeepSeg:

@@ -1,1 +1,1 @@
-"""How one pass through a network is run."""
+"""How a pass through a network is run: kernels, precision, memory, and restoring the network."""

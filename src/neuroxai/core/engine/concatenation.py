@@ -1,8 +1,9 @@
-r"""Channels joined, as skips are in a U-Net; their gradients keep no more than themselves.
+"""Concatenation of channels, as for the skip connections of a U-Net, with lean gradients.
 
-The gradient of a part is a cut of the whole one's channels. Stock torch gives a view, which holds
-the whole gradient in memory until the skip's other end is reached, at the very end for the first
-level; here all parts but the largest, which is what was decoded, are copied.
+The gradient of a part is a slice of the whole gradient's channels. Stock torch returns a view. It
+keeps the whole gradient in memory until backpropagation reaches the start of the skip connection,
+which for the first level of a U-Net is at the very end. Here, all parts but the largest (the
+decoder's) are copied.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 
 
-def join_channels(parts: Sequence[Tensor]) -> Tensor:
-    """Return ``torch.cat(parts, dim=1)`` of parts ``(B, C, *S)``."""
-    given: Tensor = _Joined.apply(*parts)  # type: ignore[no-untyped-call]
-    return given
+def concatenate_channels(parts: Sequence[Tensor]) -> Tensor:
+    """Return ``torch.cat(parts, dim=1)`` for parts ``(B, C, *S)``."""
+    joined: Tensor = _Concatenation.apply(*parts)  # type: ignore[no-untyped-call]
+    return joined
 
 
-class _Joined(torch.autograd.Function):
+class _Concatenation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *parts: Tensor) -> Tensor:
         ctx.channels = [part.shape[1] for part in parts]
@@ -30,8 +31,8 @@ class _Joined(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         largest = ctx.channels.index(max(ctx.channels))
-        wanted = ctx.needs_input_grad
+        slices = gradient.split(ctx.channels, dim=1)
         return tuple(
-            None if not wanted[k] else cut if k == largest else cut.clone()
-            for k, cut in enumerate(gradient.split(ctx.channels, dim=1))
+            (each if k == largest else each.clone()) if ctx.needs_input_grad[k] else None
+            for k, each in enumerate(slices)
         )

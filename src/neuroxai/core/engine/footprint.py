@@ -1,4 +1,4 @@
-"""What a pass through a network will take of memory, found out on a smaller image."""
+"""Memory footprint of a pass through a network, predicted from a smaller image."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroxai.core.engine.memory import is_shortage
+from neuroxai.core.engine.memory import is_out_of_memory
 from neuroxai.core.errors import NETWORK_ERRORS
 from neuroxai.core.spatial import spatial_shape
 
 _STEP = 32
-"""Networks that divide their image by two divide it five times at most, nearly all of them."""
+"""Crops are a multiple of this: nearly all networks downsample by two five times at most."""
 
-_SHARES = (1 / 2, 1 / 4, 1 / 8)
-"""Of each axis, in the order they are tried while memory runs out."""
+_FRACTIONS = (1 / 2, 1 / 4, 1 / 8)
+"""Fractions of each axis, in the order in which they are tried if memory runs out."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that one forward and one backward pass take, for every voxel of the image.
+    """Memory of one forward and one backward pass.
 
     Attributes
     ----------
     per_voxel
-        At the peak, in what is kept for the backward pass and in what is at work then.
+        Bytes per voxel of the image at the peak: saved for the backward pass, and temporary.
     """
 
     per_voxel: float
@@ -38,80 +38,81 @@ class Footprint:
         return int(self.per_voxel * x.shape[0] * prod(spatial_shape(x)))
 
 
-def footprint(take: Callable[[Tensor], Any], x: Tensor) -> Footprint | None:
-    """Return what ``take(x)`` will take of memory, from a run on a part of ``x``.
+def footprint(run: Callable[[Tensor], Any], x: Tensor) -> Footprint | None:
+    """Predict the memory of ``run(x)`` by running it on a center crop of ``x``.
 
-    The tensors that autograd keeps are counted while it holds them. What is at work besides, the
-    input and output of an operation and the gradients between, is counted as three times the
-    largest of them.
+    The tensors saved by autograd are counted while they are alive. Temporary tensors (input and
+    output of an operation, gradients between operations) are counted as three times the largest of
+    them.
 
     Parameters
     ----------
-    take
+    run
         One forward and one backward pass.
     x
-        ``(B, C, *S)``; up to half of each axis of one sample is used, and less where memory runs
-        out on that already.
+        ``(B, C, *S)``; a crop of up to half of each axis of one sample is used, and a smaller one
+        if memory runs out.
 
     Returns
     -------
-    None where the network takes no smaller image.
+    Footprint or None
+        None if the network does not accept smaller images.
     """
-    for share in _SHARES:
-        small = middle_part(x, share)
-        kept = _Kept()
+    for fraction in _FRACTIONS:
+        crop = center_crop(x, fraction)
+        saved = _SavedTensors()
         try:
-            with torch.autograd.graph.saved_tensors_hooks(kept.take, kept.give):
-                take(small)
-        except NETWORK_ERRORS as no:
-            if is_shortage(no):
+            with torch.autograd.graph.saved_tensors_hooks(saved.pack, saved.unpack):
+                run(crop)
+        except NETWORK_ERRORS as error:
+            if is_out_of_memory(error):
                 continue
             return None
-        voxels = prod(spatial_shape(small))
-        return Footprint((kept.peak + 3 * kept.largest + 3 * small.nbytes) / voxels)
+        voxels = prod(spatial_shape(crop))
+        return Footprint((saved.peak + 3 * saved.largest + 3 * crop.nbytes) / voxels)
     return None
 
 
-def middle_part(x: Tensor, share: float) -> Tensor:
-    """Return the middle of the first sample, about a ``share`` of each axis, 32 voxels at least."""
-    cut: list[slice] = [slice(0, 1), slice(None)]
+def center_crop(x: Tensor, fraction: float) -> Tensor:
+    """Return the center of the first sample: a fraction of each axis, but at least 32 voxels."""
+    crop: list[slice] = [slice(0, 1), slice(None)]
     for n in spatial_shape(x):
-        length = min(n, max(_STEP, ceil(n * share / _STEP) * _STEP))
+        length = min(n, max(_STEP, ceil(n * fraction / _STEP) * _STEP))
         first = (n - length) // 2
-        cut.append(slice(first, first + length))
-    return x[tuple(cut)].contiguous()
+        crop.append(slice(first, first + length))
+    return x[tuple(crop)].contiguous()
 
 
-class _Kept:
-    """Counts the tensors that autograd keeps, each memory once, for as long as it keeps them."""
+class _SavedTensors:
+    """Counts the bytes that autograd saves, each storage once, until they are freed."""
 
     def __init__(self) -> None:
         self.now = self.peak = self.largest = 0
-        self._holders: dict[int, int] = {}
+        self._users: dict[int, int] = {}
 
-    def take(self, tensor: Tensor) -> _Held:
+    def pack(self, tensor: Tensor) -> _Saved:
         key, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
-        if not self._holders.get(key):
+        if not self._users.get(key):
             self.now += size
             self.peak = max(self.peak, self.now)
             self.largest = max(self.largest, tensor.nbytes)
-        self._holders[key] = self._holders.get(key, 0) + 1
-        return _Held(self, tensor, key, size)
+        self._users[key] = self._users.get(key, 0) + 1
+        return _Saved(self, tensor, key, size)
 
-    def let_go(self, key: int, size: int) -> None:
-        self._holders[key] -= 1
-        if not self._holders[key]:
+    def release(self, key: int, size: int) -> None:
+        self._users[key] -= 1
+        if not self._users[key]:
             self.now -= size
 
     @staticmethod
-    def give(held: _Held) -> Tensor:
-        return held.tensor
+    def unpack(saved: _Saved) -> Tensor:
+        return saved.tensor
 
 
-class _Held:
-    def __init__(self, kept: _Kept, tensor: Tensor, key: int, size: int) -> None:
+class _Saved:
+    def __init__(self, owner: _SavedTensors, tensor: Tensor, key: int, size: int) -> None:
         self.tensor = tensor
-        self._kept, self._key, self._size = kept, key, size
+        self._owner, self._key, self._size = owner, key, size
 
     def __del__(self) -> None:
-        self._kept.let_go(self._key, self._size)
+        self._owner.release(self._key, self._size)

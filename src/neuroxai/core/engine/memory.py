@@ -58,7 +58,7 @@ def format_size(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-def available(device: torch.device) -> int | None:
+def available_memory(device: torch.device) -> int | None:
     """Return the number of bytes still available on a device, or None if it cannot be determined.
 
     On the CPU, this is the smaller of the system's available memory and the control group's limit.
@@ -72,7 +72,7 @@ def available(device: torch.device) -> int | None:
     return min(known, default=None)
 
 
-def is_shortage(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error was raised because memory ran out."""
     import torch
 

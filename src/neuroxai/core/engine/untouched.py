@@ -1,4 +1,4 @@
-"""The network left as found: after success, an exception or a keyboard interrupt."""
+"""Freeze a network for a while and restore it afterwards, after an error or interrupt as well."""
 
 from __future__ import annotations
 
@@ -12,24 +12,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from neuroxai.core.engine.precision import in_single_precision, no_silent_tf32
+from neuroxai.core.engine.norm_gradients import NormGradients
+from neuroxai.core.engine.precision import in_single_precision, tf32_allowed
+from neuroxai.core.engine.settings import PassSettings
 
-_one_at_a_time = threading.RLock()
-"""Two networks may share their weights, and all share the random state."""
+_lock = threading.RLock()
+"""Held while a network is frozen: networks may share weights, and all share the random state."""
 
 
 @contextmanager
-def untouched(network: nn.Module) -> Iterator[nn.Module]:
-    """Freeze a network in evaluation mode, and give back everything that was lent.
+def untouched(network: nn.Module, settings: PassSettings | None = None) -> Iterator[nn.Module]:
+    """Context manager that freezes a network in evaluation mode and restores everything on exit.
 
-    Restored bit for bit: training flags (and what modules with a ``train`` of their own do there
-    to their weights, as adapters that are merged for evaluation), ``requires_grad``, weights and
-    buffers, also where a forward pass writes to them or puts others in their place, the hook
-    tables and the global random state of the CPU and of the network's device. Gradients
-    (``.grad``) are never written. A second thread waits. Nothing rounds to TF32, inside, but where
-    :mod:`~neuroxai.core.engine.precision` was asked for it, and weights of 16 bits stand in single
-    precision: give it images of :func:`~neuroxai.core.engine.precision.upcast`. What
-    ``torch.compile`` made is run as it was written.
+    Restored bit for bit: training flags, ``requires_grad``, weights and buffers (also if a forward
+    pass writes to them or replaces them), hook tables, and the global random state of the CPU and
+    of the network's device. Modules with their own ``train`` method, such as adapters that are
+    merged for evaluation, are switched back by it. Gradients (``.grad``) are never written. Other
+    threads wait.
+
+    Inside, nothing rounds to TF32 unless the settings request it, and the weights of a 16-bit
+    network are in single precision, so convert its images with
+    :func:`~neuroxai.core.engine.precision.upcast`. A network compiled by ``torch.compile`` runs
+    eagerly. Batch and instance norms have correct gradients whatever the memory layout, see
+    :mod:`~neuroxai.core.engine.norm_gradients`.
+
+    Parameters
+    ----------
+    network
+        Any module.
+    settings
+        The settings of the passes inside.
 
     Examples
     --------
@@ -40,18 +52,19 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
     >>> layer.training, layer.weight.requires_grad
     (True, True)
     """
-    with _one_at_a_time:
+    tf32 = settings is not None and settings.precision == "tf32"
+    with _lock:
         # A frozen TorchScript module has no flag.
         training = [(module, getattr(module, "training", None)) for module in network.modules()]
         own = {module for module, _ in training if type(module).train is not nn.Module.train}
         state = _State(network)
-        frozen = [(p, p.requires_grad) for p in network.parameters()]
-        devices = {p.device for p, _ in frozen if p.device.type == "cuda"}
+        gradient_flags = [(p, p.requires_grad) for p in network.parameters()]
+        devices = {p.device for p, _ in gradient_flags if p.device.type == "cuda"}
         forked = torch.random.fork_rng(devices=sorted(devices, key=str))
-        with forked, no_silent_tf32(devices), _uncompiled():
+        with forked, tf32_allowed(devices, allowed=tf32), _eager(), NormGradients():
             try:
                 network.eval()
-                for parameter, _ in frozen:
+                for parameter, _ in gradient_flags:
                     parameter.requires_grad_(False)
                 with in_single_precision(network):
                     yield network
@@ -63,23 +76,23 @@ def untouched(network: nn.Module) -> Iterator[nn.Module]:
                     if flag is not None:
                         module.training = flag
                 state.restore()
-                for parameter, flag in frozen:
+                for parameter, flag in gradient_flags:
                     parameter.requires_grad_(flag)
 
 
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Run what was compiled as it was written: a compiled graph shows neither layer nor ReLU."""
-    if "torch._dynamo" not in sys.modules:  # nothing was; and to ask takes seconds
+def _eager() -> AbstractContextManager[Any]:
+    """Run compiled modules eagerly: a compiled graph exposes neither layers nor activations."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled; the import would take seconds
         return nullcontext()
-    found: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return found
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 class _State:
-    """The weights and buffers of a network: which they are, where they lie, and what they hold."""
+    """Weights and buffers of a network: the objects, their storage and their values."""
 
     def __init__(self, network: nn.Module) -> None:
-        # TorchScript keeps tables of its own, in which names cannot change.
+        # TorchScript has tables of its own, in which names cannot change.
         self._tables: list[tuple[Any, Any]] = []
         for module in network.modules():
             if isinstance(module, torch.jit.ScriptModule):
@@ -93,7 +106,7 @@ class _State:
 
     def restore(self) -> None:
         for table, before in self._tables:
-            if table != before if isinstance(table, set) else not _same(table, before):
+            if table != before if isinstance(table, set) else not _is_same(table, before):
                 table.clear()
                 table.update(before)
         with torch.no_grad():
@@ -104,5 +117,5 @@ class _State:
                     tensor.copy_(value)
 
 
-def _same(table: dict[str, Tensor | None], before: dict[str, Tensor | None]) -> bool:
+def _is_same(table: dict[str, Tensor | None], before: dict[str, Tensor | None]) -> bool:
     return list(table) == list(before) and all(table[name] is before[name] for name in table)

@@ -1,11 +1,11 @@
-r"""Nearest-neighbor upsampling whose gradient keeps the channels last.
+r"""Nearest-neighbor upsampling with a channels-last gradient.
 
-Every voxel is repeated, so the gradient of one is the sum over its copies,
+Every voxel is repeated, so its gradient is the sum over its copies,
 
 .. math:: \frac{\partial S}{\partial x_v} = \sum_{u \in C(v)} \frac{\partial S}{\partial y_u}.
 
-Stock torch turns the channels first for that sum and gives it so; here halves are added, axis by
-axis, in the order that the gradient lies in.
+Stock torch converts the gradient to channels first for this sum. Here, neighbors are added along
+one axis after the other, in the memory order of the incoming gradient.
 """
 
 from __future__ import annotations
@@ -18,30 +18,33 @@ from torch import Tensor
 from torch.nn import functional
 
 _HALVINGS = {1: 0, 2: 1, 4: 2}
-"""Of other factors the products with a place may be rounded, and the copies another number."""
+"""Factor to number of halvings. For other factors, torch's rounding may repeat voxels unevenly."""
 
 
-def repeat_nearest(
+def upsample_nearest(
     x: Tensor, size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None
 ) -> Tensor | None:
-    """Return ``interpolate(x, size, scale_factor)`` of ``(B, C, D, H, W)``.
+    """Return ``interpolate(x, size, scale_factor)`` for ``x`` ``(B, C, D, H, W)``.
 
-    None where an axis does not become one, two or four times as long, and for a call that is wrong.
+    Return None for an invalid call, and if an axis is scaled by another factor than 1, 2 or 4.
     """
     if size is not None and scale_factor is None:
-        asked = [size] * 3 if isinstance(size, int) else size
-        factors = [after / before for after, before in zip(asked, x.shape[2:], strict=False)]
+        factors = [after / before for after, before in zip(_each(size), x.shape[2:], strict=False)]
     elif scale_factor is not None and size is None:
-        factors = [*scale_factor] if isinstance(scale_factor, Sequence) else [scale_factor] * 3
+        factors = _each(scale_factor)
     else:
         return None
     if len(factors) != 3 or not all(factor in _HALVINGS for factor in factors):
         return None
-    given: Tensor = _Repeated.apply(x, [int(factor) for factor in factors])  # type: ignore[no-untyped-call]
-    return given
+    y: Tensor = _Upsampling.apply(x, [int(factor) for factor in factors])  # type: ignore[no-untyped-call]
+    return y
 
 
-class _Repeated(torch.autograd.Function):
+def _each(value: float | Sequence[float]) -> list[float]:
+    return [*value] if isinstance(value, Sequence) else [value] * 3
+
+
+class _Upsampling(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, factors: list[int]) -> Tensor:
         ctx.factors = factors

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.engine.footprint import middle_part
+from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.errors import NETWORK_ERRORS, LayerError, NeuroXAIError
 from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, is_convolution, takes_mean_away
 from neuroxai.core.layers.layout import OnGrid
@@ -199,7 +199,7 @@ def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tens
     ways: Ways | None = None
     try:
         with torch.enable_grad(), LayerHooks(network, [AUTO], part.meet, x.dim() - 2):
-            ways = ways_to(run(middle_part(x, 1 / 8)), network, part.nodes)
+            ways = ways_to(run(center_crop(x, 1 / 8)), network, part.nodes)
     except (NeuroXAIError, *NETWORK_ERRORS):
         pass
     if [layer.name for layer in part.layers] != [layer.name for layer in whole.layers]:

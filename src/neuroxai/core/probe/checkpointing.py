@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
-from neuroxai.core.engine.footprint import middle_part
-from neuroxai.core.engine.precision import asked_precision, lowered
+from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.errors import NETWORK_ERRORS
 from neuroxai.core.layers.layers import is_convolution
 
@@ -75,7 +74,7 @@ def is_sound(differentiate: Callable[[Tensor], tuple[Tensor, Tensor]], network: 
     network, x
         The network, and an image ``(B, C, *S)``.
     """
-    part = middle_part(x, 1 / 8)
+    part = center_crop(x, 1 / 8)
     try:
         plain = differentiate(part)
     except NETWORK_ERRORS:
@@ -141,8 +140,9 @@ class _Block(torch.autograd.Function):
         ctx.save_for_backward(x.clone())
         # Whoever watches or bends the first run shall see the second as well.
         ctx.run, ctx.modes = run, _get_current_function_mode_stack()
-        # The second run may be on a thread that knows nothing of what was asked for.
-        ctx.precision = asked_precision()
+        # The second run may be on another thread, which does not inherit autocast.
+        kind = x.device.type
+        ctx.autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         return y
 
     @staticmethod
@@ -152,7 +152,8 @@ class _Block(torch.autograd.Function):
         with torch.enable_grad(), ExitStack() as stack:
             for mode in ctx.modes:
                 stack.enter_context(mode)
-            stack.enter_context(lowered(x.device, ctx.precision))
+            enabled, dtype = ctx.autocast
+            stack.enter_context(torch.autocast(x.device.type, dtype, enabled))
             leaf = x.detach().requires_grad_()
             y = ctx.run(leaf.clone())
         (back,) = torch.autograd.grad(y, leaf, gradient, allow_unused=True)

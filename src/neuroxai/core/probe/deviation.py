@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroxai.core.engine.precision import arithmetic
+from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.probe import Probe
 
 
-def measure_deviation(probe: Callable[[], Probe], x: Tensor, precision: str) -> dict[str, Any]:
+def measure_deviation(
+    probe: Callable[[PassSettings], Probe], x: Tensor, precision: str
+) -> dict[str, Any]:
     r"""Take one gradient in a lower precision and one in ``fp32``, and compare them.
 
     With g and f the gradients of the target in the two,
@@ -23,11 +25,11 @@ def measure_deviation(probe: Callable[[], Probe], x: Tensor, precision: str) -> 
     Parameters
     ----------
     probe
-        Makes a probe.
+        Makes a probe with given settings.
     x
         ``(B, C, *S)``.
     precision
-        See :func:`~neuroxai.core.engine.precision.arithmetic`.
+        See :class:`~neuroxai.core.engine.settings.PassSettings`.
 
     Returns
     -------
@@ -35,7 +37,8 @@ def measure_deviation(probe: Callable[[], Probe], x: Tensor, precision: str) -> 
         ``precision``, ``gradient_cosine``, ``gradient_relative_l2``, ``output_relative_l2``, and
         ``changed``, the share of voxels (of answers, for a classifier) with another class.
     """
-    (output, gradient), (full_output, full) = _taken(probe(), x, precision), _taken(probe(), x)
+    output, gradient = _taken(probe(PassSettings(precision)), x)
+    full_output, full = _taken(probe(PassSettings()), x)
     changed = output.argmax(dim=1) != full_output.argmax(dim=1)
     cosine = torch.nn.functional.cosine_similarity(gradient.flatten(), full.flatten(), dim=0)
     return {
@@ -58,9 +61,9 @@ def deviation_notes(deviation: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _taken(probe: Probe, x: Tensor, precision: str = "fp32") -> tuple[Tensor, Tensor]:
+def _taken(probe: Probe, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return output and gradient in double precision, to compare them in."""
-    with arithmetic(precision), probe.at(x, Asks(gradient=True)):
+    with probe.at(x, Asks(gradient=True)):
         return probe.output().double(), probe.gradient(x).double()
 
 

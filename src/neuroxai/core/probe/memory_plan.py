@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.footprint import Footprint, footprint
-from neuroxai.core.engine.memory import available, format_size, is_shortage
+from neuroxai.core.engine.memory import available_memory, format_size, is_out_of_memory
+from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import ModelError
 from neuroxai.core.layers.watch import differentiate
@@ -150,7 +151,7 @@ def plan_memory(
         Whether a gradient is asked for, or the answer alone, which keeps no layer.
     """
     if budget is None:
-        left = available(x.device)
+        left = available_memory(x.device)
         budget = None if left is None else int(SHARE * left)
     plenty = budget is not None and GENEROUS * x.shape[0] * prod(spatial_shape(x)) <= budget
     if plenty and not always:
@@ -261,7 +262,7 @@ def run_with_fallback(
         try:
             return attempt(way), way, plan
         except (RuntimeError, MemoryError) as error:
-            if not is_shortage(error):
+            if not is_out_of_memory(error):
                 raise
             if not ways and not plan.measured:
                 plan = more()
@@ -284,6 +285,7 @@ def probe_for(
     background_value: tuple[float, ...] | None,
     windows: Windows | None = None,
     budget: int | None = None,
+    settings: PassSettings | None = None,
 ) -> Probe:
     """Return the probe that goes a way.
 
@@ -292,10 +294,17 @@ def probe_for(
     """
     windows = windows or way.windows
     probe: Probe = (
-        WholeVolume(network, question, outputs, background_value=background_value)
+        WholeVolume(
+            network, question, outputs, background_value=background_value, settings=settings
+        )
         if windows is None
         else SlidingWindow(
-            network, question, outputs, windows=windows, background_value=background_value
+            network,
+            question,
+            outputs,
+            windows=windows,
+            background_value=background_value,
+            settings=settings,
         )
     )
     probe.checkpointed = way.name == "checkpointed"

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
+from neuroxai.core.engine.converted_weights import ConvertedWeights
 from neuroxai.core.engine.fast_path import run_fast
+from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layers.auto_layer import auto_layer, layer_by_default, ways_to
 from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks
@@ -46,6 +48,8 @@ class Host(Protocol):
         Activations that the guided rule was extended to.
     checkpointed
         Whether only the inputs of blocks are kept, and the blocks run again.
+    settings, weights
+        The settings of the pass, and converted weights to reuse.
     """
 
     network: nn.Module
@@ -54,6 +58,12 @@ class Host(Protocol):
     copied: set[str]
     extended: tuple[str, ...]
     checkpointed: bool
+    settings: PassSettings
+    weights: ConvertedWeights | None
+
+    def answer(self, x: Tensor) -> Tensor:
+        """Return the selected output of the network in the precision of the settings."""
+        ...
 
     def bind(self, output: Tensor) -> Scored:
         """Return what is differentiated."""
@@ -69,7 +79,7 @@ def one_pass(host: Host, x: Tensor, asks: Asks, reduce: Reducer = cam) -> Answer
         passes.forward, passes.backward, passes.gradients = spent
         return _taken(host, x, asks, reduce)
 
-    return run_fast(host.network, x, work)
+    return run_fast(host.network, x, work, host.settings, host.weights)
 
 
 def _taken(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
@@ -97,7 +107,7 @@ def _taken(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
 def _auto(host: Host, x: Tensor) -> str:
     """Return the layer that Grad-CAM looks at by default, from a pass without a graph."""
     host.passes.forward += 1
-    return layer_by_default(host.network, x, lambda x: host.outputs.answer(host.network, x.clone()))
+    return layer_by_default(host.network, x, host.answer)
 
 
 def _walked(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
@@ -193,8 +203,7 @@ class _Walk:
                 dims = self._x.dim() - 2
                 stack.enter_context(LayerHooks(host.network, names, self._meet, dims))
             host.passes.forward += 1
-            # A copy, because a network may work in place on what it is given.
-            return host.outputs.answer(host.network, self._x.clone())
+            return host.answer(self._x)
 
     def _meet(self, layer: Layer, output: Tensor, on_grid: OnGrid | None) -> Tensor | None:
         """Keep hold of a layer's output; called in the order the data flows."""

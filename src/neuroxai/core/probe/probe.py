@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.engine.fast_path import run_fast, weights_kept
-from neuroxai.core.engine.precision import asked_precision
+from neuroxai.core.engine.converted_weights import ConvertedWeights
+from neuroxai.core.engine.fast_path import run_fast
+from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import NETWORK_ERRORS, MethodError
 from neuroxai.core.layers.layers import Layer, check_names, layer_grid
@@ -67,8 +68,11 @@ class Probe(ABC):
         outputs: Outputs | None = None,
         *,
         background_value: tuple[float, ...] | None = None,
+        settings: PassSettings | None = None,
     ) -> None:
         self.network = network
+        self.settings = settings or PassSettings()
+        self.weights: ConvertedWeights | None = None
         self.outputs = outputs or Outputs()
         self.background_value = background_value
         self.passes = Passes()
@@ -93,13 +97,23 @@ class Probe(ABC):
         """Return the model output of ``x``, without a graph."""
 
     @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze the network for several passes, which share converted weights; then restore it."""
+        with untouched(self.network, self.settings):
+            self.weights = ConvertedWeights()
+            try:
+                yield
+            finally:
+                self.weights = None
+
+    @contextmanager
     def at(self, x: Tensor, asks: Asks) -> Iterator[None]:
         """Make ``x`` ``(B, C, *S)`` the explained point; inside, the network is frozen.
 
         On leaving, the network is as it was found, after an exception too.
         """
         check_names(self.network, sorted(asks.layers))
-        with untouched(self.network), weights_kept():
+        with self.frozen():
             self._point, self._asks, self._answers, self._bound = x, asks, None, None
             try:
                 yield
@@ -205,8 +219,12 @@ class Probe(ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output that counts of one forward pass, which is counted."""
         self.passes.forward += 1
-        # A copy, because a network may work in place on what it is given.
-        return run_fast(self.network, x, lambda x: self.outputs.answer(self.network, x.clone()))
+        return run_fast(self.network, x, self.answer, self.settings, self.weights)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """Return the selected output of one forward pass, which is not counted."""
+        # A copy, because a network may work in place on its input.
+        return self.outputs.answer(self.network, x.clone(), self.settings.precision)
 
     def _keeps_apart(self) -> bool:
         """Whether samples that go through the network together do not see each other."""
@@ -224,7 +242,7 @@ class Probe(ABC):
         beside = both[: len(point)]
         if len(both) != 2 * len(point) or beside.shape != alone.shape:
             return False
-        single = asked_precision() == "fp32" and point.dtype in (torch.float32, torch.float64)
+        single = self.settings.precision == "fp32" and point.dtype in (torch.float32, torch.float64)
         moved, largest = (beside - alone).abs().max(), alone.abs().max()
         return bool(moved <= (_APART if single else _APART_IN_16_BITS) * largest)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.engine.fast_path import run_fast
+from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import ModelError, NeuroXAIError
 from neuroxai.core.layers.auto_layer import layer_by_default
 from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, layer_grid
@@ -65,8 +66,11 @@ class SlidingWindow(Probe):
         *,
         windows: Windows,
         background_value: tuple[float, ...] | None = None,
+        settings: PassSettings | None = None,
     ) -> None:
-        super().__init__(network, target, outputs, background_value=background_value)
+        super().__init__(
+            network, target, outputs, background_value=background_value, settings=settings
+        )
         self.windows = windows
 
     def run(self, x: Tensor) -> Tensor:
@@ -146,12 +150,18 @@ class SlidingWindow(Probe):
 
     def _auto(self, window: Tensor) -> str:
         def run(x: Tensor) -> Tensor:
-            output = self.outputs.answer(self.network, x.clone())
+            output = self.answer(x)
             check_answer(output, spatial_shape(x))
             return output
 
         self.passes.forward += 1
-        return run_fast(self.network, window, lambda x: layer_by_default(self.network, x, run))
+        return run_fast(
+            self.network,
+            window,
+            lambda x: layer_by_default(self.network, x, run),
+            self.settings,
+            self.weights,
+        )
 
     def _map(
         self, name: str, members: tuple[str, ...], x: Tensor, pulled: _Pulled, answers: Answers
@@ -205,6 +215,8 @@ class _Window:
         self.outputs = self.probe.outputs
         self.copied = self.probe.copied
         self.checkpointed = self.probe.checkpointed
+        self.settings, self.weights = self.probe.settings, self.probe.weights
+        self.answer = self.probe.answer
         self.passes = Passes()
 
     def bind(self, output: Tensor) -> _Window:

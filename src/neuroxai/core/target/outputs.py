@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from torch import Tensor, nn
 
-from neuroxai.core.engine.precision import lowered, upcast
+from neuroxai.core.engine.precision import autocast_for, upcast
 from neuroxai.core.errors import TargetError, suggestion
 
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -49,17 +49,17 @@ class Outputs:
                 f"activation is {self.activation!r}: {suggestion(str(self.activation), words)}"
             )
 
-    def answer(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Return the one output that counts of ``network(x)``, in the arithmetic asked for.
+    def answer(self, network: nn.Module, x: Tensor, precision: str = "fp32") -> Tensor:
+        """Return the selected output of ``network(x)``, computed in the given precision.
 
-        It is of single precision at least, whatever the layers compute in.
+        The result has at least single precision, whatever the layers compute in.
 
         Raises
         ------
         TargetError
             If it is no answer ``(B, K)`` or ``(B, K, *S)`` to images of as many axes.
         """
-        with lowered(x.device):
+        with autocast_for(precision, x.device):
             raw = network(x)
         chosen = self.select(raw)
         _check(chosen, x)
