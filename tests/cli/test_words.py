@@ -193,5 +193,5 @@ def test_a_missing_modality_says_how_to_name_its_file(room: Path, tmp_path: Path
     study = cases.write_study(tmp_path)
     moved = (study / f"{STUDY}_t1ce.nii.gz").rename(tmp_path / "contrast.nii.gz")
     ask = ("predict", study, "--model", room / "tiny", "-o", tmp_path / "out")
-    refusal(here(*ask), "T1ce is missing", "--file MODALITY=PATH")
+    refusal(here(*ask), "T1ce not found", "--file MODALITY=PATH")
     said(here(*ask, "--file", f"T1ce={moved}"))

@@ -98,7 +98,7 @@ def test_four_is_a_cavity_in_2024_alone(tmp_path: Path) -> None:
     truth = read_case(folder).truth
     assert truth is not None
     assert CLASSES[truth[2, 2, 2]] == "RC"
-    message = error(folder, "the labels 4", "brats2023", "--layout", layout="brats2023")
+    message = error(folder, "label values 4", "brats2023", "--layout", layout="brats2023")
     assert "BraTS-GLI-00005-100-seg.nii.gz" in message
     assert "brats2024" in message
     other = read_case(folder, layout="brats2021").truth
@@ -162,7 +162,7 @@ def test_labels_of_children_ask_for_their_year(tmp_path: Path) -> None:
     moved.mkdir()
     for path in folder.iterdir():
         path.rename(moved / f"{name}-{path.name.split('-')[-1]}")
-    error(moved, "BraTS-PED", "not the same in every year", "brats2023")
+    error(moved, "BraTS-PED", "depend on the year", "brats2023")
     told = read_case(moved, layout="brats2023")
     assert told.truth is not None
     for path in moved.glob("*seg*"):
@@ -181,7 +181,7 @@ def test_labels_of_children_of_2024_are_read_where_that_is_said(tmp_path: Path) 
         put(tmp_path / name / f"{name}-{suffix}.nii.gz")
     labels = (SCAN % 5).astype(np.uint8)
     put(tmp_path / name / f"{name}-seg.nii.gz", labels)
-    error(tmp_path / name, "not the same in every year", "brats2023", "brats2024-ped")
+    error(tmp_path / name, "depend on the year", "brats2023", "brats2024-ped")
     case = read_case(tmp_path / name, layout="brats2024-ped")
     assert case.layout.name == "brats2024-ped"
     assert case.truth is not None
@@ -194,8 +194,8 @@ def test_labels_of_children_of_2024_are_read_where_that_is_said(tmp_path: Path) 
     assert numbered_name("brats2024-ped", 7) == "BraTS-PED-00007-000"
     labels[0, 0, 0] = 5
     put(tmp_path / name / f"{name}-seg.nii.gz", labels)
-    error(tmp_path / name, "the labels 5", "3 (NCR)", "4 (ED)", layout="brats2024-ped")
-    error(tmp_path / name, "no layout 'brats2024-pe'", "brats2024-ped", layout="brats2024-pe")
+    error(tmp_path / name, "label values 5", "3 (NCR)", "4 (ED)", layout="brats2024-ped")
+    error(tmp_path / name, "unknown layout 'brats2024-pe'", "brats2024-ped", layout="brats2024-pe")
 
 
 def test_one_file_for_two_modalities_is_told(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_one_file_for_two_modalities_is_told(tmp_path: Path) -> None:
     files = {path.name.split("_")[-1].split(".")[0]: path for path in folder.iterdir()}
     given = {"T1": files["t1"], "T1ce": files["t1"], "T2": files["t2"], "FLAIR": files["t1"]}
     (warning,) = read_case(None, files=given).warnings
-    assert "T1 and T1ce and FLAIR are the same file byte for byte" in warning
+    assert "T1 and T1ce and FLAIR were read from identical files" in warning
     assert str(files["t1"]) in warning
 
 
@@ -288,7 +288,7 @@ def test_a_missing_modality_is_named_with_the_file_that_was_expected(tmp_path: P
     folder = year_folder(tmp_path, "brats2023")
     (folder / "BraTS-GLI-00001-000-t1c.nii.gz").unlink()
     error(
-        folder, str(folder), "T1ce is missing", "BraTS-GLI-00001-000-t1c.nii.gz",
+        folder, str(folder), "T1ce not found", "BraTS-GLI-00001-000-t1c.nii.gz",
         "BraTS-GLI-00001-000-t1n.nii.gz",
     )  # fmt: skip
 
@@ -296,10 +296,10 @@ def test_a_missing_modality_is_named_with_the_file_that_was_expected(tmp_path: P
 def test_a_doubled_modality_is_refused(tmp_path: Path) -> None:
     folder = year_folder(tmp_path, "brats2020")
     put(folder / "BraTS20_Training_001_t2.nii")
-    error(folder, "T2 is there twice", "_t2.nii and ", "_t2.nii.gz")
+    error(folder, "several files for T2", "_t2.nii and ", "_t2.nii.gz")
     (folder / "BraTS20_Training_001_t2.nii").unlink()
     put(folder / "BraTS20_Training_001_seg.nii")
-    error(folder, "truth is there twice")
+    error(folder, "several files for truth")
 
 
 def test_files_of_two_cases_are_refused(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_files_of_two_cases_are_refused(tmp_path: Path) -> None:
 def test_wrong_folders(tmp_path: Path) -> None:
     year_folder(tmp_path / "cohort" / "HGG", "brats2018")
     year_folder(tmp_path / "cohort" / "LGG", "brats2019")
-    error(tmp_path / "cohort", "holds 2 case folders", "HGG/Brats18_2013_2_1", "give one")
+    error(tmp_path / "cohort", "contains 2 case folders", "HGG/Brats18_2013_2_1", "choose one")
     (tmp_path / "empty").mkdir()
     error(tmp_path / "empty", "empty")
     (tmp_path / "other").mkdir()
@@ -339,10 +339,10 @@ def test_labels_of_another_year_are_refused_by_name(tmp_path: Path) -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[1, 2, 3] = 3
     seg = put(folder / "BraTS2021_01092_seg.nii.gz", labels)
-    error(folder, str(seg), "the labels 3", "brats2021", "--layout brats2023")
+    error(folder, str(seg), "label values 3", "brats2021", "--layout brats2023")
     labels[1, 2, 3] = 77
     put(seg, labels)
-    error(folder, "the labels 77", "--layout")
+    error(folder, "label values 77", "--layout")
     put(seg, labels.astype(np.float32) / 2)
     error(folder, str(seg), "38.5")
     put(seg, labels.astype(np.int16) - 1)
@@ -375,7 +375,7 @@ def test_grades_that_disagree_or_cannot_be_read_warn(tmp_path: Path) -> None:
     mapping.write_text("Grade,BraTS_2018_subject_ID\nLGG,Brats18_2013_2_1\n")
     case = read_case(folder)
     assert case.grade == "HGG"
-    assert "both as" in case.warnings[0]
+    assert "conflicting grades: HGG and LGG" in case.warnings[0]
     mapping.write_bytes(b"\xff\xfe\x00broken")
     case = read_case(folder)
     assert case.grade == "HGG"
@@ -459,9 +459,9 @@ def test_labels_there_and_back(layout: str) -> None:
     assert encoded.tolist() == [[0, numbers[0]], [numbers[1], numbers[2]]]
     np.testing.assert_array_equal(decode_labels(encoded, layout), indices)
     if layout != "brats2024":
-        with pytest.raises(CaseError, match=f"{layout} has no number for the class RC"):
+        with pytest.raises(CaseError, match=f"{layout} has no label value for the class RC"):
             encode_labels(np.array([4]), layout)
-    with pytest.raises(CaseError, match="not the index"):
+    with pytest.raises(CaseError, match="not a class index"):
         encode_labels(np.array([9]), layout)
 
 

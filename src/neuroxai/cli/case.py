@@ -48,7 +48,7 @@ def read_one_case(
 def name_file_option(message: str) -> str:
     """Add the option's name to a message of the case reader, which does not know the options."""
     return message.replace(
-        "name the file yourself", "name the file yourself (--file MODALITY=PATH)"
+        "pass the file explicitly", "pass the file explicitly (--file MODALITY=PATH)"
     )
 
 

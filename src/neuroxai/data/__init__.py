@@ -1,1 +1,1 @@
-"""Cases on disk and in memory, and the invertible way from a scan to a network's grid."""
+"""Reading and writing of cases, and invertible preprocessing onto a network's grid."""

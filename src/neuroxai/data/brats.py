@@ -1,4 +1,4 @@
-"""Case folders: BraTS 2018 to 2024, and any folder of NIfTI files named by modality."""
+"""Reading and writing of case folders: BraTS 2018 to 2024 and NIfTI files named by modality."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
     "write_name_mapping",
 ]
 
-_MAPPING_BYTES = 2**23
+_MAPPING_BYTES = 2**23  # 8 MB; the lists of BraTS have a few kB
 
 StrPath = str | os.PathLike[str]
 
@@ -53,28 +53,28 @@ def read_case(
     files: Mapping[str, StrPath] | None = None,
     layout: str | None = None,
 ) -> Case:
-    """Read one study: the asked modalities, and truth and grade where there are any.
+    """Read one study: the requested modalities, and the ground truth and grade if present.
 
-    Modalities that are stored in different orientations, but lie on one grid in the body, are
-    turned to the first one's by flips and axis permutations alone.
+    Volumes on the same physical grid in different orientations are reoriented to the first
+    modality by flips and axis permutations, without interpolation.
 
     Parameters
     ----------
     path
-        The case's folder; None if ``files`` names every modality.
+        Folder of the case; None if ``files`` names every modality.
     modalities
-        What the case must have; only these are read.
+        Required modalities; no others are read.
     files
-        Modality (or ``truth``) to its file; goes before what the folder holds.
+        Modality (or ``truth``) to file; takes precedence over files found in the folder.
     layout
-        A name in :data:`LAYOUTS`, or ``brats2024-ped``; by default told from the file names.
-        Decides what the numbers in a label file mean.
+        A name in :data:`LAYOUTS`, or ``brats2024-ped``; detected from the file names by default.
+        It defines the meaning of the label values.
 
     Raises
     ------
     CaseError
-        If the folder is not a case, a modality is missing or doubled, a file cannot be used, grids
-        do not match within 0.001 mm, or labels are not the layout's.
+        If the folder is not a case, a modality is missing or ambiguous, a file cannot be read,
+        grids differ by more than 0.001 mm, or label values are not in the layout.
 
     Examples
     --------
@@ -87,62 +87,62 @@ def read_case(
     >>> case.shape, case.layout.name, list(case.volumes)
     ((2, 3, 4), 'plain', ['FLAIR'])
     """
-    asked = tuple(dict.fromkeys(modalities))
-    if not asked:
-        raise CaseError("no modality was asked for; name at least one, for example FLAIR")
-    chosen_layout = get_layout(layout) if layout is not None else None
-    given = _given(files or {}, asked)
+    required = tuple(dict.fromkeys(modalities))
+    if not required:
+        raise CaseError("no modality was requested; name at least one, for example FLAIR")
+    requested_layout = get_layout(layout) if layout is not None else None
+    given = _given_files(files or {}, required)
     folder = None if path is None else _folder(path)
-    chosen = dict(given)
+    selected = dict(given)
     if folder is not None:
-        for what, found in _recognized(folder).items():
-            if what in given or what not in (*asked, "truth"):
+        for what, found in _recognized_files(folder).items():
+            if what in given or what not in (*required, "truth"):
                 continue
             if len(found) > 1:
                 names = " and ".join(file.name for file in found)
-                raise CaseError(f"{folder}: {what} is there twice, as {names}; remove one")
-            chosen[what] = found[0]
-    found_files = {what: file for what, file in chosen.items() if what not in given}
-    name, told, warnings = _identity(folder, found_files or chosen)
-    _all_there(folder, asked, chosen, chosen_layout or told, name)
-    layout_used = chosen_layout or told
-    first = read_nifti(chosen[asked[0]])
+                raise CaseError(f"{folder}: several files for {what}: {names}; keep one")
+            selected[what] = found[0]
+    found_files = {what: file for what, file in selected.items() if what not in given}
+    name, detected, warnings = _identify(folder, found_files or selected)
+    case_layout = requested_layout or detected
+    _check_complete(folder, required, selected, case_layout, name)
+    first = read_nifti(selected[required[0]])
     shape, affine = first.data.shape, first.affine
-    volumes, sources = {asked[0]: first.data}, {asked[0]: Source(first.path, first.sha256)}
+    volumes, sources = {required[0]: first.data}, {required[0]: Source(first.path, first.sha256)}
     warnings.extend(first.warnings)
-    for what in asked[1:]:
-        volume = read_nifti(chosen[what])
+    for what in required[1:]:
+        volume = read_nifti(selected[what])
         pair = (first.path, volume.path)
-        turned = reorient_to(shape, affine, volume.data, volume.affine, pair)
-        # Negative strides are not for torch; what needed no turn is not copied.
-        volumes[what] = np.asfortranarray(turned)
+        reoriented = reorient_to(shape, affine, volume.data, volume.affine, pair)
+        # torch cannot use negative strides; arrays that were not flipped are not copied.
+        volumes[what] = np.asfortranarray(reoriented)
         sources[what] = Source(volume.path, volume.sha256)
         warnings.extend(volume.warnings)
-    warnings.extend(_same(sources))
+    warnings.extend(_duplicates(sources))
     truth = None
-    if "truth" in chosen and chosen_layout is None and name.lower().startswith("brats-ped-"):
+    if "truth" in selected and requested_layout is None and name.lower().startswith("brats-ped-"):
         raise CaseError(
-            f"{chosen['truth']}: labels of BraTS-PED are not the same in every year: name the "
+            f"{selected['truth']}: the label values of BraTS-PED depend on the year; name the "
             "layout, brats2023 (ET is 3) or brats2024-ped (ET is 1)"
         )
-    if "truth" in chosen:
-        labels = read_labels(chosen["truth"])
+    if "truth" in selected:
+        labels = read_labels(selected["truth"])
         pair = (first.path, labels.path)
-        turned = reorient_to(shape, affine, labels.data, labels.affine, pair)
-        truth = decode_labels(turned, layout_used, labels.path)
+        reoriented = reorient_to(shape, affine, labels.data, labels.affine, pair)
+        truth = decode_labels(reoriented, case_layout, labels.path)
         sources["truth"] = Source(labels.path, labels.sha256)
         warnings.extend(labels.warnings)
     grade = None if folder is None else _grade(folder, name, warnings)
-    return Case(name, volumes, affine, layout_used, truth, grade, sources, tuple(warnings))
+    return Case(name, volumes, affine, case_layout, truth, grade, sources, tuple(warnings))
 
 
 def find_cases(folder: StrPath) -> list[Path]:
-    """Return the case folders at or under a cohort's root, sorted; as deep as sessions of BIDS.
+    """Return the case folders in a cohort folder, sorted; BIDS subject and session folders too.
 
     Raises
     ------
     CaseError
-        If the root is not a readable folder.
+        If the folder cannot be read.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def find_cases(folder: StrPath) -> list[Path]:
 
 
 def case_name(folder: StrPath) -> str:
-    """Return the name of the case in a folder, as :func:`read_case` does, reading no image.
+    """Return the case name that :func:`read_case` would use, without reading any image.
 
     Examples
     --------
@@ -169,12 +169,12 @@ def case_name(folder: StrPath) -> str:
     'sub-01'
     """
     place = Path(folder)
-    files = {what: found[0] for what, found in _recognized(place).items()}
-    return _identity(place, files)[0]
+    files = {what: found[0] for what, found in _recognized_files(place).items()}
+    return _identify(place, files)[0]
 
 
 def read_grade(folder: StrPath) -> Grade | None:
-    """Return the grade of a case by its parent folder or a ``name_mapping.csv``, reading no image.
+    """Return the grade of a case from its parent folder or a ``name_mapping.csv``.
 
     Examples
     --------
@@ -191,28 +191,28 @@ def read_grade(folder: StrPath) -> Grade | None:
 def write_case(
     case: Case, folder: StrPath, layout: str | Layout | None = None, *, integer: bool = False
 ) -> Path:
-    """Write a case as its folder under ``folder``, in any layout's names and numbers.
+    """Write a case as a folder in ``folder``, with the file names and label values of a layout.
 
-    Graded cases of 2018 and 2019 go into ``HGG`` or ``LGG``, as those years had them.
+    Graded cases of BraTS 2018 and 2019 are written into ``HGG`` or ``LGG``, as in those releases.
 
     Parameters
     ----------
     layout
-        By default the case's own.
+        Layout of the files; that of the case by default.
     integer
-        Round the volumes to int16 (the scanners' type) instead of storing float32.
+        Round the volumes to int16, the usual type of scanners, instead of storing float32.
 
     Returns
     -------
     Path
-        The case's folder.
+        Folder of the case.
 
     Raises
     ------
     CaseError
-        If the layout has no number for a class in the truth.
+        If a class in the truth has no label value in the layout.
     OutputError
-        If something cannot be stored.
+        If a volume does not fit into int16 or a file cannot be written.
 
     Examples
     --------
@@ -228,7 +228,9 @@ def write_case(
     for modality, volume in case.volumes.items() if integer else ():
         rounded = np.rint(volume)
         if rounded.min() < -(2**15) or rounded.max() >= 2**15:
-            raise OutputError(f"{case.name}: {modality} does not fit into int16; write float32")
+            raise OutputError(
+                f"{case.name}: {modality} exceeds the range of int16; write float32 instead"
+            )
         arrays[modality] = rounded.astype(np.int16)
     if case.truth is not None:
         arrays["truth"] = encode_labels(case.truth, used)
@@ -246,12 +248,12 @@ def write_name_mapping(
     cases: Iterable[Case] | Mapping[str, Grade | None],
     layout: str = "brats2020",
 ) -> Path:
-    """Write ``name_mapping.csv``, where BraTS 2018 to 2020 keep the grades.
+    """Write ``name_mapping.csv``, the table of grades of BraTS 2018 to 2020.
 
     Parameters
     ----------
     cases
-        Cases, or case name to grade; those without a grade are left out.
+        Cases, or case name to grade; cases without a grade are omitted.
 
     Raises
     ------
@@ -280,34 +282,34 @@ def write_name_mapping(
     return path
 
 
-def _folder(path: StrPath, expected: str = "the folder of one case") -> Path:
+def _folder(path: StrPath, expected: str = "the folder of a case") -> Path:
     folder = Path(path)
     try:
         if not folder.is_dir():
             kind = "is a file" if folder.exists() else "does not exist"
-            raise CaseError(f"{folder}: {kind}, expected {expected}")
+            raise CaseError(f"{folder}: {kind}; expected {expected}")
         with os.scandir(folder) as entries:
             next(entries, None)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CaseError(f"{folder}: cannot be opened ({reason})") from error
+        raise CaseError(f"{folder}: cannot be read ({reason})") from error
     return folder
 
 
-def _same(sources: Mapping[str, Source]) -> Iterable[str]:
-    """Say which modalities are one and the same file."""
+def _duplicates(sources: Mapping[str, Source]) -> Iterable[str]:
+    """Yield a warning for each group of modalities read from identical files."""
     by_bytes: dict[str, list[str]] = {}
     for what, source in sources.items():
         by_bytes.setdefault(source.sha256, []).append(what)
     for names in by_bytes.values():
         if len(names) > 1:
             yield (
-                f"{' and '.join(names)} are the same file byte for byte, "
-                f"{sources[names[0]].path}: check which scan is which"
+                f"{sources[names[0]].path}: {' and '.join(names)} were read from identical files; "
+                "check the modality of each scan"
             )
 
 
-def _recognized(folder: Path) -> dict[str, list[Path]]:
+def _recognized_files(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir()):
         if (match := parse_file_name(entry.name)) is not None and not entry.is_dir():
@@ -317,71 +319,78 @@ def _recognized(folder: Path) -> dict[str, list[Path]]:
 
 def _cases_under(folder: Path, levels: int) -> Iterable[Path]:
     try:
-        found = _recognized(folder)
-        below = [e for e in folder.iterdir() if not e.name.startswith(".") and e.is_dir()]
-    except OSError:  # a folder that may not be entered holds no cases for this user
+        found = _recognized_files(folder)
+        subfolders = [e for e in folder.iterdir() if not e.name.startswith(".") and e.is_dir()]
+    except OSError:  # skip folders without read permission
         return
     if any(what != "truth" for what in found):
         yield folder
     elif levels > 1:
-        for entry in below:
+        for entry in subfolders:
             yield from _cases_under(entry, levels - 1)
 
 
-def _given(files: Mapping[str, StrPath], asked: Sequence[str]) -> dict[str, Path]:
+def _given_files(files: Mapping[str, StrPath], required: Sequence[str]) -> dict[str, Path]:
     given: dict[str, Path] = {}
     for key, file in files.items():
         match = parse_file_name(f"{key}.nii")
-        what = key if key in asked else match[1] if match is not None and not match[0] else None
+        what = key if key in required else match[1] if match is not None and not match[0] else None
         if what is None:
             known = suggestion(key, (*MODALITIES, "truth"))
             raise CaseError(f"{file}: '{key}' is not a modality; {known}")
         if what in given:
-            raise CaseError(f"{file}: {what} is given twice, the other is {given[what]}")
+            raise CaseError(f"{file}: {what} is given twice; the other file is {given[what]}")
         given[what] = Path(file)
     return given
 
 
-def _identity(folder: Path | None, files: Mapping[str, Path]) -> tuple[str, Layout, list[str]]:
-    """Tell the case's name and layout from its files."""
+def _identify(folder: Path | None, files: Mapping[str, Path]) -> tuple[str, Layout, list[str]]:
+    """Return the case name, the layout and warnings, from the file names."""
     warnings: list[str] = []
     prefixes = {(parse_file_name(file.name) or ("", ""))[0] for file in files.values()}
     where = folder if folder is not None else next(iter(files.values()), Path("case")).parent
     if len(prefixes) > 1:
         shown = ", ".join(sorted(prefix or "(no name)" for prefix in prefixes))
         if folder is not None and any(map(is_brats_name, prefixes)):
-            raise CaseError(f"{where}: holds files of different cases: {shown}; give one case")
+            raise CaseError(
+                f"{where}: contains files of different cases: {shown}; expected a single case"
+            )
         if len({prefix.split("_")[0] for prefix in prefixes}) > 1:
-            warnings.append(f"{where}: the files are named for different cases: {shown}")
+            warnings.append(f"{where}: the file names belong to different cases: {shown}")
     prefix = prefixes.pop() if len(prefixes) == 1 else ""
     name = prefix or Path(os.path.abspath(where)).name or "case"  # noqa: PTH100 (lexical: keep links)
     t1_files = " ".join(files[what].name for what in ("T1", "T1ce") if what in files)
     return name, detect_layout(prefix, t1_files), warnings
 
 
-def _all_there(
-    folder: Path | None, asked: Sequence[str], files: Mapping[str, Path], layout: Layout, name: str
+def _check_complete(
+    folder: Path | None,
+    required: Sequence[str],
+    files: Mapping[str, Path],
+    layout: Layout,
+    name: str,
 ) -> None:
-    missing = [what for what in asked if what not in files]
+    missing = [what for what in required if what not in files]
     if not missing:
         return
     if folder is None:
-        raise CaseError(f"no file was given for {', '.join(missing)}; got {', '.join(files)}")
+        got = ", ".join(files) or "none"
+        raise CaseError(f"no file was given for {', '.join(missing)}; got {got}")
     found = sorted(entry.name for entry in folder.iterdir())
     if not files:
         cases = sorted(_cases_under(folder, levels=3))
         if cases:
             raise CaseError(
-                f"{folder}: holds {len(cases)} case folder{'s' * (len(cases) > 1)}, for example "
-                f"{cases[0].relative_to(folder)}: give one of them"
+                f"{folder}: contains {len(cases)} case folder{'s' * (len(cases) > 1)}, "
+                f"for example {cases[0].relative_to(folder)}; choose one of them"
             )
         if not found:
-            raise CaseError(f"{folder}: the folder is empty, expected the files of one case")
+            raise CaseError(f"{folder}: the folder is empty; expected the files of a case")
     shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
     expected = ", ".join(file_name(name, layout, what) for what in missing)
     raise CaseError(
-        f"{folder}: {', '.join(missing)} is missing: expected {expected} (or .nii), "
-        f"found {shown}; name the file yourself if it is called otherwise"
+        f"{folder}: {', '.join(missing)} not found; expected {expected} (or .nii), "
+        f"found {shown}; pass the file explicitly if it has another name"
     )
 
 
@@ -396,10 +405,10 @@ def _grade(folder: Path, name: str, warnings: list[str]) -> Grade | None:
             if file.is_file() and file.stat().st_size <= _MAPPING_BYTES:
                 listed |= _grades_in(file, {name, place.name})
         except (OSError, ValueError, csv.Error) as error:
-            warnings.append(f"{file}: cannot be read as a list of grades ({error})")
+            warnings.append(f"{file}: cannot be read as a table of grades ({error})")
     grades = listed | ({by_folder} & {"HGG", "LGG"})
     if len(grades) > 1:
-        warnings.append(f"{folder}: the grade is given both as {' and as '.join(sorted(grades))}")
+        warnings.append(f"{folder}: conflicting grades: {' and '.join(sorted(grades))}")
         return cast("Grade", by_folder) if by_folder in ("HGG", "LGG") else None
     return cast("Grade", grades.pop()) if grades else None
 

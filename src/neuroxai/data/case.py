@@ -1,4 +1,4 @@
-"""One patient's study: modalities on one grid, their affine, and what is known about them."""
+"""Data model of a case: co-registered modalities of one study, with labels and metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Grade = Literal["HGG", "LGG"]
 
 
 def region(labels: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
-    """Return where class indices belong to a region.
+    """Return the mask of a region in an array of class indices.
 
     Examples
     --------
@@ -29,23 +29,23 @@ def region(labels: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Layout:
-    """A year's way of naming files and numbering labels.
+    """File names and label values of one release of a data set.
 
-    The numbers mean different things in different years (4 is enhancing tumor up to 2021 and a
-    resection cavity in 2024), so labels are always read through the layout.
+    Label values depend on the year (4 is enhancing tumor up to 2021 and the resection cavity in
+    2024), so label files are always decoded with their layout.
     """
 
     name: str
     labels: Mapping[str, int]
-    """Class name to the number in the file, without the background."""
+    """Class name to label value in the file, without the background."""
     suffixes: Mapping[str, str]
-    """Modality name, and ``truth``, to the file's ending, for example ``T1ce`` to ``t1ce``."""
+    """Modality name (or ``truth``) to file suffix, for example ``T1ce`` to ``t1ce``."""
     separator: str = "_"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a volume came from; the hash pins the very bytes."""
+    """File that a volume was read from, with the SHA-256 of its bytes."""
 
     path: str
     sha256: str
@@ -53,30 +53,31 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One study on one grid.
+    """One study, with all volumes on one grid.
 
     Attributes
     ----------
     name
-        The case's name, used in the names of all results.
+        Case name, used in the names of all result files.
     volumes
         Modality name to a float32 array ``(I, J, K)``; all share shape and ``affine``.
     affine
         ``(4, 4)``, voxel index to millimeters in RAS+ world space.
     layout
-        How the case is named and numbered on disk; results follow it.
+        File names and label values on disk; results use the same.
     truth
-        ``(I, J, K)`` uint8, **indices into** :data:`CLASSES` (never the file's numbers), or None.
+        ``(I, J, K)`` uint8 **indices into** :data:`CLASSES` (not the label values of the file),
+        or None.
     grade
         ``HGG``, ``LGG`` or None.
     sources
-        Modality name (and ``truth``) to its file, empty for a case made in memory.
+        Modality name (or ``truth``) to its file; empty for a case made in memory.
     warnings
-        What is odd about the case but safe to use, a sentence each, naming the file.
+        Irregularities that do not prevent use, one sentence each, naming the file.
     category
-        The class that a picture's folder names; None for a scan.
+        Class of a 2D picture, the name of its folder; None for a scan.
     laterality_known
-        Whether it is known which side of the patient is where; a picture does not say.
+        Whether left and right of the patient are known; False for pictures.
     """
 
     name: str
@@ -92,17 +93,17 @@ class Case:
 
     @property
     def label(self) -> str | None:
-        """The true class of the whole case: a picture's category, or a tumor's grade."""
+        """Ground-truth class of the whole case: the category of a picture or the tumor grade."""
         return self.category or self.grade
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The grid ``(I, J, K)`` that all volumes share."""
+        """Grid size ``(I, J, K)``, shared by all volumes."""
         i, j, k = next(iter(self.volumes.values())).shape
         return int(i), int(j), int(k)
 
     def brain(self) -> NDArray[np.bool_]:
-        """Return where any modality is not zero, ``(I, J, K)``: all that is not air."""
+        """Return the brain mask ``(I, J, K)``: voxels that are nonzero in any modality."""
         brain = np.zeros(self.shape, dtype=bool)
         for volume in self.volumes.values():
             brain |= volume != 0

@@ -1,4 +1,4 @@
-"""Label files that lie beside a case, read on the case's own grid."""
+"""Label files read onto the grid of a case."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from neuroxai.data.nifti import read_labels
 
 
 def read_case_labels(path: Path, case: Case) -> NDArray[np.int32]:
-    """Read whole numbers for every voxel of a case, ``(I, J, K)``, however the file is turned.
+    """Read a label file onto the grid of a case, ``(I, J, K)``, whatever its orientation.
 
     Raises
     ------
     CaseError
-        If the file is missing, damaged, holds no whole numbers, or lies elsewhere in the body.
+        If the file is missing or damaged, has non-integer values, or has a different grid.
     """
     labels = read_labels(path)
     names = (next((s.path for s in case.sources.values()), case.name), labels.path)
-    turned = reorient_to(case.shape, case.affine, labels.data, labels.affine, names)
-    return np.ascontiguousarray(turned)
+    reoriented = reorient_to(case.shape, case.affine, labels.data, labels.affine, names)
+    return np.ascontiguousarray(reoriented)

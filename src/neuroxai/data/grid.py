@@ -1,4 +1,4 @@
-"""When two volumes lie on one grid in the body, and how one is turned to the other."""
+"""Comparison of image grids in world space, and reorientation from one to the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from neuroxai.core.errors import CaseError
 
 GRID_TOLERANCE_MM = 1e-3
-"""Headers round: two grids are one if no corner is farther off than this."""
+"""Grids are equal if no corner differs by more than this, because headers store rounded values."""
 
 
 def corner_distance(
@@ -32,13 +32,13 @@ def corner_distance(
 
 
 _OBLIQUE = 15.0
-"""Degrees from which on a scan's axes are not spoken of as the body's without a word."""
+"""Obliquity in degrees above which a scan is reported; smaller angles are usual head tilt."""
 
 
 def obliquity(affine: NDArray[np.float64]) -> float:
-    """Return the largest angle in degrees between a scan's axis and the body's nearest to it.
+    """Return the largest angle in degrees between a scan axis and the nearest body axis.
 
-    Angles as heads are held by themselves, up to 15, are called zero.
+    Angles up to 15 degrees, which are usual head tilt, are returned as zero.
 
     Examples
     --------
@@ -61,21 +61,21 @@ def reorient_to(
     affine: NDArray[np.float64],
     names: tuple[str, str],
 ) -> NDArray[Any]:
-    """View a volume on the grid of ``shape`` and ``target``, by flips and permutations alone.
+    """Reorient a volume to a given grid by flips and axis permutations, as a view.
 
     Parameters
     ----------
     shape, target
-        The grid and its affine, in mm.
+        Size and affine (mm) of the grid.
     data, affine
-        The volume ``(I, J, K)`` and its affine.
+        Volume ``(I, J, K)`` and its affine.
     names
-        The grid's file and the volume's, for the message.
+        Paths of the files that define the grid and the volume, for the error message.
 
     Raises
     ------
     CaseError
-        If the volume does not lie on that grid within :data:`GRID_TOLERANCE_MM`.
+        If the volume is not on that grid within :data:`GRID_TOLERANCE_MM`.
 
     Examples
     --------
@@ -97,13 +97,13 @@ def reorient_to(
         data = data.transpose(axes)[tuple(slice(None, None, -1 if f else 1) for f in flips)]
     if data.shape != tuple(shape):
         raise CaseError(
-            f"{file}: lies on a grid of {data.shape} voxels, but {grid_file} on {tuple(shape)}; "
-            "register and resample them to one grid first"
+            f"{file}: grid of {data.shape} voxels, but {grid_file} has {tuple(shape)}; "
+            "register and resample both to one grid"
         )
     gap = corner_distance(target, affine @ back, shape)
     if not gap <= GRID_TOLERANCE_MM:
         raise CaseError(
-            f"{file}: lies up to {gap:.4g} mm off {grid_file} in the body; "
-            "register and resample them to one grid first, or repair the affine that is wrong"
+            f"{file}: voxel positions differ from {grid_file} by up to {gap:.4g} mm; "
+            "register and resample both to one grid, or correct the wrong affine"
         )
     return data

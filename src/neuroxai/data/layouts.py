@@ -1,4 +1,4 @@
-"""How each year of BraTS names its files and numbers its labels."""
+"""File names and label values of the BraTS data sets, by year."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             Layout("brats2021", _LABELS_2018, _NAMES_2018),
             Layout("brats2023", _LABELS_2023, _NAMES_2023, "-"),
             Layout("brats2024", _LABELS_2024, _NAMES_2023, "-"),
-            # Files named by modality alone: no case name in front, so no separator either.
+            # Files named by modality alone, without a case name or separator.
             Layout("plain", _LABELS_2018, _NAMES_2018, ""),
         )
     }
 )
-"""Layout name to layout. Label 4 is enhancing tumor up to 2021 and a cavity in 2024."""
+"""Layout name to layout. Label 4 is enhancing tumor up to 2021 and resection cavity in 2024."""
 
-_CHILDREN_2024 = Layout("brats2024-ped", {"ET": 1, "NCR": 2, "ED": 4}, _NAMES_2023, "-")
-_ONLY_BY_NAME: Mapping[str, Layout] = MappingProxyType({_CHILDREN_2024.name: _CHILDREN_2024})
-"""Layouts that no file's name tells: the children's track names its files alike in every year."""
+_PEDIATRIC_2024 = Layout("brats2024-ped", {"ET": 1, "NCR": 2, "ED": 4}, _NAMES_2023, "-")
+_ONLY_BY_NAME: Mapping[str, Layout] = MappingProxyType({_PEDIATRIC_2024.name: _PEDIATRIC_2024})
+"""Layouts that must be named: the pediatric track uses the same file names in every year."""
 
-# The children's cystic component belongs to the core as its tumor that does not enhance does; what
-# is written has the number of the latter.
-_READ_ALIKE: Mapping[str, Mapping[int, str]] = MappingProxyType({_CHILDREN_2024.name: {3: "NCR"}})
+# The pediatric cystic component (3) is part of the tumor core, like non-enhancing tumor (2): both
+# are read as NCR, and NCR is written as 2.
+_EXTRA_LABELS: Mapping[str, Mapping[int, str]] = MappingProxyType(
+    {_PEDIATRIC_2024.name: {3: "NCR"}}
+)
 
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "T1ce": ("t1ce", "t1c", "t1gd", "t1wce", "t1post", "t1km", r"ce-gadolinium[-_.]t1w"),
@@ -63,14 +65,14 @@ _PREFIXES = (
     ("brats2019", r"brats19_.*"),
     ("brats2020", r"brats20_.*"),
     ("brats2021", r"brats2021_.*"),
-    # From 2024 on the timepoint of a post-treatment scan starts at 100.
+    # Since 2024, time points of post-treatment scans start at 100.
     ("brats2024", r"brats-gli-\d+-[1-9]\d\d+"),
     ("brats2023", r"brats-[a-z]+-.*"),
 )
 
 
 def patient_id(name: str) -> str:
-    """Return the patient of a case: its name without the time point of BraTS since 2023, or BIDS.
+    """Return the patient of a case: its name without a BraTS time point or BIDS session.
 
     Examples
     --------
@@ -82,12 +84,12 @@ def patient_id(name: str) -> str:
 
 
 def get_layout(layout: str | Layout) -> Layout:
-    """Look a layout up.
+    """Return a layout by name.
 
     Raises
     ------
     CaseError
-        If there is none of that name.
+        If the name is unknown.
 
     Examples
     --------
@@ -98,12 +100,12 @@ def get_layout(layout: str | Layout) -> Layout:
         return layout
     known = {**LAYOUTS, **_ONLY_BY_NAME}
     if layout not in known:
-        raise CaseError(f"there is no layout '{layout}'; {suggestion(layout, known)}")
+        raise CaseError(f"unknown layout '{layout}'; {suggestion(layout, known)}")
     return known[layout]
 
 
 def parse_file_name(name: str) -> tuple[str, str] | None:
-    """Split a file's name into what stands in front and the modality (or ``truth``) it names.
+    """Split a file name into its prefix and its modality (or ``truth``); None if it has neither.
 
     Examples
     --------
@@ -115,7 +117,7 @@ def parse_file_name(name: str) -> tuple[str, str] | None:
     stem = re.fullmatch(r"(.+)\.nii(\.gz)?", name, re.IGNORECASE | re.DOTALL)
     if stem is None or name.startswith("."):
         return None
-    # "x_ce-gadolinium_T1w" ends in two spellings: the one that leaves the shorter prefix is meant.
+    # "x_ce-gadolinium_T1w" ends in two spellings: use the longer one.
     found = [
         (match["prefix"] or "", modality)
         for modality, ending in _ENDINGS
@@ -125,7 +127,7 @@ def parse_file_name(name: str) -> tuple[str, str] | None:
 
 
 def is_brats_name(prefix: str) -> bool:
-    """Return whether a case is named in a style of BraTS.
+    """Return whether a case name follows one of the BraTS conventions.
 
     Examples
     --------
@@ -136,14 +138,14 @@ def is_brats_name(prefix: str) -> bool:
 
 
 def detect_layout(prefix: str, name_of_t1_files: str) -> Layout:
-    """Tell the year from what stands in front of the modality, else from how T1 is parse_file_name.
+    """Detect the layout from the prefix of the file names, otherwise from the spelling of T1.
 
     Parameters
     ----------
     prefix
-        The case's name, as :func:`parse_file_name` returns it.
+        Prefix of the file names, as :func:`parse_file_name` returns it.
     name_of_t1_files
-        The names of the case's T1 and T1ce files, in any order.
+        Names of the T1 and T1ce files, in any order.
 
     Examples
     --------
@@ -165,7 +167,7 @@ def detect_layout(prefix: str, name_of_t1_files: str) -> Layout:
 
 
 def file_name(case: str, layout: Layout, what: str) -> str:
-    """Return the name of a case's file for a modality or ``truth``.
+    """Return the file name of a modality (or ``truth``) of a case.
 
     Examples
     --------
@@ -177,14 +179,14 @@ def file_name(case: str, layout: Layout, what: str) -> str:
 
 
 def numbered_name(layout: str | Layout, number: int) -> str:
-    """Return a case name in a layout's style, from which the layout is detected again.
+    """Return a numbered case name in the style of a layout.
 
-    But for ``brats2024-ped``, which no name tells.
+    The layout can be detected from the name, except for ``brats2024-ped``.
 
     Raises
     ------
     CaseError
-        If there is no such layout.
+        If the layout is unknown.
 
     Examples
     --------
@@ -204,12 +206,12 @@ def numbered_name(layout: str | Layout, number: int) -> str:
 
 
 def encode_labels(indices: NDArray[Any], layout: str | Layout) -> NDArray[np.uint8]:
-    """Turn indices into :data:`~neuroxai.data.case.CLASSES` into a layout's numbers, uint8.
+    """Convert indices into :data:`~neuroxai.data.case.CLASSES` to the label values of a layout.
 
     Raises
     ------
     CaseError
-        If the layout has no number for a class that occurs.
+        If a class that occurs has no label value in the layout.
 
     Examples
     --------
@@ -220,11 +222,15 @@ def encode_labels(indices: NDArray[Any], layout: str | Layout) -> NDArray[np.uin
     table = np.zeros(len(CLASSES), dtype=np.uint8)
     for index in np.unique(indices):
         if not 0 <= index < len(CLASSES) or index != int(index):
-            raise CaseError(f"{index} is not the index of a class: {', '.join(CLASSES)}")
+            raise CaseError(
+                f"{index} is not a class index; expected 0 to {len(CLASSES) - 1} "
+                f"({', '.join(CLASSES)})"
+            )
         if index and CLASSES[int(index)] not in layout.labels:
             raise CaseError(
-                f"the layout {layout.name} has no number for the class {CLASSES[int(index)]}, "
-                f"only for {', '.join(layout.labels)}; choose another layout"
+                f"the layout {layout.name} has no label value for the class "
+                f"{CLASSES[int(index)]}, only for {', '.join(layout.labels)}; "
+                "choose another layout"
             )
         if index:
             table[int(index)] = layout.labels[CLASSES[int(index)]]
@@ -235,12 +241,17 @@ def encode_labels(indices: NDArray[Any], layout: str | Layout) -> NDArray[np.uin
 def decode_labels(
     numbers: NDArray[Any], layout: str | Layout, file: str = "labels"
 ) -> NDArray[np.uint8]:
-    """Turn a layout's numbers into indices into :data:`~neuroxai.data.case.CLASSES`, uint8.
+    """Convert the label values of a layout to indices into :data:`~neuroxai.data.case.CLASSES`.
+
+    Parameters
+    ----------
+    file
+        Path of the label file, for the error message.
 
     Raises
     ------
     CaseError
-        If a number is not the layout's; ``file`` is named in the message.
+        If a value is not one of the layout's.
 
     Examples
     --------
@@ -249,22 +260,22 @@ def decode_labels(
     """
     layout = get_layout(layout)
     known = {0: 0} | {number: CLASSES.index(name) for name, number in layout.labels.items()}
-    alike = _READ_ALIKE.get(layout.name, {})
-    known |= {number: CLASSES.index(name) for number, name in alike.items()}
+    extra = _EXTRA_LABELS.get(layout.name, {})
+    known |= {number: CLASSES.index(name) for number, name in extra.items()}
     values = [int(value) for value in np.unique(numbers)]
-    strange = [value for value in values if value not in known]
-    if strange:
+    unknown = [value for value in values if value not in known]
+    if unknown:
         fitting = [
             other.name
             for other in LAYOUTS.values()
             if other.labels != layout.labels and {*values} <= {0, *other.labels.values()}
         ]
-        shown = ", ".join(map(str, strange[:8])) + (", ..." if len(strange) > 8 else "")
+        shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
         remedy = f"--layout {' or '.join(fitting)}" if fitting else "--layout"
         raise CaseError(
-            f"{file}: holds the labels {shown}, but the layout {layout.name} knows only "
+            f"{file}: unknown label values {shown}; the layout {layout.name} has "
             f"0, {', '.join(f'{n} ({CLASSES[known[n]]})' for n in sorted(known) if n)}; "
-            f"name the right layout ({remedy}) or repair the file"
+            f"choose another layout ({remedy}) or correct the file"
         )
     table = np.zeros(max(known) + 1, dtype=np.uint8)
     for number, index in known.items():

@@ -1,8 +1,8 @@
-"""NIfTI files, read with distrust and written whole.
+"""Reading of NIfTI files with integrity checks, and atomic writing.
 
-nibabel parses the header, this module guards it: the claim of a header is held against the bytes
-that are there before anything is allocated, and a gzip stream is read to its end, where its
-checksum lies.
+nibabel parses the header. Before memory is allocated, the size given in the header is compared
+with the size of the file. Compressed files are read to the end, so that the gzip checksum is
+verified.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from neuroxai.data.nifti_header import (
 from neuroxai.files.atomic import replaced_whole
 
 MAX_VOXELS = 2**27
-"""Larger than any head scan (512 voxels in each direction), small enough to refuse a bomb."""
+"""Limit on the image size: 512 voxels along each axis, more than any head scan."""
 
-_MAX_DATA_BYTES = 2**29
-_MAX_EXTENSION_BYTES = 2**24
-_DEFLATE_LIMIT = 1032  # no deflate stream grows by more than this factor
+_MAX_DATA_BYTES = 2**29  # MAX_VOXELS of 4 bytes
+_MAX_EXTENSION_BYTES = 2**24  # header extensions usually have a few kB
+_DEFLATE_LIMIT = 1032  # largest compression ratio of deflate
 _CHUNK = 2**20
 
 Scalar = TypeVar("Scalar", np.float32, np.int32)
@@ -45,20 +45,20 @@ Scalar = TypeVar("Scalar", np.float32, np.int32)
 
 @dataclass(frozen=True, eq=False)
 class Volume(Generic[Scalar]):
-    """One image of a file.
+    """Image read from a NIfTI file.
 
     Attributes
     ----------
     data
-        ``(I, J, K)``, float32 for images, int32 for labels; in the file's order of memory.
+        ``(I, J, K)``, float32 for images, int32 for labels, in Fortran order as in the file.
     affine
         ``(4, 4)`` float64, voxel index to millimeters in RAS+ world space.
     sha256
-        Of the file's bytes as they lie on disk.
+        Hash of the file as stored on disk.
     path
-        As it was given.
+        Path as passed by the caller.
     warnings
-        What is odd but safe to use, a sentence each, naming the file.
+        Irregularities that do not prevent use, one sentence each, naming the file.
     """
 
     data: NDArray[Scalar]
@@ -76,7 +76,7 @@ class Volume(Generic[Scalar]):
 
 @dataclass(frozen=True, eq=False)
 class _Raw:
-    """The stored numbers, before scaling, and what the header says of them."""
+    """Stored voxel values before scaling, with the metadata of the header."""
 
     stored: NDArray[Any]
     slope: float | None
@@ -87,24 +87,24 @@ class _Raw:
 
 
 def read_nifti(path: str | os.PathLike[str], *, allow_constant: bool = False) -> Volume[np.float32]:
-    """Read one image as float32 ``(I, J, K)``, scaled by the header's slope and intercept.
+    """Read a 3D image as float32 ``(I, J, K)``, with the slope and intercept of the header applied.
 
-    Big-endian, NIfTI-1 and -2, plain and gzipped files are read, whatever their ending says; a
-    4-D file with one time point counts as 3-D.
+    NIfTI-1 and NIfTI-2 are supported in both byte orders. Compression is detected from the
+    content, not from the file name. A 4D file with one time point is read as 3D.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     allow_constant
-        Accept an image whose voxels are all equal.
+        Accept an image with a single value.
 
     Raises
     ------
     CaseError
-        If the file is missing, not a regular file, damaged, not NIfTI, contradicts its own
-        header, is larger than :data:`MAX_VOXELS`, has no usable affine, holds NaN or infinity,
-        or is constant.
+        If the file is missing, not a regular file, damaged, not NIfTI, inconsistent with its
+        header, larger than :data:`MAX_VOXELS`, without a valid affine, contains NaN or infinite
+        values, or is constant.
 
     Examples
     --------
@@ -120,31 +120,30 @@ def read_nifti(path: str | os.PathLike[str], *, allow_constant: bool = False) ->
         first = raw.stored.flat[0]
         if bool((raw.stored == first).all()):
             raise CaseError(
-                f"{path}: the image is constant (every voxel is {first}), it shows nothing; "
-                "check the export"
+                f"{path}: the image is constant (every voxel is {first}); export the scan again"
             )
     data: NDArray[np.float32] = np.empty_like(raw.stored, dtype=np.float32, order="F")
     bad = 0
-    # Slice by slice: scaling all in float64 would need twice the memory.
+    # Scale slice by slice: a float64 copy of the volume would double the memory.
     for k in range(raw.stored.shape[2]):
         with np.errstate(over="ignore", invalid="ignore"):
             data[..., k] = _scaled(raw, k)
         bad += int(np.count_nonzero(~np.isfinite(data[..., k])))
     if bad:
         raise CaseError(
-            f"{path}: {bad} of {data.size} voxels are NaN or infinite; repair the file, "
-            "for example with numpy.nan_to_num where they are background"
+            f"{path}: {bad} of {data.size} voxels are NaN or infinite; correct the file, "
+            "for example with numpy.nan_to_num if they are background"
         )
     return Volume(data, raw.affine, raw.sha256, str(path), raw.warnings)
 
 
 def read_labels(path: str | os.PathLike[str]) -> Volume[np.int32]:
-    """Read one label image as int32 ``(I, J, K)``; a constant one is accepted.
+    """Read a label image as int32 ``(I, J, K)``; constant images are accepted.
 
     Raises
     ------
     CaseError
-        As :func:`read_nifti`, and if a value is not an integer within int32.
+        As for :func:`read_nifti`, and if a value is not an integer in the range of int32.
 
     Examples
     --------
@@ -165,8 +164,8 @@ def read_labels(path: str | os.PathLike[str]) -> Volume[np.int32]:
         if not fits.all():
             example = values[~fits].flat[0]
             raise CaseError(
-                f"{path}: labels must be whole numbers, got {example}; a label image that was "
-                "resampled needs nearest-neighbor interpolation"
+                f"{path}: labels must be integers, got {example}; resample label images with "
+                "nearest-neighbor interpolation"
             )
         data[..., k] = values
     return Volume(data, raw.affine, raw.sha256, str(path), raw.warnings)
@@ -207,10 +206,10 @@ def _read(path: str | os.PathLike[str]) -> _Raw:
 
 
 def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
-    # A FIFO would block an open for ever: look before opening.
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (Path.stat refuses no null byte)
+    # Check before opening: opening a FIFO would block.
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (Path.stat accepts null bytes)
         kind = "a folder" if Path(path).is_dir() else "not a regular file"
-        raise CaseError(f"{path}: is {kind}, expected a NIfTI file (.nii or .nii.gz)")
+        raise CaseError(f"{path}: is {kind}; expected a NIfTI file (.nii or .nii.gz)")
     return Path(path).open("rb")
 
 
@@ -222,22 +221,22 @@ def _parsed(path: object, stream: IO[bytes] | gzip.GzipFile, most_bytes: int, sh
     data_bytes = math.prod(shape) * dtype.itemsize
     if math.prod(shape) > MAX_VOXELS or data_bytes > _MAX_DATA_BYTES:
         raise CaseError(
-            f"{path}: the header claims {' x '.join(map(str, shape))} voxels of {dtype.name}, "
-            f"more than the {MAX_VOXELS} voxels and {_MAX_DATA_BYTES} bytes that are accepted; "
-            "resample the scan, or repair its header"
+            f"{path}: the header gives {' x '.join(map(str, shape))} voxels of {dtype.name}; "
+            f"the limits are {MAX_VOXELS} voxels and {_MAX_DATA_BYTES} bytes; "
+            "resample the scan or correct its header"
         )
     start = int(header["sizeof_hdr"]) + 4
     offset = float(header["vox_offset"])
     if not start <= offset <= start + _MAX_EXTENSION_BYTES or offset != int(offset):
         raise CaseError(
-            f"{path}: the header's data offset is {offset:g}, expected {start} or a little more; "
-            "the header is damaged"
+            f"{path}: invalid data offset {offset:g} in the header, expected {start} or slightly "
+            "more; export the file again"
         )
     needed = int(offset) + data_bytes
     if needed > most_bytes:
         raise CaseError(
-            f"{path}: the header claims {needed} bytes, the file holds at most "
-            f"{most_bytes}; it is truncated or its header is wrong"
+            f"{path}: the header gives {needed} bytes, the file has at most {most_bytes}; "
+            "the file is truncated or its header is wrong"
         )
     affine = read_affine(path, header, shape, warnings)
     stream.read(int(offset) - int(header["sizeof_hdr"]))
@@ -245,13 +244,13 @@ def _parsed(path: object, stream: IO[bytes] | gzip.GzipFile, most_bytes: int, sh
     got = _fill(stream, body)
     if got < data_bytes:
         raise CaseError(
-            f"{path}: truncated: the header claims {data_bytes} bytes of voxels, "
-            f"the file holds {got}; copy or export it again"
+            f"{path}: the file is truncated: expected {data_bytes} bytes of voxels, got {got}; "
+            "copy or export it again"
         )
     if stream.read(1):
         raise CaseError(
-            f"{path}: the file goes on after the {' x '.join(map(str, shape))} voxels of "
-            f"{dtype.name} that its header claims; the header is wrong"
+            f"{path}: the file has more data than the {' x '.join(map(str, shape))} voxels of "
+            f"{dtype.name} given in its header; correct the header"
         )
     stored = np.frombuffer(body, dtype=dtype).reshape(shape, order="F")
     slope, inter = read_scaling(path, header)
@@ -277,26 +276,26 @@ def write_nifti(
     description: str = "",
     modalities: Sequence[str] | None = None,
 ) -> Path:
-    """Write ``(I, J, K)`` or ``(I, J, K, C)`` whole or not at all; equal input, equal bytes.
+    """Write a volume ``(I, J, K)`` or ``(I, J, K, C)`` atomically, with reproducible bytes.
 
-    Real numbers are stored as float32, integers as they are, booleans as uint8. The affine goes
-    into the sform and, where a rotation can hold it, into the qform (a sheared one cannot).
+    Floating-point values are stored as float32, integers unchanged and booleans as uint8. The
+    affine is stored in the sform and, unless it is sheared, in the qform.
 
     Parameters
     ----------
     path
-        Ends in ``.nii`` or ``.nii.gz``.
+        File name ending in ``.nii`` or ``.nii.gz``.
     affine
         ``(4, 4)``, voxel index to mm in RAS+ world space.
     description
-        For the header, at most 79 bytes of it are kept.
+        Description in the header, cut to 79 bytes.
     modalities
-        Names of the C volumes, kept in a comment of the header.
+        Names of the C volumes, stored in a header extension.
 
     Raises
     ------
     OutputError
-        If the array cannot be stored or the place cannot be written to.
+        If the array cannot be stored as NIfTI or the file cannot be written.
 
     Examples
     --------
@@ -311,7 +310,7 @@ def write_nifti(
     path = Path(path)
     data, affine = np.asarray(data), np.asarray(affine, dtype=np.float64)
     if not path.name.lower().endswith((".nii", ".nii.gz")):
-        raise OutputError(f"{path}: a NIfTI file is named .nii or .nii.gz; rename it")
+        raise OutputError(f"{path}: NIfTI files must end in .nii or .nii.gz; rename the file")
     data = _storable(path, data, affine, modalities)
     image_class = nib.Nifti2Image if max(data.shape) > 32767 else nib.Nifti1Image
     image = image_class(data, affine, dtype=data.dtype)
@@ -328,7 +327,7 @@ def write_nifti(
     blob = image.to_bytes()
     with replaced_whole(path) as temporary, temporary.open("wb") as stream:
         if path.name.lower().endswith(".gz"):
-            # No name and no time in the stream: the same map is the same file.
+            # No file name and no time stamp, so that equal maps are equal files.
             with gzip.GzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0) as packed:
                 packed.write(blob)
         else:
@@ -345,14 +344,16 @@ def _storable(
         raise OutputError(f"{path}: expected a finite 4 x 4 affine, got shape {affine.shape}")
     if modalities is not None and (data.ndim != 4 or len(modalities) != data.shape[3]):
         raise OutputError(
-            f"{path}: {len(modalities)} modalities are named for an array of shape {data.shape}"
+            f"{path}: got {len(modalities)} modality names for an array of shape {data.shape}"
         )
     if data.dtype.kind == "b":
         return data.astype(np.uint8)
     if data.dtype.kind in "iu":
         return data
     if data.dtype.kind != "f":
-        raise OutputError(f"{path}: cannot store voxels of type {data.dtype}")
+        raise OutputError(
+            f"{path}: cannot store voxels of type {data.dtype}; expected real numbers"
+        )
     with np.errstate(over="ignore"):
         data = data.astype(np.float32, copy=False)
     if not np.isfinite(data).all():

@@ -1,7 +1,7 @@
-"""A NIfTI header, doubted: every claim is checked before anything is built on it.
+"""Validation of NIfTI headers.
 
-nibabel decodes the numbers. Its own checks log, repair and go on; here a header is right, or right
-with a warning, or refused with a sentence.
+nibabel decodes the fields; its own checks are disabled, because they repair a header and continue.
+Here an invalid header is an error and an unusual one a warning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 
 
 def read_header(path: object, stream: IO[bytes] | gzip.GzipFile) -> Any:
-    """Decode the header at the stream's start, or say what the file is instead."""
+    """Decode the header at the start of a stream, or raise an error that names the file type."""
     import nibabel as nib
 
     block = stream.read(348)
@@ -30,57 +30,61 @@ def read_header(path: object, stream: IO[bytes] | gzip.GzipFile) -> Any:
         block += stream.read(540 - 348)
         if len(block) == 540 and block[4:12] == b"n+2\0\r\n\x1a\n":
             return nib.Nifti2Header(block, check=False)
-    found = "it is not NIfTI"
+    found = "the file is not NIfTI"
     if block[128:132] == b"DICM":
-        found = "it is DICOM; convert the series first, for example with dcm2niix"
+        found = "the file is DICOM; convert the series first, for example with dcm2niix"
     elif block[344:348] == b"ni1\0":
-        found = "it is half of a .hdr/.img pair; save it as one .nii file, for example with nibabel"
+        found = "the file is one of a .hdr/.img pair; convert it to .nii, for example with nibabel"
     elif len(block) < 348:
-        found = f"it holds {len(block)} bytes, less than a NIfTI header"
+        found = f"the file has only {len(block)} bytes, less than a NIfTI header"
     raise CaseError(f"{path}: expected a NIfTI file (.nii or .nii.gz), but {found}")
 
 
 def read_shape(path: object, header: Any) -> tuple[int, int, int]:
-    """Return the grid ``(I, J, K)`` of the one volume in the file."""
+    """Return the grid size ``(I, J, K)`` of the single volume in the file."""
     dim = [int(n) for n in header["dim"]]
     if not 1 <= dim[0] <= 7 or any(n < 1 for n in dim[1 : dim[0] + 1]):
-        raise CaseError(f"{path}: the header's dimensions {dim} make no sense; it is damaged")
+        raise CaseError(f"{path}: invalid dimensions {dim} in the header; export the file again")
     shape = dim[1 : dim[0] + 1]
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise CaseError(
-            f"{path}: the image has {len(shape)} dimensions {tuple(shape)}, expected one 3-D "
-            "volume; split it and give one modality a file"
+            f"{path}: the image has {len(shape)} dimensions {tuple(shape)}, expected a single 3D "
+            "volume; split it into one file per modality"
         )
     return shape[0], shape[1], shape[2]
 
 
 def read_dtype(path: object, header: Any) -> np.dtype[Any]:
-    """Return the type of the stored voxels, byte order included; integers and reals only."""
+    """Return the data type of the stored voxels, including byte order; integer or real only."""
     code = int(header["datatype"])
     try:
         dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
-    except Exception as error:  # an unknown code: nibabel has no one class for it
-        raise CaseError(f"{path}: the header's datatype {code} is not known") from error
+    except Exception as error:  # nibabel has no specific error for an unknown code
+        raise CaseError(
+            f"{path}: unknown datatype {code} in the header; export the file again"
+        ) from error
     if dtype.str[1:] not in _DTYPES:
         names = {"c": "complex", "V": "color (RGB)", "f": "extended precision"}
         raise CaseError(
-            f"{path}: holds {names.get(dtype.kind, 'unknown')} voxels (datatype {code}), "
-            "expected integers or real numbers; convert it to float32"
+            f"{path}: voxels are {names.get(dtype.kind, 'unknown')} (datatype {code}), "
+            "expected integers or real numbers; convert the file to float32"
         )
     return dtype
 
 
 def read_scaling(path: object, header: Any) -> tuple[float | None, float]:
-    """Return slope and intercept; no slope means that the stored numbers are meant."""
+    """Return slope and intercept; slope None means that no scaling applies."""
     try:
         slope, inter = header.get_slope_inter()
-        lost = bool(np.isinf(header["scl_slope"]))  # nibabel takes it for "no scaling"
+        infinite = bool(np.isinf(header["scl_slope"]))  # nibabel treats this as no scaling
     except Exception as error:
         raise CaseError(
-            f"{path}: the header's intensity scaling is not finite; export it again"
+            f"{path}: the intensity scaling in the header is not finite; export the file again"
         ) from error
-    if lost:
-        raise CaseError(f"{path}: the header's intensity scaling is not finite; export it again")
+    if infinite:
+        raise CaseError(
+            f"{path}: the intensity scaling in the header is not finite; export the file again"
+        )
     if slope is None or (slope == 1.0 and inter == 0.0):
         return None, 0.0
     return float(slope), float(inter)
@@ -89,11 +93,11 @@ def read_scaling(path: object, header: Any) -> tuple[float | None, float]:
 def read_affine(
     path: object, header: Any, shape: tuple[int, int, int], warnings: list[str]
 ) -> NDArray[np.float64]:
-    """Return the affine in mm (sform before qform); add to ``warnings`` what is odd about it."""
+    """Return the affine in mm, preferring the sform; irregularities are added to ``warnings``."""
     if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
         raise CaseError(
             f"{path}: the header has neither sform nor qform, so left and right are unknown; "
-            "set it from a file you trust, for example with nibabel: "
+            "set the affine from a trusted source, for example with nibabel: "
             "image.set_sform(affine, code=1)"
         )
     qform = None
@@ -103,32 +107,32 @@ def read_affine(
         except Exception as error:
             if int(header["sform_code"]) <= 0:
                 raise CaseError(
-                    f"{path}: the header's qform is not a rotation; set the sform, for example "
-                    "with nibabel: image.set_sform(affine, code=1)"
+                    f"{path}: the qform in the header is not a rotation; set the sform, for "
+                    "example with nibabel: image.set_sform(affine, code=1)"
                 ) from error
-            warnings.append(f"{path}: the header's qform is not a rotation; its sform is used")
+            warnings.append(f"{path}: the qform is not a rotation; the sform is used")
     if int(header["sform_code"]) > 0:
         affine = np.asarray(header.get_sform(), dtype=np.float64)
     else:
         affine = np.asarray(qform, dtype=np.float64)
     columns = np.linalg.norm(affine[:3, :3], axis=0)
-    # A voxel's volume against that of a box with the same edges; NaN compares false.
+    # Ratio of the voxel volume to the volume of a box with the same edges; false for NaN.
     if not (
         np.isfinite(affine).all()
         and columns.min() > 0
         and abs(np.linalg.det(affine[:3, :3] / columns)) > 1e-6
     ):
         raise CaseError(
-            f"{path}: the affine is singular or not finite, so voxels have no place in the body; "
-            "set the sform, for example with nibabel: image.set_sform(affine, code=1)"
+            f"{path}: the affine is singular or not finite; set the sform, for example with "
+            "nibabel: image.set_sform(affine, code=1)"
         )
     if columns.min() < 0.05 or columns.max() > 50:
         size = " x ".join(f"{mm:.3g}" for mm in columns)
-        warnings.append(f"{path}: voxels of {size} mm are unlikely in a brain scan")
+        warnings.append(f"{path}: voxels of {size} mm are unlikely for a brain scan")
     if qform is not None and int(header["sform_code"]) > 0:
         gap = corner_distance(affine, qform, shape)
         if gap > 1:
             warnings.append(
-                f"{path}: sform and qform disagree by up to {gap:.1f} mm; the sform is used"
+                f"{path}: sform and qform differ by up to {gap:.1f} mm; the sform is used"
             )
     return affine
