@@ -34,7 +34,7 @@ def test_masks_by_definition() -> None:
     truth[5, 5, 3] = 1
     tissues = np.random.default_rng(1).integers(0, 4, truth.shape)
     masks = concept_masks(
-        case(truth), tissues=tissues, own={"left": np.eye(12, 10)[..., None] * np.ones(8)}
+        case(truth), tissues=tissues, user_masks={"left": np.eye(12, 10)[..., None] * np.ones(8)}
     )
     assert list(masks) == [
         "brain", "CSF", "GM", "WM", "WT", "TC", "ET", "NCR", "ED", "boundary", "left",
@@ -113,12 +113,12 @@ def test_the_boundary_is_a_shell_in_millimeters(spacing: tuple[float, float, flo
 
 
 def test_refusals() -> None:
-    with pytest.raises(CaseError, match=r"a: tissues has the shape \(3, 3, 3\)"):
+    with pytest.raises(CaseError, match=r"a: the tissue map has the shape \(3, 3, 3\)"):
         concept_masks(case(), tissues=np.zeros((3, 3, 3)))
-    with pytest.raises(CaseError, match="'brain' is there already"):
-        concept_masks(case(), own={"brain": np.ones((12, 10, 8))})
+    with pytest.raises(CaseError, match="'brain' already exists"):
+        concept_masks(case(), user_masks={"brain": np.ones((12, 10, 8))})
     with pytest.raises(CaseError, match="the mask 'x' has the shape"):
-        concept_masks(case(), own={"x": np.ones(3)})
+        concept_masks(case(), user_masks={"x": np.ones(3)})
 
 
 @pytest.mark.parametrize("layout", ["brats2021", "brats2019"])

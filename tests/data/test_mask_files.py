@@ -46,7 +46,7 @@ def test_faults_name_the_file(tmp_path: Path, folder: Path) -> None:
     shifted[0, 3] += 3.0
     mask = np.ones(case.shape, np.uint8)
     nib.save(nib.nifti1.Nifti1Image(mask, shifted), tmp_path / "mine.nii.gz")
-    with pytest.raises(CaseError, match="differ from .* by up to 3 mm"):
+    with pytest.raises(CaseError, match=r"differ from .* by up to 3 mm"):
         files(case)
     soft = np.full(case.shape, 0.5, np.float32)
     nib.save(nib.nifti1.Nifti1Image(soft, case.affine), tmp_path / "mine.nii.gz")

@@ -324,18 +324,18 @@ def test_no_way_to_choose_a_slice() -> None:
     case = replace(phantom(), truth=None)
     recipe = Preprocessing(("FLAIR",), plane="axial", size=(48, 36))
     for bad, words in (
-        ({}, "name a slice from 0 to 20"),
-        ({"slice_index": "truth"}, "no truth"),
-        ({"slice_index": 0}, "slices 4 to 18 do"),
-        ({"slice_index": -1}, "holds no brain"),
-        ({"slice_index": 500}, "holds no brain"),
-        ({"slice_index": "top"}, "expected a number"),
-        ({"mask": np.zeros(SHAPE)}, "no tumor"),
-        ({"mask": np.ones((2, 3, 4))}, "own grid"),
+        ({}, "give a slice from 0 to 20"),
+        ({"slice_index": "truth"}, "without a ground truth"),
+        ({"slice_index": 0}, "a slice from 4 to 18"),
+        ({"slice_index": -1}, "contains no brain"),
+        ({"slice_index": 500}, "contains no brain"),
+        ({"slice_index": "top"}, "expected an integer"),
+        ({"mask": np.zeros(SHAPE)}, "the mask is empty"),
+        ({"mask": np.ones((2, 3, 4))}, "grid of the case"),
     ):
         with pytest.raises(CaseError, match=words):
             recipe.prepare(case, **bad)
-    with pytest.raises(CaseError, match="head: the truth holds no tumor"):
+    with pytest.raises(CaseError, match="head: the ground truth contains no tumor"):
         recipe.prepare(replace(case, truth=np.zeros(SHAPE, np.uint8)))
     with pytest.raises(CaseError, match="leave the slice out"):
         RECIPE.prepare(case, 3)

@@ -18,7 +18,7 @@ from neuroxai.data.bias_field import correct_bias_field
 from neuroxai.data.case import Case
 from neuroxai.data.phantom import Phantom, make_phantom
 from neuroxai.data.template import load_mni152
-from neuroxai.data.tissues import SEGMENTED, _three_gaussians, case_tissues, segment_tissues
+from neuroxai.data.tissues import SEGMENTED, _fit_gaussians, case_tissues, segment_tissues
 
 
 @lru_cache(maxsize=2)
@@ -93,7 +93,7 @@ def test_what_is_no_t1_is_refused_and_the_way_out_is_named() -> None:
     """Fluid is bright here, as on a T2 that was named T1."""
     case = head().case
     t1 = case.volumes["T1"]
-    with pytest.raises(CaseError, match=r"BraTS2021_600001: its tissues .*from dark.*--no-tissues"):
+    with pytest.raises(CaseError, match=r"BraTS2021_600001: tissue seg.* increase .*--no-tissues"):
         segment_tissues(with_t1(case, (t1.max() + 1 - t1) * case.brain()))
 
 
@@ -101,7 +101,7 @@ def test_gaussians_with_sure_priors_are_those_of_the_groups() -> None:
     rng = np.random.default_rng(2)
     group = rng.choice(3, size=600)
     values = rng.normal(group, 0.3)
-    shares, means = _three_gaussians(values, np.eye(3)[group].T)
+    shares, means = _fit_gaussians(values, np.eye(3)[group].T)
     np.testing.assert_array_equal(shares.argmax(axis=0), group)
     np.testing.assert_allclose(means, [values[group == k].mean() for k in range(3)])
 
@@ -111,7 +111,7 @@ def test_gaussians_are_found_from_vague_priors_by_a_slow_loop_too() -> None:
     group = rng.choice(3, size=400, p=[0.2, 0.5, 0.3])
     values = rng.normal(1.5 * group, np.array([0.5, 0.3, 0.2])[group])
     priors = 0.15 + 0.55 * np.eye(3)[group].T
-    shares, means = _three_gaussians(values, priors)
+    shares, means = _fit_gaussians(values, priors)
     slow = priors.copy()
     for _ in range(100):
         parameters = []

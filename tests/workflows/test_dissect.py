@@ -286,7 +286,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "Best filter per concept, 1 case" in run.stdout
     assert "not for clinical use" in run.stdout
-    assert "known of the phantom" in run.stdout
+    assert "ground truth of the phantom" in run.stdout
     shares = json.loads((tmp_path / "out" / "dissection.json").read_text())["concept_shares"]
     assert {"GM", "WM", "CSF"} <= set(shares)
     assert shares["mine"] == shares["WT"] > 0

@@ -1,4 +1,4 @@
-"""What an average brain says of every voxel of a patient's: the shares of its tissues."""
+"""Tissue priors of a patient's brain from the MNI152 template, by affine registration."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from neuroxai.data.itk_image import downsample, itk_array, itk_image, load_itk
 from neuroxai.data.template import load_mni152
 
 _BLUR = 4.0
-"""Standard deviation in mm that the shares are smoothed by: no affine transform makes gyri meet."""
+"""Smoothing of the priors in mm (standard deviation): an affine transform does not align gyri."""
 
 _COARSE, _FINE = 6.0, 3.0
-"""Voxels in mm on which brains are laid on each other, one after the other."""
+"""Voxel sizes in mm of the two resolution levels of the registration."""
 
 
 def tissue_priors(
-    t1: NDArray[np.float32], within: NDArray[np.bool_], affine: NDArray[np.float64]
+    t1: NDArray[np.float32], brain_mask: NDArray[np.bool_], affine: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Lay MNI152 on a T1 and return its shares of CSF, gray and white matter, ``(3, I, J, K)``.
+    """Return priors ``(3, I, J, K)`` of CSF, gray and white matter, with MNI152 registered to a T1.
 
-    An affine transform with the greatest mutual information of both images, begun where their
-    brains' moments agree.
+    The affine transform maximizes the mutual information of the two images, starting from
+    aligned moments of the brain masks.
 
     Parameters
     ----------
     t1
         ``(I, J, K)``, skull-stripped.
-    within
-        ``(I, J, K)``: voxels that count, the brain without its tumor.
+    brain_mask
+        ``(I, J, K)``, the brain without the tumor.
     affine
         ``(4, 4)``, voxel index to mm in RAS+.
 
@@ -39,29 +39,30 @@ def tissue_priors(
     MissingExtraError
         If SimpleITK or nilearn is not installed.
     RuntimeError
-        If the two brains cannot be laid on each other.
+        If the registration fails.
 
     References
     ----------
-    Mattes et al. 2003, doi:10.1109/TMI.2003.809072 (the measure of alignment)
+    Mattes et al. 2003, doi:10.1109/TMI.2003.809072 (mutual information)
     """
     itk = load_itk()
-    brain = load_mni152(2, "Tissue segmentation", "tissues")
-    inside = brain.t1 > 0.05
-    fixed, mask = itk_image(t1, affine), itk_image(within, affine)
-    moving = itk_image(brain.t1, brain.affine)
+    template = load_mni152(2, "Tissue segmentation", "tissues")
+    inside = template.t1 > 0.05  # the template is scaled to 0...1 and zero outside the brain
+    fixed, mask = itk_image(t1, affine), itk_image(brain_mask, affine)
+    moving = itk_image(template.t1, template.affine)
     start = itk.CenteredTransformInitializer(
         mask,
-        itk_image(inside, brain.affine),
+        itk_image(inside, template.affine),
         itk.AffineTransform(3),
         itk.CenteredTransformInitializerFilter.MOMENTS,
     )
     transform = start
     for voxel in (_COARSE, _FINE):
         coarse = downsample(_smooth(fixed, voxel / 2), voxel)
-        transform = _aligned(coarse, downsample(mask, voxel), moving, transform)
-    shares = [np.clip(inside - brain.gray - brain.white, 0, 1), brain.gray, brain.white]
-    smooth = (_smooth(itk_image(share, brain.affine), _BLUR) for share in shares)
+        transform = _register(coarse, downsample(mask, voxel), moving, transform)
+    csf = np.clip(inside - template.gray - template.white, 0, 1)
+    priors = (csf, template.gray, template.white)
+    smooth = (_smooth(itk_image(prior, template.affine), _BLUR) for prior in priors)
     return np.stack([
         itk_array(itk.Resample(each, fixed, transform, itk.sitkLinear, 0.0)) for each in smooth
     ])  # fmt: skip
@@ -71,16 +72,16 @@ def _smooth(image: Any, sigma: float) -> Any:
     return load_itk().SmoothingRecursiveGaussian(image, sigma)
 
 
-def _aligned(fixed: Any, mask: Any, moving: Any, start: Any) -> Any:
+def _register(fixed: Any, mask: Any, moving: Any, start: Any) -> Any:
     itk = load_itk()
-    search = itk.ImageRegistrationMethod()
-    # One thread and every voxel: the same answer every time.
-    search.SetNumberOfWorkUnits(1)
-    search.SetMetricAsMattesMutualInformation(32)
-    search.SetMetricSamplingStrategy(search.NONE)
-    search.SetMetricFixedMask(mask)
-    search.SetInterpolator(itk.sitkLinear)
-    search.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, 200, relaxationFactor=0.6)
-    search.SetOptimizerScalesFromPhysicalShift()
-    search.SetInitialTransform(start, inPlace=False)
-    return search.Execute(fixed, moving)
+    registration = itk.ImageRegistrationMethod()
+    # A single thread and all voxels, so that the result is reproducible.
+    registration.SetNumberOfWorkUnits(1)
+    registration.SetMetricAsMattesMutualInformation(32)
+    registration.SetMetricSamplingStrategy(registration.NONE)
+    registration.SetMetricFixedMask(mask)
+    registration.SetInterpolator(itk.sitkLinear)
+    registration.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, 200, relaxationFactor=0.6)
+    registration.SetOptimizerScalesFromPhysicalShift()
+    registration.SetInitialTransform(start, inPlace=False)
+    return registration.Execute(fixed, moving)

@@ -1,4 +1,4 @@
-"""The coil's uneven brightness, taken out of an image."""
+"""Correction of the bias field of the receive coil."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 from neuroxai.data.itk_image import downsample, itk_array, itk_image, load_itk
 
 _VOXEL = 4.0
-"""The field is smooth: it is sought on voxels of this size in mm."""
+"""Voxel size in mm at which the field is estimated; it is smooth."""
 
 
 def correct_bias_field(
-    image: NDArray[np.float32], within: NDArray[np.bool_], affine: NDArray[np.float64]
+    image: NDArray[np.float32], mask: NDArray[np.bool_], affine: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Divide an image by its bias field as N4 finds it.
+    """Divide an image by its bias field, estimated with N4.
 
     Parameters
     ----------
     image
         ``(I, J, K)``.
-    within
-        ``(I, J, K)``: the brain's voxels, which the field is told from; others become 0.
+    mask
+        ``(I, J, K)``, voxels from which the field is estimated; all others are set to 0.
     affine
         ``(4, 4)``, voxel index to mm.
 
@@ -30,7 +30,7 @@ def correct_bias_field(
     MissingExtraError
         If SimpleITK is not installed.
     RuntimeError
-        If N4 finds no field, as in an image of few voxels.
+        If N4 fails, for example on an image of few voxels.
 
     References
     ----------
@@ -41,17 +41,18 @@ def correct_bias_field(
     >>> x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in (40, 48, 36)], indexing="ij")
     >>> brain = x**2 + y**2 + z**2 < 0.8
     >>> tissue = np.where((20 * x).astype(int) % 2, 60.0, 100.0) * brain
-    >>> even = correct_bias_field((tissue * (1 + 0.3 * y)).astype(np.float32), brain, np.eye(4) * 4)
-    >>> left, right = (float(np.median(even[brain & half])) for half in (y < 0, y > 0))
+    >>> biased = (tissue * (1 + 0.3 * y)).astype(np.float32)
+    >>> corrected = correct_bias_field(biased, brain, np.eye(4) * 4)
+    >>> left, right = (float(np.median(corrected[brain & half])) for half in (y < 0, y > 0))
     >>> abs(left / right - 1) < 0.1
     True
     """
     itk = load_itk()
-    whole = itk_image(image, affine)
-    search = itk.N4BiasFieldCorrectionImageFilter()
-    search.SetMaximumNumberOfIterations([50] * 4)
-    # With several threads sums differ in their last digits from run to run.
-    search.SetNumberOfWorkUnits(1)
-    search.Execute(downsample(whole, _VOXEL), downsample(itk_image(within, affine), _VOXEL))
-    field = np.exp(itk_array(search.GetLogBiasFieldAsImage(whole)))
-    return np.where(within, image / field, 0).astype(np.float32)
+    full = itk_image(image, affine)
+    n4 = itk.N4BiasFieldCorrectionImageFilter()
+    n4.SetMaximumNumberOfIterations([50] * 4)
+    # A single thread, because the order of summation changes with several.
+    n4.SetNumberOfWorkUnits(1)
+    n4.Execute(downsample(full, _VOXEL), downsample(itk_image(mask, affine), _VOXEL))
+    field = np.exp(itk_array(n4.GetLogBiasFieldAsImage(full)))
+    return np.where(mask, image / field, 0).astype(np.float32)

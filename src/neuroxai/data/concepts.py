@@ -1,4 +1,4 @@
-"""Concepts: what a filter may have learned to see, as masks on the patient's own grid."""
+"""Concept masks for network dissection, on the grid of the case."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from neuroxai.data.tissues import TISSUES
 Mask = NDArray[np.bool_]
 
 _ROUNDING = 1e-9
-"""Millimeters: a box that is just as far counts."""
+"""Tolerance in mm, so that voxels at exactly the given distance are included."""
 
 BOUNDARY_MM = 2.0
-"""How far from the tumor's surface its boundary reaches, to either side."""
+"""Half thickness in mm of the tumor boundary: two voxels of a BraTS scan."""
 
 
 def concept_masks(
     case: Case,
     *,
     tissues: NDArray[Any] | None = None,
-    own: Mapping[str, NDArray[Any]] | None = None,
+    user_masks: Mapping[str, NDArray[Any]] | None = None,
 ) -> dict[str, Mask]:
-    """Return every concept that is known of a case, each ``(I, J, K)``.
+    """Return all available concept masks of a case, each ``(I, J, K)``.
 
-    ``brain`` is all that is not air; ``CSF``, ``GM``, ``WM`` come from ``tissues``; ``WT``,
-    ``TC``, ``ET``, ``NCR``, ``ED`` (and ``RC`` if the case's layout knows it, though it may be
-    empty) and the tumor's ``boundary``, the shell within 2 mm of the surface of WT, from the
-    truth. Tissue under the tumor is no longer that tissue.
+    - ``brain``: nonzero voxels;
+    - ``CSF``, ``GM``, ``WM``: from ``tissues``, without the tumor;
+    - ``WT``, ``TC``, ``ET``, ``NCR``, ``ED``: from the ground truth; ``RC`` too if the layout of
+      the case has it, even if it is empty;
+    - ``boundary``: brain within 2 mm of the surface of WT.
 
     Parameters
     ----------
     case
-        The study.
+        Case with the volumes and the ground truth.
     tissues
         ``(I, J, K)``: 1 CSF, 2 gray matter, 3 white matter; see
         :func:`~neuroxai.data.tissues.case_tissues`.
-    own
-        Further masks by name; what is not zero belongs to the concept.
+    user_masks
+        Additional masks by name; nonzero voxels belong to the concept.
 
     Raises
     ------
     CaseError
-        If a mask has another shape than the case, or the name of a concept that is there already.
+        If a mask does not have the shape of the case, or has the name of another concept.
 
     Examples
     --------
@@ -59,36 +60,36 @@ def concept_masks(
     """
     brain = case.brain()
     masks: dict[str, Mask] = {"brain": brain}
-    nothing = np.zeros(case.shape, dtype=bool)
-    tumor = nothing if case.truth is None else region(case.truth, "WT")
-    changed = nothing if case.truth is None else case.truth > 0  # a cavity is no tissue either
+    empty = np.zeros(case.shape, dtype=bool)
+    tumor = empty if case.truth is None else region(case.truth, "WT")
+    lesion = empty if case.truth is None else case.truth > 0  # tumor and resection cavity
     if tissues is not None:
-        _check("tissues", tissues, case)
+        _check("the tissue map", tissues, case)
         for number, name in enumerate(TISSUES, start=1):
-            masks[name] = (np.asarray(tissues) == number) & brain & ~changed
+            masks[name] = (np.asarray(tissues) == number) & brain & ~lesion
     if case.truth is not None:
         masks.update({name: region(case.truth, name) for name in REGIONS})
         for number, name in enumerate(CLASSES[1:], start=1):
             labeled = case.truth == number
-            # By the layout, not by what occurs: cases of one cohort know the same concepts.
+            # Decided by the layout, so that all cases of a cohort have the same concepts.
             if name not in masks and (
                 name != "RC" or name in case.layout.labels or bool(labeled.any())
             ):
                 masks[name] = labeled
         masks["boundary"] = boundary(tumor, case.spacing) & brain
-    for name, mask in (own or {}).items():
+    for name, mask in (user_masks or {}).items():
         if name in masks:
-            raise CaseError(f"{case.name}: the concept {name!r} is there already; rename the mask")
+            raise CaseError(f"{case.name}: the concept {name!r} already exists; rename the mask")
         _check(f"the mask {name!r}", mask, case)
         masks[name] = np.asarray(mask) != 0
     return masks
 
 
 def boundary(mask: Mask, spacing: tuple[float, float, float], reach: float = BOUNDARY_MM) -> Mask:
-    """Return the voxels whose center lies within ``reach`` mm of a mask's surface.
+    """Return the voxels whose center is within ``reach`` mm of the surface of a mask.
 
-    The surface is that of the boxes that voxels are: what counts is the way from a center to the
-    nearest box on the other side.
+    The surface consists of voxel faces. The distance is measured from the voxel center to the
+    nearest voxel on the other side of the surface.
 
     Examples
     --------
@@ -103,19 +104,19 @@ def boundary(mask: Mask, spacing: tuple[float, float, float], reach: float = BOU
     counts = [int(reach / edge + 0.5) for edge in spacing]
     offsets = np.indices([2 * count + 1 for count in counts]) - np.reshape(counts, (3, 1, 1, 1))
     edges = np.reshape(spacing, (3, 1, 1, 1))
-    ways = np.maximum(np.abs(offsets) * edges - edges / 2, 0)
-    near = np.sqrt((ways**2).sum(axis=0)) <= reach + _ROUNDING
-    found = np.zeros_like(mask)
-    part = bounding_box(mask, [count + 1 for count in counts])
-    within = mask[part]
-    # The structure is its own mirror image: who is near a box, the box is near to.
-    found[part] = np.where(within, binary_dilation(~within, near), binary_dilation(within, near))
-    return found
+    gaps = np.maximum(np.abs(offsets) * edges - edges / 2, 0)
+    near = np.sqrt((gaps**2).sum(axis=0)) <= reach + _ROUNDING
+    shell = np.zeros_like(mask)
+    box = bounding_box(mask, [count + 1 for count in counts])
+    inside = mask[box]
+    # The structuring element is symmetric, so dilation needs no reflection.
+    shell[box] = np.where(inside, binary_dilation(~inside, near), binary_dilation(inside, near))
+    return shell
 
 
 def _check(what: str, mask: NDArray[Any], case: Case) -> None:
     if np.asarray(mask).shape != case.shape:
         raise CaseError(
-            f"{case.name}: {what} has the shape {np.asarray(mask).shape}, expected that of the "
-            f"scan, {case.shape}"
+            f"{case.name}: {what} has the shape {np.asarray(mask).shape}, expected {case.shape} "
+            "as the scan; resample it to the grid of the scan"
         )

@@ -1,4 +1,4 @@
-"""Volumes as SimpleITK wants them: axes reversed, millimeters in LPS+."""
+"""Conversion between arrays and SimpleITK images, which use reversed axes and LPS+ world space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_itk() -> Any:
     Raises
     ------
     MissingExtraError
-        If it is not installed.
+        If SimpleITK is not installed.
     """
     try:
         import SimpleITK
@@ -29,14 +29,14 @@ def load_itk() -> Any:
 
 
 def itk_image(data: NDArray[Any], affine: NDArray[np.float64]) -> Any:
-    """Return a volume ``(I, J, K)`` with its place in the body as an ITK image.
+    """Convert a volume ``(I, J, K)`` and its affine to an ITK image.
 
     Parameters
     ----------
     data
-        Floats, or booleans, which become 0 and 1.
+        Floating-point values, or booleans, which become 0 and 1.
     affine
-        ``(4, 4)``, voxel index to millimeters in RAS+; a shear is lost.
+        ``(4, 4)``, voxel index to millimeters in RAS+; shear is discarded.
 
     Examples
     --------
@@ -46,21 +46,21 @@ def itk_image(data: NDArray[Any], affine: NDArray[np.float64]) -> Any:
     """
     kind = np.uint8 if data.dtype == bool else np.float32
     image = load_itk().GetImageFromArray(np.ascontiguousarray(data.astype(kind).T))
-    placed = _TO_LPS @ affine
-    spacing = np.linalg.norm(placed[:3, :3], axis=0)
+    lps = _TO_LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
-    image.SetOrigin(placed[:3, 3].tolist())
-    image.SetDirection((placed[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
     return image
 
 
 def itk_array(image: Any) -> NDArray[np.float32]:
-    """Return an ITK image's values ``(I, J, K)``."""
+    """Return the values of an ITK image, ``(I, J, K)``."""
     return np.asarray(load_itk().GetArrayFromImage(image), dtype=np.float32).T
 
 
 def downsample(image: Any, voxel: float) -> Any:
-    """Return every n-th voxel of an image, so that they lie ``voxel`` mm apart or a little more.
+    """Subsample an image by integer factors to voxels of at least ``voxel`` mm.
 
     Examples
     --------

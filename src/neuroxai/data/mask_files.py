@@ -1,4 +1,4 @@
-"""Masks that a user keeps beside a cohort, one file for each case."""
+"""User-supplied mask files of a cohort, one file per case and mask."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from neuroxai.core.errors import CaseError
 from neuroxai.data.case import Case
 from neuroxai.data.case_labels import read_case_labels
 
-PLACE = "{case}"
-"""Stands for a case's name in a path."""
+PLACEHOLDER = "{case}"
+"""Replaced by the case name in a path."""
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """Finds and reads the masks of a case; what is not zero belongs to the mask.
+    """Reader of the mask files of a cohort; nonzero voxels belong to a mask.
 
     Attributes
     ----------
     paths
-        Mask to its file, with ``{case}`` in place of the case's name.
+        Mask name to path, with the placeholder ``{case}`` for the case name.
 
     Examples
     --------
@@ -35,16 +35,16 @@ class MaskFiles:
     paths: Mapping[str, str]
 
     def path(self, mask: str, case: str) -> Path:
-        """Return the file that holds a case's mask."""
-        return Path(self.paths[mask].replace(PLACE, case))
+        """Return the path of a mask of a case."""
+        return Path(self.paths[mask].replace(PLACEHOLDER, case))
 
     def __call__(self, case: Case) -> dict[str, NDArray[np.bool_]]:
-        """Return every mask of a case on its own grid, ``(I, J, K)``.
+        """Return all masks of a case, ``(I, J, K)`` on its grid.
 
         Raises
         ------
         CaseError
-            If a file is missing, damaged, holds no whole numbers, or lies elsewhere in the body.
+            If a file is missing or damaged, has non-integer values, or has a different grid.
         """
         return {name: self._read(name, case) for name in self.paths}
 
@@ -52,8 +52,8 @@ class MaskFiles:
         path = self.path(mask, case.name)
         if not path.is_file():
             raise CaseError(
-                f"{path}: no such file, the mask {mask!r} of {case.name} was expected there; "
-                f"write {PLACE} in the path where the case's name stands"
+                f"{path}: no such file, expected the mask {mask!r} of {case.name}; "
+                f"use {PLACEHOLDER} in the path for the case name"
             )
-        inside: NDArray[np.bool_] = read_case_labels(path, case) != 0
-        return inside
+        values: NDArray[np.bool_] = read_case_labels(path, case) != 0
+        return values

@@ -1,4 +1,4 @@
-"""2D pictures in class folders: PNG and JPEG slices that came without their scan."""
+"""Collections of 2D pictures: PNG and JPEG slices in one folder per class."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from neuroxai.data.case import Case, Source
 from neuroxai.data.layouts import LAYOUTS
 
 GRAY = "gray"
-"""The one modality that a picture has."""
+"""Modality of a picture."""
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")
-_LARGEST_BYTES = 2**26
-_LARGEST_PIXELS = 2**26
+_MAX_BYTES = 2**26  # 64 MB, far more than an uncompressed slice of 4096 x 4096 pixels in gray
+_MAX_PIXELS = 2**26  # 8192 x 8192
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is named as a picture.
+    """Return whether a file name has the extension of a picture.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def is_picture(path: Path) -> bool:
 
 
 def expects_pictures(modalities: Sequence[str]) -> bool:
-    """Whether a network with these modalities was made for pictures.
+    """Return whether a network with these input modalities takes pictures.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def expects_pictures(modalities: Sequence[str]) -> bool:
 
 
 def picture_name(path: Path) -> str:
-    """Return a picture's name in its collection: its class folder and its own name.
+    """Return the name of a picture in its collection: class folder and file name.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def find_pictures(folder: Path) -> list[Path]:
     Raises
     ------
     CaseError
-        If there is none, or two of one class have one name.
+        If there are no pictures, or two pictures of a class have the same name.
     """
     try:
         found = sorted(
@@ -76,76 +76,81 @@ def find_pictures(folder: Path) -> list[Path]:
         raise CaseError(f"{folder}: cannot be read ({error.strerror or error})") from error
     if not found:
         raise CaseError(
-            f"{folder}: holds no picture; expected a folder for each class with "
-            f"{', '.join(ENDINGS)} files in it"
+            f"{folder}: no pictures found; expected one folder per class with "
+            f"{', '.join(ENDINGS)} files"
         )
     names = [picture_name(path) for path in found]
-    for one, other in itertools.pairwise(names):
-        if one == other:
-            raise CaseError(f"{folder}: {one} is there twice; rename one of the two")
+    for name, following in itertools.pairwise(names):
+        if name == following:
+            raise CaseError(f"{folder}: two pictures are named {name}; rename one of them")
     return found
 
 
 def read_picture(path: Path, size: Sequence[int]) -> Case:
-    """Read a picture as a case of one slice, as large as the network's input.
+    """Read a picture as a case with a single slice of the network's input size.
 
-    It is turned as its EXIF tag says, made gray, and scaled to fit into ``size`` with its shape
-    kept; what is left at the sides is black. Its class is the name of its folder. It does not say
-    which side of the patient is where, nor how large a pixel is, and no result pretends to know.
+    The picture is rotated by its EXIF orientation, converted to gray, scaled to fit ``size`` with
+    its aspect ratio preserved, and padded with black. Its class is the name of its folder.
+    Laterality and pixel size are unknown, and results do not state them.
 
     Parameters
     ----------
     path
-        PNG or JPEG.
+        PNG or JPEG file.
     size
         Columns and rows.
 
     Raises
     ------
     CaseError
-        If the file is missing, too large, damaged, or no PNG or JPEG.
+        If the file is missing, too large, damaged, or not PNG or JPEG.
     """
     from PIL import Image, ImageOps
 
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise CaseError(f"{path}: is larger than {_LARGEST_BYTES >> 20} MB, no slice is")
+        size_mb = path.stat().st_size >> 20
+        if path.stat().st_size > _MAX_BYTES:
+            raise CaseError(
+                f"{path}: {size_mb} MB is too large for a slice, at most {_MAX_BYTES >> 20} MB; "
+                "export a smaller picture"
+            )
         content = path.read_bytes()
         with warnings.catch_warnings():
-            # A picture that is as large as a bomb is refused below, by its size.
+            # Decompression bombs are rejected below by their number of pixels.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as picture:
-                if picture.width * picture.height > _LARGEST_PIXELS:
+                if picture.width * picture.height > _MAX_PIXELS:
                     raise CaseError(
-                        f"{path}: {picture.width} × {picture.height} pixels, no slice has as many"
+                        f"{path}: {picture.width} × {picture.height} pixels are too many for a "
+                        f"slice, at most {_MAX_PIXELS}; export a smaller picture"
                     )
-                shown = ImageOps.exif_transpose(picture)  # as every viewer turns it
-                gray = shown.convert("F" if shown.mode.startswith("I") else "L").convert("F")
+                upright = ImageOps.exif_transpose(picture)
+                gray = upright.convert("F" if upright.mode.startswith("I") else "L").convert("F")
     except FileNotFoundError as error:
-        raise CaseError(f"{path}: no such picture") from error
+        raise CaseError(f"{path}: no such file; expected a PNG or JPEG picture") from error
     except CaseError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CaseError(f"{path}: cannot be read as PNG or JPEG ({error})") from error
     columns, rows = int(size[0]), int(size[1])
     factor = min(columns / gray.width, rows / gray.height)
-    wide, high = (max(1, round(edge * factor)) for edge in gray.size)
-    if (wide, high) != gray.size:
-        gray = gray.resize((wide, high), Image.Resampling.BILINEAR)
+    width, height = (max(1, round(edge * factor)) for edge in gray.size)
+    if (width, height) != gray.size:
+        gray = gray.resize((width, height), Image.Resampling.BILINEAR)
     values = np.zeros((rows, columns), np.float32)
-    top, left = (rows - high) // 2, (columns - wide) // 2
-    values[top : top + high, left : left + wide] = np.asarray(gray, np.float32)
+    top, left = (rows - height) // 2, (columns - width) // 2
+    values[top : top + height, left : left + width] = np.asarray(gray, np.float32)
     return Case(
         name=f"{path.parent.name}_{path.stem}",
         volumes={GRAY: np.asfortranarray(values.T[:, :, None])},
-        # Columns run to the patient's left and rows to the back, as pictures of slices mostly do:
-        # so a figure shows the picture as it is. It is no knowledge, hence not laterality_known.
+        # The usual orientation of axial pictures, columns to the left and rows to the back, so
+        # that figures show the picture as it is. It is an assumption: laterality stays unknown.
         affine=np.diag([-1.0, -1.0, 1.0, 1.0]),
         layout=LAYOUTS["plain"],
         sources={GRAY: Source(str(path), hashlib.sha256(content).hexdigest())},
         warnings=(
-            f"{path.name}: a picture does not say which side is the patient's left, nor how large "
-            "its pixels are; 1 mm is written",
+            f"{path.name}: a picture has no information on laterality or pixel size; results "
+            "are written with pixels of 1 mm",
         ),
         category=path.parent.name,
         laterality_known=False,

@@ -1,4 +1,4 @@
-"""What is done with a network's labels before anybody reads them."""
+"""Postprocessing of predicted label maps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["relabel_small_enhancement"]
 def relabel_small_enhancement(
     labels: NDArray[np.uint8], voxel_mm3: float, least_mm3: float
 ) -> tuple[NDArray[np.uint8], float]:
-    """Return labels without enhancing tumor of less than ``least_mm3`` in all, and what went.
+    """Relabel enhancing tumor as necrosis if its total volume is below ``least_mm3``.
 
-    It is called necrosis, so that the tumor core stays as it was. What the BraTS challenge's
-    winners do: a false speck where nothing enhances costs a Dice of 1.
+    The tumor core is unchanged. Winning entries of the BraTS challenge use this step, because a
+    single false voxel in a case without enhancing tumor lowers its Dice score from 1 to 0.
 
     Parameters
     ----------
@@ -25,12 +25,12 @@ def relabel_small_enhancement(
     voxel_mm3
         Volume of a voxel.
     least_mm3
-        Smallest volume, of the whole image together, that stays.
+        Smallest total volume of enhancing tumor in the image that is kept.
 
     Returns
     -------
     labels, volume
-        The labels, and the cubic millimeters that are no longer enhancing; 0 if nothing changed.
+        The labels, and the volume in mm³ that was relabeled; 0 if nothing changed.
 
     References
     ----------

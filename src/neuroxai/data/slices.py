@@ -1,4 +1,4 @@
-"""Which axial slice a 2D network looks at."""
+"""Selection of axial slices for 2D networks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from neuroxai.data.placement import Placement
 
 
 def largest_slice(mask: NDArray[Any], affine: NDArray[np.float64]) -> int:
-    """Return the index, from the feet, of the axial slice with the largest area of the mask.
+    """Return the axial slice with the largest area of a mask, counted from the feet.
 
     Parameters
     ----------
     mask
-        ``(I, J, K)``, nonzero inside.
+        ``(I, J, K)``, nonzero in the region.
     affine
         ``(4, 4)``, the mask's voxel index to mm in RAS+ world space.
 
@@ -36,23 +36,27 @@ def largest_slice(mask: NDArray[Any], affine: NDArray[np.float64]) -> int:
     """
     area = Placement.fit(mask.shape, affine).turn(mask != 0).sum(axis=(0, 1))
     if not area.any():
-        raise CaseError("there is no tumor to choose a slice by; name the slice instead")
+        raise CaseError("no slice can be selected: the mask is empty; give the slice index")
     return int(area.argmax())
 
 
 def tumor_slices(case: Case, count: int) -> list[int]:
     """Return up to ``count`` axial slices through the tumor, counted from the feet.
 
-    The largest comes first, then others spread evenly over those nearly as large: at a tumor's
-    ends its core is out of sight, and with it what tells the grade. None where there is no tumor.
+    The slice with the largest tumor area comes first. The others are spread evenly over the
+    slices with at least 70 % of that area, because slices near the ends of the tumor miss its
+    core, which carries the grade. The list is empty without a tumor.
 
     Raises
     ------
     CaseError
-        If the case has no truth.
+        If the case has no ground truth.
     """
     if case.truth is None:
-        raise CaseError(f"{case.name}: has no truth to choose slices through the tumor by")
+        raise CaseError(
+            f"{case.name}: slices through the tumor need a ground-truth segmentation, which the "
+            "case does not have"
+        )
     areas = Placement.fit(case.shape, case.affine).turn(region(case.truth, "WT")).sum(axis=(0, 1))
     if not areas.any():
         return []
@@ -67,52 +71,51 @@ def choose_slice(
     mask: NDArray[Any] | None,
     brain: NDArray[np.bool_],
 ) -> int:
-    """Return the axial slice to look at, counted from the feet.
+    """Return the axial slice for a 2D network, counted from the feet.
 
     Parameters
     ----------
     slice_index
-        The slice itself, ``truth`` for the largest tumor in the truth, or None for the largest in
-        ``mask``, else in the truth.
+        Index of the slice; ``truth`` for the slice with the largest tumor area in the ground
+        truth; None for the slice with the largest area in ``mask`` if given, otherwise ``truth``.
     mask
-        ``(I, J, K)`` on the case's grid.
+        ``(I, J, K)`` on the grid of the case.
     brain
-        ``(X, Y, Z)``, turned to RAS+.
+        ``(X, Y, Z)``, in RAS+ orientation.
 
     Raises
     ------
     CaseError
-        If there is nothing to choose by, or the slice holds no brain.
+        If no slice can be selected, or the slice contains no brain.
     """
     if slice_index in (None, 0) and brain.shape[2] == 1:
         return 0
     if slice_index is None and mask is not None:
         if mask.shape != case.shape:
             raise CaseError(
-                f"{case.name}: the mask has the shape {mask.shape}, the case {case.shape}; "
-                "give a mask on the case's own grid"
+                f"{case.name}: the mask has the shape {mask.shape}, expected {case.shape} as the "
+                "case; resample it to the grid of the case"
             )
         return largest_slice(mask, case.affine)
     if slice_index is None or slice_index == "truth":
         if case.truth is None:
             raise CaseError(
-                f"{case.name}: the network sees one axial slice and the case has no truth to "
-                f"choose it by; name a slice from 0 to {brain.shape[2] - 1}, "
-                "or give a tumor mask"
+                f"{case.name}: the network takes one axial slice, and without a ground truth none "
+                f"can be selected; give a slice from 0 to {brain.shape[2] - 1} or a tumor mask"
             )
         tumor = np.isin(case.truth, [CLASSES.index(name) for name in REGIONS["WT"]])
         if not tumor.any():
             raise CaseError(
-                f"{case.name}: the truth holds no tumor to choose a slice by; name a slice "
-                f"from 0 to {brain.shape[2] - 1}"
+                f"{case.name}: the ground truth contains no tumor, so no slice can be selected; "
+                f"give a slice from 0 to {brain.shape[2] - 1}"
             )
         return largest_slice(tumor, case.affine)
     if not isinstance(slice_index, int | np.integer) or isinstance(slice_index, bool):
-        raise CaseError(f"{case.name}: the slice is {slice_index!r}, expected a number")
-    held = np.flatnonzero(brain.any(axis=(0, 1)))
-    if slice_index not in held:
+        raise CaseError(f"{case.name}: invalid slice {slice_index!r}, expected an integer")
+    occupied = np.flatnonzero(brain.any(axis=(0, 1)))
+    if slice_index not in occupied:
         raise CaseError(
-            f"{case.name}: axial slice {slice_index} holds no brain, "
-            f"slices {held[0]} to {held[-1]} do"
+            f"{case.name}: axial slice {slice_index} contains no brain; "
+            f"choose a slice from {occupied[0]} to {occupied[-1]}"
         )
     return int(slice_index)

@@ -1,4 +1,4 @@
-"""An average brain: the MNI152 template that lies inside the nilearn package."""
+"""The MNI152 brain template, loaded from the nilearn package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuroxai.core.errors import MissingExtraError
 
 @dataclass(frozen=True, eq=False)
 class Mni152:
-    """Images ``(X, Y, Z)`` between 0 and 1 on one grid: T1, shares of gray and white matter."""
+    """MNI152 images ``(X, Y, Z)`` in 0...1 on one grid: T1, gray and white matter probability."""
 
     t1: NDArray[np.float32]
     gray: NDArray[np.float32]
@@ -30,14 +30,14 @@ def load_mni152(resolution: int, purpose: str, extra: str) -> Mni152:
     Parameters
     ----------
     resolution
-        Voxel size in whole mm.
+        Voxel size in mm, an integer.
     purpose, extra
-        What it is loaded for, and the extra that brings it, for the message.
+        Feature that needs the template and the extra that installs it, for the error message.
 
     Raises
     ------
     MissingExtraError
-        If nilearn, which carries the template, is not installed.
+        If nilearn, which contains the template, is not installed.
 
     References
     ----------

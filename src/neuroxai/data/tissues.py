@@ -1,4 +1,4 @@
-"""Which tissue lies where in a brain: as a synthetic cohort knows it, or told from the T1."""
+"""Brain tissue maps: the ground truth of a phantom, or a segmentation of the T1 volume."""
 
 from __future__ import annotations
 
@@ -15,142 +15,142 @@ from neuroxai.data.case_labels import read_case_labels
 from neuroxai.data.placement import Placement
 
 TISSUES = ("CSF", "GM", "WM")
-"""Tissues of the brain, in the order of their numbers 1, 2, 3 in a tissue file."""
+"""Tissue names, in the order of their values 1, 2, 3 in a tissue map."""
 
-KNOWN = "known of the phantom"
-SEGMENTED = "T1 without its bias field, three Gaussians, MNI152 as prior"
-"""Where tissues come from, as reports say it."""
+PHANTOM_TRUTH = "ground truth of the phantom"
+SEGMENTED = "T1 segmentation: N4 bias correction, three Gaussians with the MNI152 prior"
+"""Source of the tissue map, as named in reports."""
 
-_STEPS = 100
-_DOUBT = 0.02
-"""Added to every share of the prior: the average brain rules nothing out."""
+_MAX_ITERATIONS = 100
+_PRIOR_OFFSET = 0.02
+"""Added to the prior of every tissue, so that no tissue is excluded by the template."""
 
 
 def case_tissues(case: Case) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """Return the tissues of a case, and where they come from; None without a T1.
+    """Return the tissue map of a case and its source; None and None without a T1 volume.
 
     Raises
     ------
     CaseError
-        If a file of a synthetic cohort is damaged, or the tissues cannot be told.
+        If the tissue file of a phantom is damaged, or the segmentation fails.
     MissingExtraError
-        If they must be segmented, and SimpleITK or nilearn is not installed.
+        If a segmentation is needed and SimpleITK or nilearn is not installed.
     """
     known = phantom_tissues(case)
     if known is not None:
-        return known, KNOWN
-    found = segment_tissues(case) if "T1" in case.volumes else None
-    return found, None if found is None else SEGMENTED
+        return known, PHANTOM_TRUTH
+    segmented = segment_tissues(case) if "T1" in case.volumes else None
+    return segmented, None if segmented is None else SEGMENTED
 
 
 def phantom_tissues(case: Case) -> NDArray[np.uint8] | None:
-    """Return the tissues of a synthetic case, as its cohort knows them; None for any other.
+    """Return the ground-truth tissue map of a phantom in a cohort folder; None for other cases.
 
     Raises
     ------
     CaseError
-        If the file is damaged or lies on another grid.
+        If the file is damaged or has a different grid.
     """
-    from neuroxai.data.phantom.cohort import KNOWN as FOLDER
+    from neuroxai.data.phantom.cohort import TRUTH_FOLDER
 
     source = next(iter(case.sources.values()), None)
     if source is None:
         return None
     folder = Path(source.path).parent
     for root in (folder.parent, folder.parent.parent):
-        path = root / FOLDER / case.name / "tissues.nii.gz"
+        path = root / TRUTH_FOLDER / case.name / "tissues.nii.gz"
         if path.is_file():
             return read_case_labels(path, case).astype(np.uint8)
     return None
 
 
 def segment_tissues(case: Case) -> NDArray[np.uint8] | None:
-    r"""Tell fluid, gray and white matter apart on T1, ``(I, J, K)``: 1 CSF, 2 GM, 3 WM, 0 the rest.
+    r"""Segment the T1 volume into 1 CSF, 2 gray matter, 3 white matter, 0 background.
 
-    N4 takes out the coil's uneven brightness, an affine transform lays MNI152 on the brain without
-    its tumor, and expectation maximization fits three Gaussians whose shares at voxel v are the
-    template's, :math:`\pi_k(v)`:
+    N4 corrects the bias field, an affine registration aligns MNI152 with the brain outside the
+    tumor, and expectation maximization fits three Gaussians whose weights at voxel v are the
+    tissue probabilities :math:`\pi_k(v)` of the template:
 
     .. math:: k(v) = \arg\max_k \pi_k(v) \, \mathcal{N}(x_v; \mu_k, \sigma_k^2)
 
-    Good enough to ask whether a filter follows a tissue, not to measure one: neighbors are not
-    modeled. ``benchmarks/tissues.py`` measures it on phantoms. A pure function of the case, the
-    same however its file is turned.
+    The segmentation has no spatial regularization. It is accurate enough to relate filters to
+    tissues, but not for volumetry; ``benchmarks/tissues.py`` measures its accuracy on phantoms.
+    The result does not depend on the orientation of the file.
 
     Returns
     -------
     NDArray or None
-        None where the T1 has one value only.
+        ``(I, J, K)`` uint8; None if the T1 volume is constant.
 
     Raises
     ------
     CaseError
-        If the brain and the template do not come together.
+        If the registration or the mixture model fails.
     MissingExtraError
         If SimpleITK or nilearn is not installed.
 
     References
     ----------
-    Van Leemput et al. 1999, doi:10.1109/42.811270 (the model); Tustison et al. 2010,
+    Van Leemput et al. 1999, doi:10.1109/42.811270 (mixture model); Tustison et al. 2010,
     doi:10.1109/TMI.2010.2046908 (N4).
 
     Examples
     --------
     >>> from neuroxai.data.phantom import make_phantom
     >>> phantom = make_phantom(7, spacing=3.0)
-    >>> found, white = segment_tissues(phantom.case), phantom.tissues == 3
-    >>> bool((found[white] == 3).mean() > 0.7)
+    >>> segmented, white = segment_tissues(phantom.case), phantom.tissues == 3
+    >>> bool((segmented[white] == 3).mean() > 0.7)
     True
     """
-    within = case.brain()
+    mask = case.brain()
     if case.truth is not None:
-        within &= case.truth == 0
+        mask &= case.truth == 0
     t1 = case.volumes["T1"]
-    if not within.any() or t1[within].min() == t1[within].max():
+    if not mask.any() or t1[mask].min() == t1[mask].max():
         return None
-    # All steps see one orientation, so that rounding is the same however the file is turned.
+    # Work in one orientation, so that rounding does not depend on that of the file.
     upright = Placement.fit(case.shape, case.affine)
     try:
-        found = _segment(upright.turn(t1), upright.turn(within), upright.turned_affine)
+        segmented = _segment(upright.turn(t1), upright.turn(mask), upright.turned_affine)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise CaseError(
-            f"{case.name}: its tissues cannot be told from the T1 ({reason}); give them as masks, "
-            "or leave them out (--no-tissues)"
+            f"{case.name}: tissue segmentation of the T1 volume failed ({reason}); give tissue "
+            "masks instead, or omit tissues (--no-tissues)"
         ) from error
-    return upright.turn_back(found)
+    return upright.turn_back(segmented)
 
 
 def _segment(
-    t1: NDArray[np.float32], within: NDArray[np.bool_], affine: NDArray[np.float64]
+    t1: NDArray[np.float32], mask: NDArray[np.bool_], affine: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    even = correct_bias_field(t1, within, affine)
-    priors = tissue_priors(even, within, affine)[:, within].astype(np.float64) + _DOUBT
-    values = even[within].astype(np.float64)
-    quarter, middle, rest = np.quantile(values, (0.25, 0.5, 0.75))
-    # Vessels and rims are many times as bright as tissue and would widen its Gaussian.
-    values = ((values - middle) / max(rest - quarter, 1e-9)).clip(-6, 6)
-    shares, means = _three_gaussians(values, priors / priors.sum(axis=0))
+    corrected = correct_bias_field(t1, mask, affine)
+    priors = tissue_priors(corrected, mask, affine)[:, mask].astype(np.float64) + _PRIOR_OFFSET
+    values = corrected[mask].astype(np.float64)
+    lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75))
+    # Clip bright vessels and rims, which would widen the Gaussian of white matter.
+    values = ((values - median) / max(upper - lower, 1e-9)).clip(-6, 6)
+    posteriors, means = _fit_gaussians(values, priors / priors.sum(axis=0))
     if not means[0] < means[1] < means[2]:
-        raise RuntimeError("fluid, gray and white matter do not follow from dark to bright")
-    found = np.zeros(t1.shape, dtype=np.uint8)
-    found[within] = shares.argmax(axis=0) + 1
-    return found
+        raise RuntimeError("the mean intensities do not increase from CSF to gray to white matter")
+    segmented = np.zeros(t1.shape, dtype=np.uint8)
+    segmented[mask] = posteriors.argmax(axis=0) + 1
+    return segmented
 
 
-def _three_gaussians(
+def _fit_gaussians(
     values: NDArray[np.float64], priors: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fit a Gaussian for each row of ``priors (3, N)``; return the shares ``(3, N)`` and means."""
-    shares, means = priors, np.zeros(len(priors))
-    for _ in range(_STEPS):
-        weights = shares.sum(axis=1)
-        means = shares @ values / weights
+    """Fit one Gaussian per row of ``priors (3, N)``; return posteriors ``(3, N)`` and means."""
+    posteriors, means = priors, np.zeros(len(priors))
+    for _ in range(_MAX_ITERATIONS):
+        weights = posteriors.sum(axis=1)
+        means = posteriors @ values / weights
         squares = (values - means[:, None]) ** 2
-        variances = (shares * squares).sum(axis=1) / weights + 1e-3
-        scaled = squares / (-2 * variances[:, None])
-        likely = priors * np.exp(scaled - scaled.max(axis=0)) / np.sqrt(variances[:, None])
-        before, shares = shares, likely / likely.sum(axis=0)
-        if np.abs(shares - before).mean() < 1e-4:
+        variances = (posteriors * squares).sum(axis=1) / weights + 1e-3
+        exponents = squares / (-2 * variances[:, None])
+        joint = priors * np.exp(exponents - exponents.max(axis=0)) / np.sqrt(variances[:, None])
+        previous, posteriors = posteriors, joint / joint.sum(axis=0)
+        if np.abs(posteriors - previous).mean() < 1e-4:
             break
-    return shares, means
+    return posteriors, means

@@ -57,7 +57,8 @@ class ConceptStudies:
         case = each if isinstance(each, Case) else self._read(each)
         prepared = prepare(self.model, case, None, self._device, at_once=True)
         tissues, source = case_tissues(case) if self._tissues else (None, None)
-        known = concept_masks(case, tissues=tissues, own=self._own(case) if self._own else None)
+        own = self._own(case) if self._own else None
+        known = concept_masks(case, tissues=tissues, user_masks=own)
         masks = {
             name: torch.from_numpy(prepared.placement.to_network(mask.astype(np.uint8)) > 0)
             for name, mask in known.items()

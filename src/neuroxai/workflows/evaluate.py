@@ -18,7 +18,7 @@ from neuroxai.data.brats import case_name as name_of_folder
 from neuroxai.data.brats import find_cases, read_case
 from neuroxai.data.case import Case, region
 from neuroxai.data.layouts import patient_id
-from neuroxai.data.phantom.cohort import KNOWN as PHANTOM_FOLDER
+from neuroxai.data.phantom.cohort import TRUTH_FOLDER
 from neuroxai.data.pictures import find_pictures, is_picture, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
 from neuroxai.models.card import SMALLEST_ENHANCEMENT
@@ -210,7 +210,7 @@ def _kind(folder: Path, case: Case) -> str:
     if is_picture(folder):
         return f"pictures of {folder.parent.parent.name}"
     above = [*folder.parents][:2]
-    synthetic = any((place / PHANTOM_FOLDER).is_dir() for place in above)
+    synthetic = any((place / TRUTH_FOLDER).is_dir() for place in above)
     return f"synthetic {case.layout.name}" if synthetic else case.layout.name
 
 

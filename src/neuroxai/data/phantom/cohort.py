@@ -22,7 +22,7 @@ from neuroxai.data.nifti import write_nifti
 from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
 from neuroxai.files.atomic import replaced_whole
 
-KNOWN = ".phantom"
+TRUTH_FOLDER = ".phantom"
 """The folder beside the cases with what is known about each; readers of cases skip it."""
 
 
@@ -159,7 +159,7 @@ def _write(job: Job) -> dict[str, Any]:
 
 def _note_path(job: Job) -> Path:
     name = numbered_name(job.layout, job.seed)
-    return Path(job.folder) / KNOWN / name / "recipe.json"
+    return Path(job.folder) / TRUTH_FOLDER / name / "recipe.json"
 
 
 def _read_note(path: Path) -> dict[str, Any] | None:
@@ -204,7 +204,7 @@ def _write_tables(root: Path, layout: str) -> None:
     """List every phantom in the cohort's folder, also those of earlier calls."""
     notes = [
         note
-        for path in sorted((root / KNOWN).glob("*/recipe.json"))
+        for path in sorted((root / TRUTH_FOLDER).glob("*/recipe.json"))
         if (note := _read_note(path)) is not None
     ]
     grades: dict[str, Grade | None] = {Path(note["case"]).name: note["grade"] for note in notes}
