@@ -18,7 +18,8 @@ from neuroxai.data.case import REGIONS
 from neuroxai.data.phantom import write_cohort
 from neuroxai.data.phantom.make import RECIPE
 from neuroxai.data.preprocessing import Preprocessing
-from neuroxai.models.loading import DEFAULT_MODEL, load_model
+from neuroxai.models.formats import DEFAULT_MODEL
+from neuroxai.models.loading import load_model
 from neuroxai.models.model import Model
 from neuroxai.render.figures import draw_modalities
 from neuroxai.reports.evaluation_scores import cases_with_region, segmentation_scores

@@ -159,7 +159,7 @@ def test_what_is_missing_is_asked_for(home: Path) -> None:
 
 
 def test_only_a_factory_takes_weights(home: Path) -> None:
-    with pytest.raises(ModelError, match="brings its own weights"):
+    with pytest.raises(ModelError, match="has its own weights"):
         load_model("deepseg-phantom", weights=home / "w.safetensors")
 
 

@@ -427,6 +427,6 @@ def test_archives_are_not_unpacked(tmp_path: Path, name: str) -> None:
             member = tarfile.TarInfo("../evil.txt")
             member.size = 1
             tar.addfile(member, io.BytesIO(b"x"))
-    with pytest.raises(ModelError, match="archives are not unpacked"):
+    with pytest.raises(ModelError, match="archives are not supported"):
         load_model(path)
     assert not (tmp_path / "evil.txt").exists()

@@ -22,7 +22,7 @@ def list_models() -> None:
     from rich.text import Text
 
     from neuroxai.models.card import read_card
-    from neuroxai.models.checkpoint import CARD, shipped_folder, shipped_models
+    from neuroxai.models.formats import CARD, shipped_folder, shipped_models
 
     console = plain()
     for name in shipped_models():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_MODEL = "deepseg-phantom"
+from neuroxai.models.formats import DEFAULT_MODEL as DEFAULT_MODEL
 
 CasePath = Annotated[
     Path | None,

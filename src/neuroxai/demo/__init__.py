@@ -29,7 +29,8 @@ from neuroxai.demo.sections import (
 from neuroxai.files.folder import Results, write_json
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.base import Method
-from neuroxai.models.loading import DEFAULT_MODEL, load_model
+from neuroxai.models.formats import DEFAULT_MODEL
+from neuroxai.models.loading import load_model
 from neuroxai.models.model import Model
 from neuroxai.render.page import write_page
 from neuroxai.reports.explain import CaseReport, peak_memory_mb

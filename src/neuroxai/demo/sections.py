@@ -9,7 +9,7 @@ from typing import Any
 
 from neuroxai.data.case import Case
 from neuroxai.methods import METHODS
-from neuroxai.models.loading import DEFAULT_MODEL
+from neuroxai.models.formats import DEFAULT_MODEL
 from neuroxai.models.model import Model
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.regions import format_share

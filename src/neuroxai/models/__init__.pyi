@@ -1,9 +1,9 @@
 from .card import Card as Card
 from .checkpoint import ARCHITECTURES as ARCHITECTURES
 from .checkpoint import save_checkpoint as save_checkpoint
-from .checkpoint import shipped_models as shipped_models
 from .deepseg import DeepSeg as DeepSeg
-from .loading import DEFAULT_MODEL as DEFAULT_MODEL
+from .formats import DEFAULT_MODEL as DEFAULT_MODEL
+from .formats import shipped_models as shipped_models
 from .loading import load_model as load_model
 from .model import Model as Model
 from .resnet import ResNet50 as ResNet50

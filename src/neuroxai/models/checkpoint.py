@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from neuroxai.core.errors import ModelError, OutputError, suggestion
 from neuroxai.models.card import Card, read_card
 from neuroxai.models.deepseg import DeepSeg
+from neuroxai.models.formats import CARD, WEIGHTS
 from neuroxai.models.model import Model
 from neuroxai.models.resnet import ResNet50
 from neuroxai.models.resnet50v2 import ResNet50V2
@@ -28,21 +29,6 @@ ARCHITECTURES: Mapping[str, type[nn.Module]] = {
     "resnet50v2": ResNet50V2,
 }
 """The networks a card may name; nothing else is ever built from a file."""
-
-WEIGHTS = "model.safetensors"
-CARD = "card.json"
-
-_SHIPPED = Path(__file__).parent / "shipped"
-
-
-def shipped_models() -> tuple[str, ...]:
-    """Return the names of the networks that come with the package."""
-    return tuple(sorted(card.parent.name for card in _SHIPPED.glob(f"*/{CARD}")))
-
-
-def shipped_folder(name: str) -> Path:
-    """Return the folder of a network that comes with the package."""
-    return _SHIPPED / name
 
 
 def read_checkpoint(folder: Path) -> Model:

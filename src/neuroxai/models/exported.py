@@ -21,8 +21,6 @@ from neuroxai.models.card import read_description
 from neuroxai.models.model import Model
 from neuroxai.models.weights import LARGEST, read_whole
 
-SUFFIX = ".pt2"
-
 _AS_WRITTEN: dict[str, Callable[..., Any]] = {
     "aten::relu": torch.relu,
     "aten::relu_": torch.relu_,

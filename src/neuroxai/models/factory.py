@@ -18,7 +18,7 @@ from neuroxai.models.weights import fit, read_weights
 StrPath = str | os.PathLike[str]
 
 
-def read_factory(spec: str, weights: StrPath | None, card: StrPath | None) -> Model:
+def read_factory(spec: str, weights: StrPath, card: StrPath | None) -> Model:
     """Build a network by calling a function or class, and load its weights.
 
     The module is looked for where Python looks, and in the current folder. It is the user who
@@ -41,8 +41,6 @@ def read_factory(spec: str, weights: StrPath | None, card: StrPath | None) -> Mo
     ModelError
         If something is missing or does not fit.
     """
-    if weights is None:
-        raise ModelError(f"{spec}: its weights are missing; add --weights model.safetensors")
     source = Path(weights)
     description = Path(card) if card is not None else source.with_name("card.json")
     found, output = read_description(description, architecture=spec)

@@ -1,32 +1,17 @@
-"""One door for every kind of model a user may have."""
+"""Loading of networks in any supported format."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-from neuroxai.core.errors import ModelError, suggestion
-from neuroxai.models.checkpoint import (
-    CARD,
-    WEIGHTS,
-    read_checkpoint,
-    shipped_folder,
-    shipped_models,
-)
-from neuroxai.models.exported import SUFFIX as EXPORTED
+from neuroxai.models.checkpoint import read_checkpoint
 from neuroxai.models.exported import read_exported
 from neuroxai.models.factory import read_factory
+from neuroxai.models.formats import DEFAULT_MODEL, Format, locate_model
 from neuroxai.models.model import Model
-from neuroxai.models.monai_bundle import METADATA, read_bundle
-from neuroxai.models.nnunet import DATASET, read_nnunet
-from neuroxai.models.nnunet_plans import PLANS
-from neuroxai.models.weights import refuse_code
-
-DEFAULT_MODEL = "deepseg-phantom"
-
-_ARCHIVE = re.compile(r"\.(zip|tar|tgz|7z|(tar\.)?(gz|bz2|xz|zst))$")
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+from neuroxai.models.monai_bundle import read_bundle
+from neuroxai.models.nnunet import read_nnunet
 
 
 def load_model(
@@ -36,7 +21,7 @@ def load_model(
     card: str | os.PathLike[str] | None = None,
     trust: bool = False,
 ) -> Model:
-    """Load a network, whatever it comes as.
+    """Load a network in any supported format.
 
     Nothing that a file says is executed unless ``trust`` is given.
 
@@ -64,34 +49,13 @@ def load_model(
     ('T1', 'T1ce', 'T2', 'FLAIR')
     """
     text = os.fspath(name_or_path)
-    if _FACTORY.fullmatch(text):
-        return read_factory(text, weights, card)
-    path = Path(text)
-    if weights is None and path.suffix == EXPORTED:
-        return read_exported(path, None if card is None else Path(card), trust=trust)
-    if weights is not None or card is not None:
-        raise ModelError(
-            f"{text}: brings its own weights and card; give others only for package.module:factory"
-        )
-    shipped = shipped_models()
-    if text in shipped:
-        return read_checkpoint(shipped_folder(text))
-    refuse_code(path)
-    if path.is_file() and path.name in (WEIGHTS, CARD):
-        path = path.parent
-    if path.is_file() and _ARCHIVE.search(path.name.lower()):
-        raise ModelError(f"{path}: archives are not unpacked; unpack it, and name the folder")
-    if path.is_file():
-        raise ModelError(f"{path}: is a file, expected a folder with {WEIGHTS} and {CARD}")
-    if (path / METADATA).is_file():
-        return read_bundle(path, trust=trust)
-    if (path / PLANS).is_file() and (path / DATASET).is_file():
-        return read_nnunet(path, trust=trust)
-    if path.is_dir():
-        return read_checkpoint(path)
-    hint = suggestion(text, shipped) if shipped else "this installation ships no network"
-    raise ModelError(
-        f"{text}: neither a shipped network, nor a checkpoint folder ({WEIGHTS} and {CARD}), nor a "
-        f"MONAI bundle ({METADATA}), nor an nnU-Net folder ({PLANS}), nor package.module:factory; "
-        f"{hint}"
-    )
+    location = locate_model(text, weights=weights, card=card)
+    if location.format is Format.FACTORY:
+        return read_factory(text, location.path, card)
+    if location.format is Format.EXPORTED:
+        return read_exported(location.path, None if card is None else Path(card), trust=trust)
+    if location.format is Format.BUNDLE:
+        return read_bundle(location.path, trust=trust)
+    if location.format is Format.NNUNET:
+        return read_nnunet(location.path, trust=trust)
+    return read_checkpoint(location.path)

@@ -16,12 +16,12 @@ from neuroxai.core.errors import MissingExtraError, ModelError, suggestion
 from neuroxai.models.card import USE, Card
 from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words, regions_of
 from neuroxai.models.config_data import ConfigData, read_json, read_yaml
+from neuroxai.models.formats import METADATA, refuse_code
 from neuroxai.models.model import Model
 from neuroxai.models.monai_inferer import read_inferer
 from neuroxai.models.monai_transforms import read_transforms
-from neuroxai.models.weights import fit, read_weights, refuse_code
+from neuroxai.models.weights import fit, read_weights
 
-METADATA = Path("configs", "metadata.json")
 INFERENCE = Path("configs", "inference.json")
 SAFETENSORS = Path("models", "model.safetensors")
 

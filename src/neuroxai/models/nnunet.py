@@ -13,10 +13,10 @@ from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.models.card import Card
 from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words, regions_of
 from neuroxai.models.config_data import read_json
+from neuroxai.models.formats import DATASET, PLANS
 from neuroxai.models.model import Model
 from neuroxai.models.nnunet_networks import own_names
 from neuroxai.models.nnunet_plans import (
-    PLANS,
     build_network,
     read_configuration,
     read_preprocessing,
@@ -24,8 +24,6 @@ from neuroxai.models.nnunet_plans import (
 from neuroxai.models.nnunet_slices import thick_weights
 from neuroxai.models.torch_weights import convert_torch
 from neuroxai.models.weights import Weights, fit, read_weights
-
-DATASET = Path("dataset.json")
 
 _CHECKPOINTS = ("checkpoint_final", "checkpoint_best")
 

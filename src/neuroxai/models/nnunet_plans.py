@@ -14,10 +14,9 @@ from torch import nn
 
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.windows import Windows
+from neuroxai.models.formats import PLANS
 from neuroxai.models.nnunet_networks import NNUNet, Shape
 from neuroxai.models.nnunet_slices import thickened
-
-PLANS = Path("plans.json")
 
 _NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
 _READERS: Mapping[str, str | None] = {

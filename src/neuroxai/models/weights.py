@@ -11,15 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.errors import ModelError, suggestion
-
-CARRY_CODE = {
-    ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".h5", ".hdf5", ".keras", ".bin", ".joblib", ".ts",
-}  # fmt: skip
-"""Endings of files that can carry code, and are not read."""
+from neuroxai.models.formats import refuse_code
 
 LARGEST = 4 * 1024**3
 """Bytes of a weight file or tensor, at most."""
-
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -70,25 +65,6 @@ def read_whole(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def refuse_code(path: Path) -> None:
-    """Refuse a file whose kind can carry code.
-
-    Raises
-    ------
-    ModelError
-        Saying how to convert it.
-
-    Examples
-    --------
-    >>> refuse_code(Path("model.safetensors"))
-    """
-    if path.suffix.lower() in CARRY_CODE:
-        raise ModelError(
-            f"{path}: files of the kind {path.suffix} can carry code and are not read; if you "
-            f"trust it, convert it:  neuroxai convert torch {path} --trust"
-        )
 
 
 def fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:

@@ -35,7 +35,8 @@ from neuroxai.data.case import Case
 from neuroxai.data.preprocessing import Prepared, Preprocessing
 from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method, check_input
-from neuroxai.models.loading import DEFAULT_MODEL, load_model
+from neuroxai.models.formats import DEFAULT_MODEL
+from neuroxai.models.loading import load_model
 from neuroxai.models.model import Model
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.patient_map import PatientMap
