@@ -188,7 +188,7 @@ def _how(model: Model) -> list[str]:
             f"- seeds {seeds[0]} to {seeds[1]}, {training.get('steps', '?')} steps, "
             f"{seconds / 60:.0f} minutes on two CPU cores" + (f", {wide:.0%} wide" if wide else "")
         )
-        moved = {name: by for name, by in training.get("output_shift", {}).items() if by}
+        moved = {name: by for name, by in training.get("logit_bias", {}).items() if by}
         if moved:
             low, high = data.get("validation_seeds", ["?", "?"])
             levels = ", ".join(f"{name} {by:+g}" for name, by in moved.items())

@@ -111,7 +111,7 @@ def test_every_kind_of_picture_becomes_gray(tmp_path: Path, mode: str) -> None:
 
 def test_a_network_sees_every_pixel(tmp_path: Path) -> None:
     path = save(tmp_path / "x" / "a.png", PIXELS.astype(np.uint8))
-    recipe = Preprocessing((GRAY,), intensity="minmax", plane="axial", size=(30, 21))
+    recipe = Preprocessing(modalities=(GRAY,), intensity="minmax", plane="axial", size=(30, 21))
     prepared = recipe.prepare(read_picture(path, (30, 21)))
     assert prepared.x.shape == (1, 1, 30, 21)
     low, high = PIXELS.min(), PIXELS.max()

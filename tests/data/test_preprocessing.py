@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.data.brats import LAYOUTS, find_cases, read_case
 from neuroxai.data.case import MODALITIES, Case
-from neuroxai.data.preprocessing import Preprocessing, largest_slice, truth_on_network_grid
+from neuroxai.data.preparation import truth_on_network_grid
+from neuroxai.data.preprocessing import Preprocessing
+from neuroxai.data.slices import largest_slice
 
 SHAPE = (33, 40, 21)
-RECIPE = Preprocessing(MODALITIES, size=(32, 64, 32))
+RECIPE = Preprocessing(modalities=MODALITIES, size=(32, 64, 32))
 
 
 def phantom(affine: NDArray[Any] | None = None) -> Case:
@@ -91,7 +93,7 @@ def slow_normalized(case: Case, names: tuple[str, ...], clip: float) -> dict[str
 @pytest.mark.parametrize("clip", [5.0, 1.5])
 def test_zscore_then_minmax_as_the_formula_reads(clip: float) -> None:
     case = phantom()
-    prepared = replace(RECIPE, clip=clip).prepare(case)
+    prepared = RECIPE.replace(clip=clip).prepare(case)
     slow = slow_normalized(case, MODALITIES, clip)
     assert prepared.x.shape == (1, 4, 32, 64, 32)
     assert prepared.x.dtype == torch.float32
@@ -105,18 +107,18 @@ def test_zscore_then_minmax_as_the_formula_reads(clip: float) -> None:
 
 def test_without_the_clip_the_zscore_is_a_no_op() -> None:
     case = phantom()
-    x = replace(RECIPE, clip=None).prepare(case).x[0, 1].numpy()
+    x = RECIPE.replace(clip=None).prepare(case).x[0, 1].numpy()
     values = case.volumes["T1ce"]
     brain = values != 0
     low, high = values[brain].min(), values[brain].max()
     expected = np.where(brain, (values - low) / (high - low), 0)
     np.testing.assert_allclose(x, RECIPE.prepare(case).placement.to_network(expected), atol=1e-6)
-    assert np.abs(x - replace(RECIPE, clip=2.0).prepare(case).x[0, 1].numpy()).max() > 0.05
+    assert np.abs(x - RECIPE.replace(clip=2.0).prepare(case).x[0, 1].numpy()).max() > 0.05
 
 
 def test_zscore_leaves_the_background_zero_and_names_the_color_of_air() -> None:
     case = phantom()
-    prepared = replace(RECIPE, intensity="zscore").prepare(case)
+    prepared = RECIPE.replace(intensity="zscore").prepare(case)
     for channel, name in enumerate(MODALITIES):
         values = case.volumes[name][case.volumes[name] != 0].astype(np.float64)
         assert prepared.background_value[channel] == pytest.approx(
@@ -132,7 +134,7 @@ def test_zscore_leaves_the_background_zero_and_names_the_color_of_air() -> None:
 @pytest.mark.parametrize("clip", [5.0, 1.5])
 def test_a_scaled_zscore_says_the_same_of_every_case(clip: float) -> None:
     case = phantom()
-    recipe = replace(RECIPE, intensity="zscore_scaled", clip=clip)
+    recipe = RECIPE.replace(intensity="zscore_scaled", clip=clip)
     prepared = recipe.prepare(case)
     for channel, name in enumerate(MODALITIES):
         values = case.volumes[name].astype(np.float64)
@@ -152,7 +154,7 @@ def test_one_bright_vessel_moves_a_minmax_but_hardly_a_scaled_zscore() -> None:
     bright.volumes["T1"][tuple(np.argwhere(values != 0)[0])] = 2 * values.max()
     moved = {}
     for intensity in ("zscore_minmax", "zscore_scaled"):
-        recipe = replace(RECIPE, intensity=intensity)
+        recipe = RECIPE.replace(intensity=intensity)
         one, other = recipe.prepare(dull), recipe.prepare(bright)
         apart = (one.x - other.x)[0, 0].abs()
         moved[intensity] = float(apart[one.x[0, 0] != 0].median())
@@ -162,7 +164,7 @@ def test_one_bright_vessel_moves_a_minmax_but_hardly_a_scaled_zscore() -> None:
 
 def test_none_leaves_the_numbers_alone() -> None:
     case = phantom()
-    prepared = replace(RECIPE, intensity="none").prepare(case)
+    prepared = RECIPE.replace(intensity="none").prepare(case)
     np.testing.assert_array_equal(
         prepared.x[0, 2].numpy(), prepared.placement.to_network(case.volumes["T2"])
     )
@@ -171,7 +173,7 @@ def test_none_leaves_the_numbers_alone() -> None:
 @pytest.mark.parametrize("intensity", ["zscore", "zscore_minmax", "zscore_scaled"])
 def test_the_scanners_scale_does_not_matter(intensity: Any) -> None:
     case = phantom()
-    recipe = replace(RECIPE, intensity=intensity)
+    recipe = RECIPE.replace(intensity=intensity)
     scaled = replace(case, volumes={n: v * np.float32(8) for n, v in case.volumes.items()})
     assert torch.equal(recipe.prepare(case).x, recipe.prepare(scaled).x)
 
@@ -179,7 +181,7 @@ def test_the_scanners_scale_does_not_matter(intensity: Any) -> None:
 def test_channels_follow_the_recipes_order_and_may_repeat() -> None:
     case = phantom()
     x = RECIPE.prepare(case).x
-    order = replace(RECIPE, modalities=("FLAIR", "T1", "FLAIR"))
+    order = RECIPE.replace(modalities=("FLAIR", "T1", "FLAIR"))
     # The brain is where any of the network's modalities is not zero: the same here.
     assert torch.equal(order.prepare(case).x, x[:, [3, 0, 3]])
 
@@ -189,7 +191,7 @@ def test_a_hole_in_one_modality_is_still_brain() -> None:
     holed = dict(case.volumes)
     holed["T1"] = holed["T1"].copy()
     holed["T1"][15, 20, 10] = 0
-    x = replace(RECIPE, intensity="zscore").prepare(replace(case, volumes=holed))
+    x = RECIPE.replace(intensity="zscore").prepare(replace(case, volumes=holed))
     assert x.placement.to_patient(x.x[0, 0].numpy())[15, 20, 10] < -1
 
 
@@ -202,7 +204,7 @@ def test_all_orientations_give_the_same_input_and_the_same_map_in_the_world(tilt
     affine[:3, :3] = euler2mat(tilt, tilt / 2, -tilt) @ np.diag([1.0, 1.25, 1.5])
     affine[:3, 3] = (-16, -18, 5)
     upright = phantom(affine)
-    flat = Preprocessing(("FLAIR",) * 3, plane="axial", size=(48, 36))
+    flat = Preprocessing(modalities=("FLAIR",) * 3, plane="axial", size=(48, 36))
     expected = [recipe.prepare(upright) for recipe in (RECIPE, flat)]
     where = np.argwhere(upright.volumes["T1"] != 0)[::11]
     world = apply_affine(affine, where)
@@ -233,7 +235,7 @@ def test_brats_gets_the_papers_grid() -> None:
     volume[60:180, 30:200, 5:150] = np.random.default_rng(0).uniform(1, 9, (120, 170, 145))
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     case = Case("a", {"T1": volume}, affine, LAYOUTS["brats2018"])
-    prepared = Preprocessing(("T1",)).prepare(case)
+    prepared = Preprocessing(modalities=("T1",)).prepare(case)
     assert prepared.x.shape == (1, 1, 192, 224, 160)
     assert prepared.warnings == ()
     back = prepared.placement.to_patient(prepared.placement.to_network(volume))
@@ -242,16 +244,17 @@ def test_brats_gets_the_papers_grid() -> None:
 
 def test_small_scans_get_the_least_multiple_and_no_bound_grows_with_the_scan() -> None:
     case = phantom()
-    assert Preprocessing(MODALITIES).prepare(case).x.shape[2:] == (64, 64, 32)
-    assert Preprocessing(MODALITIES, size=None).prepare(case).x.shape[2:] == (64, 64, 32)
-    assert Preprocessing(MODALITIES, size=None, divisor=8).prepare(case).x.shape[2:] == (40, 40, 24)
+    default = Preprocessing(modalities=MODALITIES)
+    assert default.prepare(case).x.shape[2:] == (64, 64, 32)
+    assert default.replace(size=None).prepare(case).x.shape[2:] == (64, 64, 32)
+    assert default.replace(size=None, divisor=8).prepare(case).x.shape[2:] == (40, 40, 24)
 
 
 def test_the_crop_moves_to_keep_the_brain() -> None:
     volume = np.zeros((100, 40, 30), np.float32)
     volume[2:50, 5:20, 5:20] = np.random.default_rng(0).uniform(1, 2, (48, 15, 15))
     case = Case("a", {"T1": volume}, np.eye(4), LAYOUTS["plain"])
-    prepared = Preprocessing(("T1",), size=(64, 32, 32)).prepare(case)
+    prepared = Preprocessing(modalities=("T1",), size=(64, 32, 32)).prepare(case)
     assert prepared.placement.start == (2, 4, -1)
     assert prepared.warnings == ()
     assert int((prepared.placement.to_network(volume) != 0).sum()) == int((volume != 0).sum())
@@ -259,7 +262,7 @@ def test_the_crop_moves_to_keep_the_brain() -> None:
 
 def test_a_brain_that_does_not_fit_warns_with_the_voxels_cut() -> None:
     case = phantom()
-    prepared = Preprocessing(MODALITIES, size=(16, 16, 16), divisor=16).prepare(case)
+    prepared = Preprocessing(modalities=MODALITIES, size=(16, 16, 16), divisor=16).prepare(case)
     whole = case.volumes["T1"] != 0
     cut = int(whole.sum() - (prepared.placement.to_network(case.volumes["T1"]) != 0).sum())
     assert cut > 0
@@ -268,7 +271,7 @@ def test_a_brain_that_does_not_fit_warns_with_the_voxels_cut() -> None:
 
 
 def test_spacing_outside_the_networks_training_warns() -> None:
-    recipe = replace(RECIPE, spacing_mm=(1.0, 1.0))
+    recipe = RECIPE.replace(spacing_mm=(1.0, 1.0))
     assert recipe.prepare(phantom(np.diag([1 + 1e-6, 1, 1, 1]))).warnings == ()
     assert "1 x 1 x 2.5 mm" in recipe.prepare(phantom(np.diag([1, 1, 2.5, 1]))).warnings[0]
 
@@ -294,7 +297,7 @@ def test_no_background_warns() -> None:
 
 def test_the_slice_with_the_largest_tumor() -> None:
     case = phantom()
-    recipe = Preprocessing(("FLAIR", "T1"), plane="axial", size=(48, 36))
+    recipe = Preprocessing(modalities=("FLAIR", "T1"), plane="axial", size=(48, 36))
     assert case.truth is not None
     areas = [int((case.truth[:, :, z] > 0).sum()) for z in range(SHAPE[2])]
     best = areas.index(max(areas))
@@ -312,7 +315,7 @@ def test_the_slice_with_the_largest_tumor() -> None:
 
 def test_a_cavity_is_no_tumor_to_choose_by() -> None:
     case = phantom()
-    recipe = Preprocessing(("FLAIR",), plane="axial")
+    recipe = Preprocessing(modalities=("FLAIR",), plane="axial")
     cavity = np.zeros(SHAPE, np.uint8)
     cavity[10:20, 10:20, 8] = 4
     cavity[15, 15, 10] = 2
@@ -322,7 +325,7 @@ def test_a_cavity_is_no_tumor_to_choose_by() -> None:
 
 def test_no_way_to_choose_a_slice() -> None:
     case = replace(phantom(), truth=None)
-    recipe = Preprocessing(("FLAIR",), plane="axial", size=(48, 36))
+    recipe = Preprocessing(modalities=("FLAIR",), plane="axial", size=(48, 36))
     for bad, words in (
         ({}, "give a slice from 0 to 20"),
         ({"slice_index": "truth"}, "without a ground truth"),
@@ -357,20 +360,20 @@ def test_a_missing_modality_is_named() -> None:
     [
         (lambda v: v * 0, "head: T1 is constant"),
         (lambda v: (v != 0) * np.float32(7), "head: T1 is constant .7. inside the brain"),
-        (lambda v: np.where(v > 900, np.nan, v), "head: T1 holds .* NaN"),
+        (lambda v: np.where(v > 900, np.nan, v), "head: T1 has .* NaN"),
     ],
 )
 def test_modalities_that_show_nothing(intensity: Any, spoil: Any, words: str) -> None:
     case = phantom()
     volumes = {**case.volumes, "T1": spoil(case.volumes["T1"]).astype(np.float32)}
     with pytest.raises(CaseError, match=words):
-        replace(RECIPE, intensity=intensity).prepare(replace(case, volumes=volumes))
+        RECIPE.replace(intensity=intensity).prepare(replace(case, volumes=volumes))
 
 
 def test_an_empty_brain() -> None:
     case = phantom()
     empty = replace(case, volumes={n: v * 0 for n, v in case.volumes.items()})
-    with pytest.raises(CaseError, match=r"head: .* no brain"):
+    with pytest.raises(CaseError, match="head: every voxel of T1, T1ce, T2, FLAIR is zero"):
         RECIPE.prepare(empty)
 
 
@@ -391,8 +394,12 @@ def test_truth_on_the_networks_grid_needs_a_truth() -> None:
     "recipe",
     [
         RECIPE,
-        Preprocessing(("FLAIR",) * 3, "zscore", (224, 224), "axial", clip=None),
-        Preprocessing(("T1",), "none", None, divisor=16, spacing_mm=(0.5, 2)),
+        Preprocessing(
+            modalities=("FLAIR",) * 3, intensity="zscore", size=(224, 224), plane="axial", clip=None
+        ),
+        Preprocessing(
+            modalities=("T1",), intensity="none", size=None, divisor=16, spacing_mm=(0.5, 2)
+        ),
     ],
 )
 def test_recipes_survive_json(recipe: Preprocessing) -> None:
@@ -403,37 +410,59 @@ def test_recipes_survive_json(recipe: Preprocessing) -> None:
     ("change", "word"),
     [
         ({"sise": [32, 32, 32]}, "did you mean 'size'"),
-        ({"modalities": "FLAIR"}, "'modalities'"),
-        ({"modalities": []}, "'modalities'"),
-        ({"modalities": [1]}, "'modalities'"),
-        ({"intensity": "z-score"}, "'intensity'"),
-        ({"intensity": ["zscore"]}, "'intensity'"),
-        ({"size": [192, 224]}, "'size'"),
-        ({"size": [192, 224, 161]}, "'size'"),
-        ({"size": 192}, "'size'"),
-        ({"size": [192, 224, True]}, "'size'"),
-        ({"plane": "coronal"}, "'plane'"),
-        ({"plane": "axial", "size": None}, "'size'"),
-        ({"plane": "axial", "size": [192, 224, 96]}, "'size'"),
-        ({"divisor": 0}, "'divisor'"),
-        ({"divisor": "32"}, "'divisor'"),
-        ({"clip": 0}, "'clip'"),
-        ({"clip": float("nan")}, "'clip'"),
+        ({"modalities": "FLAIR"}, "modalities is 'FLAIR', expected a list of names, not empty"),
+        ({"modalities": []}, r"modalities is \[\], expected a list of names, not empty"),
+        ({"modalities": [1]}, r"modalities\[0\] is 1, expected text that is not empty"),
+        ({"modalities": [""]}, r"modalities\[0\] is '', expected text that is not empty"),
+        ({"intensity": "z-score"}, "intensity is 'z-score', expected 'zscore_minmax', "),
+        ({"intensity": ["zscore"]}, r"intensity is \['zscore'\], expected 'zscore_minmax', "),
+        ({"size": [192, 224]}, r"size is \[192, 224\], expected null or three multiples of 32"),
+        ({"size": [192, 224, 161]}, "size is .*, expected null or three multiples of 32"),
+        ({"size": 192}, "size is 192, expected a list of whole numbers above 0, or null"),
+        ({"size": [192, 224, True]}, r"size\[2\] is True, expected a whole number above 0"),
+        ({"size": [192, 224, 0]}, r"size\[2\] is 0, expected a whole number above 0"),
+        ({"plane": "coronal"}, "plane is 'coronal', expected 'axial', or null"),
+        ({"plane": "axial", "size": None}, "size is null, expected two whole numbers"),
+        ({"plane": "axial", "size": [192, 224, 96]}, "size is .*, expected two whole numbers"),
+        ({"plane": "axial", "size": [9, 9], "orientation": "LPS"}, "orientation is 'LPS', exp"),
+        ({"plane": "axial", "size": [9, 9], "axis_order": [1, 0, 2]}, "axis_order is"),
+        ({"plane": "axial", "size": [9, 9], "crop_to_brain": True}, "crop_to_brain is True"),
+        ({"plane": "axial", "size": [9, 9], "voxel_mm": [1, 1, 1]}, "voxel_mm is"),
+        ({"divisor": 0}, "divisor is 0, expected a whole number above 0"),
+        ({"divisor": "32"}, "divisor is '32', expected a whole number above 0"),
+        ({"clip": 0}, "clip is 0, expected a number above 0, or null"),
+        ({"clip": True}, "clip is True, expected a number above 0, or null"),
+        ({"clip": float("nan")}, "clip is nan, expected a number above 0, or null"),
         ({"clip": None, "intensity": "zscore_scaled"}, "zscore_scaled divides by it"),
-        ({"spacing_mm": [2.0, 1.0]}, "'spacing_mm'"),
-        ({"spacing_mm": [1.0]}, "'spacing_mm'"),
+        ({"spacing_mm": [2.0, 1.0]}, r"spacing_mm is \[2\.0, 1\.0\], expected \[smallest, larg"),
+        ({"spacing_mm": [1.0]}, r"spacing_mm is \[1\.0\], expected a list of 2 numbers above 0"),
+        ({"orientation": "RAR"}, "orientation is 'RAR', expected three axis codes"),
+        ({"axis_order": [0, 1, 1]}, r"axis_order is \[0, 1, 1\], expected a permutation"),
+        ({"voxel_mm": [1, 0, None]}, r"voxel_mm\[1\] is 0, expected a number above 0, or null"),
+        ({"voxel_mm": [1, None]}, r"voxel_mm is \[1, None\], expected a list of 3 numbers"),
+        ({"resampling": "nnunet"}, "without voxel_mm and crop_to_brain"),
+        ({"crop_to_brain": 1}, "crop_to_brain is 1, expected true or false"),
     ],
 )
 def test_recipes_are_read_strictly(change: dict[str, Any], word: str) -> None:
-    with pytest.raises(ModelError, match=word):
-        Preprocessing.from_dict({**RECIPE.to_dict(), **change})
+    with pytest.raises(ModelError, match=word) as caught:
+        Preprocessing.from_dict({**RECIPE.to_dict(), **change}, source="card.json")
+    assert str(caught.value).startswith("card.json: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_has_a_json_schema() -> None:
+    properties = Preprocessing.model_json_schema()["properties"]
+    assert properties["divisor"]["exclusiveMinimum"] == 0
+    assert "zscore_scaled" in properties["intensity"]["enum"]
+    assert all(entry.get("description") for entry in properties.values())
 
 
 def test_a_recipe_needs_modalities() -> None:
-    with pytest.raises(ModelError, match="lacks the key 'modalities'"):
+    with pytest.raises(ModelError, match="missing required key 'modalities'; add it, for example"):
         Preprocessing.from_dict({})
-    with pytest.raises(ModelError, match="table"):
-        Preprocessing.from_dict([])  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="expected a mapping"):
+        Preprocessing.from_dict([])
 
 
 # --- real scans ---
@@ -446,7 +475,7 @@ def test_real_cases_fit_whole(year: str) -> None:
     if not (root / year).exists():
         pytest.skip(f"no real scans at {root / year}")
     case = read_case(find_cases(root / year)[0])
-    prepared = Preprocessing(MODALITIES).prepare(case)
+    prepared = Preprocessing(modalities=MODALITIES).prepare(case)
     assert prepared.x.shape == (1, 4, 192, 224, 160)
     assert prepared.warnings == ()
     assert float(prepared.x.min()) == 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from neuroxai.core.errors import ModelError
 from neuroxai.models.card import USE, Card, read_card
@@ -34,20 +34,20 @@ def test_round_trip() -> None:
     assert json.loads(CARD.to_json())["use"] == USE == "research use only, not for clinical use"
 
 
-EARLIER = [e.name for e in dataclasses.fields(Card) if e.name != "postprocessing"]
+REQUIRED = [key for key in Card.model_fields if key != "postprocessing"]
 
 
-def test_a_card_of_before_there_was_postprocessing_has_none() -> None:
+def test_postprocessing_can_be_left_out() -> None:
     table = json.loads(CARD.to_json())
     del table["postprocessing"]
     assert Card.from_json(json.dumps(table)).smallest_enhancement_mm3 == 0.0
 
 
-@pytest.mark.parametrize("key", EARLIER)
+@pytest.mark.parametrize("key", REQUIRED)
 def test_every_key_must_be_there(key: str) -> None:
     table = json.loads(CARD.to_json())
     del table[key]
-    with pytest.raises(ModelError, match=rf"here/card.json: the key '{key}' is missing"):
+    with pytest.raises(ModelError, match=rf"here/card.json: missing required key '{key}'"):
         Card.from_json(json.dumps(table), source="here/card.json")
 
 
@@ -55,24 +55,32 @@ def test_every_key_must_be_there(key: str) -> None:
     ("key", "value", "word"),
     [
         ("modalitys", ["T1"], "did you mean 'modalities'"),
-        ("task", "regression", "segmentation or classification"),
-        ("activation", "relu", "softmax or sigmoid"),
-        ("weights_dtype", "int8", "float32 or float16"),
-        ("format", 2, "this version reads 1"),
-        ("modalities", "T1", "a list of names"),
-        ("modalities", [], "empty"),
-        ("classes", ["background", 3], "a list of names"),
-        ("classes", ["ET", "NCR", "ET"], "twice"),
-        ("regions", {"WT": ["ED"]}, "names the class 'ED'"),
-        ("regions", [], "a table"),
-        ("postprocessing", [], "a table"),
+        ("task", "regression", "expected 'segmentation' or 'classification'"),
+        ("activation", "relu", "expected 'softmax' or 'sigmoid'"),
+        ("weights_dtype", "int8", "expected 'float32' or 'float16'"),
+        ("format", 2, "format is 2, expected 1"),
+        ("modalities", "T1", "expected a list of names, not empty"),
+        ("modalities", [], "expected a list of names, not empty"),
+        ("modalities", [""], r"modalities\[0\] is '', expected text that is not empty"),
+        ("classes", ["background", 3], r"classes\[1\] is 3, expected text"),
+        ("classes", ["ET", "NCR", "ET"], "expected each class once"),
+        ("regions", {"WT": ["ED"]}, r"regions\.WT has the unknown class 'ED'"),
+        ("regions", [], "expected a mapping"),
+        ("regions", {"WT": "ET"}, r"regions\.WT is 'ET', expected a list of names"),
+        ("postprocessing", [], "expected a mapping"),
         ("postprocessing", {"smallest_enhancement": 3}, "did you mean 'smallest_enhancement_mm3'"),
-        ("postprocessing", {"smallest_enhancement_mm3": "200"}, "expected cubic mm"),
-        ("postprocessing", {"smallest_enhancement_mm3": float("nan")}, "expected cubic mm"),
-        ("arguments", None, "a table"),
+        (
+            "postprocessing",
+            {"smallest_enhancement_mm3": "200"},
+            "expected a number from 0 to below",
+        ),
+        ("postprocessing", {"smallest_enhancement_mm3": float("nan")}, "expected a number from"),
+        ("postprocessing", {"smallest_enhancement_mm3": -1}, "expected a number from"),
+        ("postprocessing", {"smallest_enhancement_mm3": 1e9}, "to below 1000000000"),
+        ("arguments", None, "expected a mapping"),
         ("name", 5, "expected text"),
-        ("use", "", "expected text"),
-        ("weights_sha256", "AB" * 32, "64 hexadecimal digits"),
+        ("use", "", "expected text that is not empty"),
+        ("weights_sha256", "AB" * 32, "expected 64 lowercase hexadecimal digits"),
         ("weights_sha256", "", "without a hash"),
     ],
 )
@@ -82,6 +90,26 @@ def test_what_is_wrong_is_named(key: str, value: Any, word: str) -> None:
         Card.from_json(json.dumps(table), source="x/card.json")
     assert str(caught.value).startswith("x/card.json: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_card_has_a_json_schema() -> None:
+    schema = Card.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["task"]["enum"] == ["segmentation", "classification"]
+    assert all(
+        entry.get("description") or "$ref" in entry for entry in schema["properties"].values()
+    )
+    table = json.loads(CARD.to_json())
+    assert set(table) == set(schema["properties"])
+
+
+def test_a_card_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        CARD.name = "other"
+    other = CARD.replace(name="other")
+    assert (other.name, CARD.name) == ("other", "näme")
+    with pytest.raises(ModelError, match="card: activation is 'relu'"):
+        CARD.replace(activation="relu")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '"card"', "1e999"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -49,7 +48,7 @@ def test_float32_comes_back_bit_for_bit(folder: Path) -> None:
     assert not any(p.requires_grad for p in model.network.parameters())
     payload = (folder / "model.safetensors").read_bytes()
     assert model.weights_sha256 == hashlib.sha256(payload).hexdigest()
-    assert model.card == dataclasses.replace(CARD, weights_sha256=model.weights_sha256)
+    assert model.card == CARD.replace(weights_sha256=model.weights_sha256)
     assert model.folder == folder
     assert sorted(path.name for path in folder.parent.iterdir()) == ["checkpoint"]
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.safetensors"]
@@ -86,7 +85,7 @@ def test_equal_networks_give_equal_files(folder: Path, tmp_path: Path) -> None:
 def test_an_older_checkpoint_is_replaced_and_anything_else_is_not(
     folder: Path, tmp_path: Path
 ) -> None:
-    save_checkpoint(folder, _network(), dataclasses.replace(CARD, name="newer"))
+    save_checkpoint(folder, _network(), CARD.replace(name="newer"))
     assert load_model(folder).card.name == "newer"
     (folder / "diary.txt").write_text("dear")
     with pytest.raises(OutputError, match="no checkpoint"):
@@ -106,7 +105,7 @@ def test_a_failed_save_leaves_the_older_one(folder: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Path, "rename", fail_second)
     with pytest.raises(OutputError, match="No space left"):
-        save_checkpoint(folder, _network(), dataclasses.replace(CARD, name="newer"))
+        save_checkpoint(folder, _network(), CARD.replace(name="newer"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -119,7 +118,7 @@ def test_what_must_not_be_saved_is_refused(tmp_path: Path) -> None:
         save_checkpoint(
             tmp_path / "a",
             network,
-            dataclasses.replace(CARD, arguments={**ARGUMENTS, "filters": 3}),
+            CARD.replace(arguments={**ARGUMENTS, "filters": 3}),
         )
     nn.init.constant_(network.output.weight, 1e6)
     with pytest.raises(ModelError, match=r"output\.weight overflows float16"):

@@ -151,7 +151,7 @@ def test_what_is_missing_is_asked_for(home: Path) -> None:
         load_model("my_network:build", weights=home / "w.safetensors")
     other = home / "other.json"
     other.write_text(json.dumps({k: v for k, v in CARD.items() if k != "activation"}))
-    with pytest.raises(ModelError, match="'activation' is missing"):
+    with pytest.raises(ModelError, match="missing required key 'activation'; add it, for example"):
         load_model("my_network:build", weights=home / "w.safetensors", card=other)
     other.write_text(json.dumps({**CARD, "colour": 1}))
     with pytest.raises(ModelError, match="unknown key 'colour'"):
@@ -190,5 +190,5 @@ def test_of_several_outputs_the_card_names_the_one_that_counts(
     found = explain(model, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     (home / "card.json").write_text(json.dumps({**CARD, "output": True}))
-    with pytest.raises(ModelError, match="output is True, expected an index or a key"):
+    with pytest.raises(ModelError, match="output is True, expected an index or a name"):
         load_model(f"my_network:{name}", weights=home / "w.safetensors")

@@ -249,7 +249,7 @@ def test_another_voxel_size_is_refused(tmp_path: Path, patient: Path) -> None:
         1, {"_target_": "Spacingd", "keys": "image", "pixdim": [1.0, 1.0, 1.0]}
     )
     model = load_model(bundles.write_bundle(tmp_path / "b", config=config))
-    with pytest.raises(CaseError, match=r"voxels of 3 x 3 x 3 mm .* it needs 1 x 1 x 1 mm"):
+    with pytest.raises(CaseError, match=r"voxels of 3 x 3 x 3 mm .* expected 1 x 1 x 1 mm"):
         prepare(model, read_case(patient), None)
 
 

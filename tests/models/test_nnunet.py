@@ -420,7 +420,7 @@ def test_another_way_of_resampling_is_refused(tmp_path: Path) -> None:
     same = read_case(nnunets.write_case(tmp_path / "BraTS2021_01"))
     assert prepare(loaded, same, None).placement.resampling is None
     other = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1, 1, 2)))
-    with pytest.raises(CaseError, match=r"voxels of 1 x 2 x 1 mm .* it needs 1 x 1 x 1 mm"):
+    with pytest.raises(CaseError, match=r"voxels of 1 x 2 x 1 mm .* expected 1 x 1 x 1 mm"):
         prepare(loaded, other, None)
 
 

@@ -134,8 +134,8 @@ def test_the_recipes_say_what_the_paper_says() -> None:
     assert (grading.epochs, segmentation.epochs) == (150, 1000)
     assert (grading.batch, segmentation.batch) == (64, 5)
     assert segmentation.patch == (128, 128, 128)
-    assert segmentation.preprocessing["size"] == [192, 224, 160]
-    assert {grading.preprocessing["intensity"], segmentation.preprocessing["intensity"]} == {
+    assert segmentation.preprocessing.size == (192, 224, 160)
+    assert {grading.preprocessing.intensity, segmentation.preprocessing.intensity} == {
         "zscore_minmax"
     }
     for recipe in (grading, segmentation):
@@ -183,7 +183,7 @@ def test_a_pickle_is_not_read() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["frozen=[layer1]", "frozen_epochs=1"], "layers at rest would stay noise"),
+        (["frozen_layers=[layer1]", "frozen_epochs=1"], "layers at rest would stay noise"),
         (["frozen_norms=true"], "its norms know no statistics; set initial"),
     ],
 )

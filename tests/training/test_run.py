@@ -20,7 +20,6 @@ from neuroxai.data.case import Case
 from neuroxai.models import ARCHITECTURES, load_model
 from neuroxai.training import train
 from neuroxai.training.config.config import Config
-from neuroxai.training.config.config_file import config_from_dict
 from neuroxai.training.data import cases as room
 from neuroxai.workflows.explain import predict
 
@@ -81,7 +80,7 @@ def _config(tmp_path: Path, **changes: Any) -> Config:
         "device": "cpu",
         "cache": str(tmp_path / "cache"),
     }
-    return config_from_dict(table | changes)
+    return Config.from_dict(table | changes)
 
 
 def test_a_segmenter_learns_and_its_card_tells_the_truth(tmp_path: Path) -> None:
@@ -252,7 +251,7 @@ LINE = {"size": [20, 24], "plane": "axial"}
         (False, {"architecture": "resnet50"}, "cannot be"),
         (False, {"architecture": "foo"}, "unknown architecture 'foo'"),
         (False, {"preprocessing": LINE}, "preprocessing.plane is 'axial', expected null"),
-        (False, {"preprocessing": {"size": [20, 24, 10], "divisor": 4}}, "'size' is"),
+        (False, {"preprocessing": {"size": [20, 24, 10], "divisor": 4}}, "preprocessing: size is"),
         (False, {"initial": "nowhere"}, "nowhere"),
         (True, {"classes": ["LGG", "HGG", "none"], "arguments": {"in_channels": 2}},
          "classes is .* expected LGG and HGG"),
@@ -261,8 +260,10 @@ LINE = {"size": [20, 24], "plane": "axial"}
          "answers with .* expected .* a classifier"),
         (True, {"preprocessing": {"size": [20, 24, 12], "divisor": 4}},
          "preprocessing.plane is None, expected 'axial'"),
-        (True, {"hint": 0.5, "hint_layers": ["layer9"]}, "hint_layers: no layer 'layer9'"),
-        (True, {"hint": 0.5, "hint_layers": ["dense1"]}, "hint_layers: dense1 has no maps"),
+        (True, {"auxiliary_loss": 0.5, "auxiliary_loss_layers": ["layer9"]},
+         "auxiliary_loss_layers: no layer 'layer9'"),
+        (True, {"auxiliary_loss": 0.5, "auxiliary_loss_layers": ["dense1"]},
+         "auxiliary_loss_layers: dense1 has no maps"),
         (True, {"pretrained": "nowhere.safetensors"}, "nowhere"),
     ],
 )  # fmt: skip
@@ -287,13 +288,13 @@ def test_layers_that_are_not_there_cannot_rest(
     arguments = {"in_channels": 2, "out_channels": 4, "filters": 2, "depth": 2}
     first = train(_config(tmp_path, arguments=arguments, max_steps=1), tmp_path / "first")
     monkeypatch.setattr("neuroxai.training.run.gather", lambda *_, **__: pytest.fail("gathered"))
-    resting = {"initial": str(first), "frozen": ["decoder", "layer9"], "frozen_epochs": 1}
-    with pytest.raises(TrainingError, match="frozen: no layer begins with 'layer9'"):
+    resting = {"initial": str(first), "frozen_layers": ["decoder", "layer9"], "frozen_epochs": 1}
+    with pytest.raises(TrainingError, match="frozen_layers: no layer begins with 'layer9'"):
         train(_config(tmp_path, arguments=arguments, **resting), tmp_path / "second")
 
 
 def test_a_configuration_that_was_made_by_hand_is_checked_too(tmp_path: Path) -> None:
-    endless = dataclasses.replace(_config(tmp_path), max_minutes=float("nan"))
+    endless = _config(tmp_path).replace(max_minutes=float("nan"))
     with pytest.raises(TrainingError, match="max_minutes is nan, expected a number above 0"):
         train(endless, tmp_path / "run")
 
@@ -344,13 +345,13 @@ def test_outputs_are_shifted_before_they_are_measured(tmp_path: Path) -> None:
     data = {"phantom": {"train": [0, 6], "test": [50, 52], "validation": [60, 63]}}
     few = {"data": data, "max_steps": 12, "output_dtype": "float32"}
     plain = load_model(train(_config(tmp_path, **few), tmp_path / "plain"))
-    folder = train(_config(tmp_path, **few, shift_outputs=True), tmp_path / "shifted")
+    folder = train(_config(tmp_path, **few, logit_bias=True), tmp_path / "shifted")
     shifted = load_model(folder)
-    said = shifted.card.training["output_shift"]
+    said = shifted.card.training["logit_bias"]
     assert list(said) == ["background", "NCR", "ED", "ET"]
     assert any(said.values())
     assert shifted.card.training["data"]["validation_seeds"] == [60, 63]
-    assert "output_shift" not in plain.card.training
+    assert "logit_bias" not in plain.card.training
     before, after = plain.network.state_dict(), shifted.network.state_dict()
     for name in before:
         moved = torch.tensor(list(said.values())) if name == "output.bias" else 0
@@ -362,8 +363,8 @@ def test_outputs_are_shifted_before_they_are_measured(tmp_path: Path) -> None:
 
 def test_outputs_that_cannot_be_shifted_are_refused_before_the_training(tmp_path: Path) -> None:
     data = {"phantom": {"train": [0, 6], "test": [50, 52], "validation": [60, 60]}}
-    with pytest.raises(TrainingError, match="shift_outputs is set, but no case was left"):
-        train(_config(tmp_path, data=data, shift_outputs=True), tmp_path / "run")
+    with pytest.raises(TrainingError, match="logit_bias is set, but no case was left"):
+        train(_config(tmp_path, data=data, logit_bias=True), tmp_path / "run")
     assert not list((tmp_path / "run").glob("log.csv"))
 
 

@@ -81,9 +81,7 @@ def segmenter(network: nn.Module | None = None, **changes: Any) -> Model:
         preprocessing={"modalities": ["FLAIR"], "intensity": "minmax", "divisor": 2},
         weights_sha256="0" * 64,
     )
-    return Model(
-        (network or Levels()).eval(), dataclasses.replace(card, **changes), Path(), "0" * 64
-    )
+    return Model((network or Levels()).eval(), card.replace(**changes), Path(), "0" * 64)
 
 
 class Levels(nn.Module):
@@ -149,7 +147,7 @@ def test_small_enhancement_goes_where_the_card_says_so_unless_asked_otherwise(
     folders = cohort(tmp_path, [study(0)])
     volume = float(np.sum(study(0).truth == ET)) * 3
     model = segmenter()
-    card = dataclasses.replace(model.card, postprocessing={"smallest_enhancement_mm3": volume + 1})
+    card = model.card.replace(postprocessing={"smallest_enhancement_mm3": volume + 1})
     careful = dataclasses.replace(model, card=card)
     assert _et(evaluate(careful, folders)) == 0
     assert evaluate(careful, folders).settings.smallest_enhancement_mm3 == volume + 1

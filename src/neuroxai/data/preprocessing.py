@@ -1,117 +1,50 @@
-"""From a case to a network's input, with the way back; the recipe is part of a model's card."""
+"""The preprocessing recipe of a network, stored in its model card."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
 
-from neuroxai.core.box import bounding_box
-from neuroxai.core.errors import CaseError, ModelError, suggestion
-from neuroxai.data.case import Case
-from neuroxai.data.grid import obliquity
-from neuroxai.data.intensity import INTENSITIES, Intensity, counted_voxels, normalize
-from neuroxai.data.placement import Placement, crop_start
-from neuroxai.data.preprocessing_check import check_recipe
-from neuroxai.data.resampling import Resampling, grid_of
-from neuroxai.data.slices import choose_slice, largest_slice
+from neuroxai.data.intensity import Intensity
+from neuroxai.files.schema import List, Schema, Text
 
 if TYPE_CHECKING:
-    import torch
+    from numpy.typing import NDArray
 
-__all__ = [
-    "INTENSITIES",
-    "Prepared",
-    "Preprocessing",
-    "largest_slice",
-    "truth_on_network_grid",
-]
+    from neuroxai.data.case import Case
+    from neuroxai.data.preparation import Prepared
 
-_PAPER_SIZE = (192, 224, 160)
+_VOLUME_SIZE = (192, 224, 160)
+"""Size of the crop in the paper (§2.2)."""
+_SLICE_SIZE = (224, 224)
+"""Input size of ImageNet networks; it holds the paper's axial crop of 192 x 224."""
+_AXIS_PAIRS = ("LR", "PA", "IS")
 
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A case as a network takes it.
-
-    Attributes
-    ----------
-    x
-        float32 tensor ``(1, C, X, Y, Z)``, or ``(1, C, X, Y)`` for an axial slice.
-    placement
-        The way back to the patient's grid.
-    air
-        Per channel what an intensity of zero, no signal, is normalized to: the color black. After
-        ``zscore`` that is not 0, which there is the mean of the brain.
-    warnings
-        What is odd but safe to use, a sentence each, naming the case.
-    """
-
-    x: torch.Tensor
-    placement: Placement
-    background_value: tuple[float, ...]
-    warnings: tuple[str, ...] = ()
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a network wants its scans.
+class Preprocessing(Schema):
+    """How a scan becomes the input of a network.
 
-    Per modality, over the brain's voxels (those where any of the network's modalities is not
-    zero), with v the intensity, μ and σ its mean and standard deviation::
+    Intensities are normalized per modality over the brain, the voxels where any of the network's
+    modalities is not zero. With intensity v, mean μ and standard deviation σ::
 
         z = clip((v − μ) / σ, −clip, clip)        zscore
-        x = (z − min z) / (max z − min z)         zscore_minmax, the paper's (§2.2)
+        x = (z − min z) / (max z − min z)         zscore_minmax, as in the paper (§2.2)
         x = (z + clip) / (2 clip)                 zscore_scaled
 
-    The background becomes exactly 0 in all three. ``zscore_nonzero`` is a ``zscore`` over the
-    voxels where the modality itself is not zero, ``zscore_filled`` over the brain with its holes,
-    ``zscore_box`` over everything in the brain's box; ``minmax`` scales the whole image, air
-    included, to 0 to 1. Without the clip a z-score before a min–max scaling is a mathematical
-    no-op; with it a few bright vessels cannot press the brain into the dark, and with
-    ``zscore_scaled`` the brightest voxel moves no other.
+    All three set the background to exactly 0. ``zscore_nonzero`` uses the nonzero voxels of the
+    modality itself, ``zscore_filled`` the brain with its holes filled, ``zscore_box`` all voxels of
+    the brain's bounding box; ``minmax`` scales the whole image, including air, to [0, 1]. Without
+    clipping, a z-score before min-max scaling has no effect. With clipping, a few bright vessels no
+    longer compress the brain's gray values, and with ``zscore_scaled`` the brightest voxel does not
+    change the others.
 
-    In space: turned by flips and axis permutations, then cropped or padded; nothing is resampled
-    but for a network that needs it.
-
-    Attributes
-    ----------
-    modalities
-        The network's channels in order; one may occur more than once.
-    intensity
-        One of :data:`INTENSITIES`.
-    size
-        3D: the upper bound per turned axis; each axis gets the least multiple of ``divisor`` that
-        holds the scan, but not more. None sets no bound. 2D: exactly this size.
-    plane
-        None for 3D, ``axial`` for a 2D network on slices of the same.
-    divisor
-        What the network must be able to divide each axis of a 3D input by.
-    clip
-        In standard deviations; None does not clip.
-    spacing_mm
-        Smallest and largest voxel edge the network was trained on; others bring a warning.
-    orientation
-        Where the axes point, as ``RAS`` or ``LPS``; None takes scans as they are stored.
-    axis_order
-        Which of these axes is the network's first, second and third; ``(2, 1, 0)`` is z, y, x.
-    crop_to_brain
-        Whether the network sees the brain's box alone.
-    voxel_mm
-        The voxel edges along the network's axes that it needs; None takes any, for one axis or
-        for all.
-    resampling
-        What is done with a scan of other voxels: ``refuse`` it, or resample it as ``nnunet`` does
-        (the brain's box alone); see :class:`~neuroxai.data.resampling.Resampling`.
-
-    Raises
-    ------
-    ModelError
-        If a value makes no sense.
+    The image is flipped and transposed to the network's axes and then cropped or padded. It is
+    resampled only if the network needs a voxel size.
 
     References
     ----------
@@ -119,61 +52,104 @@ class Preprocessing:
 
     Examples
     --------
-    >>> recipe = Preprocessing(("FLAIR",) * 3, plane="axial", size=(224, 224))
+    >>> recipe = Preprocessing(modalities=("FLAIR",) * 3, plane="axial", size=(224, 224))
     >>> Preprocessing.from_dict(recipe.to_dict()) == recipe
     True
     """
 
-    modalities: tuple[str, ...]
+    title: ClassVar[str] = "preprocessing"
+
+    modalities: List[tuple[Text, ...]] = Field(min_length=1, examples=[["T1", "FLAIR"]])
+    """Names of the input channels in order; a name may occur more than once."""
     intensity: Intensity = "zscore_minmax"
-    size: tuple[int, ...] | None = _PAPER_SIZE
+    """Intensity normalization."""
+    size: List[tuple[Count, ...]] | None = _VOLUME_SIZE
+    """3D: largest size per axis; each axis gets the smallest multiple of ``divisor`` that holds the
+    scan, up to this. Null means no limit. 2D: the exact size, (224, 224) by default."""
     plane: Literal["axial"] | None = None
-    divisor: int = 32
-    clip: float | None = 5.0
-    spacing_mm: tuple[float, float] | None = None
+    """Null for a 3D network, ``axial`` for a 2D network that takes axial slices."""
+    divisor: Count = 32
+    """Number that must divide each axis of a 3D input."""
+    clip: Positive | None = 5.0
+    """Largest absolute z-score, in standard deviations; null does not clip."""
+    spacing_mm: List[tuple[Positive, Positive]] | None = None
+    """Smallest and largest voxel edge of the training data; other scans cause a warning."""
     orientation: str | None = "RAS"
-    axis_order: tuple[int, ...] = (0, 1, 2)
+    """Directions of the axes, for example ``RAS`` or ``LPS``; null keeps the stored orientation."""
+    axis_order: List[tuple[int, int, int]] = (0, 1, 2)
+    """Order of these axes in the network's input; (2, 1, 0) is z, y, x."""
     crop_to_brain: bool = False
-    voxel_mm: tuple[float | None, ...] | None = None
+    """Crop to the brain's bounding box."""
+    voxel_mm: List[tuple[Positive | None, Positive | None, Positive | None]] | None = None
+    """Voxel edges along the network's axes that the network requires; null accepts any."""
     resampling: Literal["refuse", "nnunet"] = "refuse"
+    """What to do with a scan of another voxel size: ``refuse`` it, or resample the brain's bounding
+    box as ``nnunet`` does; see :class:`~neuroxai.data.resampling.Resampling`."""
 
-    def __post_init__(self) -> None:
-        for name in ("modalities", "size", "spacing_mm", "axis_order", "voxel_mm"):
-            value = getattr(self, name)
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
-        if self.plane is not None and self.size == _PAPER_SIZE:
-            object.__setattr__(self, "size", (224, 224))
-        check_recipe(vars(self))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON can hold it."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
-
+    @model_validator(mode="before")
     @classmethod
-    def from_dict(cls, recipe: Mapping[str, Any]) -> Preprocessing:
-        """Read what :meth:`to_dict` wrote; only ``modalities`` must be there.
+    def _default_slice_size(cls, table: Any) -> Any:
+        if isinstance(table, Mapping) and table.get("plane") is not None:
+            return {"size": _SLICE_SIZE, **table}
+        return table
 
-        Raises
-        ------
-        ModelError
-            If a key is unknown or missing, or a value makes no sense.
-        """
-        if not isinstance(recipe, Mapping):
-            raise ModelError(f"preprocessing is {recipe!r}, expected a table of keys and values")
-        known = {field.name: field for field in fields(cls)}
-        for key in recipe:
-            if key not in known:
-                raise ModelError(
-                    f"preprocessing has the unknown key '{key}'; {suggestion(key, known)}"
+    @field_validator("spacing_mm")
+    @classmethod
+    def _ordered(cls, limits: tuple[float, float] | None) -> tuple[float, float] | None:
+        if limits is not None and limits[0] > limits[1]:
+            raise ValueError("[smallest, largest]")
+        return limits
+
+    @field_validator("orientation")
+    @classmethod
+    def _axis_codes(cls, codes: str | None) -> str | None:
+        if codes is not None and (
+            len(codes) != 3 or any(sum(code in pair for code in codes) != 1 for pair in _AXIS_PAIRS)
+        ):
+            raise ValueError("three axis codes, for example 'RAS' or 'LPS', or null")
+        return codes
+
+    @field_validator("axis_order")
+    @classmethod
+    def _permutation(cls, order: tuple[int, int, int]) -> tuple[int, int, int]:
+        if sorted(order) != [0, 1, 2]:
+            raise ValueError("a permutation of [0, 1, 2]")
+        return order
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.plane is None:
+            self._check_volume_size()
+        else:
+            self._check_slices()
+        if self.intensity == "zscore_scaled" and self.clip is None:
+            raise ValueError("clip is null, expected a number above 0: zscore_scaled divides by it")
+        if self.resampling == "nnunet" and (self.voxel_mm is None or not self.crop_to_brain):
+            raise ValueError(
+                "resampling is 'nnunet' without voxel_mm and crop_to_brain; set both, or "
+                "resampling to 'refuse'"
+            )
+        return self
+
+    def _check_volume_size(self) -> None:
+        size, divisor = self.size, self.divisor
+        if size is not None and (len(size) != 3 or any(edge % divisor for edge in size)):
+            raise ValueError(
+                f"size is {list(size)}, expected null or three multiples of {divisor}, the divisor"
+            )
+
+    def _check_slices(self) -> None:
+        if self.size is None or len(self.size) != 2:
+            shown = "null" if self.size is None else list(self.size)
+            raise ValueError(f"size is {shown}, expected two whole numbers for axial slices")
+        fixed = {"orientation": "RAS", "axis_order": (0, 1, 2), "crop_to_brain": False,
+                 "voxel_mm": None}  # fmt: skip
+        for key, value in fixed.items():
+            if getattr(self, key) != value:
+                raise ValueError(
+                    f"{key} is {getattr(self, key)!r}, expected {value!r} for axial slices; leave "
+                    f"{key} out"
                 )
-        for name, field in known.items():
-            if field.default is MISSING and name not in recipe:
-                raise ModelError(f"preprocessing lacks the key '{name}'")
-        return cls(**recipe)
 
     def prepare(
         self,
@@ -182,13 +158,16 @@ class Preprocessing:
         *,
         mask: NDArray[Any] | None = None,
     ) -> Prepared:
-        """Make the network's input of a case.
+        """Prepare the network's input from a case.
 
         Parameters
         ----------
+        case
+            Scans of one patient.
         slice_index
-            For a 2D network: the axial slice, counted from the feet, or ``truth`` for the one
-            with the largest tumor in the case's truth. None takes ``mask``, else the truth.
+            For a 2D network: index of the axial slice, counted from the feet, or ``truth`` for the
+            slice with the largest tumor in the reference segmentation. None uses ``mask`` if given,
+            otherwise the reference segmentation.
         mask
             ``(I, J, K)`` on the case's grid, for example a predicted tumor.
 
@@ -198,186 +177,6 @@ class Preprocessing:
             If the case lacks a modality, a volume is empty, constant or not finite inside the
             brain, or no slice can be chosen.
         """
-        turn = self._placement(case)
-        volumes = self._volumes(case, turn)
-        brain: NDArray[np.bool_] = np.logical_or.reduce([v != 0 for v in volumes.values()])
-        warnings = self._oddities(case, turn, brain)
-        counted = counted_voxels(self.intensity, brain)
-        normalized = {
-            name: normalize(f"{case.name}: {name}", volume, counted, self.intensity, self.clip)
-            for name, volume in volumes.items()
-        }
-        if self.plane is None and slice_index is not None:
-            raise CaseError(
-                f"{case.name}: the network sees the whole volume, slice {slice_index} "
-                "cannot be chosen; leave the slice out"
-            )
-        index = None if self.plane is None else choose_slice(case, slice_index, mask, brain)
-        shown = brain if index is None else brain[..., index]
-        start, size = self._box(shown)
-        placement = self._placement(case, start, size, index)
-        resampled = self._resampled(turn, brain)
-        if resampled is not None:
-            box = bounding_box(brain)
-            placement = dataclasses.replace(
-                self._placement(case, [s.start for s in box], list(resampled.shape)),
-                resampling=resampled,
-            )
-            warnings.append(
-                f"{case.name}: resampled from voxels of {_edges(resampled.mm)} mm to "
-                f"{_edges(resampled.grid_mm)} mm for the network; maps and labels are brought back"
-            )
-        lost = int(shown.sum() - placement.cut(shown).sum())
-        if lost:
-            warnings.append(
-                f"{case.name}: the brain is larger than the network's {_times(size)} voxels, "
-                f"{lost} of its {int(shown.sum())} voxels are cut off"
-            )
-        return Prepared(
-            x=self._stacked(normalized, placement),
-            placement=placement,
-            background_value=tuple(normalized[name][1] for name in self.modalities),
-            warnings=tuple(warnings),
-        )
+        from neuroxai.data.preparation import prepare
 
-    def _placement(
-        self,
-        case: Case,
-        start: list[int] | None = None,
-        size: list[int] | None = None,
-        slice_index: int | None = None,
-    ) -> Placement:
-        return Placement.fit(
-            case.shape, case.affine, start, size, slice_index, self.orientation, self.axis_order
-        )
-
-    def _resampled(self, turn: Placement, brain: NDArray[np.bool_]) -> Resampling | None:
-        """Return the way to the voxels that the network needs, None where the scan has them."""
-        needed = self._needed_mm(turn)
-        if needed is None or self.resampling == "refuse":
-            return None
-        shape = tuple(edge.stop - edge.start for edge in bounding_box(brain))
-        grid = grid_of(shape, turn.spacing, needed)
-        if grid == shape:
-            return None
-        grid = tuple(-(-n // self.divisor) * self.divisor for n in grid)
-        return Resampling(shape, turn.spacing, grid, needed)
-
-    def _needed_mm(self, turn: Placement) -> tuple[float, ...] | None:
-        """Return the voxel edges that the network needs of this scan, None where it takes any."""
-        if self.voxel_mm is None:
-            return None
-        pairs = zip(self.voxel_mm, turn.spacing, strict=True)
-        return tuple(own if needed is None else needed for needed, own in pairs)
-
-    def _volumes(self, case: Case, turn: Placement) -> dict[str, NDArray[np.float32]]:
-        missing = [name for name in dict.fromkeys(self.modalities) if name not in case.volumes]
-        if missing:
-            raise CaseError(
-                f"{case.name}: the network needs {', '.join(missing)}, the case has "
-                f"{', '.join(case.volumes)}; add the scan or choose another model"
-            )
-        volumes = {}
-        for name in dict.fromkeys(self.modalities):
-            volume = turn.turn(np.asarray(case.volumes[name]))
-            bad = int(volume.size - np.isfinite(volume).sum())
-            if bad:
-                raise CaseError(f"{case.name}: {name} holds {bad} voxels that are NaN or infinite")
-            volumes[name] = volume
-        return volumes
-
-    def _oddities(self, case: Case, turn: Placement, brain: NDArray[np.bool_]) -> list[str]:
-        if not brain.any():
-            raise CaseError(
-                f"{case.name}: {', '.join(dict.fromkeys(self.modalities))} hold no brain, every "
-                "voxel is zero; check the skull-stripping"
-            )
-        needed = self._needed_mm(turn)
-        if needed is not None and self.resampling == "refuse":
-            lengths = [edge.stop - edge.start for edge in bounding_box(brain)]
-            if grid_of(lengths, turn.spacing, needed) != tuple(lengths):
-                raise CaseError(
-                    f"{case.name}: voxels of {_edges(turn.spacing)} mm along the network's axes, "
-                    f"it needs {_edges(needed)} mm; resample the scans first"
-                )
-        warnings = []
-        tilted = obliquity(case.affine) if case.laterality_known else 0.0
-        if tilted:
-            warnings.append(
-                f"{case.name}: the scan is tilted by {tilted:.0f} degrees against the body; it is "
-                "taken along its own axes, and sides and planes on pictures go by the nearest ones"
-            )
-        if brain.all():
-            warnings.append(
-                f"{case.name}: no voxel is zero, so all of the image counts as brain; "
-                "networks for BraTS expect skull-stripped scans with a background of 0"
-            )
-        if self.spacing_mm is not None:
-            low, high = self.spacing_mm
-            axes = turn.spacing if self.plane is None else turn.spacing[:2]
-            if not all(low - 1e-3 <= mm <= high + 1e-3 for mm in axes):
-                warnings.append(
-                    f"{case.name}: voxels of {_times(f'{mm:.3g}' for mm in axes)} mm, the network "
-                    f"was trained on {low:g} to {high:g} mm; trust its answer less"
-                )
-        return warnings
-
-    def _box(self, brain: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
-        """Return start and size of the network's grid, in RAS voxels."""
-        start, size = [], []
-        for axis, (length, held) in enumerate(zip(brain.shape, bounding_box(brain), strict=True)):
-            if self.crop_to_brain:
-                inside = held.stop - held.start
-                size.append(-(-inside // self.divisor) * self.divisor)
-                start.append(held.start + crop_start(inside, size[axis], 0, inside))
-                continue
-            if self.plane is not None and self.size is not None:
-                size.append(self.size[axis])
-            else:
-                padded = -(-length // self.divisor) * self.divisor
-                size.append(padded if self.size is None else min(padded, self.size[axis]))
-            start.append(crop_start(length, size[axis], held.start, held.stop))
-        return start, size
-
-    def _stacked(
-        self, normalized: Mapping[str, tuple[NDArray[np.float32], float]], placement: Placement
-    ) -> torch.Tensor:
-        import torch
-
-        channels = []
-        for name in self.modalities:
-            volume = normalized[name][0]
-            if placement.slice_index is not None:
-                volume = volume[..., placement.slice_index]
-            channels.append(placement.crop(volume))
-        return torch.from_numpy(np.stack(channels).astype(np.float32, copy=False))[None]
-
-
-def truth_on_network_grid(case: Case, placement: Placement) -> NDArray[np.int64]:
-    """Return the truth as class indices ``(*S)`` on the network's grid, background where padded.
-
-    Raises
-    ------
-    CaseError
-        If the case has no truth.
-
-    Examples
-    --------
-    >>> from neuroxai.data.layouts import LAYOUTS
-    >>> truth = np.ones((2, 3, 4), dtype=np.uint8)
-    >>> scan = {"T1": truth.astype(np.float32)}
-    >>> case = Case("a", scan, np.eye(4), LAYOUTS["plain"], truth)
-    >>> truth_on_network_grid(case, Placement.fit((2, 3, 4), np.eye(4), size=(2, 3, 3))).shape
-    (2, 3, 3)
-    """
-    if case.truth is None:
-        raise CaseError(f"{case.name}: the case has no truth")
-    return placement.to_network(case.truth).astype(np.int64)
-
-
-def _edges(mm: Sequence[float]) -> str:
-    return _times(f"{edge:.3g}" for edge in mm)
-
-
-def _times(numbers: Any) -> str:
-    return " x ".join(map(str, numbers))
+        return prepare(self, case, slice_index, mask=mask)

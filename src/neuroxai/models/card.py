@@ -1,140 +1,147 @@
-"""The card beside a network's weights: all that is needed to use it rightly."""
+"""The model card: what a network expects, what it returns, and how it was trained."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
 
 from neuroxai.core.errors import ModelError, suggestion
+from neuroxai.files.schema import List, Schema, Text
 from neuroxai.models.channel_names import regions_of
 from neuroxai.models.config_data import read_json
 from neuroxai.models.text_file import read_text
 
 USE = "research use only, not for clinical use"
-FORMAT = 1
-SMALLEST_ENHANCEMENT = "smallest_enhancement_mm3"
+_SHA256 = re.compile("[0-9a-f]{64}")
 _LARGEST = 1_000_000
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+"""Bytes of a card; the shipped one, with eighteen trainings, has 170 kB."""
+
+Names = List[tuple[Text, ...]]
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a checkpoint says of itself; ``card.json`` is this and nothing else.
+class Postprocessing(Schema):
+    """Rules applied to a segmentation after the network."""
 
-    Attributes
-    ----------
-    name
-        The network's name.
-    architecture, arguments
-        A key of ``models.checkpoint.ARCHITECTURES`` and the keyword arguments to build it with.
-    task
-        ``segmentation`` or ``classification``.
-    modalities
-        Names in the order of the input's channels; repeats are allowed.
-    classes
-        Names in the order of the output's channels.
-    regions
-        Region name to the names of the classes it unites; empty for a classifier.
-    activation
-        What turns logits into probabilities: ``softmax`` or ``sigmoid``.
-    preprocessing
-        The preprocessing the network was trained with, as ``data.preprocessing`` reads it.
-    postprocessing
-        What is done with its answer: ``smallest_enhancement_mm3``, or nothing. A card of before
-        there was this key may lack it.
-    training, metrics
-        What it was trained on and how; what was measured on cases held out.
-    weights_sha256, weights_dtype
-        Hash of the weight file; ``float32`` or ``float16`` on disk.
-    license, use
-        Terms of the weights.
-    format
-        Version of this list.
+    smallest_enhancement_mm3: float = Field(default=0.0, ge=0, lt=1e9)
+    """Smallest total volume of enhancing tumor in mm³; less is relabeled as necrosis."""
+
+
+class Card(Schema):
+    """Content of ``card.json``, stored next to a network's weights.
+
+    Examples
+    --------
+    >>> card = Card(name="n", architecture="deepseg", arguments={}, task="segmentation",
+    ...             modalities=("T1",), classes=("background", "ET"), activation="softmax",
+    ...             weights_sha256="0" * 64)
+    >>> Card.from_json(card.to_json()) == card
+    True
     """
 
-    name: str
-    architecture: str
-    arguments: Mapping[str, Any]
-    task: str
-    modalities: tuple[str, ...]
-    classes: tuple[str, ...]
-    activation: str
-    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
-    postprocessing: Mapping[str, float] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    weights_sha256: str = ""
-    weights_dtype: str = "float32"
-    license: str = "Apache-2.0"
-    use: str = USE
-    format: int = FORMAT
+    title: ClassVar[str] = "card"
 
-    def __post_init__(self) -> None:
-        _check(self, "card")
+    name: str
+    """Name of the network."""
+    architecture: str
+    """A key of ``models.checkpoint.ARCHITECTURES``."""
+    arguments: Mapping[str, Any]
+    """Keyword arguments of the architecture."""
+    task: Literal["segmentation", "classification"] = Field(examples=["segmentation"])
+    """What the network does."""
+    modalities: Names = Field(min_length=1, examples=[["T1", "FLAIR"]])
+    """Names of the input channels in order; a name may occur more than once."""
+    classes: Names = Field(min_length=1, examples=[["background", "ET"]])
+    """Names of the output channels in order."""
+    activation: Literal["softmax", "sigmoid"] = Field(examples=["softmax"])
+    """Function from logits to probabilities: ``softmax`` for exclusive classes, ``sigmoid`` for
+    overlapping ones."""
+    regions: Mapping[str, Names] = Field(default_factory=dict)
+    """Per region the names of its classes; empty for a classifier."""
+    preprocessing: Mapping[str, Any] = Field(
+        default_factory=dict, examples=[{"modalities": ["T1", "FLAIR"], "intensity": "zscore"}]
+    )
+    """Recipe that the network was trained with; see ``data.preprocessing``."""
+    postprocessing: Postprocessing = Postprocessing()
+    """Rules applied to the output."""
+    training: Mapping[str, Any] = Field(default_factory=dict)
+    """Data and settings of the training."""
+    metrics: Mapping[str, Any] = Field(default_factory=dict)
+    """Results on held-out cases."""
+    weights_sha256: str = Field(default="", json_schema_extra={"pattern": _SHA256.pattern})
+    """SHA-256 of the weight file."""
+    weights_dtype: Literal["float32", "float16"] = "float32"
+    """Precision of the weight file."""
+    license: Text = "Apache-2.0"
+    """License of the weights."""
+    use: Text = USE
+    """Intended use."""
+    format: Literal[1] = 1
+    """Version of this format."""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("each class once")
+        return names
+
+    @field_validator("weights_sha256")
+    @classmethod
+    def _hexadecimal(cls, digits: str) -> str:
+        if digits and not _SHA256.fullmatch(digits):
+            raise ValueError("64 lowercase hexadecimal digits")
+        return digits
+
+    @model_validator(mode="after")
+    def _regions_of_classes(self) -> Self:
+        for region, members in self.regions.items():
+            for member in members:
+                if member not in self.classes:
+                    raise ValueError(
+                        f"regions.{region} has the unknown class {member!r}; "
+                        f"{suggestion(member, self.classes)}"
+                    )
+        return self
 
     @property
     def smallest_enhancement_mm3(self) -> float:
-        """Cubic millimeters of enhancing tumor in all, below which it is called necrosis."""
-        return float(self.postprocessing.get(SMALLEST_ENHANCEMENT, 0.0))
+        """Smallest total volume of enhancing tumor in mm³; less is relabeled as necrosis."""
+        return self.postprocessing.smallest_enhancement_mm3
 
     def to_json(self) -> str:
         """Return the text of ``card.json``."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str | Path = "card.json") -> Card:
-        """Read the text of a ``card.json``; every key must be there and known.
+        """Read the text of a ``card.json``, which must have every key but ``postprocessing``.
 
         Raises
         ------
         ModelError
-            Naming ``source`` and the key that is missing, unknown or of the wrong kind.
-
-        Examples
-        --------
-        >>> card = Card(name="n", architecture="deepseg", arguments={}, task="segmentation",
-        ...             modalities=("T1",), classes=("background", "ET"), activation="softmax",
-        ...             weights_sha256="0" * 64)
-        >>> Card.from_json(card.to_json()) == card
-        True
+            Naming ``source`` and the key that is missing, unknown or invalid.
         """
         if len(text) > _LARGEST:
-            raise ModelError(
-                f"{source}: a card of {len(text)} characters, expected under a million"
-            )
+            raise ModelError(f"{source}: {len(text)} characters, expected at most {_LARGEST}")
         try:
-            found = json.loads(text)
+            table = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{source}: not valid JSON ({error})") from error
-        if not isinstance(found, dict):
-            raise ModelError(f"{source}: holds a {type(found).__name__}, expected a JSON object")
-        found.setdefault("postprocessing", {})
-        known = [entry.name for entry in dataclasses.fields(cls)]
-        for key in found:
-            if key not in known:
-                raise ModelError(f"{source}: unknown key {key!r}; {suggestion(key, known)}")
-        for key in known:
-            if key not in found:
-                raise ModelError(f"{source}: the key {key!r} is missing; write the card anew")
-        for key in ("modalities", "classes"):
-            found[key] = _names(found[key], key, source)
-        if isinstance(found["regions"], dict):
-            found["regions"] = {
-                name: _names(members, f"regions.{name}", source)
-                for name, members in found["regions"].items()
-            }
-        card = _unchecked(found)
-        _check(card, source)
-        if not _SHA256.fullmatch(card.weights_sha256):
+        card = cls.from_dict(table, source=source)
+        for key in cls.model_fields:
+            if key not in card.model_fields_set | {"postprocessing"}:
+                raise ModelError(
+                    f"{source}: missing required key {key!r}; save the checkpoint again"
+                )
+        if not card.weights_sha256:
             raise ModelError(
-                f"{source}: weights_sha256 is {card.weights_sha256!r}, "
-                "expected 64 hexadecimal digits: weights without a hash are not loaded"
+                f"{source}: weights_sha256 is empty, expected 64 hexadecimal digits; weights "
+                "without a hash are not loaded"
             )
         return card
 
@@ -150,102 +157,43 @@ def read_card(path: Path) -> Card:
     text = read_text(
         path,
         largest=_LARGEST,
-        missing="no such file; beside model.safetensors it says what the network expects and "
-        "returns",
+        missing="no such file; a card next to model.safetensors describes the network",
     )
     return Card.from_json(text, source=path)
 
 
 def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str | None]:
-    """Read what a network of the user's own expects and returns, and which of its outputs counts.
+    """Read the description of a user's own network.
 
-    A card of which only ``task``, ``modalities``, ``classes``, ``activation`` and
-    ``preprocessing`` must be there; the weights need no hash, and the tumor's regions follow from
-    the classes where they bear its names. ``output`` is the index or key of
-    the one that counts, for a network that returns several.
+    The description is a card in which only ``task``, ``modalities``, ``classes``, ``activation``
+    and ``preprocessing`` are required. Tumor regions are derived from the class names if absent.
+
+    Returns
+    -------
+    Card
+        The completed card.
+    int | str | None
+        The key ``output``: index or name of the output to use, if the network has several.
 
     Raises
     ------
     ModelError
-        Naming ``path`` and the key that is missing, unknown or of the wrong kind.
+        Naming ``path`` and the key that is missing, unknown or invalid.
     """
-    found = read_json(path)
-    for key in ("task", "modalities", "classes", "activation", "preprocessing"):
-        if key not in found:
-            raise ModelError(f"{path}: the key {key!r} is missing; say it")
-    output = found.pop("output", None)
+    table = read_json(path)
+    output = table.pop("output", None)
     if isinstance(output, bool) or not isinstance(output, int | str | None):
-        raise ModelError(f"{path}: output is {output!r}, expected an index or a key")
-    classes, activation = found["classes"], found["activation"]
-    if "regions" not in found and found["task"] == "segmentation" and isinstance(classes, list):
-        known = regions_of([name for name in classes if isinstance(name, str)], str(activation))
-        found["regions"] = {name: list(members) for name, members in known.items()}
-    whole: dict[str, Any] = {
-        "name": architecture.rpartition(":")[2], "arguments": {}, "regions": {}, "training": {},
-        "metrics": {}, "weights_sha256": "0" * 64, "weights_dtype": "float32",
-        "license": "unknown", "use": USE, "format": FORMAT,
-        **found, "architecture": architecture,
+        raise ModelError(f"{path}: output is {output!r}, expected an index or a name")
+    whole = {
+        "name": architecture.rpartition(":")[2], "arguments": {}, "license": "unknown",
+        **table, "architecture": architecture,
     }  # fmt: skip
-    return Card.from_json(json.dumps(whole), source=path), output
-
-
-def _unchecked(found: dict[str, Any]) -> Card:
-    """Build a card without its own check, so that errors name the file and not just "card"."""
-    card = object.__new__(Card)
-    for key, value in found.items():
-        object.__setattr__(card, key, value)
-    return card
-
-
-def _names(value: object, key: str, source: str | Path) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise ModelError(f"{source}: {key} is {value!r}, expected a list of names")
-    return tuple(value)
-
-
-def _check(card: Card, source: str | Path) -> None:
-    """Hold a card to its types and to itself."""
-    for key in ("name", "architecture", "task", "activation", "weights_sha256", "weights_dtype"):
-        if not isinstance(getattr(card, key), str):
-            raise ModelError(f"{source}: {key} is {getattr(card, key)!r}, expected text")
-    for key in ("license", "use"):
-        if not isinstance(getattr(card, key), str) or not getattr(card, key):
-            raise ModelError(f"{source}: {key} is {getattr(card, key)!r}, expected text")
-    for key in ("arguments", "regions", "preprocessing", "postprocessing", "training", "metrics"):
-        if not isinstance(getattr(card, key), Mapping):
-            raise ModelError(f"{source}: {key} is {getattr(card, key)!r}, expected a table")
-    for key, allowed in {
-        "task": ("segmentation", "classification"),
-        "activation": ("softmax", "sigmoid"),
-        "weights_dtype": ("float32", "float16"),
-    }.items():
-        if getattr(card, key) not in allowed:
-            raise ModelError(
-                f"{source}: {key} is {getattr(card, key)!r}, expected {' or '.join(allowed)}"
-            )
-    _check_postprocessing(card, source)
-    if card.format != FORMAT:
-        raise ModelError(f"{source}: format is {card.format!r}, this version reads {FORMAT}")
-    for key in ("modalities", "classes"):
-        if not getattr(card, key):
-            raise ModelError(f"{source}: {key} is empty, expected at least one name")
-    if len(set(card.classes)) != len(card.classes):
-        raise ModelError(f"{source}: classes {card.classes!r} name one class twice")
-    for region, members in card.regions.items():
-        for member in members:
-            if member not in card.classes:
-                raise ModelError(
-                    f"{source}: regions.{region} names the class {member!r}; "
-                    f"{suggestion(member, card.classes)}"
-                )
-
-
-def _check_postprocessing(card: Card, source: str | Path) -> None:
-    for key, value in card.postprocessing.items():
-        if key != SMALLEST_ENHANCEMENT:
-            raise ModelError(
-                f"{source}: postprocessing has the key {key!r}; "
-                f"{suggestion(key, [SMALLEST_ENHANCEMENT])}"
-            )
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-            raise ModelError(f"{source}: postprocessing.{key} is {value!r}, expected cubic mm")
+    card = Card.from_dict(whole, source=path)
+    if "preprocessing" not in table:
+        raise ModelError(
+            f"{path}: missing required key 'preprocessing'; add it, for example "
+            '"preprocessing": {"intensity": "zscore"}'
+        )
+    if "regions" not in table and card.task == "segmentation":
+        card = card.replace(regions=regions_of(card.classes, card.activation))
+    return card, output

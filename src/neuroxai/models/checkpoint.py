@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -87,9 +86,7 @@ def save_checkpoint(
         twin = build_network(card.architecture, card.arguments, source="card")
     fit(twin, state, "the network to save")
     payload: bytes = save(state)
-    card = dataclasses.replace(
-        card, weights_sha256=hashlib.sha256(payload).hexdigest(), weights_dtype=dtype
-    )
+    card = card.replace(weights_sha256=hashlib.sha256(payload).hexdigest(), weights_dtype=dtype)
     _replace_folder(folder, {WEIGHTS: payload, CARD: card.to_json().encode()})
     return folder
 

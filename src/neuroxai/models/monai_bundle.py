@@ -70,21 +70,24 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
     fit(network, weights.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
     activation = _activation(config, names)
-    card = Card(
-        name=str(metadata.get("name") or folder.resolve().name),
-        architecture=f"monai.networks.nets.{description['_target_']}",
-        arguments={key: value for key, value in description.items() if key != "_target_"},
-        task="segmentation",
-        modalities=modalities,
-        classes=names,
-        activation=activation,
-        regions=regions_of(names, activation),
-        preprocessing={"modalities": list(modalities), **recipe.settings},
-        training={"bundle_version": str(metadata.get("version", "unknown"))},
-        metrics=_table(metadata.get("eval_metrics")),
-        weights_sha256=weights.sha256,
-        license=str(metadata.get("license") or metadata.get("copyright") or "unknown"),
-        use=f"{metadata.get('intended_use') or USE}",
+    card = Card.from_dict(
+        {
+            "name": str(metadata.get("name") or folder.resolve().name),
+            "architecture": f"monai.networks.nets.{description['_target_']}",
+            "arguments": {key: value for key, value in description.items() if key != "_target_"},
+            "task": "segmentation",
+            "modalities": modalities,
+            "classes": names,
+            "activation": activation,
+            "regions": regions_of(names, activation),
+            "preprocessing": {"modalities": list(modalities), **recipe.settings},
+            "training": {"bundle_version": str(metadata.get("version", "unknown"))},
+            "metrics": _table(metadata.get("eval_metrics")),
+            "weights_sha256": weights.sha256,
+            "license": str(metadata.get("license") or metadata.get("copyright") or "unknown"),
+            "use": f"{metadata.get('intended_use') or USE}",
+        },
+        source=folder / METADATA,
     )
     return Model(
         network, card, folder, weights.sha256, kind="a MONAI bundle", windows=windows,

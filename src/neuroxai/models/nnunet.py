@@ -77,23 +77,26 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     notes = ["nnU-Net's mirroring at test time is left out: its own answer is a mean over mirrors"]
     if checkpoints[0].stem != _CHECKPOINTS[0]:
         notes.append(f"there is no {_CHECKPOINTS[0]}, so {checkpoints[0].stem} was read")
-    card = Card(
-        name=f"{dataset.get('name') or plans.get('dataset_name') or folder.resolve().name}",
-        architecture=configuration.network,
-        arguments=dict(configuration.arguments),
-        task="segmentation",
-        modalities=modalities,
-        classes=names,
-        activation=activation,
-        regions=regions_of(names, activation),
-        preprocessing=recipe,
-        training={
-            "configuration": configuration.name,
-            "folds": [path.parent.name for path in checkpoints],
+    card = Card.from_dict(
+        {
+            "name": f"{dataset.get('name') or plans.get('dataset_name') or folder.resolve().name}",
+            "architecture": configuration.network,
+            "arguments": dict(configuration.arguments),
+            "task": "segmentation",
+            "modalities": modalities,
+            "classes": names,
+            "activation": activation,
+            "regions": regions_of(names, activation),
+            "preprocessing": recipe,
+            "training": {
+                "configuration": configuration.name,
+                "folds": [path.parent.name for path in checkpoints],
+            },
+            "metrics": {},
+            "weights_sha256": hashes[0],
+            "license": str(dataset.get("licence") or dataset.get("license") or "unknown"),
         },
-        metrics={},
-        weights_sha256=hashes[0],
-        license=str(dataset.get("licence") or dataset.get("license") or "unknown"),
+        source=folder / DATASET,
     )
     whole = members[0] if len(members) == 1 else Ensemble(members)
     pinned = hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()

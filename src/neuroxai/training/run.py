@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 import time
@@ -16,14 +15,13 @@ from torch import nn
 from neuroxai.core.errors import ModelError, OutputError, TrainingError
 from neuroxai.core.progress import Report
 from neuroxai.files.atomic import replaced_whole
-from neuroxai.models.card import SMALLEST_ENHANCEMENT, Card, read_card
+from neuroxai.models.card import Card, Postprocessing, read_card
 from neuroxai.models.checkpoint import build_network, save_checkpoint
 from neuroxai.models.loading import load_model
 from neuroxai.training.card.evaluate import mean_dice, mean_recall
 from neuroxai.training.card.logit_bias import choose_shift, shift_outputs
 from neuroxai.training.card.metrics import measure
 from neuroxai.training.config.config import Config
-from neuroxai.training.config.config_check import check
 from neuroxai.training.config.config_file import read_config
 from neuroxai.training.config.network_check import check_network, check_recipe
 from neuroxai.training.data.cases import Gathered, Prepared, gather
@@ -89,8 +87,6 @@ def train(
         config = read_config(config, overrides=overrides, data=data)
     elif overrides or data is not None:
         raise TrainingError("train: overrides and data belong to a configuration file, not to both")
-    else:
-        check(config, "configuration")
     check_recipe(config)
     from_nothing = config.initial is None and config.pretrained is None
     if config.frozen_epochs and from_nothing:
@@ -157,7 +153,7 @@ def train(
         "device": device.type,
         "seconds": {"preparing": round(prepared_after, 1), "training": round(trained.seconds, 1)},
         "config": _settings(config),
-        **({"output_shift": shift} if shift else {}),
+        **({"logit_bias": shift} if shift else {}),
         **({"initial": ancestor} if ancestor else {}),
     }
     card = _card(config, training)
@@ -172,7 +168,7 @@ def train(
     folder = save_checkpoint(
         out / CHECKPOINT,
         trained.network,
-        dataclasses.replace(card, metrics=metrics),
+        card.replace(metrics=metrics),
         dtype=config.output_dtype,
     )
     if not config.keep_last:
@@ -218,7 +214,7 @@ def _shifted(
     network: nn.Module, config: Config, cases: Gathered, device: torch.device, report: Report
 ) -> dict[str, float]:
     """Set the outputs' levels on the validation cases, if asked; return by how much."""
-    if not config.shift_outputs:
+    if not config.logit_bias:
         return {}
     shift = choose_shift(network, cases.validation, config, device, report)
     shift_outputs(network, shift)
@@ -270,7 +266,10 @@ def _loss(network: nn.Module, config: Config) -> nn.Module:
     if config.task == "segmentation":
         return RegionDiceCrossEntropy(config.classes, config.regions, weights=config.class_weights)
     return HintedCrossEntropy(
-        network, config.hint_layers, weight=config.hint, channels=len(config.modalities)
+        network,
+        config.auxiliary_loss_layers,
+        weight=config.auxiliary_loss,
+        channels=len(config.modalities),
     )
 
 
@@ -305,7 +304,7 @@ def _best_checkpoint(
     """Set up validation by mean Dice over regions or mean recall over classes, if configured."""
     for asked, key in (
         (config.validate_every is not None, "validate_every"),
-        (config.shift_outputs, "shift_outputs"),
+        (config.logit_bias, "logit_bias"),
     ):
         if asked and not cases.validation:
             raise TrainingError(f"{key} is set, but no case was left for the validation")
@@ -362,11 +361,6 @@ def _describe_data(config: Config, cases: Gathered) -> dict[str, Any]:
     return {"source": Path(folder).name, **counts}
 
 
-def _postprocessing(config: Config) -> dict[str, float]:
-    least = config.smallest_enhancement_mm3
-    return {SMALLEST_ENHANCEMENT: least} if least else {}
-
-
 def _card(config: Config, training: dict[str, Any]) -> Card:
     return Card(
         name=config.name,
@@ -377,8 +371,8 @@ def _card(config: Config, training: dict[str, Any]) -> Card:
         classes=config.classes,
         regions=config.regions,
         activation="softmax",
-        preprocessing=dict(config.preprocessing),
-        postprocessing=_postprocessing(config),
+        preprocessing=config.preprocessing.to_dict(),
+        postprocessing=Postprocessing(smallest_enhancement_mm3=config.smallest_enhancement_mm3),
         training=training,
         license=config.license,
     )

@@ -17,7 +17,7 @@ from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.data.concepts import concept_masks
-from neuroxai.data.preprocessing import Prepared
+from neuroxai.data.preparation import Prepared
 from neuroxai.data.tissues import case_tissues
 from neuroxai.models.model import Model
 from neuroxai.workflows.explain import outputs_of, prepare

@@ -21,7 +21,6 @@ from neuroxai.data.layouts import patient_id
 from neuroxai.data.phantom.cohort import TRUTH_FOLDER
 from neuroxai.data.pictures import find_pictures, is_picture, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
-from neuroxai.models.card import SMALLEST_ENHANCEMENT
 from neuroxai.models.model import Model
 from neuroxai.workflows.explain import describe_model, predict
 
@@ -216,8 +215,8 @@ def _kind(folder: Path, case: Case) -> str:
 
 def _asked(model: Model, settings: Settings) -> Model:
     """Return the network as it is asked."""
-    after = {SMALLEST_ENHANCEMENT: settings.smallest_enhancement_mm3 or 0.0}
-    model = dataclasses.replace(model, card=dataclasses.replace(model.card, postprocessing=after))
+    after = {"smallest_enhancement_mm3": settings.smallest_enhancement_mm3 or 0.0}
+    model = dataclasses.replace(model, card=model.card.replace(postprocessing=after))
     if not settings.flips:
         return model
     network = Mirrored(model.network, model.card.activation, model.output_key)

@@ -32,7 +32,8 @@ from neuroxai.core.probe.probe import Probe
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Target
 from neuroxai.data.case import Case
-from neuroxai.data.preprocessing import Prepared, Preprocessing
+from neuroxai.data.preparation import Prepared
+from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method, check_input
 from neuroxai.models.formats import DEFAULT_MODEL
@@ -341,7 +342,7 @@ def prepare(
     """
     recipe = Preprocessing.from_dict(model.card.preprocessing)
     if model.windows is not None and not at_once:
-        recipe = dataclasses.replace(recipe, divisor=model.windows.divisor)
+        recipe = recipe.replace(divisor=model.windows.divisor)
     elif model.windows is not None:
         prepared = recipe.prepare(case)
         note = (

@@ -17,7 +17,7 @@ from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Class, Region, Target
 from neuroxai.data.case import Case
 from neuroxai.data.placement import Placement
-from neuroxai.data.preprocessing import Prepared
+from neuroxai.data.preparation import Prepared
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow
 from neuroxai.models.model import Model

@@ -20,7 +20,7 @@ from neuroxai.core.target.restriction import Prediction as PredictedRegion
 from neuroxai.core.target.target import Class, Predicted, Region, Target, named_target, predicted_at
 from neuroxai.core.target.within import parse_within
 from neuroxai.data.case import CLASSES, REGIONS, Case
-from neuroxai.data.preprocessing import Prepared
+from neuroxai.data.preparation import Prepared
 from neuroxai.patient.lesions import label_components
 
 _MOST = 0.5

@@ -23,7 +23,7 @@ from neuroxai.training.card.evaluate import (
 )
 from neuroxai.training.card.logit_bias import _doubtful, _mean_dice
 from neuroxai.training.card.metrics import measure
-from neuroxai.training.config.config_file import config_from_dict
+from neuroxai.training.config.config import Config
 from neuroxai.training.data import cases
 from neuroxai.training.data.cases import Prepared
 from neuroxai.workflows.explain import predict
@@ -145,13 +145,13 @@ def test_resampled_volumes_score_as_on_the_patients_grid(
     }
     monkeypatch.setattr(cases, "_case", lambda job: case)
     for _ in ("made", "read again"):
-        (prepared,) = cases.gather(config_from_dict(table)).test
+        (prepared,) = cases.gather(Config.from_dict(table)).test
     assert prepared.truth.shape == (8, 7, 10)
-    enhancing = predict(_model(dataclasses.replace(CARD, preprocessing=recipe)), case)
+    enhancing = predict(_model(CARD.replace(preprocessing=recipe)), case)
     volume = 1000 * enhancing.volumes_ml()["ET"]
     for least in (0.0, volume - 1, volume + 1):
         rule = {"smallest_enhancement_mm3": least} if least else {}
-        card = dataclasses.replace(CARD, preprocessing=recipe, postprocessing=rule)
+        card = CARD.replace(preprocessing=recipe, postprocessing=rule)
         ((_, _, scores),) = evaluate_prepared(_model(card), [prepared])
         # The prepared image is kept as float16.
         assert scores == pytest.approx(predict(_model(card), case).dice(), abs=5e-3)
@@ -203,12 +203,11 @@ def test_what_is_answered_in_the_padding_is_not_counted(
         "cache": str(tmp_path),
     }
     monkeypatch.setattr(cases, "_case", lambda job: case)
-    config = config_from_dict(table)
+    config = Config.from_dict(table)
     (prepared,) = cases.gather(config).test
     assert prepared.shape == (16, 16, 20)
     assert prepared.inside == ((0, 16), (1, 14), (1, 18))
-    card = dataclasses.replace(
-        CARD,
+    card = CARD.replace(
         preprocessing={"modalities": ["FLAIR"], **recipe},
         postprocessing={"smallest_enhancement_mm3": least} if least else {},
     )
@@ -231,7 +230,7 @@ def test_enhancement_below_what_the_card_says_counts_as_necrosis(least: float, e
     image = (10.0 * (truth + 1)).astype(np.float16)[None]
     case = Prepared("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 0, 5, 0), 1.5, 3.0)
     model = _model()
-    card = dataclasses.replace(CARD, postprocessing={"smallest_enhancement_mm3": least})
+    card = CARD.replace(postprocessing={"smallest_enhancement_mm3": least})
     model = dataclasses.replace(model, card=card)
     ((_, _, scores),) = evaluate_prepared(model, [case])
     assert scores == {"WT": 2 / 6, "TC": 2 / 6, "ET": et}
@@ -269,7 +268,7 @@ def _graded(name: str, patient: str, right: list[bool]) -> Prepared:
 
 
 def _metrics(cases: list[Prepared], tmp_path: Path) -> dict[str, Any]:
-    config = config_from_dict(
+    config = Config.from_dict(
         {
             "name": "n",
             "task": "classification",
@@ -309,7 +308,7 @@ def test_a_cards_case_accuracy_counts_visits_of_a_patient_as_one(tmp_path: Path)
 
 def test_the_demo_says_the_interval_over_patients_and_reads_older_cards(tmp_path: Path) -> None:
     def said(metrics: dict[str, Any]) -> str:
-        return accuracy(_model(dataclasses.replace(CARD, metrics=metrics)))
+        return accuracy(_model(CARD.replace(metrics=metrics)))
 
     found = _metrics([_graded(f"c{n}", f"p{n}", [n < 9] * 6) for n in range(12)], tmp_path)
     assert said(found) == (

@@ -20,7 +20,6 @@ from neuroxai.training.card.logit_bias import (
     shift_outputs,
 )
 from neuroxai.training.config.config import Config
-from neuroxai.training.config.config_file import config_from_dict
 from neuroxai.training.data.cases import Prepared
 
 OFF = (0.0, 1.25, -1.0, -0.75)
@@ -69,9 +68,9 @@ def config(**changes: Any) -> Config:
         "data": {"phantom": {"train": [0, 1], "test": [1, 2], "validation": [5, 9]}},
         "max_steps": 1,
         "smallest_enhancement_mm3": 60,
-        "shift_outputs": True,
+        "logit_bias": True,
     }
-    return config_from_dict(table | changes)
+    return Config.from_dict(table | changes)
 
 
 def test_levels_that_are_off_are_set_right() -> None:
@@ -133,16 +132,19 @@ def test_what_is_right_stays() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": {"phantom": {"train": [0, 1], "test": [1, 2]}}}, "shift_outputs needs cases"),
+        (
+            {"data": {"phantom": {"train": [0, 1], "test": [1, 2]}}},
+            "logit_bias needs validation cases",
+        ),
         (
             {
                 "task": "classification",
                 "architecture": "resnet50",
                 "classes": ["LGG", "HGG"],
-                "preprocessing": {"size": [16, 12]},
+                "preprocessing": {"size": [16, 12], "plane": "axial"},
                 "patch": [16, 12],
             },
-            "shift_outputs is for segmenters",
+            "logit_bias is for segmenters",
         ),
     ],
 )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
-from neuroxai.training.config.config import Augmentation
+from neuroxai.training.config.augmentation import Augmentation
 from neuroxai.training.data.augment import vary_intensity
 
 OFF = Augmentation(
@@ -55,7 +53,7 @@ def test_everything_off_changes_nothing() -> None:
 
 def test_tone_curves_keep_the_order_of_gray_values() -> None:
     x = torch.linspace(0.01, 3, 500).reshape(1, 1, 500, 1)
-    settings = dataclasses.replace(OFF, tone=0.45, gamma=(0.5, 2), contrast=(0.5, 2), brightness=1)
+    settings = OFF.replace(tone=0.45, gamma=(0.5, 2), contrast=(0.5, 2), brightness=1)
     for seed in range(50):
         y = vary_intensity(x, np.random.default_rng(seed), settings)
         assert bool((y.diff(dim=2) > -1e-6).all())
@@ -63,7 +61,7 @@ def test_tone_curves_keep_the_order_of_gray_values() -> None:
 
 def test_dimming_scales_half_of_the_images_and_keeps_their_darkest() -> None:
     x = _batch(40, 3, 6, 5)
-    y = vary_intensity(x, np.random.default_rng(3), dataclasses.replace(OFF, ceiling=(0.5, 0.5)))
+    y = vary_intensity(x, np.random.default_rng(3), OFF.replace(ceiling=(0.5, 0.5)))
     low = torch.where(x > 0, x, torch.inf).amin((2, 3), keepdim=True)
     dimmed = torch.where(x > 0, low + 0.5 * (x - low), 0)
     same = torch.isclose(y, x, atol=1e-6).all(-1).all(-1)
@@ -77,7 +75,7 @@ def test_blur_equals_a_direct_sum() -> None:
     x[0, 0, 4, 4], x[0, 0, 0, 0] = 1, 1e-9
     x += 1e-9
     for seed in range(30):
-        y = vary_intensity(x, np.random.default_rng(seed), dataclasses.replace(OFF, blur=1.2))
+        y = vary_intensity(x, np.random.default_rng(seed), OFF.replace(blur=1.2))
         profile = y[0, 0, 4].numpy()
         if profile[3] > 1e-3:
             width = np.sqrt(-0.5 / np.log(profile[3] / profile[4]))

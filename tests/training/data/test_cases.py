@@ -14,9 +14,8 @@ from neuroxai.core.errors import CaseError, TrainingError
 from neuroxai.data.brats import LAYOUTS, write_case
 from neuroxai.data.case import Case
 from neuroxai.data.placement import Placement
-from neuroxai.data.preprocessing import Preprocessing, truth_on_network_grid
+from neuroxai.data.preparation import truth_on_network_grid
 from neuroxai.training.config.config import Config
-from neuroxai.training.config.config_file import config_from_dict
 from neuroxai.training.data import cases as room
 from neuroxai.training.data.cases import gather
 
@@ -58,7 +57,7 @@ def config(tmp_path: Path, **changes: Any) -> Config:
         "workers": 1,
         "cache": str(tmp_path / "cache"),
     }
-    return config_from_dict(table | changes)
+    return Config.from_dict(table | changes)
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_a_prepared_volume_is_what_the_network_would_get(tmp_path: Path, made: l
     settings = config(tmp_path)
     first = gather(settings).train[0]
     case = study(0)
-    prepared = Preprocessing.from_dict(settings.preprocessing).prepare(case)
+    prepared = settings.preprocessing.prepare(case)
     image, truth = first.whole()
     np.testing.assert_allclose(image, prepared.x[0].numpy(), atol=1e-3)
     np.testing.assert_array_equal(truth, truth_on_network_grid(case, prepared.placement))
@@ -150,9 +149,7 @@ def test_slices_go_through_the_tumor_largest_first(tmp_path: Path, made: list[An
     case = study(1)
     assert case.truth is not None
     areas = Placement.fit(case.shape, case.affine).turn(case.truth > 0).sum((0, 1))
-    expected = Preprocessing.from_dict(settings.preprocessing).prepare(
-        case, slice_index=int(areas.argmax())
-    )
+    expected = settings.preprocessing.prepare(case, slice_index=int(areas.argmax()))
     np.testing.assert_allclose(train[1].images[0], expected.x[0].numpy(), atol=1e-3)
     assert train[1].images.shape == (3, 2, 24, 32)
     assert train[1].truth.shape == (3, 24, 32)

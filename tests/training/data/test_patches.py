@@ -9,7 +9,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from neuroxai.training.config.config import Augmentation, Config, DataSource, PhantomSource
+from neuroxai.training.config.augmentation import Augmentation
+from neuroxai.training.config.config import Config
+from neuroxai.training.config.sources import DataSource, PhantomSource
 from neuroxai.training.data.cases import Prepared
 from neuroxai.training.data.patches import PatchBatches, random_matrix
 
@@ -58,7 +60,7 @@ def config(augmentation: Augmentation, **changes: object) -> Config:
         "architecture": "deepseg",
         "modalities": ("T1", "FLAIR"),
         "preprocessing": {"modalities": ["T1", "FLAIR"]},
-        "data": DataSource(phantom=PhantomSource((0, 1), (1, 2))),
+        "data": DataSource(phantom=PhantomSource(train=(0, 1), test=(1, 2))),
         "patch": (8, 10, 6),
         "batch": 3,
         "max_steps": 2,

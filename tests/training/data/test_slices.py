@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from neuroxai.core.errors import TrainingError
-from neuroxai.training.config.config import Augmentation, Config, DataSource, PhantomSource
+from neuroxai.data.preprocessing import Preprocessing
+from neuroxai.training.config.augmentation import Augmentation
+from neuroxai.training.config.config import Config
+from neuroxai.training.config.sources import DataSource, PhantomSource
 from neuroxai.training.data.cases import Prepared
 from neuroxai.training.data.slices import SliceBatches
 
@@ -34,8 +35,8 @@ CONFIG = Config(
     task="classification",
     architecture="resnet50",
     modalities=("FLAIR",),
-    preprocessing={"modalities": ["FLAIR"]},
-    data=DataSource(phantom=PhantomSource((0, 1), (1, 2))),
+    preprocessing=Preprocessing(modalities=("FLAIR",)),
+    data=DataSource(phantom=PhantomSource(train=(0, 1), test=(1, 2))),
     classes=("LGG", "HGG"),
     batch=6,
     max_steps=1,
@@ -70,7 +71,7 @@ def test_classes_are_balanced_however_few_the_cases_of_one() -> None:
 
 
 def test_batches_are_a_function_of_their_number() -> None:
-    settings = dataclasses.replace(CONFIG, augmentation=Augmentation(flip=(True, True)))
+    settings = CONFIG.replace(augmentation=Augmentation(flip=(True, True)))
     cases = [_case(0, 1.0), _case(1, 2.0)]
     one, two = (SliceBatches(cases, settings, CPU) for _ in range(2))
     x, (y, tissue) = two.batch(3)
@@ -83,8 +84,8 @@ def test_batches_are_a_function_of_their_number() -> None:
 def test_flips_alone_are_exact_and_all_four_occur() -> None:
     image = np.arange(108, dtype=np.float16).reshape(1, 1, 9, 12) + 1
     cases = [_with(image, grade) for grade in (0, 1)]
-    flipping = dataclasses.replace(STILL, flip=(True, True))
-    settings = dataclasses.replace(CONFIG, augmentation=flipping, batch=40)
+    flipping = STILL.replace(flip=(True, True))
+    settings = CONFIG.replace(augmentation=flipping, batch=40)
     x, _ = SliceBatches(cases, settings, CPU).batch(0)
     whole = torch.from_numpy(image[0, 0]).float()
     wanted = {axes: whole.flip(axes) for axes in ((), (0,), (1,), (0, 1))}
@@ -102,8 +103,8 @@ def test_a_turn_keeps_shapes_on_slices_that_are_not_square() -> None:
     a, b = np.meshgrid(np.arange(60) - 29.5, np.arange(90) - 44.5, indexing="ij")
     disk = (np.hypot(a, b) < 20).astype(np.float16)[None, None] + np.float16(0.01)
     cases = [_with(disk, grade) for grade in (0, 1)]
-    turning = dataclasses.replace(STILL, rotation=40)
-    settings = dataclasses.replace(CONFIG, augmentation=turning, batch=8)
+    turning = STILL.replace(rotation=40)
+    settings = CONFIG.replace(augmentation=turning, batch=8)
     x, _ = SliceBatches(cases, settings, CPU).batch(0)
     for sample in x[:, 0] > 0.5:
         assert abs(int(sample.any(0).sum()) - int(sample.any(1).sum())) <= 1
@@ -120,7 +121,7 @@ def test_the_first_steps_show_squares_around_the_tumor() -> None:
     image[0, 0, 30:34, 4:8] = 1
     truth = (image[:, 0] == 1).astype(np.uint8) * 3
     cases = [_with(image, grade, truth) for grade in (0, 1)]
-    settings = dataclasses.replace(CONFIG, focus_steps=2, focus_size=16)
+    settings = CONFIG.replace(focus_steps=2, focus_size=16)
     batches = SliceBatches(cases, settings, CPU)
     for number in (0, 1):
         x, _ = batches.batch(number)
@@ -133,8 +134,8 @@ def test_tissues_move_with_the_image() -> None:
     rng = np.random.default_rng(0)
     truth = np.kron(rng.integers(0, 4, (1, 6, 5)), np.ones((1, 6, 6))).astype(np.uint8)
     images = (truth[:, None] + 1).astype(np.float16)
-    moving = dataclasses.replace(STILL, rotation=30, zoom=(0.8, 1.2), flip=(True, True))
-    settings = dataclasses.replace(CONFIG, augmentation=moving, focus_steps=1, focus_size=20)
+    moving = STILL.replace(rotation=30, zoom=(0.8, 1.2), flip=(True, True))
+    settings = CONFIG.replace(augmentation=moving, focus_steps=1, focus_size=20)
     batches = SliceBatches([_with(images, grade, truth) for grade in (0, 1)], settings, CPU)
     for number in (0, 1):
         x, (_, tissue) = batches.batch(number)

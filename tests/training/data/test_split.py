@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neuroxai.core.errors import TrainingError
 from neuroxai.data.layouts import patient_id
-from neuroxai.training.config.config import CohortSource
+from neuroxai.training.config.sources import CohortSource
 from neuroxai.training.data.split import (
     Member,
     draw_split,
@@ -47,7 +47,7 @@ def patients(members: list[Member], part: str) -> set[str]:
 def test_no_patient_is_on_both_sides_and_every_grade_has_its_share(
     high: int, low: int, visits: int, test: float, watched: float, seed: int
 ) -> None:
-    source = CohortSource("f", test_fraction=test, validation_fraction=watched)
+    source = CohortSource(folder="f", test_fraction=test, validation_fraction=watched)
     members = draw_split(cohort(high, low, visits), source, seed)
     parts = [patients(members, part) for part in ("train", "validation", "test")]
     assert sum(map(len, parts)) == high + low
@@ -59,7 +59,7 @@ def test_no_patient_is_on_both_sides_and_every_grade_has_its_share(
 
 
 def test_sites_have_their_share_too() -> None:
-    members = draw_split(cohort(60, 30), CohortSource("f", test_fraction=0.2), 3)
+    members = draw_split(cohort(60, 30), CohortSource(folder="f", test_fraction=0.2), 3)
     held = Counter((member.grade, member.site) for member in members if member.part == "test")
     assert held == {
         (grade, site): count for grade, count in (("HGG", 4), ("LGG", 2)) for site in "ABC"
@@ -69,7 +69,7 @@ def test_sites_have_their_share_too() -> None:
 def test_folds_share_the_patients_out_and_each_is_held_out_once() -> None:
     all_held: list[str] = []
     for fold in range(5):
-        source = CohortSource("f", folds=5, fold=fold, validation_fraction=0.1)
+        source = CohortSource(folder="f", folds=5, fold=fold, validation_fraction=0.1)
         members = draw_split(cohort(26, 11, visits=2), source, 7)
         held = patients(members, "test")
         assert held == {m.patient for m in members if m.fold == fold}
@@ -81,7 +81,7 @@ def test_folds_share_the_patients_out_and_each_is_held_out_once() -> None:
 
 
 def test_a_split_depends_on_its_seed_and_on_nothing_else() -> None:
-    source = CohortSource("f", test_fraction=0.3)
+    source = CohortSource(folder="f", test_fraction=0.3)
     one = draw_split(cohort(20, 9), source, 1)
     assert one == draw_split(cohort(20, 9), source, 1)
     reversed_ = draw_split(cohort(20, 9)[::-1], source, 1)
@@ -90,17 +90,17 @@ def test_a_split_depends_on_its_seed_and_on_nothing_else() -> None:
 
 
 def test_what_is_written_is_followed_to_the_letter(tmp_path: Path) -> None:
-    first = draw_split(cohort(9, 4, 2), CohortSource("f", folds=3, fold=1), 5)
+    first = draw_split(cohort(9, 4, 2), CohortSource(folder="f", folds=3, fold=1), 5)
     path = write_split(first, tmp_path / "split.csv")
     assert sorted(read_split(path), key=lambda m: m.case) == sorted(first, key=lambda m: m.case)
     assert path.read_text().splitlines()[:2] == [
         "case,patient,grade,site,fold,part",
         f"P000-0,P000,HGG,A,{first[0].fold},{first[0].part}",
     ]
-    again = draw_split(cohort(9, 4, 2), CohortSource("f", split=str(path)), 999)
+    again = draw_split(cohort(9, 4, 2), CohortSource(folder="f", split=str(path)), 999)
     assert again == first
     with pytest.raises(TrainingError, match=r"does not name P013-0 and 1 more"):
-        draw_split(cohort(9, 5, 2), CohortSource("f", split=str(path)), 0)
+        draw_split(cohort(9, 5, 2), CohortSource(folder="f", split=str(path)), 0)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_split_is_refused(tmp_path: Path, text: str, words: st
 
 def test_more_folds_than_patients_are_refused() -> None:
     with pytest.raises(TrainingError, match="holds 6 patients"):
-        draw_split(cohort(3, 3), CohortSource("f", folds=7), 0)
+        draw_split(cohort(3, 3), CohortSource(folder="f", folds=7), 0)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import math
 import os
 import socket
@@ -16,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.errors import TrainingError
-from neuroxai.training.config.config import Config, DataSource, PhantomSource
+from neuroxai.data.preprocessing import Preprocessing
+from neuroxai.training.config.config import Config
+from neuroxai.training.config.sources import DataSource, PhantomSource
 from neuroxai.training.loop.best_checkpoint import BestCheckpoint
 from neuroxai.training.loop.schedule import Budget, learning_rate
 
@@ -27,8 +28,8 @@ CONFIG = Config(
     task="classification",
     architecture="resnet50",
     modalities=("FLAIR",),
-    preprocessing={"modalities": ["FLAIR"]},
-    data=DataSource(phantom=PhantomSource((0, 1), (1, 2))),
+    preprocessing=Preprocessing(modalities=("FLAIR",)),
+    data=DataSource(phantom=PhantomSource(train=(0, 1), test=(1, 2), validation=(2, 3))),
     classes=("LGG", "HGG"),
     max_steps=30,
     average=0.9,
@@ -98,16 +99,14 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Pa
 
 def test_the_moving_average_equals_its_recursion(tmp_path: Path) -> None:
     """From the weights after each step, trained separately."""
-    config = dataclasses.replace(CONFIG, max_steps=4, average=0.9)
+    config = CONFIG.replace(max_steps=4, average=0.9)
     kept = _fit(tmp_path / "kept", config).state_dict()
     each = []
     for steps in range(1, 5):
         # With a constant learning rate, a shorter training is the beginning of a longer one.
-        plain = dataclasses.replace(
-            config, average=0.0, max_steps=steps, schedule="constant", warmup=0.0
-        )
+        plain = config.replace(average=0.0, max_steps=steps, schedule="constant", warmup=0.0)
         each.append(_fit(tmp_path / str(steps), plain).state_dict())
-    constant = dataclasses.replace(config, schedule="constant", warmup=0.0)
+    constant = config.replace(schedule="constant", warmup=0.0)
     kept = _fit(tmp_path / "constant", constant).state_dict()
     for name, start in _network().state_dict().items():
         expected = start.double()
@@ -121,18 +120,18 @@ def test_the_moving_average_equals_its_recursion(tmp_path: Path) -> None:
 
 
 def test_learning_rate_schedules() -> None:
-    config = dataclasses.replace(CONFIG, learning_rate=2.0, warmup=0.1)
+    config = CONFIG.replace(learning_rate=2.0, warmup=0.1)
     assert learning_rate(0.05, config) == pytest.approx(1.0)
     assert learning_rate(0.1, config) == pytest.approx(2.0)
     assert learning_rate(0.55, config) == pytest.approx(1.0)
     assert learning_rate(1.0, config) == pytest.approx(0.0, abs=1e-12)
-    poly = dataclasses.replace(config, schedule="poly")
+    poly = config.replace(schedule="poly")
     assert learning_rate(0.55, poly) == pytest.approx(2 * 0.5**0.9)
-    plateau = dataclasses.replace(config, schedule="plateau", warmup=0.0)
+    plateau = config.replace(schedule="plateau", warmup=0.0)
     assert [learning_rate(spent, plateau) for spent in (0.5, 0.7, 1.0)] == [2.0, 2.0, 0.0]
     assert learning_rate(0.85, plateau) == pytest.approx(1.0)
-    assert learning_rate(1.0, dataclasses.replace(config, schedule="constant")) == 2.0
-    assert learning_rate(0.0, dataclasses.replace(config, warmup=0.0)) == 2.0
+    assert learning_rate(1.0, config.replace(schedule="constant")) == 2.0
+    assert learning_rate(0.0, config.replace(warmup=0.0)) == 2.0
 
 
 def test_the_budget_ends_at_the_first_limit() -> None:
@@ -144,7 +143,7 @@ def test_the_budget_ends_at_the_first_limit() -> None:
 
 
 def test_a_training_ends_after_max_minutes(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, max_steps=None, max_minutes=1 / 60)
+    config = CONFIG.replace(max_steps=None, max_minutes=1 / 60)
     tmp_path.joinpath("a").mkdir()
     trained = loop.fit(
         _network(),
@@ -194,7 +193,7 @@ def test_progress_is_reported_at_every_step(tmp_path: Path) -> None:
         _network(),
         _Batches(),
         nn.CrossEntropyLoss(),
-        dataclasses.replace(CONFIG, max_steps=3),
+        CONFIG.replace(max_steps=3),
         tmp_path,
         length=loop.Length(3),
         report=lambda *what: reported.append(what),
@@ -206,7 +205,7 @@ def test_a_missing_gpu_raises_an_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("PyTorch sees a GPU")
     with pytest.raises(TrainingError, match="no GPU"):
-        loop.pick_device(dataclasses.replace(CONFIG, device="cuda"))
+        loop.pick_device(CONFIG.replace(device="cuda"))
 
 
 def _plain() -> nn.Module:
@@ -229,7 +228,7 @@ def _fit_plain(out: Path, batches: _Batches, **changes: object) -> dict[str, Ten
         _plain(),
         batches,
         nn.CrossEntropyLoss(),
-        dataclasses.replace(CONFIG, max_steps=12, average=0.0, clip=1e9, **changes),  # type: ignore[arg-type]
+        CONFIG.replace(max_steps=12, average=0.0, clip=1e9, **changes),
         out,
         length=loop.Length(12),
         report=lambda *_: None,
@@ -250,7 +249,7 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path: Path, optimizer: st
 def test_the_logged_loss_does_not_depend_on_accumulation(tmp_path: Path) -> None:
     logged = []
     for accumulate in (1, 3):
-        config = dataclasses.replace(CONFIG, accumulate=accumulate, learning_rate=1e-12)
+        config = CONFIG.replace(accumulate=accumulate, learning_rate=1e-12)
         _fit(tmp_path / str(accumulate), config)
         with (tmp_path / str(accumulate) / "log.csv").open(newline="") as stream:
             logged.append([float(row["loss"]) for row in csv.DictReader(stream)][-1])
@@ -258,7 +257,7 @@ def test_the_logged_loss_does_not_depend_on_accumulation(tmp_path: Path) -> None
 
 
 def test_a_training_with_accumulated_batches_resumes_bit_for_bit(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, accumulate=3, max_steps=8, save_every=2)
+    config = CONFIG.replace(accumulate=3, max_steps=8, save_every=2)
     unbroken = _fit(tmp_path / "a", config).state_dict()
     with pytest.raises(OSError, match="interrupted"):
         _fit(tmp_path / "b", config, _Batches(broken_at=17))
@@ -278,7 +277,7 @@ def _loss_of(out: Path, batches: _Batches | None = None) -> tuple[float, list[st
         _network(),
         batches or _Batches(),
         nn.CrossEntropyLoss(),
-        dataclasses.replace(CONFIG, accumulate=2, max_steps=24, save_every=3),
+        CONFIG.replace(accumulate=2, max_steps=24, save_every=3),
         out,
         length=loop.Length(24),
         report=lambda *_: None,
@@ -299,7 +298,7 @@ def test_a_resumed_training_reports_the_loss_of_an_uninterrupted_one(tmp_path: P
 
 
 def test_a_resumed_training_continues_its_clock(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, save_every=5)
+    config = CONFIG.replace(save_every=5)
     with pytest.raises(OSError, match="interrupted"):
         _fit(tmp_path, config, _Batches(broken_at=27))
     last = tmp_path / "last.ckpt"
@@ -335,7 +334,7 @@ def test_two_processes_equal_two_accumulated_batches(tmp_path: Path) -> None:
         "os.environ['LOCAL_RANK'] = '0' if other else '1'\n"
         "trained = t.loop.fit(\n"
         "    t._plain(), t._Batches(), t.nn.CrossEntropyLoss(),\n"
-        "    dataclasses.replace(t.CONFIG, max_steps=12, average=0.0, clip=1e9, devices=2),\n"
+        "    t.CONFIG.replace(max_steps=12, average=0.0, clip=1e9, devices=2),\n"
         f"    Path({str(out)!r}), length=t.loop.Length(12), report=lambda *_: None)\n"
         "if other:\n"
         "    assert os.waitpid(other, 0)[1] == 0, 'the other process failed'\n"
@@ -359,7 +358,7 @@ def test_two_processes_equal_two_accumulated_batches(tmp_path: Path) -> None:
 
 def test_frozen_layers_do_not_change_until_unfrozen(tmp_path: Path) -> None:
     start = _network().state_dict()
-    frozen = dataclasses.replace(CONFIG, average=0.0, max_steps=6, frozen=("0", "1"))
+    frozen = CONFIG.replace(average=0.0, max_steps=6, frozen_layers=("0", "1"))
     kept = _fit(tmp_path / "a", frozen, frozen_steps=6).state_dict()
     for name, value in kept.items():
         same = torch.equal(value, start[name])
@@ -368,12 +367,12 @@ def test_frozen_layers_do_not_change_until_unfrozen(tmp_path: Path) -> None:
     assert not torch.equal(unfrozen["0.weight"], start["0.weight"])
     assert not torch.equal(unfrozen["1.running_mean"], start["1.running_mean"])
     with pytest.raises(TrainingError, match="no layer begins with 'layer9'"):
-        _fit(tmp_path / "c", dataclasses.replace(frozen, frozen=("layer9",)), frozen_steps=3)
+        _fit(tmp_path / "c", frozen.replace(frozen_layers=("layer9",)), frozen_steps=3)
 
 
 def test_frozen_norms_keep_their_running_statistics(tmp_path: Path) -> None:
     start = _network().state_dict()
-    frozen = dataclasses.replace(CONFIG, average=0.0, max_steps=6, frozen_norms=True)
+    frozen = CONFIG.replace(average=0.0, max_steps=6, frozen_norms=True)
     kept = _fit(tmp_path / "a", frozen).state_dict()
     for name, value in kept.items():
         is_statistic = name in ("1.running_mean", "1.running_var", "1.num_batches_tracked")
@@ -397,7 +396,7 @@ def test_the_best_weights_are_kept_and_patience_stops_training(
     tmp_path: Path, average: float
 ) -> None:
     scores = _Scores(0.2, 0.7, 0.6, 0.7, 0.1, 0.9)
-    config = dataclasses.replace(CONFIG, average=average, validate_every=1, patience=3)
+    config = CONFIG.replace(average=average, validate_every=1, patience=3)
     kept = _fit(tmp_path / "a", config, best=BestCheckpoint(scores, 4, 3)).state_dict()
     assert len(scores.seen) == 5, "three validations without improvement"
     for name, value in scores.seen[1].items():
@@ -409,7 +408,7 @@ def test_the_best_weights_are_kept_and_patience_stops_training(
 
 
 def test_validation_does_not_change_the_training(tmp_path: Path) -> None:
-    plain = dataclasses.replace(CONFIG, average=0.0)
+    plain = CONFIG.replace(average=0.0)
     unvalidated = _fit(tmp_path / "a", plain).state_dict()
     rising = _Scores(*range(99))
     validated = _fit(tmp_path / "b", plain, best=BestCheckpoint(rising, 7, None)).state_dict()
@@ -419,7 +418,7 @@ def test_validation_does_not_change_the_training(tmp_path: Path) -> None:
 
 
 def test_a_resumed_training_keeps_the_best_weights_from_before(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, average=0.0)
+    config = CONFIG.replace(average=0.0)
     scores = _Scores(0.9, 0.3, 0.4, 0.5, 0.6, 0.7)
     with pytest.raises(OSError, match="interrupted"):
         _fit(tmp_path / "a", config, _Batches(broken_at=13), best=BestCheckpoint(scores, 5, None))
@@ -431,7 +430,7 @@ def test_a_resumed_training_keeps_the_best_weights_from_before(tmp_path: Path) -
 
 def test_tensorboard_has_the_losses_of_the_log(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    _fit(tmp_path / "a", dataclasses.replace(CONFIG, tensorboard=True, max_steps=40))
+    _fit(tmp_path / "a", CONFIG.replace(tensorboard=True, max_steps=40))
     events = accumulator.EventAccumulator(str(tmp_path / "a" / "tensorboard"))
     events.Reload()
     rows = list(csv.DictReader((tmp_path / "a" / "log.csv").read_text().splitlines()))
@@ -441,4 +440,4 @@ def test_tensorboard_has_the_losses_of_the_log(tmp_path: Path) -> None:
 
 def test_precision_16_requires_a_gpu() -> None:
     with pytest.raises(TrainingError, match="precision 16 requires a GPU"):
-        loop.pick_device(dataclasses.replace(CONFIG, precision="16"))
+        loop.pick_device(CONFIG.replace(precision="16"))

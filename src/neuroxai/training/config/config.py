@@ -1,181 +1,255 @@
-"""What a training run is asked to do."""
+"""The training configuration."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from neuroxai.data.case import REGIONS
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from neuroxai.core.errors import NeuroXAIError, TrainingError, suggestion
+from neuroxai.data.case import CLASSES, REGIONS
+from neuroxai.data.preprocessing import Preprocessing
+from neuroxai.files.schema import List, Schema, Table
+from neuroxai.training.config.augmentation import Augmentation
+from neuroxai.training.config.number_types import (
+    FROM_TEXT,
+    Count,
+    Fraction,
+    Index,
+    NonNegative,
+    Positive,
+)
+from neuroxai.training.config.sources import DataSource
 
-@dataclass(frozen=True)
-class PhantomSource:
-    """Synthetic cases; each pair of seeds is ``[first, one after the last]``."""
-
-    train: tuple[int, int]
-    test: tuple[int, int]
-    validation: tuple[int, int] | None = None
-    """Seeds that the training is watched on."""
-    spacings: tuple[float, ...] = (1.0,)
-    """Millimeters. Training seeds take them in turn, so one that is named more often is used more
-    often; each test seed is made at all of them, once."""
-    variant: str | None = None
-    wide: float = 0.0
-    """Share of the training seeds that are made wide, far from the typical case; held-out seeds
-    are then made both ways."""
-
-
-@dataclass(frozen=True)
-class CohortSource:
-    """A folder of cases in any layout, split by patient."""
-
-    folder: str
-    test_fraction: float = 0.2
-    validation_fraction: float = 0.0
-    """Share of the patients not held out that the training is watched on."""
-    test: tuple[str, ...] = ()
-    """Patients held out by name; when empty, ``test_fraction`` of them are drawn with the seed."""
-    folds: int = 0
-    """Parts of a cross validation, in place of ``test_fraction``; 0 for none."""
-    fold: int = 0
-    """Which of them is held out, from 0 on."""
-    split: str | None = None
-    """``split.csv`` of another run, to be followed to the letter."""
+_SEEDS = 10**13
+"""Every step seeds torch with about a million times the seed, which must stay below 2^64."""
+_MACHINE_KEYS = ("device", "workers", "cache", "save_every", "keep_last", "tensorboard")
 
 
-@dataclass(frozen=True)
-class DataSource:
-    """Exactly one of the sources."""
+class Config(Schema):
+    """Settings of a training run: the content of its YAML file."""
 
-    phantom: PhantomSource | None = None
-    cohort: CohortSource | None = None
-    pictures: CohortSource | None = None
-    """A folder of class folders with PNG or JPEG pictures; each picture counts as a patient."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How training images are varied; 0 (or an interval of one point) turns a step off."""
-
-    flip: tuple[bool, ...] = (True, True, True)
-    """Per axis X, Y, Z (slices: X, Y)."""
-    zoom: tuple[float, float] = (0.8, 1.25)
-    anisotropy: float = 1.15
-    """Each axis is scaled further by up to this factor, either way."""
-    rotation: float = 12.0
-    """Degrees about each axis, at most."""
-    tone: float = 0.35
-    """Strength of a random monotone curve over each modality's gray values."""
-    gamma: tuple[float, float] = (0.65, 1.55)
-    contrast: tuple[float, float] = (0.75, 1.3)
-    brightness: float = 0.1
-    bias: float = 0.25
-    """Log amplitude of a smooth multiplicative field."""
-    noise: float = 0.06
-    """Standard deviation of added noise, at most, as a fraction of the range."""
-    blur: float = 0.9
-    """Width of a Gaussian in voxels, at most."""
-    thick_slices: float = 0.15
-    """Probability that one axis is coarsened to half or a third of its resolution."""
-    ceiling: tuple[float, float] = (0.4, 1.0)
-    """Share of its range that a modality is scaled down to. A network's input is scaled by its
-    brightest voxel, so one bright vessel, or a scrap of scalp, darkens all the rest."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """A training run. The YAML file holds these names and nothing else."""
+    title: ClassVar[str] = "configuration"
+    error: ClassVar[type[NeuroXAIError]] = TrainingError
 
     name: str
-    task: Literal["segmentation", "classification"]
-    architecture: str
-    modalities: tuple[str, ...]
-    preprocessing: Mapping[str, Any]
-    data: DataSource
+    """Name of the network."""
+    task: Literal["segmentation", "classification"] = Field(examples=["segmentation"])
+    """What the network learns."""
+    architecture: str = Field(examples=["deepseg"])
+    """A key of ``models.checkpoint.ARCHITECTURES``."""
+    modalities: List[tuple[str, ...]] = Field(examples=[["T1", "FLAIR"]])
+    """Names of the input channels in order."""
+    preprocessing: Preprocessing = Field(examples=[{"intensity": "zscore"}])
+    """Preprocessing recipe; its ``modalities`` are those above and can be left out."""
+    data: DataSource = Field(examples=[{"cohort": {"folder": "BraTS2021"}}])
+    """Where the cases come from."""
     initial: str | None = None
-    """Checkpoint folder, or shipped network, whose weights the training starts from."""
+    """Checkpoint folder or shipped network to take the initial weights from."""
     pretrained: str | None = None
-    """Weights of a torchvision ResNet-50 as safetensors, for all layers but the paper's own head;
-    ``neuroxai convert torch`` makes them from the ``.pth`` file."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] = ("background", "NCR", "ED", "ET")
-    patch: tuple[int, ...] = (128, 128, 128)
-    """Edges in voxels along X, Y, Z."""
-    tumor_fraction: float = 0.7
-    """Share of patches whose center lies in the tumor."""
-    slices_per_case: int = 8
-    focus_steps: int = 0
-    """First steps of a classifier that show squares around the tumor, not whole slices."""
-    focus_size: int = 48
-    """Side of those squares in voxels."""
-    hint: float = 0.0
-    """Weight of showing a classifier, while it learns, which tissue lies where."""
-    hint_layers: tuple[str, ...] = ("layer2", "layer3")
-    """Layers whose maps are to tell the tissues apart."""
-    batch: int = 4
-    epochs: int | None = None
-    max_steps: int | None = None
-    max_minutes: float | None = None
-    """Of the training itself; making and reading cases and the evaluation come on top."""
-    accumulate: int = 1
-    """Batches whose gradients make one step, where memory does not hold the batch that is meant."""
+    """Safetensors file with the weights of a torchvision ResNet-50, for all layers but the head;
+    ``neuroxai convert torch`` makes it from the ``.pth`` file."""
+    arguments: Table = Field(default_factory=dict)
+    """Keyword arguments of the architecture."""
+    classes: List[tuple[str, ...]] = ("background", "NCR", "ED", "ET")
+    """Names of the output channels in order."""
+    patch: List[tuple[int, ...]] = (128, 128, 128)
+    """Patch size of a segmenter in voxels along X, Y, Z."""
+    tumor_fraction: Fraction = 0.7
+    """Fraction of the patches that are centered on tumor."""
+    slices_per_case: Count = 8
+    """Axial slices of a classifier per case."""
+    focus_steps: Index = 0
+    """Number of first steps in which a classifier sees squares around the tumor instead of whole
+    slices."""
+    focus_size: Count = 48
+    """Edge of these squares in voxels."""
+    auxiliary_loss: NonNegative = 0.0
+    """Weight of a classifier's auxiliary loss, which predicts the tissue class at each position."""
+    auxiliary_loss_layers: List[tuple[str, ...]] = ("layer2", "layer3")
+    """Layers whose feature maps the auxiliary loss is computed from."""
+    batch: Count = 4
+    """Batch size."""
+    epochs: Count | None = None
+    """Number of epochs; an epoch is one patch of every case, or each of its slices."""
+    max_steps: Count | None = None
+    """Largest number of optimizer steps."""
+    max_minutes: Positive | None = None
+    """Largest duration in minutes, without preparation of the cases and evaluation."""
+    accumulate: Count = 1
+    """Batches per optimizer step, if memory cannot hold the intended batch."""
     optimizer: Literal["adamw", "adam"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
+    """Optimizer."""
+    learning_rate: Positive = 1e-3
+    """Peak learning rate."""
+    weight_decay: NonNegative = 1e-4
+    """Weight decay."""
     schedule: Literal["cosine", "poly", "plateau", "constant"] = "cosine"
-    warmup: float = 0.03
+    """Shape of the learning rate after the warmup."""
+    warmup: Fraction = 0.03
     """Fraction of the run over which the learning rate rises from zero."""
-    average: float = 0.0
-    """Decay of the running average of the weights that is kept in the end; 0 keeps the last."""
-    frozen: tuple[str, ...] = ()
-    """Beginnings of the names of layers that rest for the first ``frozen_epochs``."""
-    frozen_epochs: float = 0.0
+    average: Fraction = 0.0
+    """Decay of the exponential moving average of the weights that is saved; 0 saves the last
+    weights."""
+    frozen_layers: List[tuple[str, ...]] = ()
+    """Prefixes of the names of layers that stay frozen for the first ``frozen_epochs``."""
+    frozen_epochs: NonNegative = 0.0
+    """Number of epochs with frozen layers."""
     frozen_norms: bool = False
-    """Let batch norms use the statistics they started with, as they will when the network is asked:
-    for the end of a training in batches too small to tell them."""
-    validate_every: float | None = None
-    """Epochs between two looks at the validation cases; the best weights are kept."""
-    patience: int | None = None
-    """Looks without a better score after which the training ends."""
-    shift_outputs: bool = False
-    """Set the levels of a segmenter's outputs on the validation cases in the end, for the best
-    Dice; what was added to each class's bias is in the card."""
-    clip: float = 5.0
+    """Keep the statistics of batch norms fixed, for the end of a training in small batches."""
+    validate_every: Positive | None = None
+    """Epochs between validations; the weights with the best score are saved."""
+    patience: Count | None = None
+    """Validations without a better score after which the training stops."""
+    logit_bias: bool = False
+    """Fit a constant per class to a segmenter's logits after the training, for the best Dice on the
+    validation cases. It is added to the bias of the last layer and recorded in the card."""
+    clip: NonNegative = 5.0
     """Largest norm of the gradient; 0 for no limit."""
-    class_weights: tuple[float, ...] = ()
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    precision: Literal["auto", "32", "16", "bf16"] = "auto"
-    """Of the network's arithmetic; auto is bf16 on a GPU that has it, else 16; 32 on a CPU."""
+    class_weights: List[tuple[NonNegative, ...]] = ()
+    """Weight of each class in the loss; if empty, all are equal."""
+    augmentation: Augmentation = Augmentation()
+    """Random variation of the training images."""
+    precision: Annotated[Literal["auto", "32", "16", "bf16"], BeforeValidator(str)] = "auto"
+    """Floating-point precision; ``auto`` is 32 on a CPU, bf16 on a GPU that has it, else 16."""
     channels_last: bool | None = None
-    """Memory layout of the feature maps; null picks it on a GPU only."""
-    seed: int = 0
-    """From 0 to 9999999999999."""
+    """Memory layout of feature maps; null uses channels last on a GPU only."""
+    seed: Annotated[int, Field(ge=0, lt=_SEEDS)] = 0
+    """Seed of all random numbers."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = 1
-    """GPUs (on a CPU, processes) that train together, each on batches of its own."""
-    workers: int | None = None
-    """Processes that make and read cases; null takes all cores."""
+    """Device to train on."""
+    devices: Count = 1
+    """Number of GPUs (on a CPU, processes) that train together, each on its own batches."""
+    workers: Count | None = None
+    """Processes that prepare cases; null uses all cores."""
     cache: str | None = None
-    """Folder for prepared cases; null is the user's cache folder."""
-    save_every: int = 500
-    """Steps between two writings of ``last.ckpt``."""
+    """Folder for prepared cases; null uses the user's cache folder."""
+    save_every: Count = 500
+    """Steps between writes of ``last.ckpt``."""
     keep_last: bool = False
-    """Keep ``last.ckpt`` after the run has ended."""
+    """Keep ``last.ckpt`` after the run."""
     tensorboard: bool = False
-    """Write the log for TensorBoard too."""
+    """Also write the log for TensorBoard."""
     output_dtype: Literal["float32", "float16"] = "float32"
-    smallest_enhancement_mm3: float = 0.0
-    """Enhancing tumor of less in all is called necrosis, wherever the network is asked; its card
-    says so, and its metrics are measured so."""
+    """Precision of the saved weights."""
+    smallest_enhancement_mm3: Annotated[float, Field(ge=0, lt=1e9), FROM_TEXT] = 0.0
+    """Smallest total volume of enhancing tumor in mm³; less is relabeled as necrosis wherever the
+    network is used. It is stored in the card, and the card's metrics include it."""
     license: str = "Apache-2.0"
+    """License of the weights."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_modalities(cls, table: Any) -> Any:
+        """Add the modalities to the preprocessing recipe, where a file need not repeat them."""
+        if isinstance(table, Mapping) and "modalities" in table:
+            recipe = table.get("preprocessing")
+            if isinstance(recipe, Mapping):
+                shared = {"modalities": table["modalities"], **recipe}
+                return {**table, "preprocessing": shared}
+        return table
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < max(2, len(names)):
+            raise ValueError("at least two different names")
+        return names
+
+    @field_validator("class_weights")
+    @classmethod
+    def _some_weight(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        if weights and not any(weights):
+            raise ValueError("at least one number above 0")
+        return weights
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.preprocessing.modalities != self.modalities:
+            raise ValueError(
+                f"preprocessing.modalities is {list(self.preprocessing.modalities)}, but "
+                f"modalities is {list(self.modalities)}; leave preprocessing.modalities out"
+            )
+        if self.epochs is None and self.max_steps is None and self.max_minutes is None:
+            raise ValueError("none of epochs, max_steps and max_minutes is set; set one")
+        if self.initial is not None and self.pretrained is not None:
+            raise ValueError("initial and pretrained are both set; keep one")
+        if self.pretrained is not None and self.architecture != "resnet50":
+            raise ValueError(
+                f"pretrained is set, but architecture is {self.architecture!r}; only resnet50 has "
+                "pretrained weights"
+            )
+        if self.frozen_epochs and not self.frozen_layers:
+            raise ValueError("frozen_epochs is set, but frozen_layers is empty; name the layers")
+        if self.data.pictures is not None and self.task != "classification":
+            raise ValueError(
+                f"task is {self.task!r}, expected 'classification': data.pictures has no "
+                "segmentation"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _axes_match(self) -> Self:
+        flip, patch = self.augmentation.flip, self.patch
+        slices = self.task == "classification"
+        if len(flip) != 3 and not (slices and len(flip) == 2):
+            expected = "two values for X, Y" if slices else "three values for X, Y, Z"
+            raise ValueError(
+                f"augmentation.flip is {list(flip)}, expected {expected}, each true or false"
+            )
+        if not slices and (len(patch) != 3 or min(patch) <= 0):
+            raise ValueError(
+                f"patch is {list(patch)}, expected three whole numbers above 0, the edges along "
+                "X, Y, Z"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _classes_match(self) -> Self:
+        if self.class_weights and len(self.class_weights) != len(self.classes):
+            raise ValueError(
+                f"class_weights has {len(self.class_weights)} numbers, expected one for each of "
+                f"{', '.join(self.classes)}"
+            )
+        if self.task == "segmentation":
+            for name in self.classes:
+                if name not in CLASSES:
+                    raise ValueError(f"unknown class {name!r}; {suggestion(name, CLASSES)}")
+            if self.classes[0] != "background":
+                raise ValueError(
+                    f"classes begins with {self.classes[0]!r}, expected 'background' first"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _validation_possible(self) -> Self:
+        if self.patience is not None and self.validate_every is None:
+            raise ValueError("patience is set, but validate_every is not; set it, in epochs")
+        if self.logit_bias and self.architecture != "deepseg":
+            raise ValueError(
+                f"logit_bias is for segmenters, but architecture is {self.architecture!r}; leave "
+                "it out"
+            )
+        keys = {"validate_every": self.validate_every is not None, "logit_bias": self.logit_bias}
+        for key in (key for key, used in keys.items() if used):
+            if not self.data.has_validation:
+                raise ValueError(
+                    f"{key} needs validation cases; set data.cohort.validation_fraction or "
+                    "data.phantom.validation"
+                )
+            if self.task == "segmentation" and not self.regions:
+                raise ValueError(
+                    f"{key} scores regions, but classes form none of {', '.join(REGIONS)}; add "
+                    f"classes or leave {key} out"
+                )
+        return self
 
     @property
     def regions(self) -> dict[str, tuple[str, ...]]:
-        """The nested tumor regions that these classes make up; none for a classifier."""
+        """Nested tumor regions that the classes form; none for a classifier."""
         if self.task != "segmentation":
             return {}
         return {
@@ -184,14 +258,10 @@ class Config:
             if all(member in self.classes for member in members)
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain tables, lists, numbers and text, as the YAML file holds them."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
-
     def digest(self) -> str:
-        """Return a hash of all that decides the result, so not of device, workers or folders."""
-        table = self.to_dict()
-        for key in ("device", "workers", "cache", "save_every", "keep_last", "tensorboard"):
-            del table[key]
+        """Return a hash of the settings that determine the result.
+
+        The device, folders for temporary files and the like are left out.
+        """
+        table = {key: value for key, value in self.to_dict().items() if key not in _MACHINE_KEYS}
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()

@@ -10,7 +10,6 @@ from torch import nn
 
 from neuroxai.core.errors import ModelError, TrainingError
 from neuroxai.data.case import Grade
-from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.training.config.config import Config
 
 
@@ -25,7 +24,7 @@ def check_recipe(config: Config) -> None:
         If it makes slices for a segmenter or volumes for a classifier, or the classes are none
         that the data has.
     """
-    plane = Preprocessing.from_dict(dict(config.preprocessing)).plane
+    plane = config.preprocessing.plane
     wanted, shown = (None, "null") if config.task == "segmentation" else ("axial", "'axial'")
     if plane != wanted:
         raise TrainingError(
@@ -78,7 +77,7 @@ def _sizes(config: Config) -> list[tuple[int, ...]]:
     """Return the sizes of the images that the network will be shown."""
     if config.task == "segmentation":
         return [config.patch]
-    whole = tuple(int(edge) for edge in config.preprocessing["size"])
+    whole = config.preprocessing.size or ()
     square = tuple(min(config.focus_size, edge) for edge in whole)
     return [whole, square] if config.focus_steps else [whole]
 

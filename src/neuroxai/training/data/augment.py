@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from neuroxai.training.config.config import Augmentation
+from neuroxai.training.config.augmentation import Augmentation
 
 Array = NDArray[np.float64]
 

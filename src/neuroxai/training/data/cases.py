@@ -134,10 +134,6 @@ def gather(config: Config, *, report: Report | None = None) -> Gathered:
     CaseError
         If a case cannot be read.
     """
-    from neuroxai.data.preprocessing import Preprocessing
-
-    # Before any process is started: a fault in the recipe is every case's fault.
-    Preprocessing.from_dict(dict(config.preprocessing))
     parts, split = jobs_of(config)
     if not parts["train"]:
         raise TrainingError("the data source holds no case to train on")
@@ -234,7 +230,7 @@ def _volume(
     case: Case, prepared: Any
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8], list[int], list[int]]:
     """Return image and truth cut to the box that holds anything."""
-    from neuroxai.data.preprocessing import truth_on_network_grid
+    from neuroxai.data.preparation import truth_on_network_grid
 
     x = prepared.x[0].numpy()
     y = truth_on_network_grid(case, prepared.placement).astype(np.uint8)
@@ -254,7 +250,7 @@ def _slices(
 
     None from a case without tumor or without one of the grades: there is nothing to learn from it.
     """
-    from neuroxai.data.preprocessing import truth_on_network_grid
+    from neuroxai.data.preparation import truth_on_network_grid
     from neuroxai.data.slices import tumor_slices
 
     chosen: list[int] = []

@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from neuroxai.core.errors import TrainingError
-from neuroxai.training.config.config import CohortSource, Config, PhantomSource
+from neuroxai.training.config.config import Config
+from neuroxai.training.config.sources import CohortSource, PhantomSource
 from neuroxai.training.data.split import PARTS, Member, Part, draw_split, site_of
 
 _DATA = Path(__file__).parents[2] / "data"
-_PREPARE = ("preprocessing.py", "intensity.py", "placement.py", "resampling.py", "slices.py")
+_PREPARE = (
+    "preparation.py",
+    "preprocessing.py",
+    "intensity.py",
+    "placement.py",
+    "resampling.py",
+    "slices.py",
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ def _job(
     path: str = "",
     made: Mapping[str, Any] | None = None,
 ) -> Job:
-    preprocessing = json.dumps(dict(config.preprocessing), sort_keys=True)
+    preprocessing = json.dumps(config.preprocessing.to_dict(), sort_keys=True)
     slices = config.slices_per_case if config.task == "classification" else 0
     classes = config.classes if slices else ()
     text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 7])

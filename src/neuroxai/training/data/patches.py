@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from neuroxai.data.case import CLASSES
-from neuroxai.training.config.config import Augmentation, Config
+from neuroxai.training.config.augmentation import Augmentation
+from neuroxai.training.config.config import Config
 from neuroxai.training.data.augment import vary_intensity
 from neuroxai.training.data.cases import Prepared
 

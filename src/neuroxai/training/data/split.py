@@ -13,7 +13,7 @@ import numpy as np
 
 from neuroxai.core.errors import TrainingError, suggestion
 from neuroxai.files.folder import write_table
-from neuroxai.training.config.config import CohortSource
+from neuroxai.training.config.sources import CohortSource
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

@@ -131,7 +131,9 @@ class HintedCrossEntropy(nn.Module):
         named = dict(network.named_modules())
         for name in layers if weight else ():
             if name not in named:
-                raise TrainingError(f"hint_layers: no layer {name!r}; {suggestion(name, named)}")
+                raise TrainingError(
+                    f"auxiliary_loss_layers: no layer {name!r}; {suggestion(name, named)}"
+                )
             self._handles.append(named[name].register_forward_hook(self._listener(name)))
         if self._handles:
             with torch.no_grad():
@@ -140,7 +142,7 @@ class HintedCrossEntropy(nn.Module):
         for name, maps in self._maps.items():
             if maps.ndim != 4:
                 raise TrainingError(
-                    f"hint_layers: {name} has no maps (B, C, X, Y) but the shape "
+                    f"auxiliary_loss_layers: {name} has no maps (B, C, X, Y) but the shape "
                     f"{tuple(maps.shape)}; name a layer in front of the dense ones"
                 )
             reader = nn.Conv2d(maps.shape[1], len(CLASSES), kernel_size=1)

@@ -34,7 +34,7 @@ class TrainingModule(lightning.LightningModule):  # type: ignore[misc]
     network, loss, config, budget
         Network to train, loss, settings and length of the training.
     frozen_steps
-        Number of first steps in which the layers of ``config.frozen`` are frozen.
+        Number of first steps in which the layers of ``config.frozen_layers`` are frozen.
     elapsed, waited
         Seconds of training so far, and the part of them spent waiting for batches.
     """
@@ -171,13 +171,13 @@ def frozen_layers(network: nn.Module, config: Config) -> list[nn.Module]:
         If no layer of the network has one of the configured prefixes.
     """
     named = dict(network.named_modules())
-    for prefix in config.frozen:
+    for prefix in config.frozen_layers:
         if not any(name.startswith(prefix) for name in named):
             raise TrainingError(
-                f"frozen: no layer begins with {prefix!r}; {suggestion(prefix, named)}"
+                f"frozen_layers: no layer begins with {prefix!r}; {suggestion(prefix, named)}"
             )
     return [
         module
         for name, module in named.items()
-        if name and any(name.startswith(prefix) for prefix in config.frozen)
+        if name and any(name.startswith(prefix) for prefix in config.frozen_layers)
     ]
