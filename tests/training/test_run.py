@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from neuroxai.core.errors import NeuroXAIError, OutputError, TrainingError
@@ -275,9 +276,8 @@ def test_a_network_that_does_not_fit_is_refused_before_a_case_is_made(
     words: str,
 ) -> None:
     monkeypatch.setattr("neuroxai.training.run.gather", lambda *_, **__: pytest.fail("gathered"))
-    settings = (_grading if grading else _config)(tmp_path, **change)
     with pytest.raises(NeuroXAIError, match=words) as caught:
-        train(settings, tmp_path / "run")
+        train((_grading if grading else _config)(tmp_path, **change), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -294,9 +294,14 @@ def test_layers_that_are_not_there_cannot_rest(
 
 
 def test_a_configuration_that_was_made_by_hand_is_checked_too(tmp_path: Path) -> None:
-    endless = _config(tmp_path).replace(max_minutes=float("nan"))
+    config = _config(tmp_path)
     with pytest.raises(TrainingError, match="max_minutes is nan, expected a number above 0"):
-        train(endless, tmp_path / "run")
+        config.replace(max_minutes=float("nan"))
+    settings = {name: getattr(config, name) for name in Config.model_fields}
+    with pytest.raises(ValidationError, match="max_minutes"):
+        Config(**{**settings, "max_minutes": float("nan")})
+    with pytest.raises(ValidationError, match="frozen"):
+        config.max_minutes = float("nan")
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
