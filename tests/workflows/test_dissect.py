@@ -251,7 +251,7 @@ def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) ->
     ]
     assert float(planted["iou"]) > 0.99
     assert planted["kind"] == "explicit"
-    assert planted["unit_end"] == "act"
+    assert planted["activation_layer"] == "act"
     assert float(planted["iou_at_0.005"]) <= float(planted["iou"])
     numbers = json.loads(summary.read_text(encoding="utf-8"))
     best = {entry["concept"]: entry for entry in numbers["best_filter_per_concept"]}
@@ -265,7 +265,7 @@ def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) ->
         with path.open(newline="") as stream:
             read = list(csv.DictReader(stream))
         assert read == [{k: str(v) for k, v in entry.items()} for entry in numbers[name]]
-    effects = {effect["concept"]: effect for effect in numbers["switching_off"]["effects"]}
+    effects = {effect["concept"]: effect for effect in numbers["ablation"]["effects"]}
     assert effects["WT"]["dice_change"]["WT"] == pytest.approx(-1.0, abs=0.02)
     assert numbers["use"].startswith("Research use only")
     again = write_dissection(dissected, tmp_path / "again")[-1]
@@ -287,7 +287,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "Best filter per concept, 1 case" in run.stdout
     assert "not for clinical use" in run.stdout
     assert "ground truth of the phantom" in run.stdout
-    shares = json.loads((tmp_path / "out" / "dissection.json").read_text())["concept_shares"]
+    shares = json.loads((tmp_path / "out" / "dissection.json").read_text())["concept_fractions"]
     assert {"GM", "WM", "CSF"} <= set(shares)
     assert shares["mine"] == shares["WT"] > 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

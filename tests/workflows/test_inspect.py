@@ -17,9 +17,8 @@ from nibabel.affines import apply_affine
 import cases
 import neuroxai as nx
 from neuroxai.cli.tables import print_flow
-from neuroxai.core.errors import MethodError, OutputError, TargetError
+from neuroxai.core.errors import OutputError, TargetError
 from neuroxai.files.folder import Results
-from neuroxai.inspection.shares import relevance_mass
 from neuroxai.render.flow import FlowPanel, draw_flow, levels, places
 from neuroxai.render.scan import Scan
 from neuroxai.reports.inspect import InspectionReport
@@ -128,30 +127,6 @@ def test_regions_come_first_and_once() -> None:
 
     outputs = Outputs(("background", "NCR", "ED"), {"NCR": ("NCR",), "WT": ("NCR", "ED")})
     assert [target.name for target in every_target(outputs)] == ["NCR", "WT", "background", "ED"]
-
-
-def test_shares_by_hand() -> None:
-    values = torch.tensor([[4.0, -1.0, 0.0], [2.0, -3.0, 2.0]])
-    left = torch.tensor([[True, False, False], [True, False, False]])
-    found = relevance_mass(values, {"left": left, "all": torch.ones_like(left)})
-    assert found["positive"] == {"left": 6 / 8, "all": 1.0}
-    assert found["negative"] == {"left": 0.0, "all": 1.0}
-    assert found["volume"]["left"] == pytest.approx(1 / 3)
-    assert found["positive_fraction"] == pytest.approx(8 / 12)
-    assert found["all"] == {"left": 6 / 12, "all": 1.0}
-    several = relevance_mass(torch.stack([values, -2 * values, 0 * values]), {"left": left})
-    assert several["positive"] == {"left": 6 / (8 + 2 * 4)}
-    assert several["negative"] == {"left": 2 * 6 / (4 + 2 * 8)}
-    assert several["volume"] == {"left": pytest.approx(1 / 3)}
-    nothing = relevance_mass(torch.zeros(2, 3), {"left": left})
-    assert nothing["positive"] is None
-    assert nothing["negative"] is None
-    assert nothing["positive_fraction"] is None
-    assert nothing["all"] is None
-    with pytest.raises(MethodError, match="not finite"):
-        relevance_mass(torch.tensor([[torch.nan] * 3] * 2), {"left": left})
-    with pytest.raises(MethodError, match="expected the map's"):
-        relevance_mass(torch.zeros(3, 3), {"left": left})
 
 
 def test_the_way_down_stands_left_and_the_way_up_right() -> None:

@@ -1,4 +1,4 @@
-"""Switching filters off, to tell what a network needs from what only goes along."""
+"""Ablation of filters, to separate the filters a network relies on from merely correlated ones."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from neuroxai.core.layers.units import Units, units_met
 
 
 @contextmanager
-def switched_off(
+def ablate_filters(
     network: nn.Module, units: Sequence[Units], filters: Mapping[str, Sequence[int]]
 ) -> Iterator[None]:
-    """Switch filters off for the passes inside, for every one of them.
+    """Context manager that ablates filters in every forward pass.
 
-    A filter behind a rectifier answers zero, which is off; any other answers its own mean over the
-    image, which keeps its level and takes away what it tells about places (Bau et al. 2020,
-    doi:10.1073/pnas.1907375117, remove units to see what they cause).
+    The output of a filter followed by a rectifier is set to zero. Any other filter is set to its
+    mean over the image, which removes its spatial information (Bau et al. 2020,
+    doi:10.1073/pnas.1907375117, ablate units to measure their causal effect).
 
     Parameters
     ----------
     network
-        The network; its weights are not touched, and the hooks are gone on leaving.
+        The network. Its weights are not changed; the hooks are removed on exit.
     units
-        What :func:`~neuroxai.core.layers.units.find_units` found.
+        Result of :func:`~neuroxai.core.layers.units.find_units`.
     filters
-        Layer to the channels to switch off.
+        Layer name to the channels to ablate.
 
     Raises
     ------
     LayerError
-        If there is no such layer or filter.
+        If a layer or filter does not exist.
 
     Examples
     --------
     >>> from neuroxai.core.layers.units import find_units
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1, bias=False))
     >>> x = torch.rand(1, 1, 4, 3)
-    >>> with switched_off(network, find_units(network, x), {"0": [0, 1]}):
+    >>> with ablate_filters(network, find_units(network, x), {"0": [0, 1]}):
     ...     bool((network(x) == 0).all())
     True
     """
     known = {unit.layer: unit for unit in units}
     for layer, channels in filters.items():
         if layer not in known:
-            raise LayerError(f"layer {layer!r} has no units: {suggestion(layer, known)}")
+            raise LayerError(f"layer {layer!r} has no units; {suggestion(layer, known)}")
         for channel in channels:
             if not 0 <= channel < known[layer].count:
                 raise LayerError(
-                    f"filter {channel} of layer {layer!r} does not exist: it has "
-                    f"{known[layer].count}, from 0"
+                    f"filter {channel} of layer {layer!r} does not exist; expected 0 to "
+                    f"{known[layer].count - 1}"
                 )
 
-    def visit(unit: Units, output: Tensor) -> Tensor:
+    def ablate(unit: Units, output: Tensor) -> Tensor:
         changed = output.clone()
         index = torch.as_tensor(list(filters[unit.layer]), device=output.device)
         if unit.rectified:
@@ -67,5 +67,5 @@ def switched_off(
         return changed
 
     chosen = [known[layer] for layer, channels in filters.items() if len(channels)]
-    with units_met(network, chosen, visit):
+    with units_met(network, chosen, ablate):
         yield

@@ -1,4 +1,4 @@
-"""The control: the same network with weights that have learned nothing."""
+"""Control network with shuffled weights, to measure what a metric yields by chance."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from torch import Tensor, nn
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
-def randomized(network: nn.Module, inputs: Iterable[Tensor], *, seed: int = 0) -> nn.Module:
-    """Return a copy of a network whose weights are shuffled, so that chance can be measured.
+def shuffle_weights(network: nn.Module, inputs: Iterable[Tensor], *, seed: int = 0) -> nn.Module:
+    """Copy of a network with shuffled weights.
 
-    Every tensor with more than one axis keeps its own values in random places: the same
-    distribution, nothing learned (Adebayo et al. 2018, arXiv:1810.03292, randomize weights to see
-    what an explanation owes to learning). Norms with running statistics measure them anew on
-    ``inputs``, because with the old ones most filters of a shuffled network are dead and the
-    control would be too easy. A norm that sees one value of each channel (squeeze and excitation,
-    a pooled branch) keeps its own: one value has no variance, and says nothing about places.
+    The values of every parameter with more than one axis are permuted, which keeps their
+    distribution and destroys what was learned (Adebayo et al. 2018, arXiv:1810.03292, randomize
+    weights to test explanations). Norms with running statistics measure them again on ``inputs``:
+    with the original statistics, most filters would be inactive and the control too easy to beat.
+    A norm that receives a single value per channel (in squeeze-and-excitation blocks or pooled
+    branches) keeps its statistics, because a single value has no variance.
 
     Parameters
     ----------
     network
-        Any module; it is left as found.
+        Any module; it is not changed.
     inputs
-        Images ``(B, C, *S)``, at least one, to measure statistics on.
+        Images ``(B, C, *S)`` to measure the statistics on, at least one.
     seed
-        Of the shuffle.
+        Seed of the permutations.
 
     Examples
     --------
     >>> network = nn.Conv2d(1, 4, 3)
-    >>> other = randomized(network, [torch.rand(1, 1, 5, 6)])
-    >>> torch.equal(other.weight.flatten().sort().values, network.weight.flatten().sort().values)
+    >>> control = shuffle_weights(network, [torch.rand(1, 1, 5, 6)])
+    >>> torch.equal(control.weight.flatten().sort().values, network.weight.flatten().sort().values)
     True
-    >>> torch.equal(other.weight, network.weight)
+    >>> torch.equal(control.weight, network.weight)
     False
     """
     control = copy.deepcopy(network).eval()
@@ -54,16 +54,16 @@ def randomized(network: nn.Module, inputs: Iterable[Tensor], *, seed: int = 0) -
         with ExitStack() as stack:
             for norm in norms:
                 if norm.num_batches_tracked is not None:
-                    norm.num_batches_tracked.zero_()  # so the first measured replace the old ones
-                norm.momentum = None  # a plain mean over all inputs
-                stack.callback(norm.register_forward_pre_hook(_measure_if_several).remove)
+                    norm.num_batches_tracked.zero_()  # discards the original statistics
+                norm.momentum = None  # cumulative mean over all inputs
+                stack.callback(norm.register_forward_pre_hook(_measure_statistics).remove)
             if norms:
                 for x in inputs:
                     control(x.clone())
     return control.eval()
 
 
-def _measure_if_several(norm: nn.Module, given: tuple[Any, ...]) -> None:
-    """Have a norm measure what it is given, if that is more than one value of each channel."""
-    x = given[0]
+def _measure_statistics(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Update running statistics if the input has more than one value per channel."""
+    x = inputs[0]
     norm.train(x.numel() > x.shape[1])

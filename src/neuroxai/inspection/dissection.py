@@ -1,4 +1,4 @@
-"""Network dissection: which filter answers to which concept."""
+"""Network dissection: agreement of filters with concepts."""
 
 from __future__ import annotations
 
@@ -19,46 +19,52 @@ from neuroxai.core.layers.layers import layer_grid
 from neuroxai.core.layers.units import Units, find_units, units_met
 from neuroxai.core.spatial import spatial_shape, upsample_within
 
+Counts = NDArray[np.int64]
+
 Quantile = float | Literal["matched"]
-"""Share of the voxels that count as active; ``matched`` takes as many as the concept has."""
+"""Fraction of the voxels that count as active; ``matched`` uses the concept's own fraction."""
 
 BAU = 0.005
-"""The share of Bau et al. 2017."""
+"""Quantile of Bau et al. 2017."""
 
+# Histogram bins: 16 per octave over 24 octaves of either sign, and one for zero. Bins of a
+# sixteenth octave are at most 6 % wide.
 _OCTAVES, _PER_OCTAVE = 24, 16
 _HALF = _OCTAVES * _PER_OCTAVE
 _BINS = 2 * _HALF + 1
 _LOWEST = (127 - _OCTAVES // 2) * _PER_OCTAVE
+"""Key of the smallest magnitude with a bin of its own; 127 is the exponent bias of float32."""
 _KEYS = 2**13
+"""Sign, 8 exponent bits and 4 mantissa bits."""
 _LARGEST = 4.125
-"""Where a filter's largest deviation of its first case comes to lie among the bins: in the middle
-of one, ten octaves below the last."""
+"""Scaled value of a filter's largest deviation in its first case: the center of a bin, ten octaves
+below the last one, so that later cases may be 1000 times larger."""
 _SAMPLE = 2**12
-"""From about how many voxels a filter's middle is told."""
+"""Approximate number of voxels from which the median of a filter is computed."""
 _ROUNDING = 2.0**-20
-"""What varies by less, beside its size, does not vary."""
+"""Relative range below which a filter counts as constant: eight times float32's epsilon."""
 _AT_ONCE = 2**24
-"""How many up-sampled values are held at a time."""
-_SIDE_BY_SIDE = 4
-"""Filters counted at once, at most: counting takes one core each, what leads there takes more."""
+"""Upsampled values held at a time, 64 MB."""
+_THREADS = 4
+"""Limit of threads that count histograms: each uses one core, upsampling uses all of them."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """How well one filter's active voxels and one concept agree over a cohort.
+    """Agreement of one filter with one concept over a cohort.
 
     Attributes
     ----------
     layer, filter
-        The convolution and its channel, from 0.
+        Name of the convolution and index of its channel, from 0.
     concept
-        The concept's word.
+        Name of the concept.
     iou
-        Intersection over union of active voxels and concept, summed over the cohort.
+        Intersection over union of the filter's active voxels and the concept, summed over cases.
     threshold
-        The activation from which on a voxel is active, as the filter gives it.
+        Activation above which a voxel is active.
     active
-        Share of the voxels that are.
+        Fraction of the voxels that are active.
     """
 
     layer: str
@@ -70,33 +76,34 @@ class Match:
 
 
 class Dissection:
-    r"""Counts, over any number of cases, how filters' activations fall on concepts.
+    r"""Histograms of filter activations and concepts, accumulated over cases.
 
     For filter k and concept c,
 
     .. math:: \mathrm{IoU}_{k,c} = \frac{\sum_x |M_k(x) \cap L_c(x)|}{\sum_x |M_k(x) \cup L_c(x)|},
               \quad M_k(x) = \{v : A_k(x)_v \ge T_k\}
 
-    with the activation :math:`A_k` up-sampled linearly to the image and the threshold
-    :math:`T_k` its top quantile over the whole cohort (Bau et al. 2017, arXiv:1704.05796). Bau's
-    quantile is 0.005; a concept that fills more of the image can never be matched at it, so the
-    quantile may also be the concept's own share (``matched``), at which a perfect detector of any
-    concept scores 1. Where not that many voxels rise above the filter's lowest value (a rectified
-    filter is zero in all others), those that do are active: all voxels would agree with any
-    concept by its share. A filter that never rises is nowhere active, and scores 0.
+    where the activation :math:`A_k` is upsampled linearly to the image and the threshold
+    :math:`T_k` is the top quantile over the whole cohort (Bau et al. 2017, arXiv:1704.05796).
+    Bau et al. use the quantile 0.005, at which no concept that fills more of the image can reach
+    IoU 1. The default, ``matched``, is the fraction of voxels of the concept itself, at which a
+    perfect detector of any concept scores 1. If fewer voxels exceed the filter's lowest value (a
+    rectified filter is 0 in all others), only these are active; otherwise all voxels would be, and
+    the IoU would be the concept's fraction. A constant filter has no active voxels and scores 0.
 
-    The activations of each filter are counted in bins around its middle, of at most 6 % of the way
-    from there, so one pass over the cohort is enough for every threshold, and memory does not grow
-    with it. The middle is zero for a rectified filter and the median for others; it and the bins'
-    scale are fixed by the first case in which the filter varies, so scale and offset of a filter
-    say nothing. Beyond 1000 times that case's largest deviation values are no longer told apart.
+    Activations are counted in logarithmic bins, at most 6 % wide, around the center of each
+    filter. One pass over the cohort therefore serves every threshold, and memory does not depend
+    on the number of cases. The center is 0 for a rectified filter and the median for others.
+    Center and scale are set by the first case in which the filter varies, so the result does not
+    depend on scale and offset of a filter. Values more than 1000 times larger than the largest
+    deviation in that case share one bin.
 
     Parameters
     ----------
     network
-        Any module; it is left as found.
+        Any module; it is not changed.
     concepts
-        The concepts' words.
+        Names of the concepts.
 
     References
     ----------
@@ -117,95 +124,90 @@ class Dissection:
 
     def __init__(self, network: nn.Module, concepts: Sequence[str]) -> None:
         if not concepts or len(set(concepts)) < len(concepts):
-            raise MethodError(f"dissection needs concepts that differ, got {list(concepts)}")
+            raise MethodError(
+                f"dissection needs at least one concept and no duplicates, got {list(concepts)}"
+            )
         self.concepts = tuple(concepts)
         self.cases = 0
         self.voxels = 0
         self._network = network
         self._units: dict[str, Units] = {}
-        # (filters, bins, concepts and, last, all voxels)
-        self._counts: dict[str, NDArray[np.int64]] = {}
-        self._scales: dict[str, _Scales] = {}
+        # Layer to (filters, bins, concepts + 1); the last entry counts all voxels.
+        self._counts: dict[str, Counts] = {}
+        self._scales: dict[str, _BinScales] = {}
         self._sizes = np.zeros(len(concepts), np.int64)
 
     @property
     def units(self) -> tuple[Units, ...]:
-        """The units that were seen, in the order data flows."""
+        """Units of the network in the order of execution."""
         return tuple(self._units.values())
 
     def add(
         self, x: Tensor, masks: Mapping[str, Tensor], within: tuple[slice, ...] | None = None
     ) -> None:
-        """Count one case.
+        """Count the activations of one case.
 
         Parameters
         ----------
         x
             ``(1, C, *S)``.
         masks
-            Every concept's ``(*S)`` bool.
+            Mask ``(*S)`` bool of every concept.
         within
-            The box of voxels that count at all; air far from the brain would otherwise decide what
-            the top quantile is. Everywhere, by default.
+            Box of the voxels to count; None counts all. Excludes the background, which would
+            otherwise dominate the quantiles.
 
         Raises
         ------
         MethodError
-            If a mask is missing or has another shape than the image.
+            If a mask is missing or has another shape than the image, or an activation is not
+            finite.
         """
         shape = spatial_shape(x)
-        if x.shape[0] != 1:
-            raise MethodError(f"dissection counts one case at a time, got a batch of {x.shape[0]}")
-        for name in self.concepts:
-            if name not in masks or tuple(masks[name].shape) != shape:
-                found = tuple(masks[name].shape) if name in masks else "none"
-                raise MethodError(f"concept {name} has the mask {found}, expected {shape}")
         box = within or tuple(slice(0, count) for count in shape)
+        self._check(x, masks, shape)
         stacked = torch.stack([masks[name].cpu()[box].flatten() for name in self.concepts])
-        # Voxels with the same concepts are counted together.
-        groups, group = _grouped(stacked)
+        sets, set_of_voxel = _concept_sets(stacked)
+        # (sets, concepts + 1): which concepts each set contains; the last column counts voxels.
         membership = np.concatenate(
-            [groups.t().numpy().astype(np.int64), np.ones((groups.shape[1], 1), np.int64)], axis=1
+            [sets.t().numpy().astype(np.int64), np.ones((sets.shape[1], 1), np.int64)], axis=1
         )
-        # A network's units are the same for every case.
-        units = self.units or find_units(self._network, x)
+        units = self.units or find_units(self._network, x)  # the same for every case
         grid = layer_grid(self._network, shape)
 
-        def visit(unit: Units, output: Tensor) -> None:
-            counts = self._counts.get(unit.layer)
-            if counts is None:
-                counts = np.zeros((unit.count, _BINS, len(self.concepts) + 1), np.int64)
-                self._counts[unit.layer] = counts
-                self._scales[unit.layer] = _Scales(unit)
-                self._units[unit.layer] = unit
+        def count_layer(unit: Units, output: Tensor) -> None:
+            if unit.layer not in self._units:
+                self._start(unit)
             if not bool(torch.isfinite(output).all()):
                 raise MethodError(
-                    f"layer {unit.layer!r} gives values that are not finite, which answer to no "
-                    "concept"
+                    f"the output of layer {unit.layer!r} contains NaN or infinity, expected finite "
+                    "activations; check the network's weights and the image"
                 )
+            counts, scales = self._counts[unit.layer], self._scales[unit.layer]
             step = max(1, _AT_ONCE // int(np.prod(grid)))
             for first in range(0, unit.count, step):
-                # The box lies in the image, which begins where the layers' grid does.
+                # The box refers to the image, which starts at the origin of the layers' grid.
                 values = upsample_within(output[:, first : first + step].float(), grid, box)
                 flat = values.cpu()[0].flatten(1)
-                found = threads.map(tally, flat, *self._scales[unit.layer].fit(flat, first))
-                for number, (bins, tallies) in enumerate(found, start=first):
-                    np.add.at(counts[number], bins, tallies @ membership)
+                results = threads.map(histogram, flat, *scales.fit(flat, first))
+                for number, (bins, joint) in enumerate(results, start=first):
+                    np.add.at(counts[number], bins, joint @ membership)
 
-        def tally(
-            values: Tensor, middle: Tensor, scale: Tensor
-        ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-            joint = _keys((values - middle).mul_(scale)).mul_(groups.shape[1]).add_(group)
-            table = torch.bincount(joint, minlength=_KEYS * groups.shape[1])
-            tallies = table.reshape(_KEYS, -1).numpy()
-            used = np.flatnonzero(tallies.any(axis=1))
-            return (_BIN_OF_KEY if float(middle) == 0 else _ROUND_BIN_OF_KEY)[used], tallies[used]
+        def histogram(values: Tensor, center: Tensor, scale: Tensor) -> tuple[Counts, Counts]:
+            """Bins that occur, and the voxels of each in every set of concepts."""
+            keys = _keys((values - center).mul_(scale))
+            joint = keys.mul_(sets.shape[1]).add_(set_of_voxel)
+            table = torch.bincount(joint, minlength=_KEYS * sets.shape[1])
+            rows = table.reshape(_KEYS, -1).numpy()
+            used = np.flatnonzero(rows.any(axis=1))
+            bin_of_key = _BIN_OF_KEY if float(center) == 0 else _BIN_OF_KEY_AROUND_CENTER
+            return bin_of_key[used], rows[used]
 
         with (
             untouched(self._network),
             torch.no_grad(),
-            ThreadPoolExecutor(min(_SIDE_BY_SIDE, torch.get_num_threads())) as threads,
-            units_met(self._network, units, visit),
+            ThreadPoolExecutor(min(_THREADS, torch.get_num_threads())) as threads,
+            units_met(self._network, units, count_layer),
         ):
             self._network(upcast(x).clone())
         self._sizes += stacked.sum(dim=1).numpy()
@@ -213,25 +215,26 @@ class Dissection:
         self.cases += 1
 
     def matches(self, quantile: Quantile = "matched") -> Iterator[Match]:
-        """Yield every filter with every concept that occurs in the cohort.
+        """Compute the match of every filter with every concept that occurs in the cohort.
 
         Parameters
         ----------
         quantile
-            A share between 0 and 1, or ``matched``.
+            Fraction between 0 and 1, or ``matched``.
 
         Raises
         ------
         MethodError
-            If no case was counted, or the quantile is out of range.
+            If no case was added, or the quantile is out of range.
         """
         if not self.cases:
-            raise MethodError("no case was counted: add at least one")
+            raise MethodError("no case was added to the dissection; call add at least once")
         if quantile != "matched" and not 0 < float(quantile) < 1:
-            raise MethodError(f"quantile is {quantile!r}, expected a share in (0, 1) or 'matched'")
+            raise MethodError(
+                f"quantile is {quantile!r}, expected a number between 0 and 1, or 'matched'"
+            )
         for layer, counts in self._counts.items():
             from_top = counts[:, ::-1].cumsum(axis=1)
-            scales = self._scales[layer]
             for number in range(len(counts)):
                 for place, concept in enumerate(self.concepts):
                     size = int(self._sizes[place])
@@ -241,93 +244,108 @@ class Dissection:
                     active = from_top[number, :, -1]
                     last = int(np.searchsorted(active, max(wanted, 1)))
                     if active[last] == self.voxels and last:
-                        last -= 1  # without the lowest values: that all are active says nothing
+                        last -= 1  # the lowest values are never active
                     both = int(from_top[number, last, place])
                     union = int(active[last]) + size - both
                     yield Match(
                         layer, number, concept, both / union,
-                        scales.threshold(number, _BINS - 1 - last),
+                        self._scales[layer].threshold(number, _BINS - 1 - last),
                         int(active[last]) / self.voxels,
                     )  # fmt: skip
 
-    def share(self, concept: str) -> float:
-        """Return how much of the counted voxels a concept fills."""
+    def fraction(self, concept: str) -> float:
+        """Fraction of the counted voxels that belong to a concept."""
         return float(self._sizes[self.concepts.index(concept)]) / max(self.voxels, 1)
 
+    def _check(self, x: Tensor, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> None:
+        if x.shape[0] != 1:
+            raise MethodError(f"dissection takes one case at a time, got a batch of {x.shape[0]}")
+        for name in self.concepts:
+            if name not in masks or tuple(masks[name].shape) != shape:
+                found = tuple(masks[name].shape) if name in masks else "none"
+                raise MethodError(f"the mask of concept {name} is {found}, expected shape {shape}")
 
-class _Scales:
-    """Where the bins of a layer's filters lie: around the middle of each, as wide as it varies."""
+    def _start(self, unit: Units) -> None:
+        """Allocate the histograms of a layer."""
+        shape = (unit.count, _BINS, len(self.concepts) + 1)
+        self._counts[unit.layer] = np.zeros(shape, np.int64)
+        self._scales[unit.layer] = _BinScales(unit)
+        self._units[unit.layer] = unit
+
+
+class _BinScales:
+    """Center and scale of the histogram bins of each filter of a layer."""
 
     def __init__(self, unit: Units) -> None:
         self._rectified = unit.rectified
-        self._middle = torch.full((unit.count,), torch.nan)
-        self._scale = torch.zeros(unit.count)  # zero as long as a filter has not varied
+        self._center = torch.full((unit.count,), torch.nan)
+        self._scale = torch.zeros(unit.count)  # 0 until the filter varies
 
     def fit(self, values: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """Return middle and scale of the filters from ``first`` on, fixed by ``(filters, voxels)``.
+        """Set and return center and scale of the filters from index ``first`` on.
 
-        What is fixed already stays.
+        Only filters without a scale are fitted, to ``values (filters, voxels)``.
         """
         part = slice(first, first + len(values))
-        middle, scale = self._middle[part], self._scale[part]
+        center, scale = self._center[part], self._scale[part]
         if bool((scale > 0).all()):
-            return middle, scale
+            return center, scale
         low, high = values.aminmax(dim=1)
-        found = values[:, :: max(1, values.shape[1] // _SAMPLE)].median(dim=1).values
+        fitted = values[:, :: max(1, values.shape[1] // _SAMPLE)].median(dim=1).values
         if self._rectified:
-            # One that is on everywhere is like any other.
-            found = torch.where(low > 0, found, torch.zeros_like(found))
-        middle.copy_(torch.where(middle.isnan(), found, middle))
-        largest = torch.maximum(high - middle, middle - low)
+            # A rectified filter that is nowhere zero is treated like any other.
+            fitted = torch.where(low > 0, fitted, torch.zeros_like(fitted))
+        center.copy_(torch.where(center.isnan(), fitted, center))
+        largest = torch.maximum(high - center, center - low)
         varies = largest > _ROUNDING * torch.maximum(high.abs(), low.abs())
-        fitting = (_LARGEST / largest).clamp(max=2.0**126)
+        fitting = (_LARGEST / largest).clamp(max=2.0**126)  # finite in float32
         scale.copy_(torch.where((scale == 0) & varies, fitting, scale))
-        return middle, scale
+        return center, scale
 
     def threshold(self, number: int, place: int) -> float:
-        """Return the lowest value of one filter's bin."""
-        middle, scale = float(self._middle[number]), float(self._scale[number])
-        if not middle and place == _HALF + 1:
-            return float(np.finfo(np.float32).tiny)  # all that is above zero
-        if place in (_HALF, _HALF + 1) and middle:  # the middle's bin has taken its neighbors in
+        """Lower edge of bin ``place`` of a filter."""
+        center, scale = float(self._center[number]), float(self._scale[number])
+        if not center and place == _HALF + 1:
+            return float(np.finfo(np.float32).tiny)  # everything above zero
+        if place in (_HALF, _HALF + 1) and center:  # the center's bin includes its neighbors
             place += 1 if place > _HALF else -1
-        return middle + _edge(place) / (scale or 1.0)
+        return center + _edge(place) / (scale or 1.0)
 
 
-def _grouped(stacked: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sets of concepts that occur, ``(concepts, sets)``, and each voxel's, int32."""
-    if len(stacked) > 62:
-        groups, group = torch.unique(stacked, dim=1, return_inverse=True)
-        return groups, group.to(torch.int32)
-    # One whole number for each voxel: quicker to sort than columns.
-    places = torch.arange(len(stacked))[:, None]
-    codes, group = torch.unique((stacked.long() << places).sum(dim=0), return_inverse=True)
-    return (codes >> places) & 1, group.to(torch.int32)
+def _concept_sets(stacked: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct sets of concepts ``(concepts, sets)`` and the set of each voxel (int32).
+
+    Voxels of the same set are counted together.
+    """
+    if len(stacked) > 62:  # more than fit into the bits of an int64 below
+        sets, index = torch.unique(stacked, dim=1, return_inverse=True)
+        return sets, index.to(torch.int32)
+    # One integer per voxel sorts faster than a column.
+    bits = torch.arange(len(stacked))[:, None]
+    codes, index = torch.unique((stacked.long() << bits).sum(dim=0), return_inverse=True)
+    return (codes >> bits) & 1, index.to(torch.int32)
 
 
 def _keys(values: Tensor) -> Tensor:
-    """Return the upper bits of each float32: sign, exponent, four bits of the mantissa."""
+    """Upper 13 bits of each float32: sign, exponent, four bits of the mantissa."""
     return (values.contiguous().view(torch.int32) >> 19) & (_KEYS - 1)
 
 
-def _bins_of_keys() -> NDArray[np.int64]:
-    """Return the bin of every key; bins rise with the value, and zero has one of its own.
-
-    The bins are at most 6 % wide, over 24 octaves around one.
-    """
+def _bins_of_keys() -> Counts:
+    """Bin of every key; bins increase with the value, and zero has its own."""
     keys = np.arange(_KEYS)
-    size = keys % (_KEYS // 2)
-    rank = np.clip(size - _LOWEST, 0, _HALF - 1) + 1
-    return _HALF + np.where(size == 0, 0, rank * np.where(keys < _KEYS // 2, 1, -1))
+    magnitude = keys % (_KEYS // 2)
+    rank = np.clip(magnitude - _LOWEST, 0, _HALF - 1) + 1
+    return _HALF + np.where(magnitude == 0, 0, rank * np.where(keys < _KEYS // 2, 1, -1))
 
 
 _BIN_OF_KEY = _bins_of_keys()
-_ROUND_BIN_OF_KEY = np.where(np.abs(_BIN_OF_KEY - _HALF) <= 1, _HALF, _BIN_OF_KEY)
-"""The same where zero is a level that rounding may have missed."""
+_BIN_OF_KEY_AROUND_CENTER = np.where(np.abs(_BIN_OF_KEY - _HALF) <= 1, _HALF, _BIN_OF_KEY)
+"""Bins of a filter with a center: values that differ from it by rounding count as equal."""
 
 
 def _edge(number: int) -> float:
-    """Return the lowest value of a bin."""
+    """Lower edge of a bin, before scaling."""
     rank = number - _HALF
     if rank > 0:
         lowest = np.int32((rank - 1 + _LOWEST) << 19) if rank > 1 else np.int32(1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuroxai.data.case import REGIONS, Case, region
 from neuroxai.data.placement import Placement
-from neuroxai.inspection.shares import relevance_mass
+from neuroxai.inspection.relevance_mass import relevance_mass
 
 REGION_ORDER = (*REGIONS, "brain", "outside")
 """In which order a figure and a table name them."""
@@ -68,8 +68,8 @@ class Regions:
         Returns
         -------
         dict or None
-            What :func:`~neuroxai.inspection.shares.relevance_mass` returns, and ``regions_from``;
-            None for a map that is not finite.
+            The result of :func:`~neuroxai.inspection.relevance_mass.relevance_mass`, and
+            ``regions_from``; None for a map that is not finite.
         """
         if not bool(torch.isfinite(values).all()):
             return None

@@ -1,4 +1,4 @@
-"""What a dissection leaves on disk: every number, the tables, the figure."""
+"""Output files of a dissection: all matches, best matches, summary, figure."""
 
 from __future__ import annotations
 
@@ -14,81 +14,83 @@ from neuroxai.render.concept_chart import draw_concepts
 from neuroxai.workflows.dissect import Dissected, Finding
 
 HEADER = (
-    "layer_number", "layer", "unit_end", "filter", "concept", "kind", "iou", "control_iou",
-    "control_best_in_layer", "threshold", "active_share", "concept_share", "iou_at_0.005",
+    "layer_number", "layer", "activation_layer", "filter", "concept", "kind", "iou", "control_iou",
+    "control_best_in_layer", "threshold", "active_fraction", "concept_fraction", "iou_at_0.005",
 )  # fmt: skip
 
 
-def write_dissection(found: Dissected, out: Path | Results) -> list[Path]:
-    """Write the tables, the summary and the figure of a dissection: all of them, or none.
+def write_dissection(dissected: Dissected, out: Path | Results) -> list[Path]:
+    """Write the files of a dissection: all of them, or none.
 
-    ``dissection.csv`` holds every filter with every concept, ``best_filter_per_concept.csv`` and
-    ``best_concept_per_filter.csv`` what their names say, ``dissection.json`` everything else,
-    ``dissection.png`` which layer holds which concept.
+    ``dissection.csv`` has one row per filter and concept. ``best_filter_per_concept.csv`` and
+    ``best_concept_per_filter.csv`` are selected from it. ``dissection.json`` is the summary, and
+    ``dissection.png`` shows which layer contains which concept.
 
     Parameters
     ----------
-    found
-        What was found.
+    dissected
+        Result of :func:`~neuroxai.workflows.dissect.dissect`.
     out
-        The folder, or results that are open already: see :func:`~neuroxai.files.folder.opened`.
+        The folder, or open results: see :func:`~neuroxai.files.folder.opened`.
 
     Returns
     -------
     list of Path
-        The files, as they lie now.
+        The files written.
 
     Raises
     ------
     OutputError
         If a file cannot be written.
     """
-    numbers = {unit.layer: number for number, unit in enumerate(found.units, start=1)}
-    summary = _summary(found, numbers)
+    numbers = {unit.layer: number for number, unit in enumerate(dissected.units, start=1)}
+    summary = _summary(dissected, numbers)
     with opened(out) as results:
         before = len(results.written)
-        results.add(write_table(results.folder / "dissection.csv", HEADER, _rows(found, numbers)))
-        results.add(write_json(results.folder / "dissection.json", summary))
+        folder = results.folder
+        results.add(write_table(folder / "dissection.csv", HEADER, _rows(dissected, numbers)))
+        results.add(write_json(folder / "dissection.json", summary))
         for name in ("best_filter_per_concept", "best_concept_per_filter"):
             entries = summary[name]
             rows = (entry.values() for entry in entries)
-            results.add(write_table(results.folder / f"{name}.csv", entries[0], rows))
-        results.add(_draw(found, results.folder / "dissection.png"))
+            results.add(write_table(folder / f"{name}.csv", entries[0], rows))
+        results.add(_draw(dissected, folder / "dissection.png"))
     return results.written[before:]
 
 
-def _rows(found: Dissected, numbers: dict[str, int]) -> Iterator[tuple[object, ...]]:
-    ends = {unit.layer: unit.end for unit in found.units}
-    for finding in found.findings:
+def _rows(dissected: Dissected, numbers: dict[str, int]) -> Iterator[tuple[object, ...]]:
+    ends = {unit.layer: unit.end for unit in dissected.units}
+    for finding in dissected.findings:
         match = finding.match
         yield (
             numbers[match.layer], match.layer, ends[match.layer], match.filter, match.concept,
             _kind(finding), f"{match.iou:.6f}", f"{finding.control:.6f}",
             f"{finding.control_best:.6f}", f"{match.threshold:.6g}", f"{match.active:.6f}",
-            f"{found.shares[match.concept]:.6f}", f"{finding.bau:.6f}",
+            f"{dissected.shares[match.concept]:.6f}", f"{finding.bau:.6f}",
         )  # fmt: skip
 
 
-def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
-    filters = [(unit.layer, k) for unit in found.units for k in range(unit.count)]
+def _summary(dissected: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
+    filters = [(unit.layer, k) for unit in dissected.units for k in range(unit.count)]
     return {
-        "model": dict(found.model),
-        "cases": list(found.cases),
-        "iou": "of a filter's active voxels with the concept, over the cohort; as many voxels are "
-        "active as the concept has, or fewer, if fewer rise above the filter's lowest value",
-        "control": "the same network with shuffled weights; control_best is the best filter of "
-        "the same layer there, which is what choosing the best of a layer yields by chance",
+        "model": dict(dissected.model),
+        "cases": list(dissected.cases),
+        "iou": "intersection over union of a filter's active voxels and the concept over all "
+        "cases; the number of active voxels equals the size of the concept, or is smaller if fewer "
+        "voxels exceed the filter's lowest value",
+        "control": "the same network with shuffled weights; control_best_in_layer is the best "
+        "filter of the same layer there, the value expected from selecting the best by chance",
         "quantile_of_bau": BAU,
-        "concept_shares": dict(found.shares),
+        "concept_fractions": dict(dissected.shares),
         "best_filter_per_concept": [
-            _entry(found.best_filter(concept), numbers) for concept in found.concepts
+            _entry(dissected.best_filter(concept), numbers) for concept in dissected.concepts
         ],
         "best_concept_per_filter": [
-            _entry(found.best_concept(layer, k), numbers) for layer, k in filters
+            _entry(dissected.best_concept(layer, k), numbers) for layer, k in filters
         ],
-        "switching_off": {
-            "meaning": "change when the filter is switched off, averaged over cases; control: the "
-            "same for other filters of its layer. An IoU is a correlation, this is a cause",
+        "ablation": {
+            "meaning": "change after ablating the filter, averaged over cases; control: the same "
+            "for other filters of its layer. IoU measures correlation, ablation a causal effect",
             "effects": [
                 {
                     "concept": effect.concept, "layer": effect.layer, "filter": effect.filter,
@@ -97,11 +99,11 @@ def _summary(found: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
                     "control_dice_change": dict(effect.control_dice),
                     "control_target_change": dict(effect.control_score),
                 }
-                for effect in found.effects
+                for effect in dissected.effects
             ],
         },
-        "tissues_from": list(found.tissues_from),
-        "seed": found.seed,
+        "tissues_from": list(dissected.tissues_from),
+        "seed": dissected.seed,
         "versions": versions(),
         "use": NOT_FOR_CLINICAL_USE,
     }  # fmt: skip
@@ -121,32 +123,32 @@ def _kind(finding: Finding) -> str:
     return "explicit" if finding.explicit else "implicit"
 
 
-def _draw(found: Dissected, path: Path) -> Path:
+def _draw(dissected: Dissected, path: Path) -> Path:
     scores: dict[tuple[str, str], tuple[float, float]] = {}
     groups: dict[str, list[str]] = {
-        "Implicit concepts, never labeled in training": [],
+        "Implicit concepts, not labeled in training": [],
         "Explicit concepts, labeled in training": [],
     }
     implicit, explicit = groups.values()
-    for finding in found.findings:
+    for finding in dissected.findings:
         key = (finding.match.concept, finding.match.layer)
         best = scores.get(key, (0.0, 0.0))[0]
         scores[key] = (max(best, finding.match.iou), finding.control_best)
         group = explicit if finding.explicit else implicit
         if finding.match.concept not in group:
             group.append(finding.match.concept)
-    count = len(found.cases)
+    sources = dissected.tissues_from
     return draw_concepts(
         groups,
-        [unit.layer for unit in found.units],
+        [unit.layer for unit in dissected.units],
         scores,
         path,
-        title=f"{found.model['name']}  ·  which layer holds which concept",
+        title=f"{dissected.model['name']}  ·  concepts by layer",
         facts={
-            "cases": str(count),
-            **({"tissues from": ", ".join(found.tissues_from)} if found.tissues_from else {}),
-            "share of the counted voxels": ", ".join(
-                f"{name} {share:.1%}" for name, share in found.shares.items()
+            "cases": str(len(dissected.cases)),
+            **({"tissues from": ", ".join(sources)} if sources else {}),
+            "fraction of the counted voxels": ", ".join(
+                f"{name} {fraction:.1%}" for name, fraction in dissected.shares.items()
             ),
         },
     )

@@ -19,7 +19,7 @@ from neuroxai.data.placement import Placement
 from neuroxai.files.folder import Results, describe_dataset, sidecar, slug, write_json
 from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
-from neuroxai.inspection.shares import relevance_mass
+from neuroxai.inspection.relevance_mass import relevance_mass
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.regions import REGION_ORDER
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters

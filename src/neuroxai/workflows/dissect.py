@@ -20,8 +20,8 @@ from neuroxai.core.progress import Report
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.target import Class, Region, Target
 from neuroxai.data.case import Case
-from neuroxai.inspection.ablation import switched_off
-from neuroxai.inspection.control import randomized
+from neuroxai.inspection.ablation import ablate_filters
+from neuroxai.inspection.control import shuffle_weights
 from neuroxai.inspection.dissection import BAU, Dissection, Match
 from neuroxai.models.model import Model
 from neuroxai.patient.prediction import read_output
@@ -210,7 +210,7 @@ def dissect(
     first = [studies.open(each) for each in cases[:CALIBRATION]]
     concepts = tuple(first[0].masks)
     with network_faults(model, first[0].x), untouched(network):
-        control = randomized(network, [study.x for study in first], seed=seed)
+        control = shuffle_weights(network, [study.x for study in first], seed=seed)
     learned, chance = Dissection(network, concepts), Dissection(control, concepts)
     names: list[str] = []
     sources: dict[str, None] = {}
@@ -227,7 +227,7 @@ def dissect(
     found = Dissected(
         units=learned.units,
         findings=tuple(_findings(learned, chance, explicit)),
-        shares={concept: learned.share(concept) for concept in concepts},
+        shares={concept: learned.fraction(concept) for concept in concepts},
         effects=(),
         cases=tuple(names),
         model=describe_model(model),
@@ -301,7 +301,7 @@ def _answer(
     network, outputs = studies.network, studies.outputs
 
     def passed(x: Tensor) -> Tensor:
-        with switched_off(network, units, filters):
+        with ablate_filters(network, units, filters):
             return outputs.answer(network, x.clone())
 
     with untouched(network), torch.no_grad():
