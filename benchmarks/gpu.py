@@ -15,6 +15,7 @@ from measure import Row, Table, deepseg, middle, seconds
 import neuroxai as nx
 from inspection import everything
 from neuroxai.core.engine.settings import stock_torch
+from neuroxai.methods import PAPER
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
 
     name = "×".join(map(str, given.size))
     torch.cuda.reset_peak_memory_stats()
-    seven = synchronized(lambda: nx.explain(there, y, "all", 3))
+    seven = synchronized(lambda: nx.explain(there, y, PAPER, 3))
     taken = torch.cuda.max_memory_allocated() / 2**20
     table.add(Row(f"seven maps, {name}, {card}", "10 s", seven, 10, bar=1.0,
                   detail=f"peak {taken:.0f} MB"))  # fmt: skip

@@ -18,7 +18,7 @@ from monai.visualize.class_activation_maps import GradCAM
 from torch import Tensor, nn
 
 import neuroxai as nx
-from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.requests import LayerMap
 from neuroxai.core.probe.whole_volume import WholeVolume
 
 NUMBER = 3
@@ -40,7 +40,7 @@ class Mean(nn.Module):
 def ours(network: nn.Module, x: Tensor, layer: str) -> Tensor:
     """Return the layer's map."""
     probe = WholeVolume(network, nx.Class(NUMBER))
-    with probe.at(x, Asks(layers=frozenset([layer]))):
+    with probe.at(x, [LayerMap(layer)]):
         return probe.layer_map(x, layer)[1]
 
 

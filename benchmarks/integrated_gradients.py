@@ -21,7 +21,6 @@ from measure import Row, Table, middle
 from torch import Tensor
 
 import neuroxai as nx
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.target.restriction import Prediction
@@ -83,7 +82,7 @@ def main() -> None:
 
                 def theirs(question: nx.Region = question, x: Tensor = x) -> float:
                     probe = WholeVolume(model.network, question, outputs_of(model))
-                    with probe.at(x, Asks()):
+                    with probe.at(x):
                         return captum_gap(probe, x)
 
                 works: dict[str, Callable[[], float]] = {

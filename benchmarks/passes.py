@@ -29,8 +29,10 @@ from measure import (
 from torch import Tensor, nn
 
 import neuroxai as nx
-from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.requests import InputGradient
 from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.rules.backward_rule import PLAIN
+from neuroxai.core.rules.guided import GUIDED
 
 BARS = {64: 0.45, 96: 0.45, 128: 0.28}
 GFLOP = {64: 14.4, 96: 48.4, 128: 114.6}
@@ -40,8 +42,9 @@ GFLOP = {64: 14.4, 96: 48.4, 128: 114.6}
 def gradient(network: nn.Module, x: Tensor, *, guided: bool = False) -> Tensor:
     """Return the plain or the guided gradient, ours."""
     probe = WholeVolume(network, nx.Class(3))
-    with probe.at(x, Asks(gradient=not guided, guided=guided)):
-        return probe.guided_gradient(x) if guided else probe.gradient(x)
+    rule = GUIDED if guided else PLAIN
+    with probe.at(x, [InputGradient(rule)]):
+        return probe.gradient(x, rule)
 
 
 def measure(what: str, size: int) -> None:

@@ -23,7 +23,7 @@ from passes import gradient
 
 import neuroxai as nx
 from inspection import everything
-from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.requests import InputGradient, LayerMap
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.methods.integrated_gradients import IntegratedGradients
 
@@ -51,7 +51,7 @@ def draw(axes: Axes, x: list[float], y: list[float], name: str, unit: str, expec
 def layers_pass(network: torch.nn.Module, x: torch.Tensor, names: list[str]) -> None:
     """Take the maps of some layers from one forward and one backward pass."""
     probe = WholeVolume(network, nx.Class(3))
-    with probe.at(x, Asks(gradient=True, layers=frozenset(names))):
+    with probe.at(x, [InputGradient(), *(LayerMap(name) for name in names)]):
         probe.gradient(x)
 
 

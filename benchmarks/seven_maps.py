@@ -22,6 +22,8 @@ import torch
 from measure import Row, Table, middle, older_numpy, seconds, spread
 from torch import Tensor, nn
 
+from neuroxai.methods import PAPER
+
 LAST = "decoder.4.conv2"
 
 
@@ -109,6 +111,7 @@ def main() -> None:
             settings = [*(f"{name}={n}" for name, n in steps.items()),
                         "integrated_gradients.rule=midpoint"]  # fmt: skip
             options = [word for setting in settings for word in ("--set", setting)]
+            options += [word for name in PAPER for word in ("--method", name)]
             subprocess.run([command, "explain", str(case), "--target", "ET", "-o", f"{place}/out",
                             *options], check=True, capture_output=True)  # fmt: skip
 

@@ -24,7 +24,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 import neuroxai as nx
-from neuroxai.core.probe.answers import Asks
+from neuroxai.core.probe.requests import InputGradient
 from neuroxai.core.probe.sliding_window import SlidingWindow
 from neuroxai.core.probe.windows import Windows
 from neuroxai.core.target.outputs import Outputs
@@ -42,7 +42,7 @@ def windows_of(size: Sequence[int], overlap: float) -> Windows:
 def ours(network: nn.Module, x: Tensor, windows: Windows, target: Target) -> Tensor:
     """Return the exact gradient."""
     probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
-    with probe.at(x, Asks(gradient=True)):
+    with probe.at(x, [InputGradient()]):
         return probe.gradient(x)
 
 

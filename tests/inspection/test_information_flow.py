@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 import networks
 from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.layers.reduction import LayerReduction
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Class, Region, Target
 from neuroxai.inspection import InformationFlow, information_flow
@@ -309,11 +310,12 @@ def test_hooks_are_gone_after_an_exception_in_the_middle() -> None:
 
     segmenter = networks.make("segmenter")
 
-    def refuse(activation: Tensor, gradient: Tensor) -> Tensor:
-        raise OSError("in the backward pass")
+    class Fails(LayerReduction):
+        def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+            raise OSError("in the backward pass")
 
     with pytest.raises(OSError, match="in the backward pass"):
-        information_flow(segmenter, torch.rand(1, 4, 10, 14), [Class(0)], reduce=refuse)
+        information_flow(segmenter, torch.rand(1, 4, 10, 14), [Class(0)], reduction=Fails())
     assert hooks(segmenter) == 0
     flow = information_flow(segmenter, torch.rand(1, 4, 10, 14), [Class(0)])
     assert hooks(segmenter) == 0
@@ -359,8 +361,7 @@ _MEASURE = """
 import resource, sys, torch
 from neuroxai.core.target.target import Class
 from neuroxai.core.probe.whole_volume import WholeVolume
-from neuroxai.core.probe.answers import Asks
-from neuroxai.core.layers.watch import cam
+from neuroxai.core.probe.requests import LayerMap
 from neuroxai.inspection import information_flow
 from neuroxai.models.deepseg import DeepSeg
 torch.set_num_threads(1)
@@ -370,7 +371,7 @@ if sys.argv[1] == "all":
     assert len(information_flow(network, x, [Class(c) for c in range(4)]).layers) == 26
 else:
     probe = WholeVolume(network, Class(1))
-    with probe.at(x, Asks(layers=frozenset(["encoder.0.conv1"]))):
+    with probe.at(x, [LayerMap("encoder.0.conv1")]):
         probe.layer_map(x, "encoder.0.conv1")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)
 """
@@ -396,10 +397,11 @@ def test_the_oracle_can_fail() -> None:
     network = networks.make("segmenter").eval()
     x = torch.rand(2, 4, 10, 14)
 
-    def wrong(activation: Tensor, gradient: Tensor) -> Tensor:
-        weights = gradient.flatten(2).mean(2).abs()
-        return torch.einsum("bc,bc...->b...", weights, activation).unsqueeze(1)
+    class Wrong(LayerReduction):
+        def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+            weights = gradient.flatten(2).mean(2).abs()
+            return torch.einsum("bc,bc...->b...", weights, activation).unsqueeze(1)
 
-    flow: InformationFlow = information_flow(network, x, [Class(2)], reduce=wrong)
+    flow: InformationFlow = information_flow(network, x, [Class(2)], reduction=Wrong())
     expected = captum_map(network, network.get_submodule("down"), x, 2)
     assert relative(flow.targets[0].maps["down"], expected) > 0.1

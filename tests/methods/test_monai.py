@@ -66,7 +66,7 @@ def test_the_oracles_can_fail() -> None:
     assert relative(plain, guided) > 0.05
     found = case.explain(make_method("grad_cam"))
     assert found.layer is not None
-    assert relative(found.values, case.cam(found.layer).flip(-1)) > 0.05
+    assert relative(found.values, case.cam("grad_cam", found.layer).flip(-1)) > 0.05
 
 
 def test_several_outputs_need_a_choice() -> None:

@@ -69,7 +69,7 @@ def test_maps_are_those_of_the_network(tmp_path: Path, method: str, dims: int) -
 def test_a_layer_must_be_named(program: Path) -> None:
     loaded = load_model(program, trust=True)
     maps = explain(loaded.network, image(3), target=1)
-    assert set(maps.refused) == {"grad_cam", "guided_grad_cam"}
+    assert set(maps.refused) == {"grad_cam", "guided_grad_cam", "hirescam", "layercam"}
     assert "name a layer with layer=" in maps.refused["grad_cam"]
 
 

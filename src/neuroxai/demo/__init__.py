@@ -27,7 +27,7 @@ from neuroxai.demo.sections import (
     segmentation_section,
 )
 from neuroxai.files.folder import Results, write_json
-from neuroxai.methods import METHODS, make_method
+from neuroxai.methods import PAPER, make_method
 from neuroxai.methods.base import Method
 from neuroxai.models.formats import DEFAULT_MODEL
 from neuroxai.models.loading import load_model
@@ -195,7 +195,7 @@ def _explain(
 
 
 def _methods(showcase: str) -> list[Method]:
-    return [make_method(name, STEPS[showcase].get(name)) for name in METHODS]
+    return [make_method(name, STEPS[showcase].get(name)) for name in PAPER]
 
 
 def _facts(

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import LayerError, TargetError, suggestion
+from neuroxai.core.layers.activation_recorder import no_gradient_error
 from neuroxai.core.layers.layers import Layer
-from neuroxai.core.layers.watch import severed
+from neuroxai.core.layers.reduction import LayerReduction
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target, same_question
 from neuroxai.inspection.walk import Walk, bind_all, take_walk
@@ -96,24 +97,26 @@ def filters(
         walk = take_walk(network, x, outputs, also=plain & modules)
         names = [_found(name, walk, modules) for name in layers]
         for name in names:
-            if name in walk.watch.severed:
-                raise severed(name)
-        walk.watch.keep_only(set(names))
+            if name in walk.recorder.without_gradients:
+                raise no_gradient_error(name)
+        walk.recorder.keep_only(set(names))
         bound = bind_all(targets, outputs, walk)
         importance: dict[str, dict[str, Tensor]] = {name: {} for name in names}
         words = _words(bound)
+        first_order = dict.fromkeys(names, (_FirstOrder(),))
         for number, (target, word) in enumerate(zip(bound, words, strict=True), start=1):
-            score, reduced = target.score(walk.output), dict[str, Tensor]()
+            score = target.score(walk.output)
+            reduced: dict[str, dict[LayerReduction, Tensor]] = {}
             if score.requires_grad:
-                _, reduced = walk.watch.backward(
-                    score.sum(), [], _first_order, retain_graph=number < len(bound)
+                _, reduced = walk.recorder.backward(
+                    score.sum(), [], first_order, retain_graph=number < len(bound)
                 )
             for name in names:
-                zero = torch.zeros(walk.watch.activation(name).shape[:2])
-                importance[name][word] = reduced.get(name, zero).cpu()
+                zero = torch.zeros(walk.recorder.activation(name).shape[:2])
+                importance[name][word] = reduced.get(name, {}).get(_FirstOrder(), zero).cpu()
         return [
             LayerFilters(
-                walk.watch.layers[name], walk.watch.activation(name).cpu(), importance[name]
+                walk.recorder.layers[name], walk.recorder.activation(name).cpu(), importance[name]
             )
             for name in names
         ]
@@ -147,13 +150,17 @@ def _same(one: BoundTarget, other: BoundTarget) -> bool:
     return torch.equal(one.mask, other.mask)
 
 
-def _first_order(activation: Tensor, gradient: Tensor) -> Tensor:
-    return (activation * gradient).flatten(2).sum(dim=2)
+@dataclass(frozen=True)
+class _FirstOrder(LayerReduction):
+    """Activation times gradient, summed over the cells of each filter: ``(B, C)``."""
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return (activation * gradient).flatten(2).sum(dim=2)
 
 
 def _found(name: str, walk: Walk, modules: set[str]) -> str:
     """Return the label of a layer given by name, by name and call, or by its number."""
-    ran = walk.watch.layers
+    ran = walk.recorder.layers
     if name in ran:
         return name
     flow = [label for label in ran if label in walk.calls.flow]

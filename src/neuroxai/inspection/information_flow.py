@@ -14,7 +14,7 @@ from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.layers.layers import Layer
-from neuroxai.core.layers.watch import Reducer, cam
+from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target
 from neuroxai.inspection.walk import Walk, bind_all, take_walk
@@ -90,7 +90,7 @@ def information_flow(
     targets: Sequence[Target],
     outputs: Outputs | None = None,
     *,
-    reduce: Reducer = cam,
+    reduction: LayerReduction = MEAN_GRADIENT_WEIGHTS,
 ) -> InformationFlow:
     r"""Return the class activation map of every layer, for every target.
 
@@ -113,8 +113,8 @@ def information_flow(
         What is asked; at least one.
     outputs
         What the output channels mean.
-    reduce
-        What is kept of a layer's activation and gradient.
+    reduction
+        How a layer's activation and gradient become its map.
 
     Raises
     ------
@@ -135,21 +135,25 @@ def information_flow(
     """
     known = outputs or Outputs()
     with untouched(network), torch.enable_grad():
-        return run_fast(network, upcast(x), lambda x: _flow(network, x, targets, known, reduce))
+        return run_fast(network, upcast(x), lambda x: _flow(network, x, targets, known, reduction))
 
 
 def _flow(
-    network: nn.Module, x: Tensor, targets: Sequence[Target], outputs: Outputs, reduce: Reducer
+    network: nn.Module,
+    x: Tensor,
+    targets: Sequence[Target],
+    outputs: Outputs,
+    reduction: LayerReduction,
 ) -> InformationFlow:
     began = time.perf_counter()
     walk = take_walk(network, x, outputs)
     bound = bind_all(targets, outputs, walk)
     flows = [
-        _follow(walk, target, reduce, retain_graph=number < len(bound))
+        _follow(walk, target, reduction, retain_graph=number < len(bound))
         for number, target in enumerate(bound, start=1)
     ]
     return InformationFlow(
-        layers=tuple(walk.watch.layers.values()),
+        layers=tuple(walk.recorder.layers.values()),
         targets=tuple(flows),
         never_ran=walk.calls.never_ran,
         not_shown=dict(walk.calls.not_shown),
@@ -160,21 +164,25 @@ def _flow(
     )
 
 
-def _follow(walk: Walk, target: BoundTarget, reduce: Reducer, *, retain_graph: bool) -> TargetFlow:
+def _follow(
+    walk: Walk, target: BoundTarget, reduction: LayerReduction, *, retain_graph: bool
+) -> TargetFlow:
     """Take one target's backward pass."""
     score = target.score(walk.output)
     maps: dict[str, Tensor] = {}
     if score.requires_grad:
-        _, maps = walk.watch.backward(score.sum(), [], reduce, retain_graph=retain_graph)
-    cancelled = walk.watch.cancelled if reduce is cam else set[str]()
-    ran_without = [name for name in walk.watch.layers if name in walk.watch.severed]
-    names = [name for name in walk.watch.layers if name not in cancelled]
+        reductions = dict.fromkeys(walk.recorder.layers, (reduction,))
+        _, reduced = walk.recorder.backward(score.sum(), [], reductions, retain_graph=retain_graph)
+        maps = {name: found[reduction] for name, found in reduced.items()}
+    cancelled = walk.recorder.cancelled
+    ran_without = [name for name in walk.recorder.layers if name in walk.recorder.without_gradients]
+    names = [name for name in walk.recorder.layers if name not in cancelled]
     return TargetFlow(
         target=target.description,
         score=tuple(score.detach().tolist()),
         maps={name: maps[name].cpu() for name in names if name in maps},
         beside=tuple(name for name in names if name not in {*maps, *ran_without}),
-        cancelled=tuple(name for name in walk.watch.layers if name in cancelled),
+        cancelled=tuple(name for name in walk.recorder.layers if name in cancelled),
         notes=(*target.notes, *_said(cancelled), *_without(ran_without)),
     )
 

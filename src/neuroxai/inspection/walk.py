@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.precision import upcast
 from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.layers.activation_recorder import ActivationRecorder
 from neuroxai.core.layers.layer_calls import LayerCalls
-from neuroxai.core.layers.watch import Watch
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target
 
@@ -21,7 +21,7 @@ class Walk:
 
     Attributes
     ----------
-    watch
+    recorder
         The layers' activations.
     calls
         What ran, and what has no place in the image.
@@ -31,7 +31,7 @@ class Walk:
         How many passes it took.
     """
 
-    watch: Watch
+    recorder: ActivationRecorder
     calls: LayerCalls
     output: Tensor
     forward: int = 1
@@ -54,12 +54,12 @@ def take_walk(
             f"the input has shape {tuple(x.shape)}, expected (B, C, H, W) or (B, C, D, H, W)"
         )
     walk = _walk(network, x, outputs, also, ())
-    if overwritten := walk.watch.overwritten():
+    if overwritten := walk.recorder.overwritten():
         # Only now is it known which layers a later one writes over.
         del walk
         walk = _walk(network, x, outputs, also, overwritten)
         walk.forward = 2
-    if not walk.watch.layers:
+    if not walk.recorder.layers:
         reasons = "; ".join(f"{name} {why}" for name, why in walk.calls.not_shown.items())
         raise LayerError(
             f"{type(network).__name__} runs no convolution, there is no flow to show"
@@ -88,8 +88,8 @@ def _walk(
     also: Collection[str],
     copied: Collection[str],
 ) -> Walk:
-    watch, calls = Watch(copied), LayerCalls(network, x.dim() - 2, also)
-    with calls.met(watch.hold):
+    recorder, calls = ActivationRecorder(copied), LayerCalls(network, x.dim() - 2, also)
+    with calls.met(recorder.record):
         # A copy, because a network may work in place on what it is given.
         output = outputs.answer(network, upcast(x.detach()).clone())
-    return Walk(watch, calls, output)
+    return Walk(recorder, calls, output)

@@ -17,8 +17,8 @@ from torch import Tensor
 from neuroxai.core.engine.precision import upcast
 from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import Request
 
 _OVERFLOW = (
     "{} NaN or infinite values: the network overflows on this input; check its weights and the "
@@ -60,9 +60,9 @@ class Method(ABC):
                 require(real, self.name, f"{each.name} is {value!r}, expected a number")
 
     @property
-    def asks(self) -> Asks:
-        """What the method will ask at the explained point, so that passes can be shared."""
-        return Asks()
+    def requests(self) -> frozenset[Request]:
+        """What the method requests at the explained point, so that methods share passes."""
+        return frozenset()
 
     @property
     def gradients(self) -> int:
@@ -87,7 +87,7 @@ class Method(ABC):
         check_input(x)
         x = upcast(x)
         generator = torch.Generator().manual_seed(seed)
-        opened = nullcontext() if probe.explained is x else probe.at(x, self.asks)
+        opened = nullcontext() if probe.explained is x else probe.at(x, self.requests)
         started = time.perf_counter()
         with opened:
             # The probe differentiates for itself; an input that wants gradients starts no graph.

@@ -5,32 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from neuroxai.core.explanation import Attribution
-from neuroxai.core.probe.answers import Asks
-from neuroxai.core.probe.probe import Probe
-from neuroxai.methods.base import Method
+from neuroxai.core.rules.backward_rule import BackwardRule
+from neuroxai.core.rules.guided import GUIDED
+from neuroxai.methods.input_gradient import InputGradientMethod
 
 
 @dataclass(frozen=True)
-class GuidedBackprop(Method):
-    r"""The gradient with only positive signals of active units let back (arXiv:1412.6806).
+class GuidedBackprop(InputGradientMethod):
+    r"""The gradient with only positive signals of active units passed back (arXiv:1412.6806).
 
     .. math:: B_i^l = (F_i^l > 0) \cdot (B_i^{l+1} > 0) \cdot B_i^{l+1}
 
     at every rectifier (Springenberg et al. 2015; eqs. 2-3 of the paper), of shape ``(B, C, *S)``.
-    Leaky, parametric and smooth activations, for which the paper has no rule, let a positive
-    gradient pass where their output is positive, and the explanation says so.
+    No rule was published for leaky, parametric and smooth activations f. There a positive gradient
+    passes where the activation's *input* x is positive, times the derivative,
+    :math:`f'(x) \cdot (x > 0) \cdot (B > 0) \cdot B`, and a note names them. The input's sign
+    decides, because with a negative slope the output of an inactive unit is positive.
 
     Raises
     ------
     MethodError
-        If the network has no rectifier: the map would be the plain gradient.
+        If the network has no rectifier, or activations that the rule cannot reach: in TorchScript
+        modules, in custom ``torch.autograd.Function`` classes, or written as a selection by sign
+        other than ReLU.
 
     Examples
     --------
+    >>> import torch
     >>> from neuroxai.core.target.target import Class
     >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.ReLU())
@@ -42,29 +43,4 @@ class GuidedBackprop(Method):
     name: ClassVar[str] = "guided_backprop"
     title: ClassVar[str] = "Guided backpropagation"
     citation: ClassVar[str] = "arXiv:1412.6806"
-
-    @property
-    def asks(self) -> Asks:
-        """The guided gradient."""
-        return Asks(guided=True)
-
-    @property
-    def gradients(self) -> int:
-        """One."""
-        return 1
-
-    def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
-        """Return the guided gradient."""
-        values = probe.guided_gradient(x)
-        return Attribution(values, notes=extension_notes(probe))
-
-
-def extension_notes(probe: Probe) -> tuple[str, ...]:
-    """Say which activations the guided rule was extended to."""
-    if not probe.rectifiers:
-        return ()
-    return (
-        "the guided rule has no published form for "
-        + ", ".join(probe.rectifiers)
-        + ": a positive gradient passes where the activation's output is positive",
-    )
+    rule: ClassVar[BackwardRule] = GUIDED

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.layers.layers import AUTO
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import Request
 from neuroxai.methods.base import Method
 from neuroxai.methods.grad_cam import GradCAM
 from neuroxai.methods.guided_backprop import GuidedBackprop
@@ -50,9 +50,9 @@ class GuidedGradCAM(Method):
     layer: str = AUTO
 
     @property
-    def asks(self) -> Asks:
-        """Both factors."""
-        return GradCAM(self.layer).asks | GuidedBackprop().asks
+    def requests(self) -> frozenset[Request]:
+        """Those of both factors."""
+        return GradCAM(self.layer).requests | GuidedBackprop().requests
 
     @property
     def gradients(self) -> int:

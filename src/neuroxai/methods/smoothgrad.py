@@ -12,6 +12,7 @@ from torch import Tensor
 from neuroxai.core.errors import suggestion
 from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import LayerMap
 from neuroxai.core.spatial import channel_range, per_sample
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.vanilla_gradient import VanillaGradient
@@ -132,7 +133,9 @@ class SmoothGrad(Method):
     @property
     def _stacks(self) -> bool:
         """Whether copies may share a batch: a path has one baseline, a layer notes per sample."""
-        return self.of.gradients == 1 and not self.of.asks.layers
+        return self.of.gradients == 1 and not any(
+            isinstance(request, LayerMap) for request in self.of.requests
+        )
 
     def _settled(self, done: int, error: float) -> bool:
         return self.tolerance is not None and done >= LEAST_SAMPLES and error <= self.tolerance

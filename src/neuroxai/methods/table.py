@@ -74,9 +74,17 @@ TABLE: Mapping[str, Entry] = MappingProxyType(
         "guided_grad_cam": Entry(
             "GuidedGradCAM", "Guided Grad-CAM", "arXiv:1610.02391", "layer=auto"
         ),
+        "deconvolution": Entry("Deconvolution", "Deconvolution", "arXiv:1311.2901"),
+        "hirescam": Entry("HiResCAM", "HiResCAM", "arXiv:2011.08891", "layer=auto"),
+        "layercam": Entry(
+            "LayerCAM", "LayerCAM", "doi:10.1109/TIP.2021.3089943", "layer=auto", signed=False
+        ),
     }
 )
 """Name of a method, which is also the name of its module, to its listing."""
+
+PAPER = tuple(TABLE)[:7]
+"""The seven methods of Zeineldin et al. 2022, in its order."""
 
 
 class _Classes(Mapping[str, "type[Method]"]):

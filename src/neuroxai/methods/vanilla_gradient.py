@@ -5,27 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from neuroxai.core.explanation import Attribution
-from neuroxai.core.probe.answers import Asks
-from neuroxai.core.probe.probe import Probe
-from neuroxai.methods.base import Method
+from neuroxai.core.rules.backward_rule import PLAIN, BackwardRule
+from neuroxai.methods.input_gradient import InputGradientMethod
 
 
 @dataclass(frozen=True)
-class VanillaGradient(Method):
-    r"""The target's gradient with respect to the input (Simonyan et al. 2014, arXiv:1312.6034).
+class VanillaGradient(InputGradientMethod):
+    r"""The gradient of the target with respect to the input (arXiv:1312.6034).
 
     .. math:: \frac{\partial S}{\partial x}
 
-    of shape ``(B, C, *S)``, in units of the target per unit of the input. The paper's eq. 1 as
-    printed is class-model visualization by regularized ascent; this map is its first-order term
-    at the patient's own image, which is what the figures show.
+    (Simonyan et al. 2014), of shape ``(B, C, *S)``, in units of the target per unit of the input.
+    Eq. 1 of the paper as printed is class-model visualization by regularized gradient ascent; its
+    figures show this map, the first-order term at the patient's own image.
 
     Examples
     --------
+    >>> import torch
     >>> from neuroxai.core.target.target import Class
     >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> network = torch.nn.Conv2d(1, 2, 1, bias=False)
@@ -38,17 +34,4 @@ class VanillaGradient(Method):
     name: ClassVar[str] = "vanilla_gradient"
     title: ClassVar[str] = "Vanilla gradient"
     citation: ClassVar[str] = "arXiv:1312.6034"
-
-    @property
-    def asks(self) -> Asks:
-        """The plain gradient."""
-        return Asks(gradient=True)
-
-    @property
-    def gradients(self) -> int:
-        """One."""
-        return 1
-
-    def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
-        """Return the gradient."""
-        return Attribution(probe.gradient(x))
+    rule: ClassVar[BackwardRule] = PLAIN

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial, reduce
-from operator import or_
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,6 @@ from neuroxai.core.engine.precision import check_precision, upcast
 from neuroxai.core.engine.settings import PassSettings, check_device_name
 from neuroxai.core.errors import LayerError, MethodError, ModelError
 from neuroxai.core.explanation import Explanation, network_hash
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.deviation import deviation_notes, measure_deviation
 from neuroxai.core.probe.memory_plan import (
     MemoryPlan,
@@ -29,6 +27,7 @@ from neuroxai.core.probe.memory_plan import (
     run_with_fallback,
 )
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import Request
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Target
 from neuroxai.data.case import Case
@@ -157,7 +156,7 @@ def explain(
             )
 
         watched = probe(PassSettings(precision))
-        watched.passes.on_gradient = watcher.on_gradient
+        watched.on_gradient = watcher.on_gradient
         found = _run(made, watched, x, seed, watcher)
         return found, {} if precision == "fp32" else measure_deviation(probe, x, precision)
 
@@ -214,8 +213,8 @@ def _run(methods: Sequence[Method], probe: Probe, x: Tensor, seed: int, watcher:
     """Return every method's explanation or refusal, the output, and the shared passes' time."""
     explanations: dict[str, Explanation] = {}
     refused: dict[str, str] = {}
-    asks = reduce(or_, (method.asks for method in methods), Asks())
-    with probe.at(x, asks):
+    requests = frozenset[Request]().union(*(method.requests for method in methods))
+    with probe.at(x, requests):
         started = time.perf_counter()
         output = probe.output()
         shared_seconds = time.perf_counter() - started

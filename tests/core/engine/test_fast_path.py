@@ -19,8 +19,8 @@ from neuroxai.core.engine import fast_path
 from neuroxai.core.engine.converted_weights import CHANNELS_LAST, ConvertedWeights
 from neuroxai.core.engine.fast_path import FastPath, is_fast, run_fast
 from neuroxai.core.engine.settings import STOCK_TORCH_VARIABLE, PassSettings, stock_torch
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.checkpointing import checkpointed
+from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.target.target import Class
 from neuroxai.inspection.information_flow import information_flow
@@ -347,7 +347,7 @@ def test_a_network_that_depends_on_the_layout_falls_back(how: str) -> None:
 def test_a_failed_try_is_not_counted() -> None:
     network, x = seeded(0, lambda: Viewing("view")), drawn(2, 2, 4, 5, 6)
     probe = WholeVolume(network, Class(1))
-    with probe.at(x, Asks(gradient=True)):
+    with probe.at(x, [InputGradient()]):
         probe.gradient(x)
     assert (probe.passes.forward, probe.passes.backward, probe.passes.gradients) == (1, 1, 2)
 
@@ -489,7 +489,7 @@ class TwoBlocks(Plain):
 
 def plain_gradient(network: nn.Module, x: Tensor) -> Tensor:
     probe = WholeVolume(network, Class(0))
-    with probe.at(x, Asks(gradient=True)):
+    with probe.at(x, [InputGradient()]):
         return probe.gradient(x)
 
 
@@ -506,7 +506,7 @@ def test_checkpointed_blocks_give_the_gradient_of_stock_torch() -> None:
     as_in_stock_torch(network, x)
     probe = WholeVolume(network, Class(0))
     probe.checkpointed = True
-    with probe.at(x, Asks(gradient=True)), checkpointed(nn.Module()):
+    with probe.at(x, [InputGradient()]), checkpointed(nn.Module()):
         found = probe.gradient(x)
     with stock_torch():
         assert relative(found, plain_gradient(network, x)) <= 1e-5
@@ -523,11 +523,11 @@ def test_hooks_see_the_activations_of_stock_torch() -> None:
         plain_gradient(network, x)
     handle.remove()
     assert relative(seen[0], seen[-1]) <= 1e-5
-    asks = Asks(gradient=True, layers=frozenset(["enter"]))
+    requests: list[Request] = [InputGradient(), LayerMap("enter")]
     maps = []
     for settings in (PassSettings(fast_path=True), PassSettings(fast_path=False)):
         probe = WholeVolume(network, Class(2), settings=settings)
-        with probe.at(x, asks):
+        with probe.at(x, requests):
             maps.append(probe.layer_map(x, "enter")[1])
     found, expected = maps
     assert relative(found, expected) <= 1e-4

@@ -13,8 +13,8 @@ from torch.nn import functional
 import neuroxai as nx
 from networks import CONV, explain, image, make, relative, seeded
 from neuroxai.core.errors import LayerError
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import LayerMap
 from neuroxai.core.probe.sliding_window import SlidingWindow
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.probe.windows import Windows
@@ -78,10 +78,10 @@ def test_a_segmenters_layer_lies_before_the_output_that_counts(
             network, Class(1), outputs, windows=Windows(size, torch.ones(size), overlap=0.5)
         )
     probe.checkpointed = way == "checkpointed"
-    with probe.at(x, Asks(layers=frozenset(["auto"]))):
+    with probe.at(x, [LayerMap("auto")]):
         layer, found = probe.layer_map(x, "auto")
     assert layer.name == expected
-    with probe.at(x, Asks(layers=frozenset([expected]))):
+    with probe.at(x, [LayerMap(expected)]):
         _, named = probe.layer_map(x, expected)
     assert relative(found, named) <= 1e-6
 

@@ -10,11 +10,15 @@ from networks import image, quick, quick_methods, relative, seeded, snapshot
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.footprint import footprint
 from neuroxai.core.engine.settings import PassSettings, stock_torch
-from neuroxai.core.probe.answers import Asks
+from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS
 from neuroxai.core.probe.checkpointing import blocks, checkpointed
+from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.rules.guided import GUIDED
 from neuroxai.core.target.target import Class
 from neuroxai.methods import METHODS
+from neuroxai.methods.deconvolution import Deconvnet
+from neuroxai.methods.hirescam import ActivationTimesGradient
 from neuroxai.models.deepseg import DeepSeg
 
 
@@ -74,19 +78,24 @@ def test_every_method_gives_the_same_map(name: str, dims: int) -> None:
 def test_all_questions_at_once_on_deepseg(stock: bool) -> None:
     torch.manual_seed(1)
     network, x = DeepSeg(4, 5).eval(), torch.randn(1, 4, 32, 64, 32)
-    asks = Asks(gradient=True, guided=True, layers=frozenset(["auto", "encoder.1.conv2"]))
+    gradients = [InputGradient(), InputGradient(GUIDED), InputGradient(Deconvnet())]
+    maps = [
+        LayerMap(layer, reduction)
+        for layer in ("auto", "encoder.1.conv2")
+        for reduction in (MEAN_GRADIENT_WEIGHTS, ActivationTimesGradient())
+    ]
+    requests: list[Request] = [*gradients, *maps]
     answers = []
     for probe in probes(network, PassSettings(fast_path=not stock)):
-        with probe.at(x, asks):
-            answers.append(probe.visit(x, asks))
+        with probe.at(x, requests):
+            answers.append(probe.visit(x, requests))
     plain, lean = answers
-    assert lean.gradient is not None
-    assert plain.gradient is not None
-    assert relative(lean.gradient, plain.gradient) <= 1e-5
-    assert relative(lean.guided_gradient(), plain.guided_gradient()) <= 1e-5
-    for name in asks.layers:
-        assert lean.layer_map(name)[0] == plain.layer_map(name)[0]
-        assert relative(lean.layer_map(name)[1], plain.layer_map(name)[1]) <= 1e-5
+    for gradient in gradients:
+        assert relative(lean.gradient(gradient), plain.gradient(gradient)) <= 1e-5
+    assert lean.activations == plain.activations
+    for requested in maps:
+        assert lean.layer_map(requested)[0] == plain.layer_map(requested)[0]
+        assert relative(lean.layer_map(requested)[1], plain.layer_map(requested)[1]) <= 1e-5
 
 
 def test_less_is_kept_in_stock_torch() -> None:

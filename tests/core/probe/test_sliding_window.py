@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from networks import image, make, quick_methods, relative, seeded, snapshot
 from neuroxai.core.errors import LayerError, ModelError, TargetError
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.ensemble import Ensemble
+from neuroxai.core.probe.requests import InputGradient, LayerMap
 from neuroxai.core.probe.sliding_window import SlidingWindow
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.probe.windows import Windows
+from neuroxai.core.rules.guided import GUIDED
 from neuroxai.core.spatial import upsample
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Box
@@ -75,7 +76,7 @@ def test_the_answer_is_monais(dims: int, mode: str, overlap: float) -> None:
     network, x = make("segmenter", dims), an_image(dims)
     windows = some_windows(dims, mode, overlap)
     probe = SlidingWindow(network, Class(2), windows=windows)
-    with probe.at(x, Asks()):
+    with probe.at(x):
         found = probe.output()
     assert relative(found, Blended(network.eval(), windows)(x).detach()) <= 1e-5
 
@@ -89,13 +90,13 @@ def test_the_gradients_are_those_through_one_big_graph(dims: int, word: str) -> 
     windows = some_windows(dims)
     probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
     whole = WholeVolume(Blended(network, windows), target, OUTPUTS)
-    asks, other = Asks(gradient=True, guided=True), x.flip(-1) * 0.7
-    with probe.at(x, asks), whole.at(x, asks):
+    requests, other = [InputGradient(), InputGradient(GUIDED)], x.flip(-1) * 0.7
+    with probe.at(x, requests), whole.at(x, requests):
         assert relative(probe.gradient(x), whole.gradient(x)) <= 1e-5
-        assert relative(probe.guided_gradient(x), whole.guided_gradient(x)) <= 1e-5
+        assert relative(probe.gradient(x, GUIDED), whole.gradient(x, GUIDED)) <= 1e-5
         assert torch.allclose(probe.score(x), whole.score(x), atol=1e-5)
         assert relative(probe.gradient(other), whole.gradient(other)) <= 1e-5
-        assert relative(probe.guided_gradient(other), whole.guided_gradient(other)) <= 1e-5
+        assert relative(probe.gradient(other, GUIDED), whole.gradient(other, GUIDED)) <= 1e-5
         assert torch.allclose(probe.score(other), whole.score(other), atol=1e-5)
 
 
@@ -104,14 +105,14 @@ def test_a_linear_target_takes_one_sweep_along_a_path() -> None:
     count = len(windows.over(IMAGES[2]))
     for target, sweeps in ((Class(1), 1), (Region("ab"), 2)):
         probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
-        with probe.at(x, Asks()):
+        with probe.at(x):
             probe.output()
             before = probe.passes.forward
             probe.gradient(x * 0.5)
         assert probe.passes.forward - before == sweeps * count
         assert probe.passes.gradients == len(x)
         fresh = SlidingWindow(network, target, OUTPUTS, windows=windows)
-        with fresh.at(x, Asks(gradient=True)):
+        with fresh.at(x, [InputGradient()]):
             fresh.gradient(x)
             assert torch.equal(fresh.output(), probe.run(x))
         assert fresh.passes.forward == sweeps * count
@@ -157,7 +158,7 @@ def test_a_layer_map_from_the_definition(dims: int, layer: str) -> None:
         blended[cut] += windows.weights * upsample(small, windows.size)
         total[cut] += windows.weights
     probe = SlidingWindow(network, Region("ab"), OUTPUTS, windows=windows)
-    with probe.at(x, Asks(gradient=True, layers=frozenset([layer]))):
+    with probe.at(x, [InputGradient(), LayerMap(layer)]):
         found, signed = probe.layer_map(x, layer)
     assert relative(signed, laid.crop(blended / total)) <= 1e-5
     assert found.name == layer
@@ -170,7 +171,7 @@ def test_the_oracle_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         "neuroxai.core.probe.windows.Laid.share", lambda self, cut: windows.weights / 2
     )
     probe = SlidingWindow(network, Class(1), OUTPUTS, windows=windows)
-    with probe.at(x, Asks()), whole.at(x, Asks()):
+    with probe.at(x), whole.at(x):
         assert relative(probe.gradient(x), whole.gradient(x)) > 0.05
 
 
@@ -189,13 +190,13 @@ def test_an_ensemble_answers_with_the_mean_and_maps_with_the_sum() -> None:
     members = [make("segmenter", 2, seed=seed).eval() for seed in (0, 7)]
     ensemble, x, windows = Ensemble(members), an_image(2), some_windows(2)
     probe = SlidingWindow(ensemble, Class(2), OUTPUTS, windows=windows)
-    with probe.at(x, Asks(layers=frozenset(["auto"]))):
+    with probe.at(x, [LayerMap("auto")]):
         layer, signed = probe.layer_map(x, "auto")
         assert layer.name == "members.*.join"
         alone = []
         for number, member in enumerate(members):
             single = SlidingWindow(member, Class(2), OUTPUTS, windows=windows)
-            with single.at(x, Asks()):
+            with single.at(x):
                 alone.append(single.layer_map(x, "join")[1])
                 if number == 0:
                     gradient, output = single.gradient(x) / 2, single.output() / 2
@@ -221,13 +222,13 @@ def test_work_in_place_and_a_layer_that_never_runs() -> None:
     maps = []
     for each in (network, out_of_place):
         probe = SlidingWindow(each, Class(1), windows=windows)
-        with probe.at(x, Asks()):
+        with probe.at(x):
             maps.append(probe.layer_map(x, "0")[1])
     assert relative(maps[0], maps[1]) <= 1e-6
     idle = make("segmenter", 2)
     idle.add_module("idle", nn.Conv2d(1, 1, 1))
     probe = SlidingWindow(idle, Class(1), windows=windows)
-    with probe.at(x, Asks()), pytest.raises(LayerError, match="never ran"):
+    with probe.at(x), pytest.raises(LayerError, match="never ran"):
         probe.layer_map(x, "idle")
 
 
@@ -245,11 +246,11 @@ def test_refusals() -> None:
     probe = SlidingWindow(make("segmenter", 2), Class(1), few, windows=some_windows(2))
     with (
         pytest.raises(ModelError, match="returns 5 channels, its outputs name 2"),
-        probe.at(x, Asks()),
+        probe.at(x),
     ):
         probe.gradient(x)
     probe = SlidingWindow(make("segmenter", 2), Class(9), windows=some_windows(2))
-    with pytest.raises(TargetError, match="class 9"), probe.at(x, Asks()):
+    with pytest.raises(TargetError, match="class 9"), probe.at(x):
         probe.gradient(x)
 
 

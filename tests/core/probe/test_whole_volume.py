@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,10 @@ from networks import (
     snapshot,
 )
 from neuroxai.core.errors import LayerError, MethodError
-from neuroxai.core.probe.answers import Asks
-from neuroxai.core.probe.one_pass import one_pass
+from neuroxai.core.layers.reduction import LayerReduction
+from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.rules.guided import GUIDED
 from neuroxai.core.target.restriction import Mask
 from neuroxai.core.target.target import Class
 from neuroxai.methods import METHODS, make_method
@@ -54,10 +56,8 @@ class Counted(nn.Module):
 
 def at_one_point(probe: WholeVolume, x: Tensor, methods: list[Method]) -> dict[str, Tensor]:
     """The methods one after the other, sharing the passes at the explained point."""
-    asks = Asks()
-    for method in methods:
-        asks = asks | method.asks
-    with probe.at(x, asks):
+    requests = frozenset[Request]().union(*(method.requests for method in methods))
+    with probe.at(x, requests):
         return {f"{m.name} {m.parameters()}": m.explain(probe, x).values for m in methods}
 
 
@@ -103,6 +103,9 @@ def test_what_each_method_costs_alone() -> None:
         "smoothgrad": (3, 1),
         "grad_cam": (1, 1),
         "guided_grad_cam": (1, 2),
+        "deconvolution": (1, 1),
+        "hirescam": (1, 1),
+        "layercam": (1, 1),
     }
 
 
@@ -177,9 +180,9 @@ def test_images_that_see_each_other_go_through_one_by_one(
 def test_a_question_not_announced_is_answered_once() -> None:
     network, x = Counted(make("segmenter")), image()
     probe = WholeVolume(network, Class(TARGET))
-    with probe.at(x, Asks()):
+    with probe.at(x):
         first, again = probe.gradient(x), probe.gradient(x)
-        probe.guided_gradient(x)
+        probe.gradient(x, GUIDED)
         probe.layer_map(x, "inner.down")
         probe.layer_map(x, "inner.down")
         assert torch.equal(first, again)
@@ -192,16 +195,24 @@ def test_score_gradient_and_layers_at_another_point() -> None:
     network, x = make("segmenter"), image()
     other = image(seed=12)
     probe = WholeVolume(network, Class(TARGET))
-    with probe.at(x, Asks()):
+    with probe.at(x):
         score, gradient = probe.score(other), probe.gradient(other)
-        guided, (layer, values) = probe.guided_gradient(other), probe.layer_map(other, "down")
+        guided, (layer, values) = probe.gradient(other, GUIDED), probe.layer_map(other, "down")
     again = WholeVolume(network, Class(TARGET))
-    with again.at(other, Asks()):
+    with again.at(other):
         assert torch.allclose(again.score(other), score)
         assert torch.equal(again.gradient(other), gradient)
-        assert torch.equal(again.guided_gradient(other), guided)
+        assert torch.equal(again.gradient(other, GUIDED), guided)
         assert torch.equal(again.layer_map(other, "down")[1], values)
     assert (layer.name, layer.kind, layer.shape) == ("down", "Conv2d", (7, 5, 7))
+
+
+@dataclass(frozen=True)
+class Both(LayerReduction):
+    """Keeps activation and gradient as they are."""
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return torch.stack([activation, gradient])
 
 
 def test_a_pass_hands_out_activation_and_gradient() -> None:
@@ -209,12 +220,8 @@ def test_a_pass_hands_out_activation_and_gradient() -> None:
     probe = WholeVolume(network, Class(TARGET))
     names = ["enter", "down", "join", "enter_act"]
 
-    def both(activation: Tensor, gradient: Tensor) -> Tensor:
-        return torch.stack([activation, gradient])
-
-    with probe.at(x, Asks()):
-        found = one_pass(probe, x, Asks(layers=frozenset(names)), both).maps
-    assert set(found) == set(names)
+    with probe.at(x, [LayerMap(name, Both()) for name in names]):
+        found = {name: probe.layer_map(x, name, Both()) for name in names}
     assert (probe.passes.forward, probe.passes.backward) == (1, 1)
     seen: dict[str, Tensor] = {}
     handles = [
@@ -318,7 +325,7 @@ def test_a_reused_module_answers_call_by_call() -> None:
         for a, g in zip(seen, gradients, strict=True)
     ]
     names = {"same#1": 0, "same#2": 1, "same#3": 2, "same": 2}
-    with probe.at(x, Asks(layers=frozenset(names))):
+    with probe.at(x, [LayerMap(name) for name in names]):
         for name, call in names.items():
             layer, values = probe.layer_map(x, name)
             assert relative(values, maps[call]) <= 1e-5
@@ -329,10 +336,10 @@ def test_a_layer_beside_the_input_has_a_map_too() -> None:
     """It depends on an atlas, not on the scan; asked for alone or with the gradient."""
     network, x = seeded(4, Reusing), image()
     probe = WholeVolume(network, Class(TARGET))
-    with probe.at(x, Asks(gradient=True, layers=frozenset(["prior", "enter"]))):
+    with probe.at(x, [InputGradient(), LayerMap("prior"), LayerMap("enter")]):
         both, enter = probe.layer_map(x, "prior")[1], probe.layer_map(x, "enter")[1]
         gradient = probe.gradient(x)
-    with probe.at(x, Asks()):
+    with probe.at(x):
         assert torch.allclose(probe.layer_map(x, "prior")[1], both)
         assert torch.allclose(probe.layer_map(x, "enter")[1], enter)
         assert torch.allclose(probe.gradient(x), gradient)
@@ -374,7 +381,7 @@ def test_a_layer_without_space_is_refused(layer: str, dims: int) -> None:
 def test_a_layer_that_fails_does_not_fail_the_others() -> None:
     network, x = make("classifier"), image()
     probe = WholeVolume(network, Class(TARGET))
-    with probe.at(x, Asks(gradient=True, layers=frozenset(["head", "second"]))):
+    with probe.at(x, [InputGradient(), LayerMap("head"), LayerMap("second")]):
         assert probe.gradient(x).shape == x.shape
         assert probe.layer_map(x, "second")[1].shape == (BATCH, 1, 5, 7)
         with pytest.raises(LayerError, match="head"):
@@ -400,12 +407,12 @@ def test_an_all_negative_map_is_zero_and_says_so() -> None:
     got = explain("grad_cam", network, image())
     assert not got.values.any()
     assert got.notes == tuple(
-        "the map of layer 0 is negative everywhere and was rectified to zero "
+        "the map of layer 0 has no positive value and was rectified to zero "
         f"(sample {sample})" for sample in range(BATCH)
     )  # fmt: skip
     assert got.diagnostics["negative_fraction"] == [1.0] * BATCH
     one = explain("grad_cam", network, image(batch=1))
-    assert one.notes == ("the map of layer 0 is negative everywhere and was rectified to zero",)
+    assert one.notes == ("the map of layer 0 has no positive value and was rectified to zero",)
 
 
 def test_a_constant_image_gives_no_nan() -> None:

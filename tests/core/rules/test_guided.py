@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from networks import CONV, explain, image, make, plain_gradient, relative, seeded, snapshot
 from neuroxai.core.errors import MethodError
-from neuroxai.core.rules.guided import GuidedRule
+from neuroxai.core.probe.requests import InputGradient
+from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.rules.backward_rule import PLAIN
+from neuroxai.core.rules.guided import GUIDED
+from neuroxai.core.rules.rule_hooks import RuleHooks
 from neuroxai.core.target.target import Class
+from neuroxai.methods import make_method
 
 TARGET = 2
 Act = Callable[[Tensor], Tensor]
@@ -139,6 +145,10 @@ SPELLINGS: dict[str, Callable[[], tuple[Act, ...]]] = {
     "a view, masked in place": lambda: (halves(lambda x: x.masked_fill_(x < 0, 0)),),
     "a view's items set": lambda: (halves(items_set),),
     "a view, not in place": lambda: (lambda x: functional.relu(x[:]),),
+    "times the detached sign": lambda: (lambda x: x * (x.detach() > 0),),
+    "times what is not negative": lambda: (lambda x: x * ~(x < 0),),
+    "zero first": lambda: (lambda x: x * (x > 0).to(x.dtype),),
+    "torch.gt": lambda: (lambda x: torch.mul(torch.gt(x, 0).type_as(x), x),),
     "checkpointed": lambda: (lambda x: checkpoint(functional.relu, x, use_reentrant=False),),
 }
 
@@ -160,13 +170,10 @@ def test_every_spelling_of_a_rectifier(dims: int, spelling: str) -> None:
 
 def test_the_plain_gradient_from_the_same_pass_is_plain() -> None:
     """Guided and plain gradients share a forward pass; the rule sleeps during the plain one."""
-    from neuroxai.core.probe.answers import Asks
-    from neuroxai.core.probe.whole_volume import WholeVolume
-
     network, x = net(nn.ReLU()), image()
     probe = WholeVolume(network, Class(TARGET))
-    with probe.at(x, Asks(gradient=True, guided=True)):
-        plain, guided = probe.gradient(x), probe.guided_gradient(x)
+    with probe.at(x, [InputGradient(), InputGradient(GUIDED)]):
+        plain, guided = probe.gradient(x), probe.gradient(x, GUIDED)
     assert relative(plain, plain_gradient(network, x, TARGET)) <= 1e-6
     assert relative(guided, plain_gradient(net(by_function), x, TARGET)) <= 1e-6
 
@@ -185,7 +192,9 @@ def test_relu6_keeps_its_own_derivative_where_it_is_clipped() -> None:
 EXTENDED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "LeakyReLU": (lambda: nn.LeakyReLU(0.2), "leaky_relu"),
     "LeakyReLU in place": (lambda: nn.LeakyReLU(0.2, inplace=True), "leaky_relu"),
+    "LeakyReLU with a negative slope": (lambda: nn.LeakyReLU(-0.3), "leaky_relu"),
     "PReLU": (lambda: nn.PReLU(), "prelu"),
+    "PReLU with negative slopes": (lambda: negative_prelu(), "prelu"),
     "RReLU": (lambda: nn.RReLU(), "rrelu"),
     "ELU": (lambda: nn.ELU(), "elu"),
     "ELU in place": (lambda: nn.ELU(inplace=True), "elu"),
@@ -199,11 +208,28 @@ EXTENDED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-class _Extended(torch.autograd.Function):
-    """Lets a positive gradient pass where the value is positive; placed after an activation."""
+def negative_prelu() -> nn.Module:
+    act = nn.PReLU(6)
+    with torch.no_grad():
+        act.weight.copy_(torch.tensor([-0.5, -0.2, 0.3, -1.5, 0.0, -0.1]))
+    return act
 
-    forward = staticmethod(lambda ctx, y: (ctx.save_for_backward(y), y.clone())[1])
-    backward = staticmethod(lambda ctx, g: g * (ctx.saved_tensors[0] > 0) * (g > 0))
+
+class _Extended(torch.autograd.Function):
+    """The natural extension at an activation given as a function: f'(x) (x > 0) (g > 0) g."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, act: Act) -> Tensor:
+        with torch.enable_grad():
+            ctx.x = x.detach().requires_grad_()
+            ctx.y = act(ctx.x.clone())
+        out: Tensor = ctx.y.detach().clone()
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (own,) = torch.autograd.grad(ctx.y, ctx.x, grads[0])
+        return own * (ctx.x > 0) * (grads[0] > 0), None
 
 
 @pytest.mark.parametrize("name", EXTENDED)
@@ -211,12 +237,12 @@ def test_other_activations_get_the_natural_extension_and_a_note(name: str) -> No
     build, word = EXTENDED[name]
     network, x = net(build()), image()
     by_hand = build().eval()
-    expected_net = net(lambda x: _Extended.apply(by_hand(x.clone())))  # type: ignore[no-untyped-call]
+    expected_net = net(lambda x: _Extended.apply(x, by_hand))  # type: ignore[no-untyped-call]
     got = explain("guided_backprop", network, x, Class(TARGET))
     assert relative(got.values, plain_gradient(expected_net, x, TARGET)) <= 1e-6
     assert got.notes == (
-        f"the guided rule has no published form for {word}: "
-        "a positive gradient passes where the activation's output is positive",
+        f"guided backpropagation was not published for {word}: a positive gradient passes where "
+        "the activation's input is positive, times the activation's derivative",
     )
     both = explain("guided_grad_cam", network, x, Class(TARGET))
     assert got.notes[0] in both.notes
@@ -241,9 +267,10 @@ def test_mixed_rectifiers_name_those_outside_the_paper() -> None:
         lambda x: torch.maximum(x, -x),
         lambda x: torch.maximum(x, torch.ones(())),
         lambda x: x - x.max(),
+        lambda x: torch.where(x.roll(1, 2) > 0, x, 0),
+        lambda x: x * (x > 0).float().mean(),
         lambda x: x.max(2, keepdim=True).values,
         lambda x: torch.where(x > 0.5, x, 0),
-        lambda x: x * (x < 0),
         lambda x: x.abs() * (x != 0),
     ],
     ids=lambda act: type(act).__name__,
@@ -315,20 +342,89 @@ def test_checkpointed_segments() -> None:
         explain("vanilla_gradient", Segmented(network, reentrant=True), x, Class(TARGET))
 
 
-def test_the_rule_counts_what_it_has_seen_and_sleeps_outside() -> None:
-    rule = GuidedRule()
+SELECTIONS: dict[str, tuple[Act, str]] = {
+    "a leak": (lambda x: torch.where(x > 0, x, 0.1 * x), "torch.where"),
+    "negative values kept": (lambda x: x * (x < 0), "torch.Tensor.mul"),
+    "a sign": (lambda x: x * torch.sign(x), "torch.Tensor.mul"),
+    "a mask made of a mask": (lambda x: x * (1 - (x < 0).float()), "torch.Tensor.mul"),
+    "another fill": (lambda x: x.masked_fill(x < 0, -1), "torch.Tensor.masked_fill"),
+}
+
+
+@pytest.mark.parametrize("name", ["guided_backprop", "guided_grad_cam", "deconvolution"])
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_a_selection_by_sign_other_than_relu_is_refused_by_its_call(
+    name: str, selection: str
+) -> None:
+    act, call = SELECTIONS[selection]
+    network, x = net(nn.ReLU(), act), image()
+    with pytest.raises(MethodError, match=f"this network: {call}, a selection by sign, may be"):
+        explain(name, network, x)
+    got = explain("vanilla_gradient", network, x, Class(TARGET)).values
+    assert relative(got, plain_gradient(network, x, TARGET)) <= 1e-6
+
+
+@pytest.mark.parametrize("values", ["all positive", "all negative"])
+def test_a_spelling_is_told_by_its_calls_and_not_by_its_values(values: str) -> None:
+    """Where no value is negative ReLU changes nothing, and is ReLU all the same."""
+    shift = 100.0 if values == "all positive" else -100.0
+    held = net(lambda x: (y := x + shift, torch.where(y > 0, y, 0.0))[1], nn.ReLU())
+    by_module = net(lambda x: functional.relu(x + shift), nn.ReLU())
+    got = explain("guided_backprop", held, image(), Class(TARGET)).values
+    expected = explain("guided_backprop", by_module, image(), Class(TARGET)).values
+    assert torch.allclose(got, expected, rtol=1e-5, atol=1e-9)
+    assert bool(expected.any()) is (values == "all positive")
+
+
+class OwnReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        active = x > 0
+        ctx.save_for_backward(active)
+        return x * active
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        out: Tensor = grads[0] * ctx.saved_tensors[0]
+        return out
+
+
+@pytest.mark.parametrize("name", ["guided_backprop", "guided_grad_cam", "deconvolution"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_an_activation_in_a_function_of_its_own_is_refused_by_name(
+    name: str, checkpointed: bool
+) -> None:
+    class Act(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = OwnReLU.apply(x)  # type: ignore[no-untyped-call]
+            return out
+
+    network = seeded(2, lambda: nn.Sequential(
+        nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), Act(), nn.Conv2d(6, 6, 1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 1)),
+    )).eval()  # fmt: skip
+    probe = WholeVolume(network, Class(TARGET))
+    probe.checkpointed = checkpointed
+    with pytest.raises(MethodError, match=r"'OwnReLU', a torch\.autograd\.Function, may be"):
+        make_method(name).explain(probe, image())
+    values = make_method("vanilla_gradient").explain(probe, image()).values
+    assert relative(values, plain_gradient(network, image(), TARGET)) <= 1e-6
+
+
+def test_hooks_name_the_activations_and_act_only_while_a_rule_is_in_force() -> None:
     x = torch.tensor([1.0, -1.0, 2.0], requires_grad=True)
-    with rule.watching():
+    with RuleHooks([GUIDED, PLAIN]) as hooks:
         y = nn.ReLU()(functional.leaky_relu(x))
-    assert rule.seen == {"relu": 1, "leaky_relu": 1}
-    assert rule.extended == ("leaky_relu",)
+    assert hooks.seen.activations == {"relu": 1, "leaky_relu": 1}
+    (note,) = GUIDED.notes(hooks.seen.activations)
+    assert note.startswith("guided backpropagation was not published for leaky_relu:")
     upstream = torch.tensor([-1.0, 1.0, 1.0])
     (plain,) = torch.autograd.grad(y, x, upstream, retain_graph=True)
     assert plain.tolist() == [-1, 0, 1]
-    with rule.in_force():
+    with hooks.in_force(GUIDED):
         (guided,) = torch.autograd.grad(y, x, upstream, retain_graph=True)
     assert guided.tolist() == [0, 0, 1]
-    with pytest.raises(KeyError), rule.in_force():
+    with pytest.raises(KeyError), hooks.in_force(GUIDED):
         raise KeyError
     (after,) = torch.autograd.grad(y, x, upstream)
     assert after.tolist() == [-1, 0, 1]

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from networks import SHAPES, explain, image, make, relative
 from neuroxai.core.errors import MethodError
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.target.target import Class
 from neuroxai.methods import make_method
@@ -184,7 +183,7 @@ def test_the_gap_is_the_definitions() -> None:
     network, x, start = make("segmenter"), image(), image(seed=9)
     probe = WholeVolume(network, Class(2))
     values = torch.rand(x.shape, generator=torch.Generator().manual_seed(2))
-    with probe.at(x, make_method("vanilla_gradient").asks):
+    with probe.at(x, make_method("vanilla_gradient").requests):
         found = completeness(values, probe.score(x), probe.score(start))
     with torch.no_grad():
         ends = [network.eval()(p)[:, 2].flatten(1).double().mean(dim=1) for p in (x, start)]
@@ -264,7 +263,7 @@ def test_each_sample_starts_where_it_must() -> None:
     x[1, 0, 0, 0] = 6000.0
     network = Mixed()
     probe = WholeVolume(network, Class(1))
-    with probe.at(x, Asks()):
+    with probe.at(x):
         start = path_start("auto", probe, x, torch.Generator().manual_seed(0))
     assert start.names == ("zero", "blur")
     assert not start.image[0].any()

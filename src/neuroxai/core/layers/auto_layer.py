@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.engine.backward_graph import nodes_behind
 from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.errors import NETWORK_ERRORS, LayerError, NeuroXAIError
 from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, is_convolution, takes_mean_away
@@ -64,10 +65,10 @@ def ways_to(output: Tensor, network: nn.Module, nodes: Mapping[str, Any]) -> Way
         return None
     made = {label: is_convolution(module_of(network, label)) for label in nodes}
     labels = {node: label for label, node in nodes.items() if made[label]}
-    last = [labels[node] for node in _back_from(end, labels) if node in labels]
+    last = [labels[node] for node in nodes_behind(end, labels) if node in labels]
     further = {node for node, label in labels.items() if label not in last}
-    before = [labels[node] for node in _back_from(end, further) if node in further]
-    on_the_way = {*_back_from(end, ())}
+    before = [labels[node] for node in nodes_behind(end, further) if node in further]
+    on_the_way = {*nodes_behind(end)}
     used = [label for node, label in labels.items() if node in on_the_way]
 
     def meet(ends: Collection[str], beyond: Collection[str]) -> list[str]:
@@ -81,24 +82,10 @@ def ways_to(output: Tensor, network: nn.Module, nodes: Mapping[str, Any]) -> Way
             if not made[label]
             and node in on_the_way
             and not any(other.startswith(f"{label.partition('#')[0]}.") for other in beyond)
-            and wanted.isdisjoint({*_back_from(end, {node})} - {node})
+            and wanted.isdisjoint({*nodes_behind(end, {node})} - {node})
         ]
 
     return Ways(used, last, before, meet(last, ()), meet(before, last))
-
-
-def _back_from(end: Any, stops: Collection[Any]) -> Iterator[Any]:
-    """Yield the nodes of a graph from its end backwards, each once, none behind the stops."""
-    waiting, seen = [end], {end}
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if node in stops:
-            continue
-        for before, _ in node.next_functions:
-            if before is not None and before not in seen:
-                seen.add(before)
-                waiting.append(before)
 
 
 def auto_layer(

@@ -1,76 +1,104 @@
-"""What is asked at one input, what is answered, and what it cost."""
+"""What passes through a network return."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from neuroxai.core.errors import NeuroXAIError
 from neuroxai.core.layers.layers import Layer
+from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 
 
 @dataclass(frozen=True)
-class Asks:
-    """What a method will ask at the explained point, so that passes can be shared."""
-
-    gradient: bool = False
-    guided: bool = False
-    layers: frozenset[str] = frozenset()
-
-    def __or__(self, other: Asks) -> Asks:
-        return Asks(
-            self.gradient or other.gradient,
-            self.guided or other.guided,
-            self.layers | other.layers,
-        )
-
-
-@dataclass
 class Passes:
-    """How many passes through the network were spent, in samples and in calls."""
+    """The number of passes through a network.
+
+    Attributes
+    ----------
+    forward, backward
+        Passes, whatever their batch size.
+    gradients
+        Samples whose input gradient was computed.
+    """
 
     forward: int = 0
     backward: int = 0
     gradients: int = 0
-    """Samples whose input gradient was computed; what a progress bar counts."""
-    on_gradient: Callable[[int], None] = field(default=lambda samples: None, repr=False)
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(
+            self.forward + other.forward,
+            self.backward + other.backward,
+            self.gradients + other.gradients,
+        )
 
 
 @dataclass(eq=False)
 class Answers:
-    """What is known about one input."""
+    """The answers to requests at one input.
+
+    Attributes
+    ----------
+    output
+        The model output, without a graph.
+    score
+        The target's value ``(B,)``.
+    gradients
+        Input gradients ``(B, C, *S)``.
+    maps
+        Layers and their maps ``(B, 1, *S_layer)``.
+    refused
+        The requests without an answer, and why.
+    activations
+        The activation functions that backward rules were applied to.
+    """
 
     output: Tensor
     score: Tensor
-    gradient: Tensor | None = None
-    guided: Tensor | None = None
-    maps: dict[str, tuple[Layer, Tensor]] = field(default_factory=dict)
-    refused: dict[str, NeuroXAIError] = field(default_factory=dict)
-    """What could not be answered, and why; raised only when it is asked for alone."""
+    gradients: dict[InputGradient, Tensor] = field(default_factory=dict)
+    maps: dict[LayerMap, tuple[Layer, Tensor]] = field(default_factory=dict)
+    refused: dict[Request, NeuroXAIError] = field(default_factory=dict)
+    activations: frozenset[str] = frozenset()
 
-    def take(self, more: Answers) -> None:
-        """Add what another pass found out."""
-        self.gradient = more.gradient if self.gradient is None else self.gradient
-        self.guided = more.guided if self.guided is None else self.guided
-        self.maps.update(more.maps)
-        self.refused.update(more.refused)
+    def __contains__(self, request: Request) -> bool:
+        return request in self.gradients or request in self.maps or request in self.refused
 
-    def input_gradient(self) -> Tensor:
-        """Return the gradient, or raise why there is none."""
-        if self.gradient is None:
-            raise self.refused["gradient"]
-        return self.gradient
+    def merge(self, other: Answers) -> None:
+        """Add the answers of another pass at the same input."""
+        self.gradients |= other.gradients
+        self.maps |= other.maps
+        self.refused |= other.refused
+        self.activations |= other.activations
 
-    def guided_gradient(self) -> Tensor:
-        """Return the guided gradient, or raise why there is none."""
-        if self.guided is None:
-            raise self.refused["guided"]
-        return self.guided
+    def gradient(self, request: InputGradient) -> Tensor:
+        """Return an input gradient, or raise the reason why there is none."""
+        if request not in self.gradients:
+            raise self.refused[request]
+        return self.gradients[request]
 
-    def layer_map(self, name: str) -> tuple[Layer, Tensor]:
-        """Return a layer and its map, or raise why there is none."""
-        if name not in self.maps:
-            raise self.refused[name]
-        return self.maps[name]
+    def layer_map(self, request: LayerMap) -> tuple[Layer, Tensor]:
+        """Return a layer and its map, or raise the reason why there is none."""
+        if request not in self.maps:
+            raise self.refused[request]
+        return self.maps[request]
+
+
+@dataclass(frozen=True, eq=False)
+class PassResult:
+    """What one pass found.
+
+    Attributes
+    ----------
+    answers
+        The answers to its requests.
+    passes
+        How many passes through the network it took.
+    overwritten
+        Labels of layers whose output is overwritten in place, of which later passes record a copy.
+    """
+
+    answers: Answers
+    passes: Passes
+    overwritten: frozenset[str] = frozenset()

@@ -18,6 +18,7 @@ from torch.overrides import _get_current_function_mode_stack
 from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.errors import NETWORK_ERRORS
 from neuroxai.core.layers.layers import is_convolution
+from neuroxai.core.rules.rule_hooks import RuleHooks
 
 _SAME = 1e-3
 """Of the largest value, how much the two may differ: rounding is far below."""
@@ -156,5 +157,8 @@ class _Block(torch.autograd.Function):
             stack.enter_context(torch.autocast(x.device.type, dtype, enabled))
             leaf = x.detach().requires_grad_()
             y = ctx.run(leaf.clone())
+            for mode in ctx.modes:
+                if isinstance(mode, RuleHooks):
+                    mode.inspect(y)
         (back,) = torch.autograd.grad(y, leaf, gradient, allow_unused=True)
         return back, None

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from neuroxai.core.engine.settings import PassSettings
-from neuroxai.core.probe.answers import Asks
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import InputGradient
 
 
 def measure_deviation(
@@ -63,7 +63,7 @@ def deviation_notes(deviation: Mapping[str, Any]) -> Iterator[str]:
 
 def _taken(probe: Probe, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return output and gradient in double precision, to compare them in."""
-    with probe.at(x, Asks(gradient=True)):
+    with probe.at(x, [InputGradient()]):
         return probe.output().double(), probe.gradient(x).double()
 
 

@@ -19,7 +19,7 @@ from neuroxai.core.engine.memory import available_memory, format_size, is_out_of
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import ModelError
-from neuroxai.core.layers.watch import differentiate
+from neuroxai.core.layers.activation_recorder import differentiate
 from neuroxai.core.probe.checkpointing import checkpointed, is_sound
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.sliding_window import SlidingWindow

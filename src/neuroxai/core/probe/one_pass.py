@@ -1,9 +1,10 @@
-"""One forward pass and the backward passes taken from it: everything asked, answered at once."""
+"""All requests at one input, answered from one forward pass."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,38 +15,44 @@ from neuroxai.core.engine.converted_weights import ConvertedWeights
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.layers.activation_recorder import (
+    ActivationRecorder,
+    differentiate,
+    no_gradient_error,
+)
 from neuroxai.core.layers.auto_layer import auto_layer, layer_by_default, ways_to
 from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks
 from neuroxai.core.layers.layout import OnGrid
-from neuroxai.core.layers.watch import Reducer, Watch, cam, differentiate, severed
-from neuroxai.core.probe.answers import Answers, Asks, Passes
+from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
+from neuroxai.core.probe.answers import Answers, Passes, PassResult
 from neuroxai.core.probe.checkpointing import checkpointed
-from neuroxai.core.rules.guided import GuidedRule
-from neuroxai.core.rules.rectifiers import out_of_sight
-from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
+from neuroxai.core.rules.backward_rule import PLAIN
+from neuroxai.core.rules.rule_hooks import RuleHooks
 
 
 class Scored(Protocol):
-    """Makes the scalar of an output that is differentiated."""
+    """A scalar function of the model output, which is differentiated."""
 
     def score(self, output: Tensor) -> Tensor:
-        """Return ``(B,)`` of an output."""
+        """Return the score ``(B,)`` of an output."""
         ...
 
 
-class Host(Protocol):
-    """On whose behalf a pass is taken.
+@dataclass(frozen=True, eq=False)
+class PassSetup:
+    """How a pass is run.
 
     Attributes
     ----------
-    network, outputs
-        What is run, and which of its outputs counts.
-    passes
-        What was spent so far; counted up.
+    network
+        The network.
+    answer
+        Returns its selected output, in the precision of the settings.
+    bind
+        Returns what is differentiated, given the output.
     copied
-        Layers whose output is overwritten in place, and is copied; found out on the way.
-    extended
-        Activations that the guided rule was extended to.
+        Labels of layers whose output is overwritten in place; a copy is recorded.
     checkpointed
         Whether only the inputs of blocks are kept, and the blocks run again.
     settings, weights
@@ -53,107 +60,99 @@ class Host(Protocol):
     """
 
     network: nn.Module
-    outputs: Outputs
-    passes: Passes
-    copied: set[str]
-    extended: tuple[str, ...]
-    checkpointed: bool
-    settings: PassSettings
-    weights: ConvertedWeights | None
-
-    def answer(self, x: Tensor) -> Tensor:
-        """Return the selected output of the network in the precision of the settings."""
-        ...
-
-    def bind(self, output: Tensor) -> Scored:
-        """Return what is differentiated."""
-        ...
+    answer: Callable[[Tensor], Tensor]
+    bind: Callable[[Tensor], Scored]
+    copied: frozenset[str] = frozenset()
+    checkpointed: bool = False
+    settings: PassSettings | None = None
+    weights: ConvertedWeights | None = None
 
 
-def one_pass(host: Host, x: Tensor, asks: Asks, reduce: Reducer = cam) -> Answers:
-    """Answer everything asked about ``x`` from one forward pass."""
-    passes = host.passes
-    spent = passes.forward, passes.backward, passes.gradients
-
-    def work(x: Tensor) -> Answers:
-        passes.forward, passes.backward, passes.gradients = spent
-        return _taken(host, x, asks, reduce)
-
-    return run_fast(host.network, x, work, host.settings, host.weights)
+def one_pass(setup: PassSetup, x: Tensor, requests: Collection[Request]) -> PassResult:
+    """Answer all requests at ``x`` from one forward pass and one backward pass per rule."""
+    wanted = frozenset(requests)
+    return run_fast(
+        setup.network, x, lambda x: _run(setup, x, wanted), setup.settings, setup.weights
+    )
 
 
-def _taken(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
-    if not host.checkpointed:
-        return _walked(host, x, asks, reduce)
-    if AUTO not in asks.layers:
-        with checkpointed(host.network, asks.layers):
-            return _walked(host, x, asks, reduce)
-    # Which blocks are spared has to be known before the pass.
+def _run(setup: PassSetup, x: Tensor, requests: frozenset[Request]) -> PassResult:
+    if not setup.checkpointed:
+        return _run_once_or_twice(setup, x, requests)
+    automatic = [each for each in requests if isinstance(each, LayerMap) and each.layer == AUTO]
+    if not automatic:
+        layers = {each.layer for each in requests if isinstance(each, LayerMap)}
+        with checkpointed(setup.network, layers):
+            return _run_once_or_twice(setup, x, requests)
+    # The blocks that run only once have to be known before the pass.
+    found = Passes(forward=1)
     try:
-        chosen = _auto(host, x)
+        layer = layer_by_default(setup.network, x, setup.answer)  # a pass without a graph
     except LayerError as error:
-        rest = replace(asks, layers=asks.layers - {AUTO})
-        answers = _taken(host, x, rest, reduce)
-        answers.refused[AUTO] = error
-        return answers
-    answers = _taken(host, x, replace(asks, layers=asks.layers - {AUTO} | {chosen}), reduce)
-    if chosen in answers.maps:
-        answers.maps[AUTO] = answers.maps[chosen]
-    elif chosen in answers.refused:
-        answers.refused[AUTO] = answers.refused[chosen]
-    return answers
+        result = _run(setup, x, requests.difference(automatic))
+        result.answers.refused |= dict.fromkeys(automatic, error)
+        return replace(result, passes=found + result.passes)
+    named = {request: replace(request, layer=layer) for request in automatic}
+    result = _run(setup, x, requests.difference(automatic).union(named.values()))
+    answers = result.answers
+    for request, same in named.items():
+        if same in answers.maps:
+            answers.maps[request] = answers.maps[same]
+        elif same in answers.refused:
+            answers.refused[request] = answers.refused[same]
+    return replace(result, passes=found + result.passes)
 
 
-def _auto(host: Host, x: Tensor) -> str:
-    """Return the layer that Grad-CAM looks at by default, from a pass without a graph."""
-    host.passes.forward += 1
-    return layer_by_default(host.network, x, host.answer)
-
-
-def _walked(host: Host, x: Tensor, asks: Asks, reduce: Reducer) -> Answers:
-    walk = _Walk(host, x, asks, reduce)
+def _run_once_or_twice(setup: PassSetup, x: Tensor, requests: frozenset[Request]) -> PassResult:
+    run = _Run(setup, x, requests)
     try:
-        answers = walk.run()
+        answers = run.answer()
     except CheckpointError:
-        # A graph that begins at a layer inside a block does not fit what is made of the block when
-        # it runs again; one that begins at the input does.
-        walk = _Walk(host, x, asks, reduce, from_input=True)
-        answers = walk.run()
-    if walk.overwritten:
-        # An in-place layer wrote over an activation that was to be kept: once more, with a
-        # copy of it, now that it is known which one.
-        host.copied |= walk.overwritten
-        answers = _Walk(host, x, asks, reduce, from_input=walk.from_input).run()
-    return answers
+        # A graph that begins at a layer inside a block does not match the block's second run;
+        # one that begins at the input does.
+        run = _Run(setup, x, requests, from_input=True)
+        answers = run.answer()
+    overwritten = frozenset(run.overwritten)
+    if not overwritten:
+        return PassResult(answers, run.passes)
+    # An in-place layer overwrote a recorded activation: run again and record a copy of it.
+    setup = replace(setup, copied=setup.copied | overwritten)
+    again = _Run(setup, x, requests, from_input=run.from_input)
+    answers = again.answer()
+    return PassResult(answers, run.passes + again.passes, overwritten)
 
 
-class _Walk:
-    """One forward pass and the backward passes taken from it."""
+class _Run:
+    """One forward pass and the backward passes from it."""
 
     def __init__(
-        self, host: Host, x: Tensor, asks: Asks, reduce: Reducer, *, from_input: bool = False
+        self, setup: PassSetup, x: Tensor, requests: frozenset[Request], *, from_input: bool = False
     ) -> None:
         self.from_input = from_input
-        self._host = host
-        self._asks = asks
-        self._reduce = reduce
-        self._rule = GuidedRule()
-        self._needs_input = asks.gradient or asks.guided
+        self.passes = Passes()
+        self.overwritten: set[str] = set()
+        self._setup = setup
+        self._gradients = sorted(
+            (each for each in requests if isinstance(each, InputGradient)),
+            key=lambda each: each.rule != PLAIN,
+        )
+        self._maps = [each for each in requests if isinstance(each, LayerMap)]
+        self._names = {each.layer for each in self._maps}
+        self._hooks = RuleHooks([each.rule for each in self._gradients])
+        self._recorder = ActivationRecorder(setup.copied)
         self._x = x.detach()
-        if self._needs_input or from_input:
+        if self._gradients or from_input:
             self._x.requires_grad_()
         self._ran: list[Layer] = []
         self._nodes: dict[str, Any] = {}
-        self._watch = Watch(host.copied)
-        self._wanted: dict[str, str] = {}
-        self.overwritten: set[str] = set()
+        self._labels: dict[str, str] = {}
+        """Requested layer name to the label of the call it stands for."""
 
-    def run(self) -> Answers:
-        differentiates = self._needs_input or bool(self._asks.layers)
+    def answer(self) -> Answers:
+        differentiates = bool(self._gradients or self._maps)
         with torch.set_grad_enabled(differentiates):
             output = self._forward()
-            bound = self._host.bind(output)
-            score = bound.score(output)
+            score = self._setup.bind(output).score(output)
             total = score.sum()
         answers = Answers(output.detach(), score.detach())
         if not differentiates:
@@ -162,131 +161,138 @@ class _Walk:
         if self.overwritten:
             return answers
         if not score.requires_grad:
-            answers.refused |= {"gradient": _detached(), "guided": _detached()}
-            answers.refused.update((name, self._apart(name)) for name in self._wanted)
+            answers.refused |= dict.fromkeys(self._gradients, _independent_of_input())
+            answers.refused |= {
+                request: self._independent_of(self._labels[request.layer])
+                for request in self._maps
+                if request.layer in self._labels
+            }
             return answers
-        if self._asks.guided and (refusal := self._unguided()):
-            answers.refused["guided"] = refusal
-        guided = self._asks.guided and "guided" not in answers.refused
-        if self._asks.gradient or self._wanted:
-            self._plain_backward(total, answers, retain_graph=guided)
-        if guided:
-            self._host.extended = self._rule.extended
-            self._guided_backward(total, answers)
+        self._hooks.inspect(output)
+        rules = [each for each in self._gradients if each.rule != PLAIN]
+        if len(rules) < len(self._gradients) or self._labels:
+            self._plain_backward(total, answers, retain_graph=bool(rules))
+        for number, request in enumerate(rules, start=1):
+            self._backward_under(request, total, answers, retain_graph=number < len(rules))
+        answers.activations = frozenset(self._hooks.seen.activations)
         return answers
 
-    def _unguided(self) -> MethodError | None:
-        """Return why the guided rule cannot be kept."""
-        network = self._host.network
-        hidden = out_of_sight(network)
-        if hidden is not None:
-            return MethodError(
-                "guided backpropagation is void on this network: the rectifiers inside "
-                f"{hidden or type(network).__name__!r}, a TorchScript module, cannot be reached; "
-                "explain the network that it was made from, or use vanilla_gradient"
-            )
-        if not self._rule.seen:
-            return MethodError(
-                "guided backpropagation is void on this network: "
-                f"{type(network).__name__} has no rectifier (ReLU or the like), so "
-                "the map would equal the plain gradient; use vanilla_gradient"
-            )
-        return None
-
     def _forward(self) -> Tensor:
-        host = self._host
+        setup = self._setup
         with ExitStack() as stack:
-            if self._asks.guided:
-                stack.enter_context(self._rule.watching())
-            if self._asks.layers:
-                names = sorted(self._asks.layers)
+            if any(request.rule != PLAIN for request in self._gradients):
+                stack.enter_context(self._hooks)
+            if self._names:
                 dims = self._x.dim() - 2
-                stack.enter_context(LayerHooks(host.network, names, self._meet, dims))
-            host.passes.forward += 1
-            return host.answer(self._x)
+                hooks = LayerHooks(setup.network, sorted(self._names), self._record, dims)
+                stack.enter_context(hooks)
+            self.passes += Passes(forward=1)
+            return setup.answer(self._x)
 
-    def _meet(self, layer: Layer, output: Tensor, on_grid: OnGrid | None) -> Tensor | None:
-        """Keep hold of a layer's output; called in the order the data flows."""
+    def _record(self, layer: Layer, output: Tensor, on_grid: OnGrid | None) -> Tensor | None:
+        """Record a requested layer; called in the order the data flows."""
         plain = layer.name.partition("#")[0]
         self._ran.append(layer)
-        named = {layer.name, plain} & self._asks.layers
-        if layer.name == plain and f"{plain}#1" in self._asks.layers:
+        named = {layer.name, plain} & self._names
+        if layer.name == plain and f"{plain}#1" in self._names:
             named |= {f"{plain}#1"}
-        if not named and AUTO not in self._asks.layers:
+        if not named and AUTO not in self._names:
             return None
         for name in named:
-            self._wanted[name] = layer.name  # a module's last call answers to its plain name
-        passed_on = self._watch.hold(layer, output, on_grid)
-        if AUTO in self._asks.layers:
-            self._nodes[layer.name] = (output if passed_on is None else passed_on).grad_fn
-        return passed_on
+            self._labels[name] = layer.name  # a plain name stands for the module's last call
+        continued = self._recorder.record(layer, output, on_grid)
+        if AUTO in self._names:
+            self._nodes[layer.name] = (output if continued is None else continued).grad_fn
+        return continued
 
     def _choose_layers(self, answers: Answers, output: Tensor) -> None:
-        for name in sorted(self._asks.layers):
+        for name in sorted(self._names):
             try:
-                if name == AUTO:
-                    ways = ways_to(output, self._host.network, self._nodes)
-                    chosen = auto_layer(
-                        self._host.network, self._ran, classifier=output.dim() == 2, ways=ways
-                    )
-                    self._wanted[AUTO] = chosen.name
-                elif name not in self._wanted:
-                    raise LayerError(
-                        f"layer {name!r} never ran in the forward pass: name one that does"
-                    )
-                shape = self._watch.layers[self._wanted[name]].shape
-                if len(shape) != self._x.dim() - 1:
-                    del self._wanted[name]
-                    raise LayerError(
-                        f"layer {name!r} gives {shape} per sample, expected (channels, *space) "
-                        f"with {self._x.dim() - 2} axes of space: name a layer that keeps them"
-                    )
+                self._choose_layer(name, output)
             except LayerError as error:
-                answers.refused[name] = error
-        self._watch.keep_only(set(self._wanted.values()))
-        self.overwritten = self._watch.overwritten()
+                answers.refused |= {each: error for each in self._maps if each.layer == name}
+        self._recorder.keep_only(set(self._labels.values()))
+        self.overwritten = self._recorder.overwritten()
+
+    def _choose_layer(self, name: str, output: Tensor) -> None:
+        """Find the call that a requested name stands for, and check its shape."""
+        if name == AUTO:
+            network = self._setup.network
+            ways = ways_to(output, network, self._nodes)
+            chosen = auto_layer(network, self._ran, classifier=output.dim() == 2, ways=ways)
+            self._labels[AUTO] = chosen.name
+        elif name not in self._labels:
+            raise LayerError(f"layer {name!r} never ran in the forward pass: name one that does")
+        shape = self._recorder.layers[self._labels[name]].shape
+        if len(shape) != self._x.dim() - 1:
+            del self._labels[name]
+            raise LayerError(
+                f"layer {name!r} gives {shape} per sample, expected (channels, *space) "
+                f"with {self._x.dim() - 2} axes of space: name a layer that keeps them"
+            )
 
     def _plain_backward(self, total: Tensor, answers: Answers, *, retain_graph: bool) -> None:
-        self._host.passes.backward += 1
-        inputs = [self._x] if self._asks.gradient else []
-        gradients, reduced = self._watch.backward(
-            total, inputs, self._reduce, retain_graph=retain_graph
+        self.passes += Passes(backward=1)
+        plain = InputGradient()
+        inputs = [self._x] if plain in self._gradients else []
+        gradients, reduced = self._recorder.backward(
+            total, inputs, self._reductions(), retain_graph=retain_graph
         )
-        if self._asks.gradient:
-            answers.gradient = self._arrived(gradients[0])
-            if answers.gradient is None:
-                answers.refused["gradient"] = _detached()
-        for name, label in self._wanted.items():
-            if label in self._watch.cancelled:
-                answers.refused[name] = _cancelled(label)
+        if inputs:
+            self._add_gradient(plain, gradients[0], answers)
+        for request in self._maps:
+            if request.layer not in self._labels:
+                continue
+            label = self._labels[request.layer]
+            if label in self._recorder.cancelled and isinstance(
+                request.reduction, ChannelWeightedReduction
+            ):
+                answers.refused[request] = _cancelled(label)
             elif label in reduced:
-                answers.maps[name] = (self._watch.layers[label], reduced[label])
+                layer = self._recorder.layers[label]
+                answers.maps[request] = (layer, reduced[label][request.reduction])
             else:
-                answers.refused[name] = self._apart(label)
+                answers.refused[request] = self._independent_of(label)
 
-    def _apart(self, label: str) -> LayerError:
-        """Return why no gradient came to a layer."""
-        if label in self._watch.severed:
-            return severed(label)
-        return LayerError(f"the target does not depend on layer {label!r}: name a layer on its way")
+    def _reductions(self) -> dict[str, set[LayerReduction]]:
+        found: dict[str, set[LayerReduction]] = {}
+        for request in self._maps:
+            if request.layer in self._labels:
+                found.setdefault(self._labels[request.layer], set()).add(request.reduction)
+        return found
 
-    def _guided_backward(self, total: Tensor, answers: Answers) -> None:
-        self._host.passes.backward += 1
-        with self._rule.in_force():
-            (guided,) = differentiate(total, [self._x])
-        answers.guided = self._arrived(guided)
-        if answers.guided is None:
-            answers.refused["guided"] = _detached()
+    def _independent_of(self, label: str) -> LayerError:
+        """Return the error for a layer that no gradient reached."""
+        if label in self._recorder.without_gradients:
+            return no_gradient_error(label)
+        return LayerError(
+            f"the target does not depend on layer {label!r}: name a layer the output depends on"
+        )
 
-    def _arrived(self, gradient: Tensor | None) -> Tensor | None:
-        """Count an input gradient; a target that ignores the input has a zero one, not none."""
-        passes = self._host.passes
-        passes.gradients += self._x.shape[0]
-        passes.on_gradient(self._x.shape[0])
-        return None if gradient is None else gradient.detach().contiguous()
+    def _backward_under(
+        self, request: InputGradient, total: Tensor, answers: Answers, *, retain_graph: bool
+    ) -> None:
+        self.passes += Passes(backward=1)
+        with self._hooks.in_force(request.rule):
+            (gradient,) = differentiate(total, [self._x], retain_graph=retain_graph)
+        # Checkpointed blocks show their calls in the backward pass alone.
+        refusal = request.rule.refusal(self._setup.network, self._hooks.seen)
+        if refusal is not None:
+            answers.refused[request] = MethodError(refusal)
+            return
+        self._add_gradient(request, gradient, answers)
+
+    def _add_gradient(
+        self, request: InputGradient, gradient: Tensor | None, answers: Answers
+    ) -> None:
+        self.passes += Passes(gradients=self._x.shape[0])
+        if gradient is None:
+            answers.refused[request] = _independent_of_input()
+        else:
+            answers.gradients[request] = gradient.detach().contiguous()
 
 
-def _detached() -> MethodError:
+def _independent_of_input() -> MethodError:
     return MethodError(
         "the target does not depend on the input in any differentiable way: the network detaches "
         "its input, has layers without gradients (quantized ones), or returns a constant"
@@ -295,7 +301,7 @@ def _detached() -> MethodError:
 
 def _cancelled(label: str) -> LayerError:
     return LayerError(
-        f"the gradients at layer {label!r} cancel out over the image, its map would be rounding "
-        "noise: what follows takes the mean away, as an instance norm does; name the norm or the "
-        "activation behind it"
+        f"the gradients at layer {label!r} cancel out over the image, so its map would be rounding "
+        "noise: the next layer subtracts the mean, as an instance norm does; name the norm or the "
+        "activation after it"
     )

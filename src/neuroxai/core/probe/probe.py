@@ -1,9 +1,9 @@
-"""Everything a method may ask of a network, behind one small interface."""
+"""The interface between explanation methods and a network."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -17,7 +17,11 @@ from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import NETWORK_ERRORS, MethodError
 from neuroxai.core.layers.layers import Layer, check_names, layer_grid
-from neuroxai.core.probe.answers import Answers, Asks, Passes
+from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
+from neuroxai.core.probe.answers import Answers, Passes, PassResult
+from neuroxai.core.probe.one_pass import PassSetup
+from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
+from neuroxai.core.rules.backward_rule import PLAIN, BackwardRule
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target
@@ -30,35 +34,39 @@ _APART, _APART_IN_16_BITS = 1e-3, 0.02
 
 
 class Probe(ABC):
-    """What the methods see of a network and a target.
+    """A network and a target, as explanation methods see them.
 
-    At the explained point every question is answered at most once, and all that was announced in
-    :meth:`at` from the passes of the first one.
+    At the explained point every request is answered once. Those announced in :meth:`at` share one
+    forward pass and one backward pass per backward rule.
 
     Parameters
     ----------
     network
-        Any module; parameters are frozen for the duration and everything is left as found.
+        Any module; its parameters are frozen for the duration, and everything is restored.
     target
         What is explained.
     outputs
         What the output channels mean.
-    air
-        What air looks like on the input scale, per modality; for the ``black`` baseline.
+    background_value
+        The value of air on the input scale, per modality; for the ``black`` baseline.
+    settings
+        How passes are computed, for example in which precision.
 
     Attributes
     ----------
+    weights
+        Converted weights that passes share; None while the network is not frozen.
     passes
-        What was spent so far.
+        The passes through the network so far.
+    on_gradient
+        Called with the number of samples whose input gradient was computed, for progress.
     checkpointed
-        Set to keep less in memory and take longer; see :mod:`neuroxai.core.probe.checkpointing`.
-    extended
-        Activations outside the paper that the guided rule was extended to.
+        Whether to trade time for memory; see :mod:`neuroxai.core.probe.checkpointing`.
     copied
-        Layers whose output is overwritten in place, and is copied.
+        Labels of layers whose output is overwritten in place, of which a copy is recorded.
     budget, needs
-        Bytes that the passes may take, and that one of the explained point is expected to; None
-        where nobody knows.
+        Bytes that passes may use, and that one at the explained point is expected to; None if
+        unknown.
     """
 
     def __init__(
@@ -77,20 +85,21 @@ class Probe(ABC):
         self.background_value = background_value
         self.passes = Passes()
         self.checkpointed = False
-        self.extended: tuple[str, ...] = ()
-        self.copied: set[str] = set()
+        self.on_gradient: Callable[[int], None] = lambda samples: None
+        self.copied: frozenset[str] = frozenset()
         self.budget: int | None = None
         self.needs: int | None = None
         self._question = target
         self._bound: BoundTarget | None = None
         self._point: Tensor | None = None
-        self._asks = Asks()
+        self._requests: frozenset[Request] = frozenset()
+        self._activations: dict[BackwardRule, frozenset[str]] = {}
         self._answers: Answers | None = None
         self._apart: bool | None = None
 
     @abstractmethod
-    def visit(self, x: Tensor, asks: Asks) -> Answers:
-        """Answer everything asked about ``x``; the target is bound to the first output."""
+    def visit(self, x: Tensor, requests: Collection[Request]) -> Answers:
+        """Answer all requests at ``x``; the target is bound at the first output."""
 
     @abstractmethod
     def run(self, x: Tensor) -> Tensor:
@@ -107,18 +116,31 @@ class Probe(ABC):
                 self.weights = None
 
     @contextmanager
-    def at(self, x: Tensor, asks: Asks) -> Iterator[None]:
-        """Make ``x`` ``(B, C, *S)`` the explained point; inside, the network is frozen.
+    def at(self, x: Tensor, requests: Collection[Request] = ()) -> Iterator[None]:
+        """Context manager that makes ``x`` ``(B, C, *S)`` the explained point.
 
-        On leaving, the network is as it was found, after an exception too.
+        The network is frozen within and restored on leaving, after an exception too.
+
+        Parameters
+        ----------
+        x
+            The explained point.
+        requests
+            What will be requested there; the first request computes all of them.
         """
-        check_names(self.network, sorted(asks.layers))
+        layers = {request.layer for request in requests if isinstance(request, LayerMap)}
+        check_names(self.network, sorted(layers))
         with self.frozen():
-            self._point, self._asks, self._answers, self._bound = x, asks, None, None
+            self._enter(x, requests)
             try:
                 yield
             finally:
-                self._point, self._asks, self._answers, self._bound = None, Asks(), None, None
+                self._enter(None)
+
+    def _enter(self, point: Tensor | None, requests: Collection[Request] = ()) -> None:
+        self._point, self._requests = point, frozenset(requests)
+        self._answers, self._bound = None, None
+        self._activations.clear()
 
     @property
     def explained(self) -> Tensor | None:
@@ -130,11 +152,6 @@ class Probe(ABC):
         """The target as it is fixed at the explained point."""
         return self.bind(self._known().output)
 
-    @property
-    def rectifiers(self) -> tuple[str, ...]:
-        """Activations outside the paper that the guided rule was extended to."""
-        return self.extended
-
     def output(self) -> Tensor:
         """Return the model output at the explained point."""
         return self._known().output
@@ -145,45 +162,36 @@ class Probe(ABC):
             return self._known().score
         return self.target.score(self.run(x))
 
-    def gradient(self, x: Tensor) -> Tensor:
-        """Return ``dS/dx``, ``(B, C, *S)``."""
-        if x is not self._point:
-            return self._anywhere(x, Asks(gradient=True)).input_gradient()
-        known = self._known()
-        if known.gradient is None and "gradient" not in known.refused:
-            known.take(self.visit(x, Asks(gradient=True)))
-        return known.input_gradient()
-
-    def guided_gradient(self, x: Tensor) -> Tensor:
-        """Return ``dS/dx`` under the guided rule.
+    def gradient(self, x: Tensor, rule: BackwardRule = PLAIN) -> Tensor:
+        """Return ``dS/dx``, ``(B, C, *S)``, under a backward rule.
 
         Raises
         ------
         MethodError
-            If the network has no rectifier.
+            If the target does not depend on the input, or the rule is void on the network.
         """
-        if x is not self._point:
-            return self._anywhere(x, Asks(guided=True)).guided_gradient()
-        known = self._known()
-        if known.guided is None and "guided" not in known.refused:
-            known.take(self.visit(x, Asks(guided=True)))
-        return known.guided_gradient()
+        request = InputGradient(rule)
+        answers = self._answered(x, request)
+        known = self._activations.get(rule, frozenset())
+        self._activations[rule] = known | answers.activations
+        return answers.gradient(request)
 
-    def layer_map(self, x: Tensor, name: str) -> tuple[Layer, Tensor]:
-        """Return a layer and its signed class activation map ``(B, 1, *S_layer)``.
+    def notes(self, rule: BackwardRule) -> tuple[str, ...]:
+        """Return what a reader must know of the gradients under a rule so far."""
+        return rule.notes(self._activations.get(rule, frozenset()))
+
+    def layer_map(
+        self, x: Tensor, layer: str, reduction: LayerReduction = MEAN_GRADIENT_WEIGHTS
+    ) -> tuple[Layer, Tensor]:
+        """Return a layer and its map ``(B, 1, *S_layer)``.
 
         Raises
         ------
         LayerError
-            If there is no such layer, it never ran, or the target does not depend on it.
+            If the layer does not exist or never ran, or the target does not depend on it.
         """
-        asks = Asks(layers=frozenset([name]))
-        if x is not self._point:
-            return self._anywhere(x, asks).layer_map(name)
-        known = self._known()
-        if name not in known.maps and name not in known.refused:
-            known.take(self.visit(x, asks))
-        return known.layer_map(name)
+        request = LayerMap(layer, reduction)
+        return self._answered(x, request).layer_map(request)
 
     def bind(self, output: Tensor) -> BoundTarget:
         """Fix the target at the explained point, at its first output."""
@@ -194,6 +202,10 @@ class Probe(ABC):
     def layer_grid(self, x: Tensor) -> tuple[int, ...]:
         """Return the grid that layer maps are laid on before they are cut to ``x``'s."""
         return layer_grid(self.network, spatial_shape(x))
+
+    def cell_size(self, x: Tensor, layer: Layer) -> tuple[float, ...]:
+        """Return the edges of a layer's cell in voxels of the network's grid."""
+        return tuple(n / c for n, c in zip(self.layer_grid(x), layer.shape[1:], strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Return how the network is run, where that is not in one piece; for the provenance."""
@@ -218,7 +230,7 @@ class Probe(ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output that counts of one forward pass, which is counted."""
-        self.passes.forward += 1
+        self.passes += Passes(forward=1)
         return run_fast(self.network, x, self.answer, self.settings, self.weights)
 
     def answer(self, x: Tensor) -> Tensor:
@@ -246,17 +258,36 @@ class Probe(ABC):
         moved, largest = (beside - alone).abs().max(), alone.abs().max()
         return bool(moved <= (_APART if single else _APART_IN_16_BITS) * largest)
 
+    def _answered(self, x: Tensor, request: Request) -> Answers:
+        """Return answers that include a request, from known ones where possible."""
+        known = self._known()  # this binds the target at the explained point
+        if x is not self._point:
+            return self.visit(x, [request])
+        if request not in known:
+            known.merge(self.visit(x, [request]))
+        return known
+
     def _known(self) -> Answers:
-        """Return the answers at the explained point; the first question costs the shared pass."""
+        """Return the answers at the explained point, computing the announced ones first."""
         if self._point is None:
-            raise MethodError("no point is explained: ask inside 'with probe.at(x, asks)'")
+            raise MethodError("no point is explained: call within 'with probe.at(x, requests)'")
         if self._answers is None:
-            self._answers = self.visit(self._point, self._asks)
+            self._answers = self.visit(self._point, self._requests)
         return self._answers
 
-    def _anywhere(self, x: Tensor, asks: Asks) -> Answers:
-        self._known()  # the target is bound there, not at a point of some path
-        return self.visit(x, asks)
+    def _setup(self) -> PassSetup:
+        return PassSetup(
+            self.network, self.answer, self.bind, self.copied, self.checkpointed,
+            self.settings, self.weights,
+        )  # fmt: skip
+
+    def _count(self, result: PassResult) -> Answers:
+        """Add a pass's counts and findings to the probe's."""
+        self.passes += result.passes
+        self.copied |= result.overwritten
+        if result.passes.gradients:
+            self.on_gradient(result.passes.gradients)
+        return result.answers
 
 
 def _unlike(x: Tensor) -> Tensor:

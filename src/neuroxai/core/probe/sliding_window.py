@@ -1,10 +1,9 @@
-"""The probe that looks through windows: the exact gradient of the blended answer."""
+"""The probe of a network that sees an image in windows: exact gradients of the blended output."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from math import prod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,35 +11,41 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.settings import PassSettings
-from neuroxai.core.errors import ModelError, NeuroXAIError
+from neuroxai.core.errors import LayerError, ModelError, NeuroXAIError
 from neuroxai.core.layers.auto_layer import layer_by_default
 from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, layer_grid
 from neuroxai.core.layers.layout import OnGrid
-from neuroxai.core.probe.answers import Answers, Asks, Passes
+from neuroxai.core.layers.reduction import ChannelWeightedReduction, PositionwiseReduction
+from neuroxai.core.probe.answers import Answers, Passes
 from neuroxai.core.probe.ensemble import Ensemble
-from neuroxai.core.probe.one_pass import one_pass
+from neuroxai.core.probe.one_pass import PassSetup, one_pass
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
+from neuroxai.core.probe.window_sums import SummedWeights, WindowSums
 from neuroxai.core.probe.windows import Laid, Windows, check_answer
 from neuroxai.core.spatial import resample_to, spatial_shape
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target
 
+Members = Mapping[LayerMap, tuple[LayerMap, ...]]
+"""Requested map to what is requested of each window: one map per member of an ensemble."""
+
 
 class SlidingWindow(Probe):
-    r"""Answers a method's questions about the blended answer of all windows.
+    r"""A probe of the output that is blended from overlapping windows.
 
-    Blending is linear in the windows' answers, so the gradient of any target of it comes back to
-    every window by the window's share of the weights, and adds up:
+    Blending is linear in the windows' outputs. The gradient of a target S of the blended output z
+    therefore reaches window i times its share of the weights, and the windows' gradients add up:
 
     .. math:: \frac{dS}{dx} = \sum_i P_i^T \frac{\partial f}{\partial x_i}^T
               \left(\frac{w_i}{\sum_j w_j} \odot P_i \frac{\partial S}{\partial z}\right)
 
-    with :math:`P_i` the cut of window i. It is exact, in the memory of one window and the volumes:
-    one sweep for the blended answer z, one to pull the gradient back, which alone does for a
-    target that is linear in z. A layer's class activation map takes the mean gradient over all
-    windows' cells as its filters' weights, and blends the windows' maps as their answers are
-    blended; for an :class:`~neuroxai.core.probe.ensemble.Ensemble` it is the sum over the members.
-    With one window, all of it equals :class:`~neuroxai.core.probe.whole_volume.WholeVolume`.
+    where :math:`P_i` cuts out window i. This is exact, and needs the memory of one window and a
+    few volumes: one sweep over the windows for z and one for the gradients, or the second alone
+    for a target that is linear in z. A layer's map is combined over the windows as its
+    :mod:`reduction <neuroxai.core.layers.reduction>` says. For an
+    :class:`~neuroxai.core.probe.ensemble.Ensemble` it is the sum over the members. With a single
+    window, all results equal those of :class:`~neuroxai.core.probe.whole_volume.WholeVolume`.
 
     Parameters
     ----------
@@ -53,7 +58,7 @@ class SlidingWindow(Probe):
     >>> network = nn.Conv2d(1, 2, 3, padding=1)
     >>> windows = Windows((4, 4), torch.ones(4, 4), overlap=0.5)
     >>> probe, x = SlidingWindow(network, Class(1), windows=windows), torch.rand(1, 1, 6, 9)
-    >>> with probe.at(x, Asks(gradient=True)):
+    >>> with probe.at(x):
     ...     tuple(probe.output().shape), tuple(probe.gradient(x).shape)
     ((1, 2, 6, 9), (1, 1, 6, 9))
     """
@@ -78,47 +83,57 @@ class SlidingWindow(Probe):
         with torch.no_grad():
             return self._laid(x).blend(x, self.forward)
 
-    def visit(self, x: Tensor, asks: Asks) -> Answers:
-        """Answer everything asked about ``x`` in as few sweeps over its windows as it takes."""
-        laid, sweeps = self._laid(x), asks.gradient or asks.guided or bool(asks.layers)
+    def visit(self, x: Tensor, requests: Collection[Request]) -> Answers:
+        """Answer all requests at ``x`` in as few sweeps over its windows as possible."""
+        laid = self._laid(x)
         self._bind_ahead(x)
-        linear = sweeps and self._bound is not None and self._bound.linear
+        linear = bool(requests) and self._bound is not None and self._bound.linear
         output = self._any_output(x) if linear else self.run(x)
         bound = self.bind(output)
-        if not sweeps:
+        if not requests:
             return Answers(output, bound.score(output))
-        padded, seed = laid.pad(x), laid.pad(_seed(bound, output))
-        pulled = _Pulled(laid, x, asks, blends=linear)
-        layers = self._named(padded[laid.first], asks.layers, pulled.refused)
-        names = frozenset(member for members in layers.values() for member in members)
+        gradients = [each for each in requests if isinstance(each, InputGradient)]
+        padded, seed = laid.pad(x), laid.pad(_output_gradient(bound, output))
+        sums = WindowSums(laid, x, gradients, blends=linear, grid=self._window_grid())
+        maps = [each for each in requests if isinstance(each, LayerMap)]
+        members = self._members(padded[laid.first], maps, sums.refused)
+        inner: set[Request] = {*gradients}.union(*members.values())
         for cut in laid:
             share = laid.share(cut).to(seed)
-            host = _Window(self, seed[cut] * share)
-            inner = Asks(asks.gradient, asks.guided, names)
-            pulled.add(cut, share, one_pass(host, padded[cut], inner, _total))
-            self.extended = host.extended or self.extended
-            self.passes.forward += host.passes.forward
-            self.passes.backward += host.passes.backward
+            result = one_pass(self._window_setup(seed[cut] * share), padded[cut], inner)
+            self._count(replace(result, passes=replace(result.passes, gradients=0)))
+            sums.add(cut, share, result.answers)
         if linear:
-            output = laid.crop(pulled.output)
-        answers = pulled.answers(output, bound.score(output))
-        for name, members in layers.items():
-            self._map(name, members, x, pulled, answers)
-        if asks.gradient or asks.guided:
-            self.passes.gradients += x.shape[0]
-            self.passes.on_gradient(x.shape[0])
+            output = laid.crop(sums.output)
+        answers = sums.answers(output, bound.score(output))
+        self._add_maps(members, x, sums, answers)
+        if gradients:
+            computed = x.shape[0] * len(gradients)
+            self.passes += Passes(gradients=computed)
+            self.on_gradient(computed)
         return answers
 
     def layer_grid(self, x: Tensor) -> tuple[int, ...]:
-        """Return the image's own grid: maps of layers are blended on it."""
+        """Return the image's own grid, as the maps of layers are combined on it."""
         return spatial_shape(x)
 
+    def cell_size(self, x: Tensor, layer: Layer) -> tuple[float, ...]:
+        """Return the edges of a layer's cell in voxels."""
+        return tuple(n / c for n, c in zip(self._window_grid(), layer.shape[1:], strict=True))
+
     def describe(self) -> dict[str, Any]:
-        """Return the windows."""
+        """Return the windows, for the provenance."""
         return {"windows": self.windows.describe()}
 
     def _laid(self, x: Tensor) -> Laid:
         return self.windows.over(spatial_shape(x))
+
+    def _window_grid(self) -> tuple[int, ...]:
+        return layer_grid(self.network, self.windows.size)
+
+    def _window_setup(self, output_gradient: Tensor) -> PassSetup:
+        """Return the setup of a window's pass, given the gradient that its output receives."""
+        return replace(self._setup(), bind=_WindowShare(output_gradient).bind)
 
     def _bind_ahead(self, x: Tensor) -> None:
         """Bind a target that needs no output, so that a linear one needs no sweep for it."""
@@ -128,33 +143,37 @@ class SlidingWindow(Probe):
             self.bind(x.new_zeros(1).expand(shape))
 
     def _any_output(self, x: Tensor) -> Tensor:
-        """Return an output of the right shape, for a target whose slope is the same everywhere."""
+        """Return an output of the right shape, for a target with the same gradient everywhere."""
         names = self.outputs.names
         channels = len(names) if names else self.output().shape[1]
         return x.new_zeros((x.shape[0], channels, *spatial_shape(x)))
 
-    def _named(
-        self, window: Tensor, asked: frozenset[str], refused: dict[str, NeuroXAIError]
-    ) -> dict[str, tuple[str, ...]]:
-        """Return what every asked layer stands for: its own name, or one in every member."""
-        named: dict[str, tuple[str, ...]] = {}
-        for name in sorted(asked):
+    def _members(
+        self,
+        window: Tensor,
+        requests: Collection[LayerMap],
+        refused: dict[Request, NeuroXAIError],
+    ) -> Members:
+        """Return what is requested of each window for the requested maps."""
+        network, found = self.network, {}
+        for request in requests:
             try:
-                plain = self._auto(window) if name == AUTO else name
+                layer = self._default_layer(window) if request.layer == AUTO else request.layer
+                reduction = _over_windows(request)
             except NeuroXAIError as error:
-                refused[name] = error
+                refused[request] = error
                 continue
-            network = self.network
-            named[name] = network.siblings(plain) if isinstance(network, Ensemble) else (plain,)
-        return named
+            names = network.siblings(layer) if isinstance(network, Ensemble) else (layer,)
+            found[request] = tuple(LayerMap(name, reduction) for name in names)
+        return found
 
-    def _auto(self, window: Tensor) -> str:
+    def _default_layer(self, window: Tensor) -> str:
         def run(x: Tensor) -> Tensor:
             output = self.answer(x)
             check_answer(output, spatial_shape(x))
             return output
 
-        self.passes.forward += 1
+        self.passes += Passes(forward=1)
         return run_fast(
             self.network,
             window,
@@ -163,128 +182,100 @@ class SlidingWindow(Probe):
             self.weights,
         )
 
-    def _map(
-        self, name: str, members: tuple[str, ...], x: Tensor, pulled: _Pulled, answers: Answers
-    ) -> None:
-        """Blend the class activation map of a layer, with its filters' weights known."""
-        missing = [member for member in members if member not in pulled.totals]
-        if missing:
-            answers.refused[name] = pulled.refused[missing[0]]
+    def _add_maps(self, members: Members, x: Tensor, sums: WindowSums, answers: Answers) -> None:
+        """Add the maps, once the sums over all windows are known."""
+        weights: dict[LayerMap, dict[str, Tensor]] = {}
+        for request, several in members.items():
+            missing = [each for each in several if each not in sums.maps]
+            if missing:
+                answers.refused[request] = sums.refused[missing[0]]
+                continue
+            if isinstance(request.reduction, ChannelWeightedReduction):
+                weights[request] = dict(sums.mean_weights(each) for each in several)
+            else:
+                total = torch.stack([sums.maps[each][1] for each in several]).sum(dim=0)
+                answers.maps[request] = (self._named(several, sums), sums.crop(total))
+        if not weights:
             return
-        laid = self._laid(x)
-        weights: dict[str, Tensor] = {}
-        layer, _ = pulled.totals[members[-1]]
-        for member in members:
-            found, total = pulled.totals[member]
-            cells = prod(found.shape[1:]) * prod(laid.padded) / prod(self.windows.size)
-            weights[found.name] = total / cells
         with torch.no_grad():
-            signed = laid.blend(x, lambda window: self._window_map(window, weights))
+            blended = self._laid(x).blend(x, lambda window: self._window_maps(window, weights))
+        for request, values in zip(weights, blended.split(1, dim=1), strict=True):
+            layer = self._named(members[request], sums)
+            answers.maps[request] = (layer, values.contiguous())
+
+    def _named(self, members: tuple[LayerMap, ...], sums: WindowSums) -> Layer:
+        """Return the layer of a map, named for all members of an ensemble."""
+        layer, _ = sums.maps[members[-1]]
         if isinstance(self.network, Ensemble):
-            layer = replace(layer, name=self.network.in_all(layer.name))
-        answers.maps[name] = (layer, signed)
+            return replace(layer, name=self.network.in_all(layer.name))
+        return layer
 
-    def _window_map(self, window: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        maps: list[Tensor] = []
+    def _window_maps(
+        self, window: Tensor, weights: Mapping[LayerMap, Mapping[str, Tensor]]
+    ) -> Tensor:
+        """Return the maps with known channel weights on one window, ``(B, n, *S)``."""
+        maps: dict[LayerMap, list[Tensor]] = {request: [] for request in weights}
 
-        def look(layer: Layer, output: Tensor, on_grid: OnGrid | None) -> None:
-            # At once, because the next layer may write over it.
-            if layer.name in weights:
-                values = output if on_grid is None else on_grid(output)
-                maps.append(torch.einsum("bc,bc...->b...", weights[layer.name], values))
+        def visit(layer: Layer, output: Tensor, on_grid: OnGrid | None) -> None:
+            # Computed at once, because the next layer may overwrite it.
+            for request, of_layers in weights.items():
+                known = of_layers.get(layer.name)
+                if known is not None and isinstance(request.reduction, ChannelWeightedReduction):
+                    values = output if on_grid is None else on_grid(output)
+                    maps[request].append(request.reduction.combine(values.to(known), known))
 
-        names = sorted({name.partition("#")[0] for name in weights})
-        with LayerHooks(self.network, names, look, window.dim() - 2):
+        names = sorted({label.partition("#")[0] for each in weights.values() for label in each})
+        with LayerHooks(self.network, names, visit, window.dim() - 2):
             self.forward(window)
-        low = torch.stack(maps).sum(dim=0).unsqueeze(1)
         size = spatial_shape(window)
-        return resample_to(low, layer_grid(self.network, size), size)
+        low = [torch.stack(several).sum(dim=0) for several in maps.values()]
+        return torch.cat([resample_to(each, self._window_grid(), size) for each in low], dim=1)
 
 
-@dataclass(eq=False)
-class _Window:
-    """One window's pass: the answer is weighed by what comes back to it."""
+def _over_windows(request: LayerMap) -> SummedWeights | PositionwiseReduction:
+    """Return the reduction of each window.
 
-    probe: SlidingWindow
-    seed: Tensor
-    extended: tuple[str, ...] = ()
-    passes: Passes = field(init=False)
+    Raises
+    ------
+    LayerError
+        If it is defined on the whole image alone.
+    """
+    reduction = request.reduction
+    if isinstance(reduction, ChannelWeightedReduction):
+        return SummedWeights(reduction)
+    if isinstance(reduction, PositionwiseReduction):
+        return reduction
+    raise LayerError(
+        f"{type(reduction).__name__} is not defined over windows: use a reduction that is "
+        "position-wise or channel-weighted, or pass the whole image at once"
+    )
 
-    def __post_init__(self) -> None:
-        self.network = self.probe.network
-        self.outputs = self.probe.outputs
-        self.copied = self.probe.copied
-        self.checkpointed = self.probe.checkpointed
-        self.settings, self.weights = self.probe.settings, self.probe.weights
-        self.answer = self.probe.answer
-        self.passes = Passes()
 
-    def bind(self, output: Tensor) -> _Window:
-        """Refuse an answer that does not lie on the window."""
-        check_answer(output, spatial_shape(self.seed))
-        if output.shape[1] != self.seed.shape[1]:
+@dataclass(frozen=True, eq=False)
+class _WindowShare:
+    """A window's contribution to the target, up to a constant."""
+
+    output_gradient: Tensor
+
+    def bind(self, output: Tensor) -> _WindowShare:
+        """Check that the output covers the window."""
+        check_answer(output, spatial_shape(self.output_gradient))
+        expected = self.output_gradient.shape[1]
+        if output.shape[1] != expected:
             raise ModelError(
-                f"the network returns {output.shape[1]} channels, its outputs name "
-                f"{self.seed.shape[1]}: name as many"
+                f"the network returns {output.shape[1]} channels, its outputs name {expected}: "
+                "name as many"
             )
         return self
 
     def score(self, output: Tensor) -> Tensor:
-        """Return what the window adds to the target, up to a constant."""
-        return (output * self.seed).sum(dim=tuple(range(1, output.dim())))
+        """Return the contribution ``(B,)``."""
+        return (output * self.output_gradient).sum(dim=tuple(range(1, output.dim())))
 
 
-class _Pulled:
-    """What comes back from the windows, added up on the padded grid."""
-
-    def __init__(self, laid: Laid, x: Tensor, asks: Asks, *, blends: bool) -> None:
-        self._laid, self._blends = laid, blends
-        shape = (*x.shape[:2], *laid.padded)
-        self._gradient = x.new_zeros(shape) if asks.gradient else None
-        self._guided = x.new_zeros(shape) if asks.guided else None
-        self._output: Tensor | None = None
-        self.totals: dict[str, tuple[Layer, Tensor]] = {}
-        self.refused: dict[str, NeuroXAIError] = {}
-
-    @property
-    def output(self) -> Tensor:
-        """The blended answer, padded, if it was asked for."""
-        return self._output if self._output is not None else torch.zeros(0)
-
-    def add(self, cut: Any, share: Tensor, found: Answers) -> None:
-        """Add one window's answers."""
-        if self._blends:
-            if self._output is None:
-                shape = (*found.output.shape[:2], *self._laid.padded)
-                self._output = found.output.new_zeros(shape)
-            self._output[cut].addcmul_(share, found.output)
-        if self._gradient is not None and found.gradient is not None:
-            self._gradient[cut] += found.gradient
-        if self._guided is not None and found.guided is not None:
-            self._guided[cut] += found.guided
-        self.refused.update(found.refused)
-        for name, (layer, total) in found.maps.items():
-            before = self.totals[name][1] if name in self.totals else 0
-            self.totals[name] = (layer, before + total)
-
-    def answers(self, output: Tensor, score: Tensor) -> Answers:
-        """Return the sums on the image's grid."""
-        answers = Answers(output, score, refused=dict(self.refused))
-        if self._gradient is not None and "gradient" not in self.refused:
-            answers.gradient = self._laid.crop(self._gradient).contiguous()
-        if self._guided is not None and "guided" not in self.refused:
-            answers.guided = self._laid.crop(self._guided).contiguous()
-        return answers
-
-
-def _seed(bound: BoundTarget, output: Tensor) -> Tensor:
+def _output_gradient(bound: BoundTarget, output: Tensor) -> Tensor:
     """Return ``dS/dz``, of the output's shape."""
     with torch.enable_grad():
         leaf = output.detach().requires_grad_()
-        (seed,) = torch.autograd.grad(bound.score(leaf).sum(), [leaf])
-    return seed
-
-
-def _total(activation: Tensor, gradient: Tensor) -> Tensor:
-    """Return a layer's gradient summed over its cells, ``(B, C)``."""
-    return gradient.sum(dim=tuple(range(2, gradient.dim())))
+        (gradient,) = torch.autograd.grad(bound.score(leaf).sum(), [leaf])
+    return gradient

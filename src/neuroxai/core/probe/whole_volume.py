@@ -1,17 +1,20 @@
-"""The probe that sends the whole volume through the network at once."""
+"""The probe that passes the whole input through the network at once."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
-from neuroxai.core.probe.answers import Answers, Asks
+from neuroxai.core.probe.answers import Answers
 from neuroxai.core.probe.one_pass import one_pass
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import Request
 
 
 class WholeVolume(Probe):
-    """Answers a method's questions with passes over the whole input.
+    """A probe that passes the whole input through the network.
 
     Examples
     --------
@@ -20,14 +23,14 @@ class WholeVolume(Probe):
     >>> layer = nn.Linear(3, 2, bias=False)
     >>> probe = WholeVolume(nn.Sequential(nn.Flatten(), layer), Class(1))
     >>> x = torch.zeros(1, 3, 1)
-    >>> with probe.at(x, Asks(gradient=True)):
+    >>> with probe.at(x):
     ...     torch.equal(probe.gradient(x).flatten(), layer.weight[1])
     True
     """
 
-    def visit(self, x: Tensor, asks: Asks) -> Answers:
-        """Answer everything asked about ``x`` from one forward pass."""
-        return one_pass(self, x, asks)
+    def visit(self, x: Tensor, requests: Collection[Request]) -> Answers:
+        """Answer all requests at ``x`` from one forward pass."""
+        return self._count(one_pass(self._setup(), x, requests))
 
     def run(self, x: Tensor) -> Tensor:
         """Return the model output of ``x``, without a graph."""

@@ -130,6 +130,11 @@ class Laid:
         return iter(self._slices)
 
     @property
+    def size(self) -> tuple[int, ...]:
+        """The size of a window."""
+        return self._windows.size
+
+    @property
     def first(self) -> Any:
         """The first window."""
         return self._slices[0]

@@ -108,13 +108,12 @@ def integrate(path: Path, ends: tuple[Tensor, Tensor], limits: Limits) -> Integr
 
     Examples
     --------
-    >>> from neuroxai.core.probe.answers import Asks
     >>> from neuroxai.core.target.target import Class
     >>> from neuroxai.core.probe.whole_volume import WholeVolume
     >>> from neuroxai.methods.paths.straight_path import StraightPath
     >>> x, network = torch.rand(1, 1, 2, 5), torch.nn.Conv2d(1, 2, 1)
     >>> probe = WholeVolume(torch.nn.Sequential(network, torch.nn.Sigmoid()), Class(0))
-    >>> with probe.at(x, Asks()):
+    >>> with probe.at(x):
     ...     path = StraightPath(probe, 0 * x, x)
     ...     found = integrate(path, (probe.score(0 * x), probe.score(x)), Limits(25))
     >>> found.interval_gap[0] < 0.001

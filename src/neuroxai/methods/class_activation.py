@@ -1,0 +1,113 @@
+"""Methods whose map is a layer's activation and gradient, reduced to one channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.explanation import Attribution
+from neuroxai.core.layers.layers import AUTO, Layer
+from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
+from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import LayerMap, Request
+from neuroxai.core.spatial import resample_to, spatial_shape
+from neuroxai.methods.base import Method
+
+_COARSE = 8.0
+"""Edge of a cell in voxels from which the map carries a note on its resolution: 8 mm on a grid of
+1 mm, the diameter of a small lesion."""
+
+
+@dataclass(frozen=True)
+class ClassActivationMethod(Method):
+    """A method whose map is reduced from a layer, interpolated to the input's grid.
+
+    A subclass names the reduction, which may be defined next to it. The map has the shape
+    ``(B, 1, *S)``; it is rectified unless the method is ``signed``.
+
+    A layer's cells divide the input evenly, as in other implementations. The receptive field of a
+    cell may be centered up to half a cell before that: behind strided convolutions with odd
+    kernels it is, in the last layer of a ResNet-50 by 15.5 pixels.
+
+    Parameters
+    ----------
+    layer
+        A layer by name, or ``auto``: a classifier's last convolution with spatial extent, a
+        segmenter's last convolution before its output convolution.
+    """
+
+    shared: ClassVar[bool] = True
+    reduction: ClassVar[LayerReduction]
+
+    layer: str = AUTO
+
+    @property
+    def requests(self) -> frozenset[Request]:
+        """The layer's map."""
+        return frozenset([LayerMap(self.layer, self.reduction)])
+
+    def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
+        """Return the layer's map on the input's grid."""
+        layer, found = probe.layer_map(x, self.layer, self.reduction)
+        low = found if self.signed else found.clamp(min=0)
+        values = resample_to(low, probe.layer_grid(x), spatial_shape(x)).contiguous()
+        cells = probe.cell_size(x, layer)
+        notes = (
+            *self._empty_notes(layer, low),
+            *_resolution_notes(layer, cells),
+            *self._restriction_notes(probe, x, found),
+        )
+        diagnostics = {
+            "layer_shape": list(layer.shape),
+            "cell_voxels": list(cells),
+            "negative_fraction": (found < 0).flatten(1).double().mean(dim=1).tolist(),
+        }
+        return Attribution(values, diagnostics, notes, layer.name)
+
+    def _empty_notes(self, layer: Layer, low: Tensor) -> Iterator[str]:
+        empty = ~low.flatten(1).any(dim=1)
+        for sample in empty.nonzero().flatten().tolist() if not self.signed else ():
+            which = f" (sample {sample})" if len(low) > 1 else ""
+            yield (
+                f"the map of layer {layer.name} has no positive value and was rectified to zero"
+                f"{which}"
+            )
+
+    def _restriction_notes(self, probe: Probe, x: Tensor, found: Tensor) -> Iterator[str]:
+        """Yield what a restricted target means for the map."""
+        mask, within = probe.target.mask, probe.target.description["within"]
+        if mask is None:
+            return
+        if isinstance(self.reduction, ChannelWeightedReduction):
+            yield (
+                f"the target is restricted to {within}, the map is not: it shows every place where "
+                "the filters that matter there are active"
+            )
+        elif _is_zero_outside(found, probe.layer_grid(x), mask):
+            yield (
+                f"the map is zero outside {within} by construction, as each voxel of the output "
+                "depends on the same voxel of this layer alone: it shows where the target is "
+                "rather than why; name a deeper layer for the evidence around it"
+            )
+
+
+def _resolution_notes(layer: Layer, cells: tuple[float, ...]) -> Iterator[str]:
+    if max(cells) >= _COARSE:
+        edges = " x ".join(f"{edge:.3g}" for edge in cells)
+        yield (
+            f"resolution: one cell of layer {layer.name} covers {edges} voxels of the network's "
+            "grid, so positions are uncertain by half a cell"
+        )
+
+
+def _is_zero_outside(found: Tensor, grid: tuple[int, ...], mask: Tensor) -> bool:
+    """Return whether a map of full resolution is exactly zero outside a mask ``(B, *S)``."""
+    if spatial_shape(found) != grid:
+        return False
+    values = resample_to(found, grid, mask.shape[1:])[:, 0]
+    outside = ~mask.to(values.device)
+    return bool(outside.any()) and not bool(values[outside].any())
