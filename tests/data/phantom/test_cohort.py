@@ -150,11 +150,11 @@ def test_workers_write_what_one_process_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"workers": 0}, "1 or more workers"),
+        ({"workers": 0}, "number of workers 0"),
         ({"layout": "brats2022"}, "did you mean"),
         ({"variant": "corner"}, "variant"),
-        ({"spacing": 9.0}, "between 0.8 and 3 mm"),
-        ({"seeds": [1, -4]}, "whole number"),
+        ({"spacing": 9.0}, "0.8 to 3 mm"),
+        ({"seeds": [1, -4]}, "phantom seed -4"),
     ],
 )
 def test_nothing_is_written_when_the_request_is_wrong(

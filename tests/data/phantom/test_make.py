@@ -256,8 +256,8 @@ def test_the_grade_shows_in_the_planted_cause_and_nowhere_else(variant: str, see
 def test_no_blur_or_ringing_carries_the_grade_away(
     monkeypatch: pytest.MonkeyPatch, variant: str, name: str
 ) -> None:
-    def poor(seed: int, *, even: bool = False) -> dict[str, Scanner]:
-        drawn = draw_scanners(seed, even=even)
+    def poor(seed: int, *, flat_bias: bool = False) -> dict[str, Scanner]:
+        drawn = draw_scanners(seed, flat_bias=flat_bias)
         return {m: replace(s, blur=4.0, slice_mm=9.0, ringing=0.5) for m, s in drawn.items()}
 
     monkeypatch.setattr(make, "draw_scanners", poor)
@@ -307,15 +307,15 @@ def test_planted_causes_point_the_right_way() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"seed": -1}, "whole number"),
-        ({"seed": 1.5}, "whole number"),
-        ({"seed": True}, "whole number"),
-        ({"spacing": 0.5}, "between 0.8 and 3 mm"),
-        ({"spacing": float("nan")}, "between 0.8 and 3 mm"),
+        ({"seed": -1}, "invalid phantom seed"),
+        ({"seed": 1.5}, "invalid phantom seed"),
+        ({"seed": True}, "invalid phantom seed"),
+        ({"spacing": 0.5}, "0.8 to 3 mm"),
+        ({"spacing": float("nan")}, "0.8 to 3 mm"),
         ({"grade": "II"}, "HGG, LGG or None"),
         ({"variant": "rim_t1c"}, "did you mean 'rim_t1ce'"),
-        ({"tumor": False, "grade": "HGG"}, "neither grade nor planted cause"),
-        ({"tumor": False, "variant": "scanner_bias"}, "neither grade nor planted cause"),
+        ({"tumor": False, "grade": "HGG"}, "neither a grade nor a planted cause"),
+        ({"tumor": False, "variant": "scanner_bias"}, "neither a grade nor a planted cause"),
     ],
 )
 def test_contradictions_are_refused(arguments: dict[str, Any], words: str) -> None:

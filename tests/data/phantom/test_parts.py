@@ -180,6 +180,6 @@ def test_mottling_alone_never_looks_like_enhancement() -> None:
 
 def test_the_scanner_variant_keeps_its_own_bias_small() -> None:
     for seed in range(5):
-        wild, even = draw_scanners(seed), draw_scanners(seed, even=True)
+        wild, flat = draw_scanners(seed), draw_scanners(seed, flat_bias=True)
         for name, scanner in wild.items():
-            assert even[name] == replace(scanner, bias=scanner.bias * 0.2)
+            assert flat[name] == replace(scanner, bias=scanner.bias * 0.2)

@@ -242,7 +242,7 @@ def test_poor_scanners_go_beyond_the_typical() -> None:
 
 
 def test_wide_and_a_planted_cause_contradict_each_other() -> None:
-    with pytest.raises(CaseError, match="leave out wide"):
+    with pytest.raises(CaseError, match="omit wide"):
         make_phantom(1, spacing=3.0, variant="rim_t1ce", wide=True)
 
 

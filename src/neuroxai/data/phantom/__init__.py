@@ -1,4 +1,4 @@
-"""A synthetic cohort on real anatomy: every case a function of its seed, all of it known."""
+"""Synthetic brain tumor cohort on MNI152 anatomy, reproducible from seeds, with ground truth."""
 
 from neuroxai.data.phantom.cohort import write_cohort
 from neuroxai.data.phantom.make import TISSUES, Phantom, make_phantom

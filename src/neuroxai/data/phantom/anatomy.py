@@ -1,4 +1,4 @@
-"""A brain of its own for every seed: the MNI152 template, turned, scaled, flipped and deformed."""
+"""Random brain anatomy: the MNI152 template, rotated, scaled, mirrored and deformed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smoot
 from neuroxai.data.template import load_mni152
 
 CENTER_MNI = np.array([0.0, -17.0, 6.0])
-"""The template point, in mm, that lies in the middle of the field of view."""
+"""Template coordinates, in mm, of the center of the field of view."""
 
 WARP_PITCH = 4.0
-"""Lattice of the deformation in mm; it varies over 12 mm and more."""
+"""Lattice spacing of the deformation in mm; its correlation length is 12 mm or more."""
 
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """MNI152 cropped to the brain.
+    """MNI152 template, cropped to the brain.
 
-    ``maps`` holds the channels T1, gray matter, white matter and the distance to the brain's
-    surface in mm (positive inside), as ``(1, 4, X, Y, Z)``; ``start`` is the first voxel in mm.
+    ``maps (1, 4, X, Y, Z)`` has the channels T1, gray matter, white matter, and distance to the
+    brain surface in mm (positive inside). ``start`` is the position of the first voxel in mm.
     """
 
     maps: torch.Tensor
     start: NDArray[np.float64]
     ventricles: Field
-    """Ventricles, smoothed over 8 mm."""
+    """Ventricle mask, smoothed over 8 mm."""
 
 
 @lru_cache(maxsize=1)
@@ -40,13 +40,13 @@ def _load() -> Template:
     Raises
     ------
     MissingExtraError
-        If nilearn, which carries the template, is not installed.
+        If nilearn, which contains the template, is not installed.
     """
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
     brain = load_mni152(1, "The synthetic cohort", "phantom")
     affine, t1, gray, white = brain.affine, brain.t1, brain.gray, brain.white
-    # Every second voxel is enough for a distance, and eight times faster.
+    # Half the resolution suffices for the distance and is eight times faster.
     coarse = gaussian_filter((t1 > 0.05).astype(np.float32)[::2, ::2, ::2], 0.5)
     inside = coarse > 0.5
     surface = (distance_transform_edt(inside) - distance_transform_edt(~inside)) * 2.0
@@ -65,7 +65,7 @@ def _load() -> Template:
     box = box & (np.abs(z + start[2] - 14) < 18)
     fluid = (box & (maps[1] + maps[2] < 0.4) & (maps[3] > 12)).astype(np.float32)
     return Template(
-        _channels_together(maps),
+        _channels_last(maps),
         start,
         Field(
             gaussian_filter(fluid[::4, ::4, ::4], 2.0),
@@ -85,31 +85,32 @@ def _blurred(sigma: float) -> Template:
         return template
     *images, distance = template.maps[0].numpy()
     smooth = [gaussian_filter(image, sigma, truncate=3) for image in images]
-    return replace(template, maps=_channels_together(np.stack([*smooth, distance])))
+    return replace(template, maps=_channels_last(np.stack([*smooth, distance])))
 
 
 @lru_cache(maxsize=1)
-def _distance_alone() -> Template:
-    """Return the template with its last channel only, which no smoothing changes."""
+def _distance_only() -> Template:
+    """Return the template with the distance channel only, which is not smoothed."""
     template = _load()
     return replace(template, maps=template.maps[:, 3:].contiguous())
 
 
-def _channels_together(maps: Array) -> torch.Tensor:
-    """Return ``(C, X, Y, Z)`` as one sample whose channels are neighbors in memory.
+def _channels_last(maps: Array) -> torch.Tensor:
+    """Return ``(C, X, Y, Z)`` as a batch of one with channels last in memory.
 
-    Sampling at scattered places waits for memory: so it waits once for all channels of a voxel.
+    Sampling at scattered points is bound by memory latency; with channels last, one access reads
+    all channels of a voxel.
     """
     return torch.from_numpy(maps)[None].contiguous(memory_format=torch.channels_last_3d)
 
 
 def template_for(spacing: float) -> Template:
-    """Return the template, smoothed as far as a grid of ``spacing`` mm asks for.
+    """Return the template, smoothed against aliasing on a grid of ``spacing`` mm.
 
     Raises
     ------
     MissingExtraError
-        If nilearn, which carries the template, is not installed.
+        If nilearn, which contains the template, is not installed.
 
     References
     ----------
@@ -120,10 +121,10 @@ def template_for(spacing: float) -> Template:
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """Where each point of the phantom comes from.
+    """Mapping from points of the phantom to the template.
 
-    ``template`` are three fields of template coordinates in mm; ``grown`` are three fields with
-    the place in mm where the point was before the tumor pushed it, or None without a tumor.
+    ``template`` has the template coordinates in mm as three fields; ``grown`` has the position in
+    mm before displacement by the tumor as three fields, or None without a tumor.
     """
 
     template: tuple[Field, Field, Field]
@@ -132,21 +133,21 @@ class Warp:
 
 @dataclass(frozen=True, eq=False)
 class Tissues:
-    """Tissue shares ``(X, Y, Z)`` between 0 and 1 on one grid, and what goes with them."""
+    """Tissue fractions ``(X, Y, Z)`` in 0...1 on one grid, with depth and texture."""
 
     csf: Array
     gray: Array
     white: Array
     depth: Array
-    """Distance to the brain's surface in mm, positive inside."""
+    """Distance to the brain surface in mm, positive inside."""
     texture: Array
-    """What the template's own T1 has beyond its three tissues."""
+    """Residual of the template's T1 after its three tissues."""
 
 
 def draw_warp(seed: int, atrophy: float = 0.0) -> tuple[Warp, dict[str, float]]:
-    """Draw a head: turned up to 5°, scaled, perhaps mirrored, deformed, with its ventricles.
+    """Draw the deformation of a head: rotation up to 5°, scale, reflection, warp, ventricle size.
 
-    ``atrophy`` are the millimeters by which the ventricles are wider still.
+    ``atrophy`` is the additional enlargement of the ventricles in mm.
     """
     from scipy.ndimage import map_coordinates
     from scipy.spatial.transform import Rotation
@@ -171,7 +172,7 @@ def draw_warp(seed: int, atrophy: float = 0.0) -> tuple[Warp, dict[str, float]]:
         placed[0] *= -1
     placed += CENTER_MNI[:, None, None, None]
 
-    # Pulling from nearer to the ventricles makes them wider.
+    # Sampling closer to the ventricles enlarges them.
     field = template_for(1.0).ventricles
     slope: NDArray[np.float64] = np.asarray(np.gradient(field.data, field.pitch))
     slope /= np.linalg.norm(slope, axis=0).max()
@@ -186,13 +187,13 @@ def draw_warp(seed: int, atrophy: float = 0.0) -> tuple[Warp, dict[str, float]]:
 
 
 def surface_depth(warp: Warp) -> Field:
-    """Return the distance to the brain's surface in mm on the warp's own lattice."""
+    """Return the distance to the brain surface in mm on the lattice of the warp."""
     axes, start = lattice(WARP_PITCH)
-    return Field(_sample(_distance_alone(), warp, axes)[0], start, WARP_PITCH)
+    return Field(_sample(_distance_only(), warp, axes)[0], start, WARP_PITCH)
 
 
 def sample_tissues(warp: Warp, axes: Axes, spacing: float, sharpness: float = 1.0) -> Tissues:
-    """Lay the warped template on a grid; ``sharpness`` above 1 undoes some of its averaging."""
+    """Sample the warped template on a grid; ``sharpness`` above 1 counteracts its averaging."""
     t1, gray, white, depth = _sample(template_for(spacing), warp, axes)
     csf = np.clip(1 - gray - white, 0, 1)
     texture = np.clip(t1 - (0.28 * csf + 0.65 * gray + 0.86 * white), -0.15, 0.15)
@@ -204,12 +205,12 @@ def sample_tissues(warp: Warp, axes: Axes, spacing: float, sharpness: float = 1.
 
 
 def _sample(template: Template, warp: Warp, axes: Axes) -> Array:
-    """Sample the template's channels, ``(4, X, Y, Z)``, where the warp points to."""
+    """Sample the channels of the template at the warped positions, ``(4, X, Y, Z)``."""
     shape = tuple(axis.size for axis in axes)
     grid = np.empty((*shape, 3), dtype=np.float32)
     counts = template.maps.shape[2:]
     for axis, field in enumerate(warp.template):
-        # grid_sample counts the axes backward and the positions from -1 to 1.
+        # grid_sample takes axes in reverse order and positions from -1 to 1.
         place = field.on(axes)
         place -= np.float32(template.start[axis])
         place *= np.float32(2 / (counts[axis] - 1))

@@ -1,4 +1,4 @@
-"""What a scanner does to an image: blur, thick slices, ringing, bias, noise, its own units."""
+"""Scanner effects: blur, thick slices, ringing, ghosts, bias field, noise, intensity units."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from neuroxai.data.phantom.field import Array, Axes, smooth_noise, stream
 
 @dataclass(frozen=True)
 class Scanner:
-    """How one modality of one case is acquired."""
+    """Acquisition parameters of one modality of one case."""
 
     blur: float
     """Standard deviation in mm."""
     slice_mm: float
-    """Thickness of the slices in mm; 0 for an isotropic scan."""
+    """Slice thickness in mm; 0 for an isotropic scan."""
     slice_axis: int
     ringing: float
-    """Share of the spatial frequencies, per axis, that is cut off; 0 for none."""
+    """Fraction of the spatial frequencies, per axis, that is cut off; 0 for none."""
     gamma: float
     offset: float
     bias: float
     """Standard deviation of the logarithm of the bias field."""
     noise: float
-    """Standard deviation of each of the two channels of Rician noise."""
+    """Standard deviation of the real and imaginary parts of the Rician noise."""
     scale: float
     """Scanner units per unit of signal."""
     ghost: float = 0.0
-    """Strength of the copies that movement leaves along the front-back axis."""
+    """Strength of motion ghosts along the anterior-posterior axis."""
     ghosts: int = 2
-    """Number of those copies in the field of view."""
+    """Number of ghosts in the field of view."""
     overshoot: float = 0.0
-    """Strength of the halo at edges that resampling leaves; below zero next to the air."""
+    """Strength of resampling overshoot at edges; negative values next to the background."""
 
 
-def draw_scanners(seed: int, *, even: bool = False) -> dict[str, Scanner]:
-    """Draw the acquisition of every modality; ``even`` keeps the bias field nearly flat."""
+def draw_scanners(seed: int, *, flat_bias: bool = False) -> dict[str, Scanner]:
+    """Draw the acquisition of every modality; ``flat_bias`` keeps the bias field nearly flat."""
     generator = stream(seed, "scanner")
     scanners = {}
     for modality in MODALITIES:
@@ -55,7 +55,7 @@ def draw_scanners(seed: int, *, even: bool = False) -> dict[str, Scanner]:
             ringing=float(ringing) if rings else 0.0,
             gamma=float(generator.uniform(0.8, 1.25)),
             offset=float(generator.choice([0.0, generator.uniform(0, 0.10)])),
-            bias=float(bias) * (0.2 if even else 1.0),
+            bias=float(bias) * (0.2 if flat_bias else 1.0),
             noise=float(np.exp(generator.uniform(np.log(0.003), np.log(0.045)))),
             scale=float(np.exp(generator.uniform(np.log(250), np.log(1600)))),
         )
@@ -63,7 +63,7 @@ def draw_scanners(seed: int, *, even: bool = False) -> dict[str, Scanner]:
 
 
 def degrade_scanners(seed: int, scanners: Mapping[str, Scanner]) -> dict[str, Scanner]:
-    """Draw anew what makes a scan poor: stronger than is typical, and for more of the scans."""
+    """Redraw the artifacts for wide phantoms: stronger than typical, and in more of the scans."""
     generator = stream(seed, "poor scanner")
     worse = {}
     for modality, scanner in scanners.items():
@@ -87,10 +87,10 @@ def degrade_scanners(seed: int, scanners: Mapping[str, Scanner]) -> dict[str, Sc
 
 
 def blur_image(image: Array, scanner: Scanner, spacing: float) -> Array:
-    """Blur, average over thick slices and cut off high frequencies: all that mixes voxels."""
+    """Apply all effects that mix voxels: blur, slice thickness, ringing and ghosts."""
     from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-    # The grid itself has averaged already: only the rest of the blur is added.
+    # Sampling on the grid has already blurred the image; add the remaining blur only.
     sigma = np.sqrt(max(scanner.blur**2 - (0.25 * spacing) ** 2, 0.0)) / spacing
     if sigma > 0.2:
         image = gaussian_filter(image, sigma, truncate=2.5)
@@ -98,7 +98,7 @@ def blur_image(image: Array, scanner: Scanner, spacing: float) -> Array:
         thick = scanner.slice_mm * 0.36 / spacing
         image = gaussian_filter1d(image, thick, axis=scanner.slice_axis, truncate=2.5)
     if scanner.ringing:
-        image = _ring(image, scanner.ringing)
+        image = _truncate_spectrum(image, scanner.ringing)
     if scanner.ghost:
         step = image.shape[1] // scanner.ghosts
         copies = sum(np.roll(image, step * n, axis=1) for n in range(1, scanner.ghosts))
@@ -116,10 +116,10 @@ def acquire(
     axes: Axes,
     tilt: Array | float = 1.0,
 ) -> Array:
-    """Return the image in scanner units, 0 outside the brain: all that acts voxel by voxel.
+    """Apply all effects that act on single voxels; return scanner units, 0 outside the brain.
 
-    ``tilt`` multiplies the bias field; Rician noise is the length of a complex number whose two
-    parts carry Gaussian noise (Gudbjartsson, Patz 1995, doi:10.1002/mrm.1910340618).
+    ``tilt`` is a factor on the bias field. Rician noise is the magnitude of a complex signal with
+    Gaussian noise in both parts (Gudbjartsson, Patz 1995, doi:10.1002/mrm.1910340618).
     """
     generator = stream(seed, f"noise {modality}")
     field = smooth_noise(generator, 45.0)
@@ -135,26 +135,26 @@ def acquire(
     noise *= np.float32(scanner.noise)
     signal = np.hypot(signal + noise[0], noise[1]) * np.float32(scanner.scale)
     result = np.zeros(image.shape, dtype=np.float32)
-    # Whole numbers, as scanners write; the brain never reaches the background's 0.
+    # Integers, as in scanner files; values in the brain stay above the background value 0.
     result[brain] = np.maximum(np.rint(signal), 1)
     if scanner.overshoot:
         from scipy.ndimage import gaussian_filter
 
-        # One voxel's width: it comes from the last step, the resampling to this very grid.
+        # One voxel wide, because it arises when the scan is resampled to this grid.
         halo = np.float32(scanner.overshoot) * (result - gaussian_filter(result, 0.8, truncate=2))
         result = np.rint(result + halo)
         result[brain & (result == 0)] = 1
     return result
 
 
-def _ring(image: Array, share: float) -> Array:
-    """Cut off the highest frequencies in plane, as a smaller acquisition matrix does."""
+def _truncate_spectrum(image: Array, fraction: float) -> Array:
+    """Remove the highest in-plane frequencies, as a smaller acquisition matrix does."""
     from scipy import fft
 
     nx, ny = image.shape[:2]
     spectrum = fft.fft2(image, axes=(0, 1))
     fx, fy = np.abs(fft.fftfreq(nx)), np.abs(fft.fftfreq(ny))
-    limit = 0.5 * (1 - share)
+    limit = 0.5 * (1 - fraction)
     spectrum[fx > limit] = 0
     spectrum[:, fy > limit] = 0
     result: Array = fft.ifft2(spectrum, axes=(0, 1)).real.astype(np.float32)

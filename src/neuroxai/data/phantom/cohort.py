@@ -1,4 +1,4 @@
-"""A folder of phantoms in a BraTS layout, so that nothing downstream knows what they are."""
+"""Cohorts of phantoms, written as case folders in a BraTS layout."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
 from neuroxai.files.atomic import replaced_whole
 
 TRUTH_FOLDER = ".phantom"
-"""The folder beside the cases with what is known about each; readers of cases skip it."""
+"""Folder in the cohort with the ground truth of each phantom; skipped when cases are read."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One case to be written."""
+    """Parameters of one case to write."""
 
     seed: int
     spacing: float
@@ -49,34 +49,34 @@ def write_cohort(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Write one case per seed; those already there, made by the same recipe, are left alone.
+    """Write one case per seed; existing cases made by the same recipe are kept.
 
-    Beside the case folders lie ``phantoms.csv`` (name, seed, grade, spacing, variant),
-    ``name_mapping.csv`` (the grades, as BraTS keeps them) and ``.phantom/<case>/`` with the
-    tissues, the planted cause and the recipe.
+    The cohort folder also contains ``phantoms.csv`` (name, seed, grade, spacing, variant),
+    ``name_mapping.csv`` (grades, as in BraTS) and ``.phantom/<case>/`` with the tissue map, the
+    planted cause and the recipe of each case.
 
     Parameters
     ----------
     seeds
-        One case each; a seed named twice is written once.
+        One case per seed; duplicates are ignored.
     spacing
         Voxel size in mm, 0.8 to 3.
     layout
         A name in :data:`~neuroxai.data.brats.LAYOUTS`.
     variant
-        A planted cause, one of :data:`~neuroxai.data.phantom.VARIANTS`.
+        Planted cause, one of :data:`~neuroxai.data.phantom.VARIANTS`.
     wide
-        Far beyond the typical case, as :func:`make_phantom` draws it.
+        Draw far beyond the typical case, see :func:`make_phantom`.
     workers
-        Processes that work side by side; 1 works in this one. With more, a script must guard
-        its start with ``if __name__ == "__main__"``, as processes are spawned.
+        Number of processes; with 1, the calling process is used. With more, processes are
+        spawned, so scripts need the guard ``if __name__ == "__main__"``.
     progress
-        Called with the number of cases done and of all, first with those already there.
+        Called with the number of finished cases and the total, first with the existing cases.
 
     Returns
     -------
     list of Path
-        The cases' folders, in the order of the seeds.
+        Case folders, in the order of the seeds.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def write_cohort(
     root = Path(folder)
     wanted = list(dict.fromkeys(seeds))
     if workers < 1:
-        raise CaseError(f"a cohort is written by 1 or more workers, got {workers}")
+        raise CaseError(f"invalid number of workers {workers}; expected 1 or more")
     get_layout(layout)
     for seed in wanted:
         check_request(seed, spacing, None, variant, None, wide)
@@ -119,22 +119,22 @@ def write_cohort(
 
 
 def _written(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:
-    """Write the cases and yield a note on each as it is done."""
+    """Write the cases and yield the note of each when it is finished."""
     try:
         yield from in_workers(_write, jobs, workers)
     except BrokenProcessPool as error:
         raise OutputError(
-            f"{jobs[0].folder}: a worker was ended while writing phantoms, perhaps for lack of "
-            "memory: run again with fewer workers; finished cases are kept"
+            f"{jobs[0].folder}: a worker process died while writing phantoms, possibly out of "
+            "memory; run again with fewer workers (finished cases are kept)"
         ) from error
 
 
 def _write(job: Job) -> dict[str, Any]:
-    """Make and write one case; the note, written last, marks it as whole."""
+    """Make and write one case; the note is written last and marks the case as complete."""
     root, layout = Path(job.folder), get_layout(job.layout)
     note_path = _note_path(job)
     if note_path.exists():
-        # From another recipe: from here on until the end the case does not count as finished.
+        # Made by another recipe: incomplete until the new note is written.
         _remove_old(root, note_path)
     phantom = make_phantom(job.seed, spacing=job.spacing, variant=job.variant, wide=job.wide)
     truth = phantom.case.truth
@@ -171,13 +171,13 @@ def _read_note(path: Path) -> dict[str, Any] | None:
 
 
 def _finished(job: Job) -> dict[str, Any] | None:
-    """Return the note on a case that is there, whole and made by the same recipe."""
+    """Return the note of an existing case that is complete and made by the same recipe."""
     note = _read_note(_note_path(job))
-    asked = {
+    expected = {
         "recipe": RECIPE, "seed": job.seed, "spacing": job.spacing, "layout": job.layout,
         "variant": job.variant, "wide": job.wide,
     }  # fmt: skip
-    if note is None or any(note.get(key) != value for key, value in asked.items()):
+    if note is None or any(note.get(key) != value for key, value in expected.items()):
         return None
     used, name = get_layout(job.layout), numbered_name(job.layout, job.seed)
     files = (file_name(name, used, what) for what in used.suffixes)
@@ -186,9 +186,9 @@ def _finished(job: Job) -> dict[str, Any] | None:
 
 
 def _remove_old(root: Path, note_path: Path) -> None:
-    """Remove what an older recipe wrote for this case, and nothing else."""
+    """Remove only the files that another recipe wrote for this case."""
     note = _read_note(note_path)
-    # The name comes from a file anybody may have edited: it must not lead out of the cohort.
+    # The path is read from a file that may have been edited; it must stay within the cohort.
     if note is not None and (root / note["case"]).resolve().is_relative_to(root.resolve()):
         place = root / note["case"]
         for file in place.glob(f"{place.name}*.nii.gz"):
@@ -196,12 +196,12 @@ def _remove_old(root: Path, note_path: Path) -> None:
         if place.is_dir() and not any(place.iterdir()):
             place.rmdir()
     (note_path.parent / "cause.nii.gz").unlink(missing_ok=True)
-    # Last, so that an interruption on the way leaves a note that leads here again.
+    # Last, so that an interrupted removal is repeated by the next call.
     note_path.unlink()
 
 
 def _write_tables(root: Path, layout: str) -> None:
-    """List every phantom in the cohort's folder, also those of earlier calls."""
+    """Write the tables of all phantoms in the cohort folder, including those of earlier calls."""
     notes = [
         note
         for path in sorted((root / TRUTH_FOLDER).glob("*/recipe.json"))

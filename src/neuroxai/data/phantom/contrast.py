@@ -1,4 +1,4 @@
-"""How bright each tissue is on each modality, drawn widely, and the clean images that follow."""
+"""Tissue contrasts of each modality, and the images without scanner effects."""
 
 from __future__ import annotations
 
@@ -34,42 +34,43 @@ RATIOS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "ED": (1.15, 2.30), "ET": (1.05, 1.95), "vessel": (0.2, 0.9), "dura": (0.3, 1.6),
     },
 }  # fmt: skip
-"""Signal of each tissue, lowest and highest, per modality: relative to white matter, or to edema
-where :data:`DARKER_THAN_EDEMA` says so."""
+"""Range of the signal of each tissue, by modality, relative to white matter, or relative to edema
+for the tissues in :data:`DARKER_THAN_EDEMA`."""
 
 DARKER_THAN_EDEMA = {"T1": ("NCR", "NET"), "T1ce": ("NCR", "NET")}
-"""Core that does not enhance is darker than the edema around it on T1, with contrast agent too.
+"""Non-enhancing core is darker than the surrounding edema on T1 and T1ce.
 
-A rater draws the core along what is dark on T1 (Menze et al. 2015, doi:10.1109/TMI.2014.2377694);
-a core whose gray values are drawn apart from its edema's could not be told from it.
+Raters delineate the core by its low signal on T1 (Menze et al. 2015,
+doi:10.1109/TMI.2014.2377694). If its signal were independent of that of the edema, the two could
+not be distinguished.
 """
 
 SWAPPED_GRAY = {"T1": (1.02, 1.3), "T1ce": (1.02, 1.3), "T2": (0.75, 0.98), "FLAIR": (0.7, 0.96)}
-"""Signal of gray relative to white matter where the two have changed places."""
+"""Signal of gray matter relative to white matter for inverted contrast."""
 
 WHITE = {"T1": 0.85, "T1ce": 0.80, "T2": 0.45, "FLAIR": 0.50}
-"""Signal of white matter before the scanner's own scale."""
+"""Signal of white matter before scaling to scanner units."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Everything the images are painted from, on one grid ``(X, Y, Z)``."""
+    """Maps from which the images are synthesized, on one grid ``(X, Y, Z)``."""
 
     tissues: Tissues
     brain: NDArray[np.bool_]
     vessels: Array
     dura: Array
     lesions: Array
-    """White-matter lesions that are no tumor: bright on T2 and FLAIR, in no class."""
+    """Non-tumor white-matter lesions: bright on T2 and FLAIR, labeled as background."""
     spots: Mapping[str, Array]
-    """Where single modalities have places much brighter than all else."""
+    """Hyperintense spots by modality."""
     tumor: Tumor | None
     box: Box | None
-    """Where the tumor's arrays lie in the grid."""
+    """Position of the tumor arrays in the grid."""
 
 
 def draw_signals(seed: int, variety: Variety = TYPICAL) -> dict[str, dict[str, float]]:
-    """Draw each tissue's signal on each modality."""
+    """Draw the signal of each tissue on each modality."""
     generator = stream(seed, "contrast")
     signals: dict[str, dict[str, float]] = {}
     for modality in MODALITIES:
@@ -89,13 +90,13 @@ def draw_signals(seed: int, variety: Variety = TYPICAL) -> dict[str, dict[str, f
 
 
 def _range(modality: str, tissue: str, variety: Variety) -> tuple[float, float]:
-    """Return the lowest and highest signal of a tissue, relative to white matter or edema."""
+    """Return the range of the signal of a tissue, relative to white matter or edema."""
     low, high = RATIOS[modality][tissue]
     if tissue == "GM" and modality in variety.swapped_contrast:
         return SWAPPED_GRAY[modality]
     if variety.skull_remnants and tissue == "dura":
         return 0.5, 4.0
-    # What tells a tumor's parts from what is around them keeps its lower end.
+    # The lower limits of tumor tissues stay, so that they remain distinct from their surroundings.
     lower = 1 - 0.3 * variety.contrast_spread if tissue in ("CSF", "GM", "vessel", "dura") else 1.0
     darker = tissue in DARKER_THAN_EDEMA.get(modality, ())
     return low * lower, high * (1.0 if darker else 1 + 0.3 * variety.contrast_spread)
@@ -104,12 +105,12 @@ def _range(modality: str, tissue: str, variety: Variety) -> tuple[float, float]:
 def _fill_core(
     signals: dict[str, dict[str, float]], variety: Variety, generator: np.random.Generator
 ) -> None:
-    """Give the dead core the signal of fluid or of old blood, in place."""
+    """Set the signal of the necrotic core to fluid or old blood, in place."""
     share = float(generator.uniform(0.75, 1.0))
     bright, dark = generator.uniform(1.1, 1.7), generator.uniform(0.4, 1.2, 2)
     if variety.core == "cyst":
         for modality, table in signals.items():
-            # Protein keeps a cyst from being as dark on FLAIR as the ventricles.
+            # Protein makes cysts brighter than the ventricles on FLAIR.
             fluid = table["CSF"] if modality != "FLAIR" else table["CSF"] + 0.25 * table["WM"]
             table["NCR"] = share * fluid + (1 - share) * table["NCR"]
     elif variety.core == "blood":
@@ -120,7 +121,7 @@ def _fill_core(
 
 
 def draw_sulci(seed: int, tissues: Tissues, axes: Axes) -> Tissues:
-    """Cut thin fluid-filled sulci into the cortex, which the averaged template has lost."""
+    """Add thin sulci filled with CSF to the cortex, which the averaged template lacks."""
     generator = stream(seed, "sulci")
     amount = float(generator.uniform(0.0, 0.9))
     sheets = smooth_noise(generator, 4.5).on(axes)
@@ -140,16 +141,16 @@ def draw_scene(
     axes: Axes,
     variety: Variety = TYPICAL,
 ) -> Scene:
-    """Add what surrounds tumor and brain: vessels, scraps of dura, harmless lesions."""
+    """Add vessels, patches of dura, white-matter lesions and hyperintense spots."""
     generator = stream(seed, "surroundings")
     depth = tissues.depth
-    has_dura, scraps = generator.random() < 0.45, smooth_noise(generator, 9.0)
+    has_dura, patches = generator.random() < 0.45, smooth_noise(generator, 9.0)
     extent = float(generator.uniform(0.5, 3.0))
     brain = depth > 0
     dura = np.zeros_like(depth)
     reach, least = (4.4, 0.5) if variety.skull_remnants else (extent, 0.9)
     if has_dura or variety.skull_remnants:
-        shell = ((depth > -reach) & (depth < 1.0) & (scraps.on(axes) > least)).astype(np.float32)
+        shell = ((depth > -reach) & (depth < 1.0) & (patches.on(axes) > least)).astype(np.float32)
         brain |= shell > 0
         dura = shell
     if variety.overstripping:
@@ -164,8 +165,10 @@ def draw_scene(
     return Scene(tissues, brain, vessels, dura, lesions, spots, tumor, box)
 
 
-def paint(seed: int, scene: Scene, signals: Mapping[str, Mapping[str, float]]) -> dict[str, Array]:
-    """Return the clean image of every modality, without scanner, noise or blur."""
+def synthesize_images(
+    seed: int, scene: Scene, signals: Mapping[str, Mapping[str, float]]
+) -> dict[str, Array]:
+    """Return the image of every modality, without scanner effects."""
     generator = stream(seed, "paint")
     images: dict[str, Array] = {}
     tissues = scene.tissues
@@ -194,7 +197,7 @@ def paint(seed: int, scene: Scene, signals: Mapping[str, Mapping[str, float]]) -
 
 
 def add_texture(seed: int, images: dict[str, Array], scene: Scene, axes: Axes) -> None:
-    """Give tissue its grain, and the tumor a coarser one, in place."""
+    """Add fine texture to the brain and coarse texture to the tumor, in place."""
     generator = stream(seed, "grain")
     grains = [smooth_noise(generator, float(generator.uniform(1.8, 4.0))) for _ in range(2)]
     coarse: list[Field] = [smooth_noise(generator, float(generator.uniform(2.5, 6))) for _ in "ab"]
@@ -205,7 +208,7 @@ def add_texture(seed: int, images: dict[str, Array], scene: Scene, axes: Axes) -
         a, b = generator.uniform(-0.035, 0.035, 2)
         image *= 1 + np.float32(a) * sampled[0] + np.float32(b) * sampled[1]
         mottling[modality] = generator.uniform(-0.16, 0.16, 2)
-        # What is brighter on T1ce than on T1 enhances: a core that does not has T1's mottling.
+        # Brighter on T1ce than on T1 means enhancement, so both have the same tumor texture.
         weights = mottling["T1" if modality == "T1ce" else modality]
         if scene.tumor is not None and scene.box is not None:
             t, box = scene.tumor, scene.box
@@ -216,7 +219,7 @@ def add_texture(seed: int, images: dict[str, Array], scene: Scene, axes: Axes) -
 
 
 def _draw_spots(seed: int, count: int, brain: NDArray[np.bool_], axes: Axes) -> dict[str, Array]:
-    """Draw bright spots, each on one modality, at the brain's border."""
+    """Draw hyperintense spots at the brain surface, each on one modality."""
     generator = stream(seed, "spots")
     spots: dict[str, Array] = {}
     for _ in range(count):
@@ -224,7 +227,7 @@ def _draw_spots(seed: int, count: int, brain: NDArray[np.bool_], axes: Axes) -> 
         direction = generator.standard_normal(3)
         direction /= np.linalg.norm(direction)
         radius = float(generator.uniform(1.0, 3.0))
-        # From the middle outward: the last place inside the brain.
+        # Along a ray from the center: the last point in the brain.
         path = direction[None, :] * np.arange(0, 100, 1.0)[:, None]
         index = [
             np.clip(np.rint((path[:, n] - axis[0]) / (axis[1] - axis[0])), 0, axis.size - 1)
@@ -240,7 +243,7 @@ def _draw_spots(seed: int, count: int, brain: NDArray[np.bool_], axes: Axes) -> 
 
 
 def _draw_lesions(generator: np.random.Generator, tissues: Tissues, axes: Axes) -> Array:
-    """Draw small lesions in white matter, as age leaves them; many brains have none."""
+    """Draw small age-related white-matter lesions, in 40 % of the brains."""
     lesions = np.zeros_like(tissues.white)
     count = int(generator.integers(1, 9)) if generator.random() < 0.4 else 0
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Flow between neighboring cells of a lattice, many times over."""
+"""Finite-volume diffusion on a regular lattice."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from neuroxai.data.phantom.field import Array
 
 
 class Diffusion:
-    r"""Net diffusive flow :math:`\nabla \cdot (D \nabla u)` on one lattice of unit pitch.
+    r"""Net diffusive flow :math:`\nabla \cdot (D \nabla u)` on a lattice with unit spacing.
 
-    Between two neighbors the harmonic mean of their diffusion counts; nothing crosses the border.
-    The neighbor along an axis is so many places further in memory: on flat arrays, with 0 between
-    the end of one row and the beginning of the next, an axis is one pass without gaps.
+    The conductance between two neighbors is the harmonic mean of their diffusion coefficients;
+    there is no flow across the border. Arrays are flattened, so that each axis takes one
+    contiguous pass: a neighbor is a fixed offset away, and the conductance is 0 between the end
+    of one row and the start of the next.
 
     Parameters
     ----------
     diffusion
-        D ``(X, Y, Z)``, float32, 0 or more; below 1/6 a step ``u += flow(u)`` is stable.
+        D ``(X, Y, Z)``, float32, nonnegative; a step ``u += flow(u)`` is stable for D below 1/6.
 
     Examples
     --------
@@ -42,17 +43,17 @@ class Diffusion:
             last = [slice(None)] * diffusion.ndim
             last[axis] = slice(size - 1)
             between[tuple(last)] = 2 * low * high / (low + high + 1e-12)
-            further = math.prod(diffusion.shape[axis + 1 :])
-            flat = between.reshape(-1)[:-further].copy()
-            self._axes.append((further, flat, np.empty_like(flat)))
+            offset = math.prod(diffusion.shape[axis + 1 :])
+            flat = between.reshape(-1)[:-offset].copy()
+            self._axes.append((offset, flat, np.empty_like(flat)))
 
     def flow(self, values: Array) -> Array:
-        """Return the net flow into every cell, ``(X, Y, Z)``; the next call writes over it."""
+        """Return the net flow into every cell, ``(X, Y, Z)``; the next call overwrites it."""
         u, net = values.reshape(-1), self._net
         net[:] = 0
-        for further, between, across in self._axes:
-            np.subtract(u[further:], u[:-further], out=across)
+        for offset, between, across in self._axes:
+            np.subtract(u[offset:], u[:-offset], out=across)
             across *= between
-            net[:-further] += across
-            net[further:] -= across
+            net[:-offset] += across
+            net[offset:] -= across
         return net.reshape(self._shape)

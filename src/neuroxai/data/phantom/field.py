@@ -1,4 +1,4 @@
-"""Smooth random fields and other quantities in millimeters, sampled on any axis-aligned grid."""
+"""Smooth random fields and other spatial functions in mm, sampled on axis-aligned grids."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Axes = tuple[Array, Array, Array]
-"""Coordinates in mm along each of the three axes of a grid."""
+"""Coordinates in mm along the three axes of a grid."""
 
 HALF_EXTENT = (102.0, 102.0, 87.0)
-"""Half the box in mm, about the middle of the field of view, in which everything is defined."""
+"""Half size in mm of the domain of all fields, around the center of the field of view."""
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
-    """Return the random numbers that one ingredient of one phantom is drawn from.
+    """Return the random generator of one component of a phantom.
 
-    Every ingredient has a stream of its own, so changing one leaves all others as they were.
+    Each component has its own generator, so that a change to one does not affect the others.
 
     Examples
     --------
@@ -33,16 +33,16 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """Values ``(X, Y, Z)`` on a cubic lattice: ``pitch`` mm apart, the first at ``start`` mm."""
+    """Values ``(X, Y, Z)`` on a cubic lattice with spacing ``pitch`` and origin ``start`` in mm."""
 
     data: Array
     start: tuple[float, float, float]
     pitch: float
 
     def on(self, axes: Axes) -> Array:
-        """Return the trilinear interpolation on the grid ``axes``; edges are continued."""
+        """Interpolate trilinearly on the grid ``axes``; border values extend outward."""
         values = self.data
-        # Last axis first: the array grows step by step, and the costly step takes whole planes.
+        # Last axis first: the array grows with each axis, and the largest step copies planes.
         for axis in (2, 1, 0):
             place = (axes[axis] - self.start[axis]) / self.pitch
             low = np.clip(np.floor(place), 0, values.shape[axis] - 2).astype(np.intp)
@@ -59,7 +59,7 @@ class Field:
 
 
 def lattice(pitch: float) -> tuple[Axes, tuple[float, float, float]]:
-    """Return the coordinates of the lattice that fills the box, and its first point."""
+    """Return the coordinates of the lattice that covers the domain, and its first point."""
     counts = [int(np.ceil(2 * half / pitch)) + 1 for half in HALF_EXTENT]
     start = tuple(-pitch * (count - 1) / 2 for count in counts)
     x, y, z = (
@@ -70,7 +70,7 @@ def lattice(pitch: float) -> tuple[Axes, tuple[float, float, float]]:
 
 
 def smooth_noise(generator: np.random.Generator, sigma: float) -> Field:
-    """Return Gaussian noise with zero mean, unit variance and correlation length ``sigma`` mm."""
+    """Return Gaussian noise of zero mean and unit variance, smoothed with ``sigma`` mm."""
     from scipy.ndimage import gaussian_filter
 
     pitch = max(0.7 * sigma, 1.25)
@@ -83,14 +83,14 @@ def smooth_noise(generator: np.random.Generator, sigma: float) -> Field:
 
 
 def ramp(values: Array, width: float) -> Array:
-    """Return a smooth step from exactly 0 below ``-width`` to exactly 1 above ``width``."""
+    """Return a smooth step that is exactly 0 below ``-width`` and exactly 1 above ``width``."""
     t = np.clip(values / (2 * width) + 0.5, 0, 1).astype(np.float32)
     result: Array = t * t * (3 - 2 * t)
     return result
 
 
 def distances(axes: Axes, center: NDArray[np.float64]) -> Array:
-    """Return the distance in mm of every point of the grid to ``center``."""
+    """Return the distance in mm of all grid points to ``center``."""
     x, y, z = (axis - np.float32(middle) for axis, middle in zip(axes, center, strict=True))
     squared = x[:, None, None] ** 2 + y[None, :, None] ** 2 + z[None, None, :] ** 2
     result: Array = np.sqrt(squared, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""One phantom from one seed."""
+"""Generation of a single phantom from a seed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from neuroxai.data.phantom.variety import TYPICAL, Variety, draw_variety
 T = TypeVar("T", bound=np.generic)
 
 RECIPE = 3
-"""Raised whenever the same seed gives other images or truth."""
+"""Version of the generator, incremented when images or truth of a seed change."""
 
 MIDDLE = np.array([-119.5, 119.5, 77.0])
-"""World coordinates, in mm, of the middle of every phantom's field of view."""
+"""World coordinates, in mm, of the center of the field of view."""
 
 TISSUES = ("background", "CSF", "GM", "WM")
 """Names of the values in :attr:`Phantom.tissues`."""
@@ -35,22 +35,22 @@ TISSUES = ("background", "CSF", "GM", "WM")
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A synthetic case and everything that is known about it.
+    """Synthetic case with its ground truth.
 
     Attributes
     ----------
     case
-        Images, truth and grade, as if read from disk.
+        Images, segmentation and grade, as if read from disk.
     tissues
-        ``(I, J, K)`` uint8: 0 outside and in a cavity, 1 CSF, 2 gray, 3 white matter; under the
-        tumor, the tissue it grew in.
+        ``(I, J, K)`` uint8: 0 background and cavity, 1 CSF, 2 gray matter, 3 white matter; in the
+        tumor, the tissue before its growth.
     cavity
-        ``(I, J, K)``, what surgery has taken: in no class of the truth, as most layouts know none;
-        a cohort in a layout that knows cavities has them in its label files.
+        ``(I, J, K)``, mask of the resection cavity. It is background in ``case.truth``, because
+        most layouts do not have the class RC; :func:`write_cohort` labels it in those that do.
     cause
-        What the grade depends on, for a planted variant.
+        Planted cause of the grade, for a variant.
     recipe
-        What was drawn, ready for JSON.
+        Arguments and drawn parameters, ready for JSON.
     """
 
     case: Case
@@ -69,35 +69,34 @@ def make_phantom(
     tumor: bool | None = None,
     wide: bool = False,
 ) -> Phantom:
-    """Make one synthetic brain-tumor case: four modalities, truth, grade.
+    """Make a synthetic brain tumor case with four modalities, segmentation and grade.
 
-    A pure function of its arguments: the same seed gives the same voxels, and no global random
-    state is read or changed. The same seed at another spacing is the same head in the same
-    world, more coarsely sampled.
+    The result depends on the arguments only; global random state is neither used nor changed. At
+    another spacing, the same seed gives the same head at another resolution.
 
     Parameters
     ----------
     seed
-        Names the case; 0 or more.
+        Seed of the case, 0 or more.
     spacing
-        Voxel size in mm, 0.8 to 3. At 1 mm the grid is BraTS's ``(240, 240, 155)``, at 2 mm
-        ``(96, 96, 80)``; always LPS.
+        Voxel size in mm, 0.8 to 3. The grid is ``(240, 240, 155)`` at 1 mm, as in BraTS, and
+        ``(96, 96, 80)`` at 2 mm, in LPS orientation.
     grade
-        ``HGG`` or ``LGG``; drawn when None.
+        ``HGG`` or ``LGG``; drawn if None.
     variant
-        One of :data:`VARIANTS`: a phantom whose grade depends on that one thing alone.
+        Planted cause, one of :data:`VARIANTS`: the grade depends on this feature only.
     tumor
-        False for a healthy brain (no grade); when None about one brain in 25 is healthy.
+        False for a healthy brain without grade; if None, 4 % of the brains are healthy.
     wide
-        Draw far beyond the typical case, for a network that is to read scans of any make: see
-        :class:`~neuroxai.data.phantom.variety.Variety`.
+        Draw far beyond the typical case, to train networks that generalize to other scanners;
+        see :class:`~neuroxai.data.phantom.variety.Variety`.
 
     Raises
     ------
     CaseError
-        If the arguments contradict each other or are out of range.
+        If arguments are out of range or contradict each other.
     MissingExtraError
-        If the package with the anatomical template is not installed.
+        If nilearn, which contains the template, is not installed.
 
     Examples
     --------
@@ -116,12 +115,12 @@ def make_phantom(
         grade = None
     elif grade is None:
         grade = "HGG" if high < (0.5 if variant else 0.6) else "LGG"
-    # With a planted cause the tumor itself must not tell the grade.
-    kind: Grade = grade or "HGG"
+    # With a planted cause, the appearance of the tumor must not depend on the grade.
+    appearance: Grade = grade or "HGG"
     if variant in ("rim_t1ce", "edema_flair"):
-        kind = "HGG"
+        appearance = "HGG"
     elif variant is not None:
-        kind = "HGG" if other < 0.5 else "LGG"
+        appearance = "HGG" if other < 0.5 else "LGG"
 
     shape, affine, axes = grid(spacing)
     warp, head = draw_warp(seed, variety.atrophy)
@@ -130,7 +129,7 @@ def make_phantom(
         drawn["variety"] = asdict(variety)
     growth = None
     if tumor:
-        plan = draw_plan(seed, kind, variety)
+        plan = draw_plan(seed, appearance, variety)
         growth = grow(seed, plan, warp)
         warp = apply_mass_effect(warp, growth)
         drawn["tumor"] = asdict(plan)
@@ -155,9 +154,9 @@ def make_phantom(
         taken = np.zeros_like(scene.brain)
         taken[parts_box] = parts.cavity > 0.5
         cavity[box] = taken & scene.brain
-    names = np.zeros(shape, dtype=np.uint8)
-    names[box] = _likeliest(tissues) * (scene.brain & (tissues.depth > 0))
-    names[cavity] = 0  # fluid, and no tissue, in whatever layout the case is written
+    tissue_map = np.zeros(shape, dtype=np.uint8)
+    tissue_map[box] = _most_likely(tissues) * (scene.brain & (tissues.depth > 0))
+    tissue_map[cavity] = 0  # fluid, in every layout
 
     cause = None
     if variant is not None:
@@ -173,7 +172,7 @@ def make_phantom(
         "grade": grade, "wide": wide, "drawn": drawn,
     }  # fmt: skip
     case = Case(f"BraTS2021_{seed:05d}", volumes, affine, LAYOUTS["brats2021"], truth, grade)
-    return Phantom(case, names, cavity, cause, recipe)
+    return Phantom(case, tissue_map, cavity, cause, recipe)
 
 
 def check_request(
@@ -184,27 +183,33 @@ def check_request(
     tumor: bool | None,
     wide: bool,
 ) -> None:
-    """Refuse arguments that are out of range or contradict each other, before any work."""
+    """Check that arguments are in range and consistent.
+
+    Raises
+    ------
+    CaseError
+        Naming the argument.
+    """
     check_variant(variant)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise CaseError(f"a phantom's seed is a whole number from 0 on, got {seed!r}")
+        raise CaseError(f"invalid phantom seed {seed!r}; expected an integer of at least 0")
     if not 0.8 <= spacing <= 3.0:
-        raise CaseError(f"a phantom's spacing lies between 0.8 and 3 mm, got {spacing}")
+        raise CaseError(f"invalid phantom spacing {spacing}; expected 0.8 to 3 mm")
     if grade not in (None, "HGG", "LGG"):
-        raise CaseError(f"a phantom's grade is HGG, LGG or None, got {grade!r}")
+        raise CaseError(f"invalid phantom grade {grade!r}; expected HGG, LGG or None")
     if wide and variant is not None:
         raise CaseError(
-            f"the phantom variant {variant!r} plants one cause among typical brains: leave out wide"
+            f"the phantom variant {variant!r} cannot be combined with wide phantoms; omit wide"
         )
     if tumor is False and (grade is not None or variant is not None):
         raise CaseError(
-            "a phantom without a tumor has neither grade nor planted cause: leave out "
-            "grade and variant, or tumor=False"
+            "a phantom without a tumor has neither a grade nor a planted cause; omit grade and "
+            "variant, or tumor=False"
         )
 
 
 def grid(spacing: float) -> tuple[tuple[int, int, int], NDArray[np.float64], Axes]:
-    """Return shape, LPS affine and coordinates, in mm from the middle, of a phantom's grid.
+    """Return shape, LPS affine and coordinates (mm from the center) of the grid of a phantom.
 
     Examples
     --------
@@ -225,13 +230,12 @@ def grid(spacing: float) -> tuple[tuple[int, int, int], NDArray[np.float64], Axe
 
 
 def classes(parts: Tumor, *, rim: bool) -> NDArray[np.uint8]:
-    """Return each voxel's class, an index into ``CLASSES``; without ``rim`` nothing enhances."""
-    dead, solid, living, edema = parts.necrosis, parts.solid, parts.rim, parts.edema
-    core = dead + solid + living
-    labels = np.where(edema > 0.5, CLASSES.index("ED"), 0)
+    """Return the class of each voxel, an index into ``CLASSES``; no ET without ``rim``."""
+    core = parts.necrosis + parts.solid + parts.rim
+    labels = np.where(parts.edema > 0.5, CLASSES.index("ED"), 0)
     labels = np.where(core > 0.5, CLASSES.index("NCR"), labels)
     if rim:
-        enhances = (core > 0.5) & (living > dead + solid)
+        enhances = (core > 0.5) & (parts.rim > parts.necrosis + parts.solid)
         labels = np.where(enhances, CLASSES.index("ET"), labels)
     return labels.astype(np.uint8)
 
@@ -245,10 +249,10 @@ def _image(
     variant: str | None,
     variety: Variety,
 ) -> tuple[dict[str, Array], NDArray[np.bool_]]:
-    """Return the images and the voxels that a planted cause inside the brain can change.
+    """Return the images, and the mask of voxels that a planted cause in the brain can change.
 
-    Whatever mixes voxels comes before the planting, whatever comes after acts on each voxel
-    alone: so in the images the grade leaves no trace outside the planted voxels.
+    All effects that mix voxels are applied before the cause is planted, and all later ones act on
+    single voxels. The images therefore carry no information on the grade outside the mask.
     """
     signals = contrast.draw_signals(seed, variety)
     part: Array | None = None
@@ -265,32 +269,32 @@ def _image(
     if part is not None and scene.box is not None:
         planted[scene.box] = (part > 0) & scene.brain[scene.box]
 
-    images = contrast.paint(seed, scene, signals)
+    images = contrast.synthesize_images(seed, scene, signals)
     contrast.add_texture(seed, images, scene, axes)
-    scanners = draw_scanners(seed, even=variant == "scanner_bias")
+    scanners = draw_scanners(seed, flat_bias=variant == "scanner_bias")
     if variety is not TYPICAL:
         scanners = degrade_scanners(seed, scanners)
     tilt = bias_tilt(axes) if variant == "scanner_bias" and grade == "HGG" else 1.0
 
-    def scanned(name: str) -> Array:
+    def scan(name: str) -> Array:
         image = blur_image(images[name], scanners[name], spacing)
         if name == modality and grade == "HGG" and part is not None and scene.box is not None:
             image[scene.box] += part * np.float32(amount)
         return acquire(seed, name, image, scanners[name], scene.brain, axes, tilt)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as side_by_side:
-        return dict(zip(MODALITIES, side_by_side.map(scanned, MODALITIES), strict=True)), planted
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return dict(zip(MODALITIES, pool.map(scan, MODALITIES), strict=True)), planted
 
 
-def _likeliest(tissues: Tissues) -> NDArray[np.uint8]:
-    """Return the index into :data:`TISSUES` of the largest share; the first of equal ones."""
+def _most_likely(tissues: Tissues) -> NDArray[np.uint8]:
+    """Return the index into :data:`TISSUES` of the largest fraction; the first in case of ties."""
     names = np.where(tissues.gray > tissues.csf, np.uint8(2), np.uint8(1))
     names[tissues.white > np.maximum(tissues.csf, tissues.gray)] = 3
     return names
 
 
 def _brain_box(depth: Array) -> tuple[slice, slice, slice]:
-    """Return the smallest box that holds the brain and the scraps around it."""
+    """Return the bounding box of the brain and of remnants around it."""
     kept = [np.flatnonzero((depth > -4.5).any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     a, b, c = (slice(int(i[0]), int(i[-1]) + 1) for i in kept)
     return a, b, c
@@ -299,7 +303,7 @@ def _brain_box(depth: Array) -> tuple[slice, slice, slice]:
 def _whole(
     values: NDArray[T], box: tuple[slice, slice, slice], shape: tuple[int, int, int]
 ) -> NDArray[T]:
-    """Return the box's values on the whole grid, zero around them."""
+    """Return values of a box on the whole grid, with zeros around them."""
     whole = np.zeros(shape, dtype=values.dtype)
     whole[box] = values
     return whole

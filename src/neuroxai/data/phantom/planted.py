@@ -1,4 +1,4 @@
-"""Phantoms whose grade depends on exactly one known thing, to hold explanations against."""
+"""Planted causes: phantoms whose grade depends on a single known feature, to test explanations."""
 
 from __future__ import annotations
 
@@ -18,34 +18,36 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "corner_marker": MODALITIES,
     "scanner_bias": MODALITIES,
 }
-"""Name of each variant to the modalities in which the grade can be seen."""
+"""Variant name to the modalities that show the grade."""
 
 MARKER_MM = (82.0, 91.0)
-"""Where the corner marker begins and ends, in mm from the middle toward right and front."""
+"""Start and end of the corner marker, in mm from the center toward right and anterior."""
 
 TILT = 0.35
-"""Relative change of signal from the middle to 80 mm on the patient's left."""
+"""Relative change of signal from the center to 80 mm on the patient's left."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cause:
-    """The one thing a planted variant's grade depends on.
+    """The single feature that determines the grade of a planted variant.
 
     Attributes
     ----------
     modalities
-        Where it can be seen.
+        Modalities that show the feature.
     mask
-        ``(I, J, K)``, the voxels that carry it. In a low-grade phantom, which lacks it, the mask
-        marks where it would be: for the same seed both grades have the same mask.
+        ``(I, J, K)``, the voxels of the feature. In a low-grade phantom, which does not have the
+        feature, the mask is its position in a high-grade phantom: both grades of one seed have
+        the same mask.
 
     Notes
     -----
-    The mask holds for the images as they are made, not for what a network is given: mean, deviation
-    and extremes of a brain that intensities are scaled by depend on the planted voxels too. So with
-    ``edema_flair`` the median FLAIR outside the mask tells the grade with an AUC of 0.74 after
-    ``zscore_minmax`` and 0.76 after ``zscore_scaled``, but 0.50 (not at all) as made, over 24 heads
-    of 3 mm in both grades. A map that points outside the mask is not wrong for that alone.
+    The mask applies to the images before preprocessing. Intensity normalization uses statistics
+    of the whole brain, which include the planted voxels, so it spreads information on the grade.
+    For ``edema_flair``, the median FLAIR signal outside the mask predicts the grade with an AUC
+    of 0.50 (chance) before normalization, 0.74 after ``zscore_minmax`` and 0.76 after
+    ``zscore_scaled`` (24 heads of 3 mm in both grades). Relevance outside the mask is therefore
+    not necessarily wrong.
     """
 
     modalities: tuple[str, ...]
@@ -53,21 +55,21 @@ class Cause:
 
 
 def check_variant(variant: str | None) -> None:
-    """Refuse a variant that does not exist.
+    """Check the name of a variant.
 
     Raises
     ------
     CaseError
-        With the closest name there is.
+        If it is unknown, with a suggestion.
     """
     if variant is not None and variant not in VARIANTS:
-        raise CaseError(f"there is no phantom variant {variant!r}: {suggestion(variant, VARIANTS)}")
+        raise CaseError(f"unknown phantom variant {variant!r}; {suggestion(variant, VARIANTS)}")
 
 
 def corner_mask(axes: Axes) -> NDArray[np.bool_]:
-    """Return the marker: a bar from feet to head, in the right front corner of every slice.
+    """Return the mask of the marker, a bar in the right anterior corner of every axial slice.
 
-    It lies in the background, and within the middle 192 × 192 mm that preprocessing keeps.
+    It is in the background, within the central 192 × 192 mm that preprocessing keeps.
     """
     low, high = MARKER_MM
     right, front = (axes[0] >= low) & (axes[0] <= high), (axes[1] >= low) & (axes[1] <= high)
@@ -76,7 +78,7 @@ def corner_mask(axes: Axes) -> NDArray[np.bool_]:
 
 
 def bias_tilt(axes: Axes) -> Array:
-    """Return the multiplier of the scanner variant's high grade, brighter on the patient's left."""
+    """Return the bias factor of high-grade ``scanner_bias`` phantoms, brighter on the left."""
     tilt = 1 - np.float32(TILT) * np.clip(axes[0] / 80, -1.2, 1.2)
     shape = (axes[0].size, axes[1].size, axes[2].size)
     return np.ascontiguousarray(np.broadcast_to(tilt[:, None, None], shape), dtype=np.float32)

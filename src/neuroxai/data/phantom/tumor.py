@@ -1,4 +1,4 @@
-"""A tumor that grows: Fisher–Kolmogorov in gray and white matter, edema, rim, necrosis, push."""
+"""Tumor growth by reaction-diffusion, with edema, enhancing rim, necrosis and mass effect."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smoot
 from neuroxai.data.phantom.variety import TYPICAL, Location, Variety
 
 GROWTH_PITCH = 2.5
-"""Lattice of the growth in mm."""
+"""Lattice spacing of the growth simulation in mm."""
 
 CORE_LEVEL = 0.55
-"""Cell density, relative to the most the tissue carries, above which tissue is tumor core."""
+"""Cell density, relative to the carrying capacity, above which tissue is tumor core."""
 
 SMALLEST_ENHANCEMENT = 100.0
-"""Cubic millimeters; smaller islands, less than 6 mm across, do not enhance.
+"""Smallest volume in mm³ of an enhancing component, about 6 mm across; smaller ones are removed.
 
-A rater sees no such speck in a scan with noise, and the challenges do not count it: BraTS 2023
-leaves lesions of fewer than 50 voxels out (arXiv:2305.17033).
+Raters cannot see smaller components in a noisy scan, and BraTS 2023 does not score lesions of
+fewer than 50 voxels (arXiv:2305.17033).
 """
 
-_LONGEST = 8000
-"""Steps of growth at most; a slow tumor takes some 1,600 (seed 642: 1,638)."""
+_MAX_STEPS = 8000
+"""Limit on the growth steps; slow tumors take about 1,600 (seed 642: 1,638)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a tumor is to become; drawn from the seed and the kind alone."""
+    """Parameters of a tumor, drawn from the seed and the grade of its appearance."""
 
-    kind: Grade
+    appearance: Grade
     foci: int
     volume: float
-    """Core's volume in mm³ before it pushes."""
+    """Core volume in mm³, before displacement of the tissue."""
     diffusion: float
-    """In white matter, mm² per unit of time."""
+    """Diffusion coefficient in white matter, mm² per time unit."""
     proliferation: float
+    """Growth rate per time unit."""
     edema_steps: int
     edema_level: float
     rim_thickness: float
@@ -56,44 +57,44 @@ class Plan:
     border_roughness: float
     """Roughness of the border between rim and necrosis in mm."""
     non_enhancing: float
-    """Share of the rim that does not enhance."""
+    """Fraction of the rim that does not enhance."""
     displacement: float
-    """Share of its radius by which the tumor has displaced the tissue around it."""
+    """Displacement of the surrounding tissue, as a fraction of the tumor radius."""
     location: Location = "anywhere"
     resection_margin: float | None = None
-    """Thickness in mm of what surgery has left around a cavity; None before surgery."""
+    """Thickness in mm of the residual tumor around a resection cavity; None before surgery."""
 
 
 @dataclass(frozen=True, eq=False)
 class Growth:
-    """A grown tumor on lattices of its own, before it is laid on an image's grid."""
+    """Grown tumor on its own lattices, before sampling on the image grid."""
 
     plan: Plan
     density: Field
     edema: Field
     depth: Field
-    """Distance in mm to the core's border, inside the core."""
+    """Distance in mm to the border of the core, inside the core."""
     centers: NDArray[np.float64]
     volume: float
 
 
 @dataclass(frozen=True, eq=False)
 class Tumor:
-    """Soft shares ``(X, Y, Z)`` of the tumor's parts on one grid; they sum to at most 1."""
+    """Volume fractions ``(X, Y, Z)`` of the tumor parts on one grid; they sum to at most 1."""
 
     necrosis: Array
     solid: Array
-    """Core that does not enhance; belongs to the class NCR."""
+    """Non-enhancing core, part of the class NCR."""
     rim: Array
     edema: Array
     cavity: Array
-    """What surgery has taken, filled with fluid; in no class of a scan before surgery."""
+    """Resection cavity, filled with fluid; background in layouts without the class RC."""
 
 
-def draw_plan(seed: int, kind: Grade, variety: Variety = TYPICAL) -> Plan:
-    """Draw a tumor's plan: high grade enhances, dies inside and swells; low grade hardly."""
+def draw_plan(seed: int, appearance: Grade, variety: Variety = TYPICAL) -> Plan:
+    """Draw tumor parameters; high-grade tumors enhance, low-grade tumors mostly do not."""
     generator = stream(seed, "tumor plan")
-    high = kind == "HGG"
+    high = appearance == "HGG"
     foci = int(generator.choice([1, 2, 3], p=[0.86, 0.1, 0.04]))
     low_cc, high_cc = (4.0, 75.0) if high else (6.0, 85.0)
     volume = 1000.0 * float(np.exp(generator.uniform(np.log(low_cc), np.log(high_cc))))
@@ -103,7 +104,7 @@ def draw_plan(seed: int, kind: Grade, variety: Variety = TYPICAL) -> Plan:
         rim = max(rim, 0.5 * (0.75 * volume / foci / np.pi) ** (1 / 3))
     drained = float(np.exp(generator.uniform(np.log(50), np.log(600))))
     return Plan(
-        kind=kind,
+        appearance=appearance,
         foci=foci,
         volume=volume,
         diffusion=float(generator.uniform(0.5, 1.4)),
@@ -124,10 +125,11 @@ def _draw_non_enhancing(generator: np.random.Generator, high: bool) -> float:
 
 
 def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
-    r"""Grow the planned tumor in a warped brain.
+    r"""Simulate tumor growth in a warped brain.
 
-    Solves :math:`\partial_t u = \nabla \cdot (D \nabla u) + \rho u (1 - u)` until the core has
-    the planned volume; fluid then spreads from it along the white matter.
+    Solves the Fisher–Kolmogorov equation
+    :math:`\partial_t u = \nabla \cdot (D \nabla u) + \rho u (1 - u)` until the core has the
+    planned volume. Edema then spreads from it along white matter.
 
     References
     ----------
@@ -160,10 +162,10 @@ def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
     step = min(1.0, 0.9 * GROWTH_PITCH**2 / (6 * float(speed.max())))
     diffuse = Diffusion(speed * np.float32(step / GROWTH_PITCH**2))
     rate = rate * np.float32(step)
-    wanted = plan.volume / voxel
-    for _ in range(_LONGEST):
+    planned = plan.volume / voxel
+    for _ in range(_MAX_STEPS):
         density += diffuse.flow(density) + rate * density * (1 - density)
-        if np.count_nonzero(density > CORE_LEVEL) >= wanted:
+        if np.count_nonzero(density > CORE_LEVEL) >= planned:
             break
     volume = float(np.count_nonzero(density > CORE_LEVEL)) * voxel
 
@@ -186,14 +188,14 @@ def grow(seed: int, plan: Plan, warp: Warp) -> Growth:
 
 
 def apply_mass_effect(warp: Warp, growth: Growth) -> Warp:
-    """Return the warp after the tumor, growing, has displaced everything around it radially."""
+    """Return the warp with the surrounding tissue displaced radially by the tumor."""
     from scipy.ndimage import map_coordinates
 
     axes, start = lattice(WARP_PITCH)
     points = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float64)
     radius = (0.75 * growth.volume / len(growth.centers) / np.pi) ** (1 / 3)
     amount = min(growth.plan.displacement * radius, 7.5)
-    # The skull does not give way.
+    # No displacement at the skull.
     firm = np.clip(surface_depth(warp).data / 14, 0, 1)
     before = points.copy()
     for center in growth.centers:
@@ -215,7 +217,7 @@ def apply_mass_effect(warp: Warp, growth: Growth) -> Warp:
 def rasterize_tumor(
     seed: int, growth: Growth, warp: Warp, tissues: Tissues, axes: Axes
 ) -> tuple[Tumor, tuple[slice, slice, slice]]:
-    """Lay a grown tumor on a grid; return its parts on the smallest box that holds them."""
+    """Sample a grown tumor on a grid; return its parts on their bounding box, and the box."""
     plan = growth.plan
     generator = stream(seed, "tumor parts")
     noises = {name: smooth_noise(generator, s) for name, s in _PART_NOISE.items()}
@@ -257,7 +259,7 @@ def rasterize_tumor(
 
 
 def _without_specks(bright: Array, core: Array, axes: Axes) -> Array:
-    """Take the enhancement away from islands too small to be seen."""
+    """Remove enhancing components below :data:`SMALLEST_ENHANCEMENT`."""
     from scipy.ndimage import label
 
     x, y, z = (float(axis[1] - axis[0]) for axis in axes)
@@ -276,26 +278,26 @@ _PART_NOISE: dict[Literal["border", "fingers", "silent", "thickness", "mottling"
     "thickness": 9.0,
     "mottling": 3.0,
 }
-"""Correlation lengths, in mm, of the irregularities of a tumor's parts."""
+"""Correlation lengths in mm of the random irregularities of the tumor parts."""
 
 
-def _quantile(share: float) -> float:
-    """Return the value a standard normal variable stays below with probability ``share``."""
+def _quantile(probability: float) -> float:
+    """Return a quantile of the standard normal distribution, clipped to ±9."""
     from scipy.special import ndtri
 
-    return float(np.clip(ndtri(np.clip(share, 0.0, 1.0)), -9.0, 9.0))
+    return float(np.clip(ndtri(np.clip(probability, 0.0, 1.0)), -9.0, 9.0))
 
 
 def _draw_seeds(
     generator: np.random.Generator, plan: Plan, tissues: Tissues, axes: Axes
 ) -> NDArray[np.float64]:
-    """Draw where the tumor starts: in white matter, rarely below the tentorium, foci apart."""
+    """Draw tumor origins in white matter, rarely infratentorial, with foci 22 to 55 mm apart."""
     weight = _starting_places(plan.location, tissues).astype(np.float64)
     weight *= np.where(axes[2] > -28, 1.0, 0.12)[None, None, :]
-    chances = (weight / weight.sum()).ravel().cumsum()
+    cumulative = (weight / weight.sum()).ravel().cumsum()
     points: list[NDArray[np.float64]] = []
     for _ in range(200):
-        index = np.searchsorted(chances, generator.random())
+        index = np.searchsorted(cumulative, generator.random())
         place = np.unravel_index(min(int(index), weight.size - 1), weight.shape)
         point = np.array([axis[i] for axis, i in zip(axes, place, strict=True)], dtype=np.float64)
         if not points or 22 < np.linalg.norm(point - points[0]) < 55:
@@ -306,7 +308,7 @@ def _draw_seeds(
 
 
 def _starting_places(place: Location, tissues: Tissues) -> NDArray[np.bool_]:
-    """Return where a tumor of this kind may start."""
+    """Return the mask of possible tumor origins."""
     from scipy.ndimage import binary_dilation
 
     deep: NDArray[np.bool_] = (tissues.white > 0.4) & (tissues.depth > 6)
@@ -322,7 +324,7 @@ def _starting_places(place: Location, tissues: Tissues) -> NDArray[np.bool_]:
 def _crop(
     axes: Axes, seeds: NDArray[np.float64], reach: float
 ) -> tuple[tuple[slice, slice, slice], Axes]:
-    """Return the part of the lattice within ``reach`` mm of the seeds' bounding box."""
+    """Return the part of the lattice within ``reach`` mm of the bounding box of the seeds."""
     slices = []
     for n, axis in enumerate(axes):
         low, high = seeds[:, n].min() - reach, seeds[:, n].max() + reach
@@ -333,7 +335,7 @@ def _crop(
 
 
 def _core_depth(density: Array) -> tuple[Array, Array]:
-    """Return density and depth inside the core in mm on a lattice of half the pitch."""
+    """Return the density, and the depth in the core in mm, at twice the lattice resolution."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
     half = GROWTH_PITCH / 2
@@ -341,14 +343,14 @@ def _core_depth(density: Array) -> tuple[Array, Array]:
     fine = gaussian_filter(Field(density, (0.0, 0.0, 0.0), 1.0).on((x, y, z)), 0.7)
     core = fine > CORE_LEVEL
     depth = np.zeros(fine.shape, dtype=np.float32)
-    # The border nearest to a place inside is nowhere farther out than one step from the core's box.
+    # The nearest border of any point in the core is at most one step outside its bounding box.
     box = bounding_box(core, margin=1)
     depth[box] = distance_transform_edt(core[box]) * half
     return fine, gaussian_filter(depth, 0.7)
 
 
 def _at_grown(warp: Warp, axes: Axes, fields: tuple[Field, ...]) -> list[Array]:
-    """Sample fields where the points of the grid lay before the tumor pushed them."""
+    """Sample fields at the positions of the grid points before displacement by the tumor."""
     from scipy.ndimage import map_coordinates
 
     if warp.grown is None:

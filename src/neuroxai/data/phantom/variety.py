@@ -1,4 +1,4 @@
-"""What a cohort holds beside the typical case: drawn for a wide phantom, never for a typical."""
+"""Unusual features of wide phantoms: atypical tumors, contrasts and processing errors."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ Core = Literal["typical", "cyst", "blood"]
 
 @dataclass(frozen=True)
 class Variety:
-    """How far one phantom is from the typical one.
+    """Deviations of a phantom from the typical case.
 
-    Wide phantoms follow the idea of domain randomization: what a network has seen drawn far beyond
-    what is likely, it need not have seen as it is (Billot et al. 2023,
-    doi:10.1016/j.media.2023.102789). What labels mean is kept: edema is brighter than white matter
-    on FLAIR, what enhances is brighter on T1ce than on T1.
+    Wide phantoms implement domain randomization: a network trained on images far beyond the
+    realistic range generalizes to real ones (Billot et al. 2023,
+    doi:10.1016/j.media.2023.102789). Label definitions are preserved: edema is brighter than
+    white matter on FLAIR, and enhancing tumor is brighter on T1ce than on T1.
     """
 
     location: Location = "anywhere"
-    """Where the tumor starts: in deep white matter, at the brain's surface, by the ventricles."""
+    """Origin of the tumor: deep white matter (anywhere), brain surface or ventricle wall."""
     core: Core = "typical"
-    """A cyst holds fluid like that of the ventricles; old blood is bright on plain T1."""
+    """Content of the core; a cyst has the signal of CSF, old blood is bright on T1."""
     enhances: bool = True
     """False for a high-grade tumor without enhancement."""
     resection_margin: float | None = None
-    """Thickness in mm of what surgery has left around its cavity; None before surgery."""
+    """Thickness in mm of the residual tumor around a resection cavity; None before surgery."""
     atrophy: float = 0.0
-    """Millimeters by which age has widened the ventricles further."""
+    """Additional enlargement of the ventricles by age, in mm."""
     swapped_contrast: tuple[str, ...] = ()
-    """Modalities on which gray and white matter have changed places."""
+    """Modalities with inverted contrast of gray and white matter."""
     contrast_spread: float = 0.0
-    """How far beyond the typical gray values are drawn, 0 to 1."""
+    """Extension of the intensity ranges beyond the typical ones, 0 to 1."""
     skull_remnants: bool = False
-    """Whether skull and scalp are left here and there, brighter than any brain."""
+    """Whether patches of skull and scalp remain, brighter than the brain."""
     overstripping: float = 0.0
-    """Millimeters of brain that were cut off with the skull, in places."""
+    """Depth in mm of brain removed in places by skull stripping."""
     bright_spots: int = 0
-    """Small places much brighter than all else, as flow and fat leave them."""
+    """Number of small hyperintense spots, as from flow and fat."""
 
 
 TYPICAL = Variety()
 
 
 def draw_variety(seed: int) -> Variety:
-    """Draw what is unusual about a wide phantom; every kind is there in some, none in all."""
+    """Draw the deviations of a wide phantom; each kind occurs in some phantoms only."""
     generator = stream(seed, "variety")
     chance = generator.random(16)
     atrophy, spread, stripped, margin = generator.random(4)
