@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from neuroxai.models.nnunet_networks import NNUNet, Shape
@@ -183,8 +184,9 @@ def write_nnunet(
     folds: tuple[int, ...] = (0, 1),
     kind: str = "PlainConvUNet",
     axes: int = 3,
+    pickled: bool = False,
 ) -> Path:
-    """Write a folder as nnU-Net leaves it, its checkpoints pickled with NumPy's numbers in them."""
+    """Write a trained-model folder; with ``pickled`` as nnU-Net does, else already converted."""
     root = folder / NAMES[axes]
     root.mkdir(parents=True)
     about = about or dataset()
@@ -193,8 +195,14 @@ def write_nnunet(
     outputs = 3 if any(isinstance(each, list) for each in about["labels"].values()) else 4
     for fold in folds:
         (root / f"fold_{fold}").mkdir()
+        weights = as_saved(network(kind, outputs, fold, axes).state_dict())
+        if not pickled:
+            copies = {name: value.clone() for name, value in weights.items()}
+            save_file(copies, root / f"fold_{fold}" / "checkpoint_final.safetensors")
+            continue
         checkpoint = {
-            "network_weights": as_saved(network(kind, outputs, fold, axes).state_dict()),
+            "network_weights": weights,
+            # Training logs are full of NumPy's scalars.
             "optimizer_state": {"state": {}, "param_groups": [{"lr": np.float64(0.01)}]},
             "grad_scaler_state": None,
             "logging": {"mean_fg_dice": [np.float32(0.5)], "epoch_end_timestamps": [1.0]},

@@ -45,7 +45,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load_model(nnunets.write_nnunet(tmp_path_factory.mktemp("nnunet")), trust=True)
+    return load_model(nnunets.write_nnunet(tmp_path_factory.mktemp("nnunet")))
 
 
 def test_the_card_says_what_dataset_and_plans_say(model: Model) -> None:
@@ -69,9 +69,9 @@ def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
     case = read_case(nnunets.write_case(tmp_path / "BraTS2021_01", kind.edges))
     folder = nnunets.write_nnunet(
         tmp_path, about=nnunets.dataset(kind.labels), folds=kind.folds,
-        kind=kind.network, axes=kind.axes,
+        kind=kind.network, axes=kind.axes, pickled=word == "regions",
     )  # fmt: skip
-    loaded = load_model(folder, trust=True)
+    loaded = load_model(folder, trust=word == "regions")
     with np.load(REFERENCE) as kept:
         expected, expected_labels = kept[f"{word}_logits"], kept[f"{word}_labels"]
     maps = explain(loaded, case, "vanilla_gradient", "ET")
@@ -142,13 +142,13 @@ def test_the_gradient_is_that_of_the_blended_mean_of_folds(model: Model, case: C
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("slices")
-    return load_model(nnunets.write_nnunet(folder, folds=(0,), axes=2), trust=True)
+    return load_model(nnunets.write_nnunet(folder, folds=(0,), axes=2))
 
 
 @pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
 def test_a_2d_network_answers_every_slice_by_itself(tmp_path: Path, kind: str) -> None:
     folder = nnunets.write_nnunet(tmp_path, folds=(0,), kind=kind, axes=2)
-    thick = load_model(folder, trust=True)
+    thick = load_model(folder)
     assert thick.card.training["configuration"] == "2d"
     x = torch.randn(2, 4, 3, 16, 20)
     flat = nnunets.network(kind, axes=2)
@@ -250,7 +250,7 @@ def test_methods_that_apply(model: Model) -> None:
 def test_an_oriented_file_gives_the_same_map_in_the_world(tmp_path: Path) -> None:
     """A network that reads scans turned to RAS sees one patient however the file is turned."""
     planned = nnunets.plans() | {"image_reader_writer": "NibabelIOWithReorient"}
-    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)), trust=True)
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))
     straight = read_case(nnunets.write_case(tmp_path / "BraTS2021_01"))
     turned, turn = tmp_path / "turned" / "BraTS2021_01", np.array([[2, 1], [0, -1], [1, -1]])
     turned.mkdir(parents=True)
@@ -270,7 +270,7 @@ def test_an_oriented_file_gives_the_same_map_in_the_world(tmp_path: Path) -> Non
 
 
 def test_pickles_are_read_only_when_trusted_and_safetensors_at_once(tmp_path: Path) -> None:
-    folder = nnunets.write_nnunet(tmp_path, folds=(0,))
+    folder = nnunets.write_nnunet(tmp_path, folds=(0,), pickled=True)
     pickled = folder / "fold_0" / "checkpoint_final.pth"
     with pytest.raises(ModelError, match=r"neuroxai convert torch .*checkpoint_final\.pth --entry"):
         load_model(folder)
@@ -284,7 +284,8 @@ def test_pickles_are_read_only_when_trusted_and_safetensors_at_once(tmp_path: Pa
 
 
 def test_a_hostile_checkpoint_runs_nothing(tmp_path: Path) -> None:
-    folder, mark = nnunets.write_nnunet(tmp_path, folds=(0,)), tmp_path / "ran"
+    folder = nnunets.write_nnunet(tmp_path, folds=(0,), pickled=True)
+    mark = tmp_path / "ran"
 
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -359,7 +360,7 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path, spoil: Spoil, words:
     (folder / "dataset.json").write_text(json.dumps(about))
     (folder / "plans.json").write_text(json.dumps(planned))
     with pytest.raises(ModelError, match=words) as caught:
-        load_model(folder, trust=True)
+        load_model(folder)
     assert str(folder) in str(caught.value)
 
 
@@ -416,7 +417,7 @@ def test_a_map_of_a_resampled_scan_lies_where_it_was_asked(model: Model, tmp_pat
 def test_another_way_of_resampling_is_refused(tmp_path: Path) -> None:
     planned = copy.deepcopy(nnunets.plans())
     planned["configurations"]["base"]["resampling_fn_data"] = "resample_torch_fornnunet"
-    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)), trust=True)
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))
     same = read_case(nnunets.write_case(tmp_path / "BraTS2021_01"))
     assert prepare(loaded, same, None).placement.resampling is None
     other = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1, 1, 2)))
@@ -427,7 +428,7 @@ def test_another_way_of_resampling_is_refused(tmp_path: Path) -> None:
 def test_without_the_mask_all_of_the_box_is_normalized(tmp_path: Path, case: Case) -> None:
     planned = copy.deepcopy(nnunets.plans())
     planned["configurations"]["base"]["use_mask_for_norm"] = [False] * 4
-    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)), trust=True)
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))
     x = prepare(loaded, case, None).x[0].flatten(1)
     torch.testing.assert_close(x.mean(dim=1), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(x.std(dim=1), torch.ones(4), atol=1e-3, rtol=0)

@@ -83,7 +83,7 @@ def main(out: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             root = nnunets.write_nnunet(
                 Path(folder), about=nnunets.dataset(kind.labels), folds=kind.folds,
-                kind=kind.network, axes=kind.axes,
+                kind=kind.network, axes=kind.axes, pickled=True,
             )  # fmt: skip
             case = nnunets.write_case(Path(folder) / "case", kind.edges)
             logits, segmentation = answers(root, case, Path(folder), kind.folds)
