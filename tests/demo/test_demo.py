@@ -1,4 +1,4 @@
-"""The demo with little to train and few steps: what it leaves, and that it is found again."""
+"""The demo with small networks and few steps: its page, its files, and its second run."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class _Links(HTMLParser):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("network", ["small", pytest.param("shipped", marks=pytest.mark.soak)])
 def test_both_showcases_end_in_a_page_and_are_found_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
 ) -> None:
     trained: list[str] = []
 
@@ -43,6 +44,10 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
         "guided_integrated_gradients": {"steps": 2},
         "smoothgrad": {"samples": 1},
     }
+    if network == "small":
+        regions = {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
+        segmenter = cases.tiny(tmp_path / "small", ("background", "NCR", "ED", "ET"), regions)
+        monkeypatch.setattr(demo, "DEFAULT_MODEL", str(segmenter))
     monkeypatch.setattr(demo, "train", quick_training)
     monkeypatch.setattr(demo, "SPACING_MM", 3.0)
     monkeypatch.setattr(demo, "GRADING_SEEDS", (400_001,))
