@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import neuroxai as nx
 
 sys.path.insert(0, str(Path(__file__).parent))
+from session_cache import open_session, shared_folder
 
 # Parallel workers, and the commands that they start, share the cores: more threads than cores only
 # wait for one another. torch reads the variable on import, which comes later.
@@ -35,6 +37,19 @@ _SEED = int(os.environ.get("NEUROXAI_TEST_SEED", "0"))
 settings.register_profile("same", derandomize=True)
 settings.register_profile("anew", derandomize=False)
 settings.load_profile("anew" if _SEED else "same")
+
+
+_session = pytest.StashKey[Path | None]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_session] = open_session()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    folder = config.stash.get(_session, None)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -59,28 +74,28 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("room")
 
 
-@pytest.fixture(scope="module")
-def study(room: Path) -> nx.Case:
+@pytest.fixture(scope="session")
+def study() -> nx.Case:
     """A small asymmetric study, read from disk."""
     import cases
     import neuroxai as nx
 
-    return nx.read_case(cases.write_study(room))
+    return nx.read_case(shared_folder("study", cases.write_study) / cases.STUDY)
 
 
 @pytest.fixture(scope="module")
-def segmenter(room: Path) -> nx.Model:
+def segmenter() -> nx.Model:
     """An untrained DeepSeg."""
     import cases
     import neuroxai as nx
 
-    return nx.load_model(str(cases.segmenter(room)))
+    return nx.load_model(str(shared_folder("segmenter", cases.segmenter) / "segmenter"))
 
 
 @pytest.fixture(scope="module")
-def classifier(room: Path) -> nx.Model:
+def classifier() -> nx.Model:
     """An untrained ResNet-50."""
     import cases
     import neuroxai as nx
 
-    return nx.load_model(str(cases.classifier(room)))
+    return nx.load_model(str(shared_folder("classifier", cases.classifier) / "classifier"))

@@ -14,8 +14,9 @@ from neuroxai.data.brats import read_case
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.data.concepts import boundary, concept_masks
 from neuroxai.data.layouts import LAYOUTS
-from neuroxai.data.phantom import make_phantom, write_cohort
+from neuroxai.data.phantom import write_cohort
 from neuroxai.data.tissues import phantom_tissues
+from session_cache import phantom
 
 SPACING = (1.0, 2.0, 3.0)
 
@@ -74,7 +75,7 @@ def test_a_cavity_is_a_concept_of_its_layout_wherever_it_occurs() -> None:
 
 def test_a_cavity_is_no_tissue_in_any_layout(tmp_path: Path) -> None:
     """Fluid fills what surgery took: white matter there would look like CSF."""
-    made = make_phantom(1, spacing=3.0, wide=True)
+    made = phantom(1, wide=True)
     assert made.cavity.sum() > 500
     seen: list[dict[str, np.ndarray]] = []
     for layout in ("brats2021", "brats2024"):
@@ -127,7 +128,7 @@ def test_a_cohort_knows_its_tissues(tmp_path: Path, layout: str) -> None:
     study = read_case(folder)
     tissues = phantom_tissues(study)
     assert tissues is not None
-    np.testing.assert_array_equal(tissues, make_phantom(5, spacing=3.0).tissues)
+    np.testing.assert_array_equal(tissues, phantom(5).tissues)
     path = next((tmp_path / "cohort" / ".phantom").rglob("tissues.nii.gz"))
     upright = nib.load(path)
     turned = upright.as_reoriented(nib.orientations.axcodes2ornt(("S", "R", "A")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import nibabel as nib
@@ -19,16 +18,15 @@ from neuroxai.data.case import Case
 from neuroxai.data.phantom import Phantom, make_phantom
 from neuroxai.data.template import load_mni152
 from neuroxai.data.tissues import SEGMENTED, _fit_gaussians, case_tissues, segment_tissues
+from session_cache import phantom, shared_object
 
 
-@lru_cache(maxsize=2)
-def head(seed: int = 600_001) -> Phantom:
-    return make_phantom(seed, spacing=3.0, grade="HGG")
+def head() -> Phantom:
+    return phantom(600_001, grade="HGG")
 
 
-@lru_cache(maxsize=1)
 def segmented() -> Any:
-    found = segment_tissues(head().case)
+    found = shared_object("tissues of the head", lambda: segment_tissues(head().case))
     assert found is not None
     return found
 

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from neuroxai.core.errors import ModelError, TargetError
-from neuroxai.data.phantom import make_phantom
 from neuroxai.models import load_model
 from neuroxai.models.weights import fit
 from neuroxai.workflows.explain import explain
+from session_cache import phantom
 
 CODE = """
 from torch import nn
@@ -75,10 +75,10 @@ def test_a_factory_or_a_class_explains_a_case(home: Path, name: str) -> None:
     model = load_model(f"my_network:{name}", weights=home / "w.safetensors")
     assert model.card.modalities == ("T1ce", "FLAIR")
     assert model.card.name == name
-    phantom = make_phantom(7, spacing=3.0)
-    maps = explain(model, phantom.case, "vanilla_gradient", "ET")
+    case = phantom(7).case
+    maps = explain(model, case, "vanilla_gradient", "ET")
     volume = maps["vanilla_gradient"].volume()
-    assert volume.shape == (2, *phantom.case.shape)
+    assert volume.shape == (2, *case.shape)
     assert np.abs(volume).max() > 0
     assert str(home) not in sys.path
 
@@ -101,7 +101,7 @@ def test_classes_of_a_tumor_have_its_regions(home: Path) -> None:
     other.write_text(json.dumps({**CARD, "classes": ["background", "a", "b", "c"]}))
     model = load_model("my_network:build", weights=home / "w.safetensors", card=other)
     with pytest.raises(TargetError, match="one of background, a, b, c"):
-        explain(model, make_phantom(7, spacing=3.0).case, "vanilla_gradient")
+        explain(model, phantom(7).case, "vanilla_gradient")
 
 
 def test_tensors_that_are_written_once_for_several_names(home: Path) -> None:
@@ -177,7 +177,7 @@ def test_half_precision_weights_are_widened(home: Path) -> None:
 def test_of_several_outputs_the_card_names_the_one_that_counts(
     home: Path, name: str, output: int | str
 ) -> None:
-    case = make_phantom(7, spacing=3.0).case
+    case = phantom(7).case
     plain = load_model("my_network:Net", weights=home / "w.safetensors")
     expected = explain(plain, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
     with pytest.raises(TargetError, match="name the output that counts"):

@@ -15,8 +15,8 @@ from nibabel.affines import apply_affine
 import cases
 import neuroxai as nx
 from neuroxai.core.errors import MethodError, ModelError, TargetError
-from neuroxai.data.phantom import make_phantom
 from neuroxai.methods import make_method
+from session_cache import phantom
 
 
 def test_the_example_of_the_readme(study: nx.Case, segmenter: nx.Model, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_method_is_asked_for_once() -> None:
 
 
 def test_a_mean_over_the_whole_image_says_how_little_of_it_is_asked_about() -> None:
-    model, case = nx.load_model("deepseg-phantom"), make_phantom(7, spacing=3.0).case
+    model, case = nx.load_model("deepseg-phantom"), phantom(7).case
     whole = nx.explain(model, case, "vanilla_gradient", "WT")
     share = float((whole.output.argmax(dim=1) > 0).float().mean())
     assert 0 < share < 0.5

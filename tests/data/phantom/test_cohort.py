@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,15 @@ import pytest
 
 from neuroxai.core.errors import CaseError
 from neuroxai.data.brats import find_cases, read_case
-from neuroxai.data.phantom import Phantom, cohort, make_phantom, write_cohort
+from neuroxai.data.phantom import cohort, write_cohort
+from session_cache import phantom
 
 pytest.importorskip("nilearn", reason="the phantoms' anatomy lies in nilearn")
 
 
 @pytest.fixture(autouse=True)
 def each_phantom_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohort, "make_phantom", made_once)
-
-
-@lru_cache(maxsize=32)
-def made_once(seed: int, **wanted: Any) -> Phantom:
-    return make_phantom(seed, **wanted)
+    monkeypatch.setattr(cohort, "make_phantom", phantom)
 
 
 def rows(root: Path) -> list[dict[str, str]]:
@@ -47,7 +42,7 @@ def test_a_cohort_reads_back_as_the_phantoms_it_was_made_of(tmp_path: Path, layo
     places = write_cohort(root, [11, 3], spacing=3.0, layout=layout, variant="edema_flair")
     assert sorted(places) == find_cases(root)
     for seed, place in zip([11, 3], places, strict=True):
-        made = made_once(seed, spacing=3.0, variant="edema_flair")
+        made = phantom(seed, spacing=3.0, variant="edema_flair")
         case = read_case(place)
         assert case.name == place.name
         assert case.layout.name == layout
@@ -107,8 +102,8 @@ def test_an_unfinished_case_is_made_again(tmp_path: Path, lost: str) -> None:
 def test_another_recipe_replaces_the_case_and_leaves_nothing_behind(tmp_path: Path) -> None:
     seed = next(
         s for s in range(20)
-        if made_once(s, spacing=3.0).case.grade
-        != made_once(s, spacing=3.0, variant="corner_marker").case.grade
+        if phantom(s, spacing=3.0).case.grade
+        != phantom(s, spacing=3.0, variant="corner_marker").case.grade
     )  # fmt: skip
     write_cohort(tmp_path, [seed], spacing=3.0, layout="brats2018", variant="corner_marker")
     (place,) = write_cohort(tmp_path, [seed], spacing=3.0, layout="brats2018")

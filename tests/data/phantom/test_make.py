@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,12 @@ from neuroxai.data.case import CLASSES, MODALITIES
 from neuroxai.data.phantom import VARIANTS, Phantom, anatomy, make, make_phantom
 from neuroxai.data.phantom.artifacts import Scanner, draw_scanners
 from neuroxai.data.phantom.make import MIDDLE, grid
+from session_cache import phantom
 
 pytest.importorskip("nilearn", reason="the phantoms' anatomy lies in nilearn")
 
 NCR, ED, ET = (CLASSES.index(name) for name in ("NCR", "ED", "ET"))
 SEEDS = range(10)
-
-
-@lru_cache(maxsize=64)
-def phantom(seed: int, spacing: float = 3.0, **wanted: Any) -> Phantom:
-    return make_phantom(seed, spacing=spacing, **wanted)
 
 
 def cubic_centimeters(made: Phantom, *classes: int) -> float:
@@ -165,7 +160,7 @@ def test_some_brains_are_healthy_and_both_grades_occur() -> None:
 
 @pytest.mark.parametrize("seed", [4])
 def test_a_seed_is_the_same_tumor_in_the_same_place_at_every_spacing(seed: int) -> None:
-    made = [phantom(seed, spacing, grade="HGG") for spacing in (1.0, 2.0, 3.0)]
+    made = [phantom(seed, spacing=spacing, grade="HGG") for spacing in (1.0, 2.0, 3.0)]
     assert [p.case.shape for p in made] == [(240, 240, 155), (96, 96, 80), (64, 64, 54)]
     for classes in ((NCR, ED, ET), (NCR, ET)):
         volumes = [cubic_centimeters(p, *classes) for p in made]
