@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from networks import SHAPES, TASKS, explain, image, make, relative, seeded
 from neuroxai.core.engine import fast_path
 from neuroxai.core.engine.converted_weights import CHANNELS_LAST, ConvertedWeights
 from neuroxai.core.engine.fast_path import FastPath, is_fast, run_fast
+from neuroxai.core.engine.norm_gradients import NormGradients
 from neuroxai.core.engine.settings import STOCK_TORCH_VARIABLE, PassSettings, stock_torch
 from neuroxai.core.probe.checkpointing import checkpointed
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
@@ -29,6 +31,8 @@ from neuroxai.methods import METHODS
 pytestmark = pytest.mark.skipif(not fast_path.is_supported(), reason="left to stock torch here")
 
 Call = Callable[[Tensor], Tensor]
+F: Any = functional
+"""Untyped, for calls that the stubs refuse."""
 SHAPE = (2, 6, 5, 7, 9)
 
 
@@ -243,6 +247,12 @@ def test_norms(affine: bool, batch: int) -> None:
         ),
         x,
     )
+    check(
+        lambda x, dtype: functional.batch_norm(
+            x, None, None, to(weight, dtype), to(bias, dtype), training=True, eps=0.01
+        ),
+        x,
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
@@ -266,6 +276,37 @@ def test_a_norm_far_from_zero_is_as_exact_as_stock_torchs(groups: int) -> None:
     assert relative(found.double(), expected) <= max(2 * stock, 1e-6)
 
 
+@pytest.mark.parametrize("size", [(24, 96, 80), (61, 37, 53)], ids=["even", "odd"])
+@pytest.mark.parametrize("norm", ["batch", "instance", "group", "fixed"])
+def test_norms_of_large_images(norm: str, size: tuple[int, ...]) -> None:
+    """Sums over a whole image; torch's own channels-last batch norm is off by 1e-4 here."""
+    x = drawn(1, 4, *size) + 1
+    mean, variance = drawn(4), drawn(4).square() + 0.5
+    calls: dict[str, Callable[[Tensor, torch.dtype], Tensor]] = {
+        "batch": lambda x, dtype: functional.batch_norm(x, None, None, training=True),
+        "instance": lambda x, dtype: functional.instance_norm(x),
+        "group": lambda x, dtype: functional.group_norm(x, 2),
+        "fixed": lambda x, dtype: functional.batch_norm(x, mean.to(dtype), variance.to(dtype)),
+    }
+    check(calls[norm], x)
+
+
+@pytest.mark.parametrize("tracking", [False, True])
+def test_own_statistics_without_a_kernel_are_accurate(tracking: bool) -> None:
+    """Batch norms with learned weights or running statistics go to torch, channels first."""
+    x = drawn(1, 4, 24, 96, 80) + 1
+    weight = torch.ones(4, requires_grad=not tracking)
+    running = (torch.zeros(4), torch.ones(4)) if tracking else (None, None)
+    with NormGradients(), FastPath():
+        laid = x.contiguous(memory_format=CHANNELS_LAST)
+        found = functional.batch_norm(laid, running[0], running[1], weight, training=True)
+    expected = (x.double() - x.double().mean((2, 3, 4), keepdim=True)) / (
+        x.double().var((2, 3, 4), correction=0, keepdim=True) + 1e-5
+    ).sqrt()
+    assert relative(found.detach().double(), expected) <= 2e-6
+    assert running[0] is None or bool((running[0] != 0).all())
+
+
 def test_torch_still_sends_small_convolutions_the_slow_way() -> None:
     """If this fails, torch has mended it: measure with benchmarks/convolutions.py, then decide."""
     x, weight = torch.zeros(1, 64, 12, 12, 12), torch.zeros(64, 64, 3, 3, 3)
@@ -287,6 +328,45 @@ def test_what_the_twins_are_not_made_for_goes_to_stock_torch() -> None:
         learns = functional.conv3d(drawn(*SHAPE), weight)
     (gradient,) = torch.autograd.grad(learns.sum(), weight)
     assert gradient.shape == weight.shape
+
+
+@pytest.mark.parametrize(
+    ("release", "verified"),
+    [("2.13.0", True), ("2.13.0+cpu", True), ("2.13.1", False), ("2.12.1", False), ("3.0", False)],
+)
+def test_other_releases_of_torch_run_in_stock_torch(
+    monkeypatch: pytest.MonkeyPatch, release: str, verified: bool
+) -> None:
+    monkeypatch.setattr(torch, "__version__", release)
+    assert is_fast(torch.zeros(1, 2, 4, 5, 6), nn.Identity()) is verified
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, w: F.conv3d(x, w, stride="two"),
+        lambda x, w: F.conv3d(x, w, padding=[1, 1]),
+        lambda x, w: F.conv3d(x, w, padding="most"),
+        lambda x, w: F.conv3d(x, w[0]),
+        lambda x, w: F.conv3d(x, None),
+        lambda x, w: F.conv_transpose3d(x, w, output_padding=(1, 2)),
+        lambda x, w: F.group_norm(x, 2.0),
+        lambda x, w: F.interpolate(x, scale_factor="two"),
+        lambda x, w: F.batch_norm(x[:1, :, :1, :1, :1], None, None, training=True),
+    ],
+)
+def test_an_invalid_call_raises_the_error_of_stock_torch(call: Any) -> None:
+    x, weight = drawn(*SHAPE), drawn(8, 6, 3, 3, 3)
+    with pytest.raises((TypeError, ValueError, RuntimeError)) as stock:
+        call(x, weight)
+    with FastPath(), pytest.raises(stock.type) as fast:
+        call(x, weight)
+    assert str(fast.value) == str(stock.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    weight, two = drawn(8, 6, 3, 3, 3), np.int64(2)
+    check(lambda x, dtype: F.conv3d(x, weight.to(dtype), stride=two), drawn(*SHAPE))
 
 
 def test_the_switches(monkeypatch: pytest.MonkeyPatch) -> None:

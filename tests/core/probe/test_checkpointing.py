@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import image, quick, quick_methods, relative, seeded, snapshot
-from neuroxai.core.engine.fast_path import run_fast
+from neuroxai.core.engine.fast_path import is_fast, is_supported, run_fast
 from neuroxai.core.engine.footprint import footprint
 from neuroxai.core.engine.settings import PassSettings, stock_torch
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS
@@ -134,9 +134,8 @@ def test_left_as_found_after_an_exception() -> None:
     assert not any("forward" in vars(module) for module in network.modules())
 
 
+@pytest.mark.skipif(not is_supported(), reason="stock torch only")
 def test_the_fast_path_stays_fast_with_blocks_run_twice() -> None:
-    from neuroxai.core.engine.fast_path import is_fast
-
     network, x = seeded(3, lambda: Residual(3)), image(3)
     _, lean = probes(network)
     for method in quick_methods():
