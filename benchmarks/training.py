@@ -19,7 +19,7 @@ from measure import Row, Table, Work, middle, seconds, spread
 from neuroxai import tune_allocator
 from neuroxai.data.phantom import make_phantom
 from neuroxai.training import read_config, train
-from neuroxai.training.data.cases import Prepared, gather
+from neuroxai.training.data.cases import PreparedCase, prepare_cases
 from neuroxai.training.data.patches import PatchBatches
 
 PATCH, BATCH, STEPS = (64, 96, 64), 3, 40
@@ -60,7 +60,7 @@ def main() -> None:
 def _batches(table: Table) -> None:
     """One batch of patches, cut, turned, zoomed and varied, against MONAI's transforms."""
     config = read_config("phantom-segmentation", overrides=SEGMENTATION)
-    cases = gather(config).train
+    cases = prepare_cases(config).train
     ours = PatchBatches(cases, config, torch.device("cpu"))
     theirs = _monai(cases)
     numbers = iter(range(100))
@@ -75,7 +75,7 @@ def _batches(table: Table) -> None:
                   detail=f"ours {spread(mine)}"))  # fmt: skip
 
 
-def _monai(cases: Sequence[Prepared]) -> Work:
+def _monai(cases: Sequence[PreparedCase]) -> Work:
     """Return a function that makes such a batch with MONAI's dictionary transforms."""
     keys, image = ("image", "label"), ("image",)
     turn = float(np.radians(12))

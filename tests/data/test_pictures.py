@@ -214,7 +214,7 @@ def test_pictures_are_learned_measured_and_explained_from_the_command_line(tmp_p
     assert summary["cases"] == sum(row["part"] == "test" for row in split)
     assert summary["per"]["case"]["area_under_roc"]["disk"]["value"] >= 0.95, printed
     page = (tmp_path / "out" / "evaluation.md").read_text()
-    assert "carry no patient" in page
+    assert "pictures without patient names" in page
     assert "98.62" not in page, "grades of gliomas are another task"
     picture = folder / "disk" / "03.png"
     explained = here(

@@ -1,7 +1,7 @@
 """The paper's two recipes, from a cohort on disk to evaluated and explained networks.
 
-Through the very files that a group with the data would use, by the command line, on phantoms in the
-layouts of 2019 and 2021; only sizes are overridden.
+On the command line with the included configurations; the cohorts are phantoms in the layouts of
+BraTS 2019 and 2021, and only sizes are overridden.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def photograph_weights(path: Path, seed: int = 3) -> dict[str, torch.Tensor]:
-    """Write weights as torchvision has them: the backbone's names, and a head of 1000 classes."""
+def imagenet_weights(path: Path, seed: int = 3) -> dict[str, torch.Tensor]:
+    """Write weights with torchvision's names: the backbone, and a head of 1000 classes."""
     torch.manual_seed(seed)
     state = {
         name: tensor.clone() + 0.01
@@ -50,7 +50,7 @@ def test_grading_on_brats_2019(tmp_path: Path) -> None:
         "phantom", "-n", 10, "--seed", 40, "--spacing", 3, "--layout", "brats2019", "-o", cohort,
         cache=cache,
     ))  # fmt: skip
-    start = photograph_weights(tmp_path / "resnet50.safetensors")
+    start = imagenet_weights(tmp_path / "resnet50.safetensors")
     sizes = ("preprocessing.size=[64,64]", "epochs=2", "batch=8", "frozen_epochs=2")
     others = (f"pretrained={tmp_path / 'resnet50.safetensors'}", "slices_per_case=2", "workers=1")
     settings = [word for setting in (*sizes, *others) for word in ("--set", setting)]
@@ -69,7 +69,7 @@ def test_grading_on_brats_2019(tmp_path: Path) -> None:
     assert len(rows(run / "validation.csv")) == 2
     kept = load_file(run / "checkpoint" / "model.safetensors")
     for name, tensor in start.items():
-        assert torch.equal(kept[name].float(), tensor), f"{name} rested in both epochs"
+        assert torch.equal(kept[name].float(), tensor), f"{name} was frozen in both epochs"
 
     printed = said(here(
         "evaluate", cohort, "--model", run / "checkpoint", "--split", run / "split.csv",
@@ -80,9 +80,9 @@ def test_grading_on_brats_2019(tmp_path: Path) -> None:
     assert {row["case"] for row in measured} <= held
     page = (out / "evaluation.md").read_text()
     assert "| resnet50-brats2019 | brats2019 | | not measured |" in page
-    right = sum(row["truth"] == row["answer"] for row in measured)
+    correct = sum(row["truth"] == row["predicted"] for row in measured)
     summary = json.loads((out / "evaluation.json").read_text())
-    assert summary["per"]["case"]["accuracy"]["value"] == pytest.approx(right / len(measured))
+    assert summary["per"]["case"]["accuracy"]["value"] == pytest.approx(correct / len(measured))
 
     name = measured[0]["case"]
     (case,) = cohort.glob(f"[!.]*/{name}")
@@ -125,7 +125,7 @@ def test_segmentation_on_brats_2021(tmp_path: Path) -> None:
     assert summary["regions"]["WT"]["dice"]["value"] == pytest.approx(mean, abs=1e-4)
 
 
-def test_the_recipes_say_what_the_paper_says() -> None:
+def test_the_recipes_have_the_settings_of_the_paper() -> None:
     grading, segmentation = (
         read_config(name) for name in ("brats2019-grading", "brats2021-segmentation")
     )
@@ -144,8 +144,8 @@ def test_the_recipes_say_what_the_paper_says() -> None:
         assert recipe.augmentation.rotation > 0
 
 
-def test_pretrained_weights_reach_every_layer_but_the_head(tmp_path: Path) -> None:
-    start = photograph_weights(tmp_path / "w.safetensors")
+def test_pretrained_weights_are_loaded_into_all_layers_but_the_head(tmp_path: Path) -> None:
+    start = imagenet_weights(tmp_path / "w.safetensors")
     torch.manual_seed(9)
     network = ResNet50()
     head = network.dense1.weight.clone()
@@ -159,23 +159,28 @@ def test_pretrained_weights_reach_every_layer_but_the_head(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda s: s.pop("layer3.2.conv1.weight"), r"has no layer3\.2\.conv1\.weight"),
-        (lambda s: s.update({"layer5.weight": torch.zeros(1)}), r"has layer5\.weight, which"),
+        (lambda s: s.pop("layer3.2.conv1.weight"), r"missing layer3\.2\.conv1\.weight"),
+        (
+            lambda s: s.update({"layer5.weight": torch.zeros(1)}),
+            r"unexpected tensor layer5\.weight",
+        ),
         (
             lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}),
             r"conv1\.weight has the shape \(64, 1, 7, 7\), expected \(64, 3, 7, 7\)",
         ),
     ],
 )
-def test_weights_that_fit_in_part_are_refused(tmp_path: Path, change: object, words: str) -> None:
-    state = photograph_weights(tmp_path / "w.safetensors")
+def test_weights_that_match_in_part_raise_an_error(
+    tmp_path: Path, change: object, words: str
+) -> None:
+    state = imagenet_weights(tmp_path / "w.safetensors")
     change(state)  # type: ignore[operator]
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(TrainingError, match=words):
         load_pretrained(ResNet50(), tmp_path / "w.safetensors")
 
 
-def test_a_pickle_is_not_read() -> None:
+def test_a_pickle_raises_an_error() -> None:
     with pytest.raises(TrainingError, match=r"neuroxai convert torch resnet50\.pth"):
         load_pretrained(ResNet50(), "resnet50.pth")
 
@@ -183,11 +188,11 @@ def test_a_pickle_is_not_read() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["frozen_layers=[layer1]", "frozen_epochs=1"], "layers at rest would stay noise"),
-        (["frozen_norms=true"], "its norms know no statistics; set initial"),
+        (["frozen_layers=[layer1]", "frozen_epochs=1"], "frozen layers would stay random"),
+        (["frozen_norms=true"], "its norms have no statistics; set initial"),
     ],
 )
-def test_what_would_rest_on_noise_is_refused(
+def test_freezing_without_pretrained_weights_raises_an_error(
     tmp_path: Path, settings: list[str], sentence: str
 ) -> None:
     from neuroxai.training import train

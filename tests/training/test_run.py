@@ -1,4 +1,4 @@
-"""A whole run, from the configuration to the checkpoint, on small made-up studies."""
+"""Trainings from configuration to checkpoint, on small synthetic cases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from neuroxai.data.case import Case
 from neuroxai.models import ARCHITECTURES, load_model
 from neuroxai.training import train
 from neuroxai.training.config.config import Config
-from neuroxai.training.data import cases as room
+from neuroxai.training.data import cases as cases_module
 from neuroxai.workflows.explain import predict
 
 pytest.importorskip("lightning")
@@ -29,8 +29,12 @@ pytest.importorskip("lightning")
 SHAPE = (20, 24, 12)
 
 
+def _not_reached(*_: object, **__: object) -> None:
+    pytest.fail("cases were prepared")
+
+
 def _study(seed: int) -> Case:
-    """A bright ball in gray brain; its core is brighter still on T1ce, if the grade is high."""
+    """A bright ball in a gray brain; in high grades its core is brighter on T1ce."""
     rng = np.random.default_rng(seed)
     axes = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
     center = rng.uniform((7, 8, 4), (13, 16, 8))
@@ -58,7 +62,7 @@ def _study(seed: int) -> Case:
 
 @pytest.fixture(autouse=True)
 def _studies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_case", lambda job: _study(job.made["seed"]))
+    monkeypatch.setattr(cases_module, "_case", lambda job: _study(job.phantom["seed"]))
 
 
 def _config(tmp_path: Path, **changes: Any) -> Config:
@@ -84,7 +88,7 @@ def _config(tmp_path: Path, **changes: Any) -> Config:
     return Config.from_dict(table | changes)
 
 
-def test_a_segmenter_learns_and_its_card_tells_the_truth(tmp_path: Path) -> None:
+def test_a_segmenter_learns_and_its_card_has_its_scores(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     folder = train(_config(tmp_path, max_steps=240), tmp_path / "run")
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -100,7 +104,7 @@ def test_a_segmenter_learns_and_its_card_tells_the_truth(tmp_path: Path) -> None
     assert card.metrics["count"] == 3
     assert card.metrics["dice"]["WT"] > 0.8, card.metrics
     assert card.metrics["dice"]["ET"] > 0.5, card.metrics
-    # Measured again, from the file, on the patients' own grids.
+    # Predicted again from the saved file, on the patients' grids.
     again = [predict(model, _study(seed)).dice() for seed in (50, 51, 52)]
     for region, value in card.metrics["dice"].items():
         assert value == pytest.approx(np.mean([dice[region] for dice in again]), abs=6e-3)
@@ -114,7 +118,7 @@ def test_a_segmenter_learns_and_its_card_tells_the_truth(tmp_path: Path) -> None
 
 
 class _Tiny(nn.Module):
-    """A classifier quick to train."""
+    """A small classifier."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -155,7 +159,7 @@ def _grading(tmp_path: Path, **changes: Any) -> Config:
     return _config(tmp_path, **(grading | {"data": source} | changes))
 
 
-def test_a_classifier_learns_and_its_card_tells_the_truth(
+def test_a_classifier_learns_and_its_card_has_its_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ARCHITECTURES, "resnet50", _Tiny)
@@ -174,7 +178,7 @@ def test_a_classifier_learns_and_its_card_tells_the_truth(
     assert sum(row["truth"] == row["largest_slice"] for row in rows) == accuracy["hits"]
 
 
-def test_the_real_grading_network_runs(tmp_path: Path) -> None:
+def test_a_resnet50_can_be_trained(tmp_path: Path) -> None:
     settings = _grading(
         tmp_path,
         max_steps=2,
@@ -187,23 +191,23 @@ def test_the_real_grading_network_runs(tmp_path: Path) -> None:
     assert (model.folder / "model.safetensors").stat().st_size < 56e6
 
 
-def test_a_finished_run_is_returned_at_once_and_never_overwritten(tmp_path: Path) -> None:
+def test_a_finished_training_is_returned_and_not_overwritten(tmp_path: Path) -> None:
     settings = _config(tmp_path, max_steps=2)
     folder = train(settings, tmp_path / "run")
     payload = (folder / "model.safetensors").read_bytes()
-    told: list[str] = []
+    stages: list[str] = []
     assert train(
-        settings, tmp_path / "run", resume=True, progress=lambda *a: told.append(a[0])
+        settings, tmp_path / "run", resume=True, progress=lambda *a: stages.append(a[0])
     ) == (folder)
-    assert not told
-    with pytest.raises(TrainingError, match="holds a training run"):
+    assert not stages
+    with pytest.raises(TrainingError, match="contains a training; resume it"):
         train(settings, tmp_path / "run")
-    with pytest.raises(TrainingError, match="other settings"):
+    with pytest.raises(TrainingError, match="started with other settings"):
         train(_config(tmp_path, max_steps=3), tmp_path / "run", resume=True)
     assert (folder / "model.safetensors").read_bytes() == payload
 
 
-def test_a_run_killed_between_steps_ends_with_the_same_weights(
+def test_a_resumed_training_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = _config(tmp_path, max_steps=6, save_every=2, average=0.5)
@@ -264,36 +268,36 @@ LINE = {"size": [20, 24], "plane": "axial"}
         (True, {"auxiliary_loss": 0.5, "auxiliary_loss_layers": ["layer9"]},
          "auxiliary_loss_layers: no layer 'layer9'"),
         (True, {"auxiliary_loss": 0.5, "auxiliary_loss_layers": ["dense1"]},
-         "auxiliary_loss_layers: dense1 has no maps"),
+         "auxiliary_loss_layers: the output of dense1 has shape"),
         (True, {"pretrained": "nowhere.safetensors"}, "nowhere"),
     ],
 )  # fmt: skip
-def test_a_network_that_does_not_fit_is_refused_before_a_case_is_made(
+def test_a_mismatched_network_raises_an_error_before_cases_are_prepared(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     grading: bool,
     change: dict[str, Any],
     words: str,
 ) -> None:
-    monkeypatch.setattr("neuroxai.training.run.gather", lambda *_, **__: pytest.fail("gathered"))
+    monkeypatch.setattr("neuroxai.training.run.prepare_cases", _not_reached)
     with pytest.raises(NeuroXAIError, match=words) as caught:
         train((_grading if grading else _config)(tmp_path, **change), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_layers_that_are_not_there_cannot_rest(
+def test_unknown_frozen_layers_raise_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = {"in_channels": 2, "out_channels": 4, "filters": 2, "depth": 2}
     first = train(_config(tmp_path, arguments=arguments, max_steps=1), tmp_path / "first")
-    monkeypatch.setattr("neuroxai.training.run.gather", lambda *_, **__: pytest.fail("gathered"))
-    resting = {"initial": str(first), "frozen_layers": ["decoder", "layer9"], "frozen_epochs": 1}
+    monkeypatch.setattr("neuroxai.training.run.prepare_cases", _not_reached)
+    settings = {"initial": str(first), "frozen_layers": ["decoder", "layer9"], "frozen_epochs": 1}
     with pytest.raises(TrainingError, match="frozen_layers: no layer begins with 'layer9'"):
-        train(_config(tmp_path, arguments=arguments, **resting), tmp_path / "second")
+        train(_config(tmp_path, arguments=arguments, **settings), tmp_path / "second")
 
 
-def test_a_configuration_that_was_made_by_hand_is_checked_too(tmp_path: Path) -> None:
+def test_a_configuration_built_in_python_is_validated(tmp_path: Path) -> None:
     config = _config(tmp_path)
     with pytest.raises(TrainingError, match="max_minutes is nan, expected a number above 0"):
         config.replace(max_minutes=float("nan"))
@@ -304,31 +308,31 @@ def test_a_configuration_that_was_made_by_hand_is_checked_too(tmp_path: Path) ->
         config.max_minutes = float("nan")
 
 
-def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="is no training run"):
+    with pytest.raises(OutputError, match="does not contain a training"):
         train(_config(tmp_path), tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_run_that_cannot_start_leaves_nothing(
+def test_a_training_that_cannot_start_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(job: object) -> Case:
-        raise TrainingError("no such luck")
+        raise TrainingError("unreadable")
 
-    monkeypatch.setattr(room, "_case", fail)
-    with pytest.raises(TrainingError, match="luck"):
+    monkeypatch.setattr(cases_module, "_case", fail)
+    with pytest.raises(TrainingError, match="unreadable"):
         train(_config(tmp_path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_goes_on_from_another_ones_weights_whatever_its_dropout(tmp_path: Path) -> None:
+def test_initial_weights_may_come_from_a_network_with_other_dropout(tmp_path: Path) -> None:
     arguments = {"in_channels": 2, "out_channels": 4, "filters": 2, "depth": 2}
     first = train(_config(tmp_path, arguments=arguments, max_steps=3), tmp_path / "first")
-    resting = {"initial": str(first), "max_steps": 1, "learning_rate": 1e-12, "seed": 5}
+    settings = {"initial": str(first), "max_steps": 1, "learning_rate": 1e-12, "seed": 5}
     other = {**arguments, "dropout": 0.25}
-    second = train(_config(tmp_path, arguments=other, **resting), tmp_path / "second")
+    second = train(_config(tmp_path, arguments=other, **settings), tmp_path / "second")
     start, end = (dict(load_model(each).network.named_parameters()) for each in (first, second))
     assert all(torch.allclose(end[name], start[name], atol=1e-3) for name in start)
     card = load_model(second).card
@@ -336,47 +340,47 @@ def test_a_run_goes_on_from_another_ones_weights_whatever_its_dropout(tmp_path: 
     assert card.training["initial"]["training"]["steps"] == 3
     wider = {**arguments, "filters": 3}
     with pytest.raises(TrainingError, match="is another network"):
-        train(_config(tmp_path, arguments=wider, **resting), tmp_path / "third")
+        train(_config(tmp_path, arguments=wider, **settings), tmp_path / "third")
 
 
-def test_a_run_without_held_out_cases_says_so(tmp_path: Path) -> None:
+def test_a_training_without_test_cases_has_no_metrics(tmp_path: Path) -> None:
     source = {"phantom": {"train": [0, 2], "test": [9, 9]}}
     folder = train(_config(tmp_path, max_steps=1, data=source), tmp_path / "run")
     assert json.loads((folder / "card.json").read_text())["metrics"] == {"count": 0}
 
 
-def test_outputs_are_shifted_before_they_are_measured(tmp_path: Path) -> None:
-    """The card tells the shift; but for it, the weights are those of a run without."""
+def test_the_logit_bias_is_added_before_metrics_are_measured(tmp_path: Path) -> None:
+    """The card contains the bias; all other weights equal those of a training without it."""
     data = {"phantom": {"train": [0, 6], "test": [50, 52], "validation": [60, 63]}}
     few = {"data": data, "max_steps": 12, "output_dtype": "float32"}
     plain = load_model(train(_config(tmp_path, **few), tmp_path / "plain"))
-    folder = train(_config(tmp_path, **few, logit_bias=True), tmp_path / "shifted")
-    shifted = load_model(folder)
-    said = shifted.card.training["logit_bias"]
-    assert list(said) == ["background", "NCR", "ED", "ET"]
-    assert any(said.values())
-    assert shifted.card.training["data"]["validation_seeds"] == [60, 63]
+    folder = train(_config(tmp_path, **few, logit_bias=True), tmp_path / "biased")
+    biased = load_model(folder)
+    bias = biased.card.training["logit_bias"]
+    assert list(bias) == ["background", "NCR", "ED", "ET"]
+    assert any(bias.values())
+    assert biased.card.training["data"]["validation_seeds"] == [60, 63]
     assert "logit_bias" not in plain.card.training
-    before, after = plain.network.state_dict(), shifted.network.state_dict()
+    before, after = plain.network.state_dict(), biased.network.state_dict()
     for name in before:
-        moved = torch.tensor(list(said.values())) if name == "output.bias" else 0
+        moved = torch.tensor(list(bias.values())) if name == "output.bias" else 0
         torch.testing.assert_close(after[name], before[name] + moved)
-    rows = list(csv.DictReader((tmp_path / "shifted" / "metrics.csv").read_text().splitlines()))
-    measured = np.mean([predict(shifted, _study(seed)).dice()["WT"] for seed in (50, 51)])
+    rows = list(csv.DictReader((tmp_path / "biased" / "metrics.csv").read_text().splitlines()))
+    measured = np.mean([predict(biased, _study(seed)).dice()["WT"] for seed in (50, 51)])
     assert np.mean([float(row["WT"]) for row in rows]) == pytest.approx(measured, abs=0.01)
 
 
-def test_outputs_that_cannot_be_shifted_are_refused_before_the_training(tmp_path: Path) -> None:
+def test_a_logit_bias_without_validation_cases_raises_an_error(tmp_path: Path) -> None:
     data = {"phantom": {"train": [0, 6], "test": [50, 52], "validation": [60, 60]}}
-    with pytest.raises(TrainingError, match="logit_bias is set, but no case was left"):
+    with pytest.raises(TrainingError, match="logit_bias is set, but there is no validation case"):
         train(_config(tmp_path, data=data, logit_bias=True), tmp_path / "run")
     assert not list((tmp_path / "run").glob("log.csv"))
 
 
-def test_a_cohort_that_changed_is_not_gone_on_with(
+def test_a_changed_cohort_cannot_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every n-th patient is held out: one more, and others are, who were trained on before."""
+    """With another patient, every n-th includes patients that were trained on."""
     monkeypatch.undo()
     for number in range(0, 20, 2):
         study = dataclasses.replace(_study(number), name=f"BraTS2021_{number:05}")
@@ -392,7 +396,7 @@ def test_a_cohort_that_changed_is_not_gone_on_with(
         train(settings, tmp_path / "run", progress=stop)
     before = (tmp_path / "run" / "split.csv").read_bytes()
     more = write_case(dataclasses.replace(_study(5), name="BraTS2021_00005"), tmp_path / "cohort")
-    with pytest.raises(TrainingError, match="play another part than when the run began"):
+    with pytest.raises(TrainingError, match=r"split of \d+ cases has changed"):
         train(settings, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "split.csv").read_bytes() == before
     shutil.rmtree(more)

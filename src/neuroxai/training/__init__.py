@@ -1,4 +1,4 @@
-"""Training of both networks, from a configuration file to a checkpoint with measured metrics."""
+"""Training of segmenters and classifiers, from a configuration to an evaluated checkpoint."""
 
 from neuroxai.training.config.config import Config
 from neuroxai.training.config.config_file import read_config

@@ -1,4 +1,4 @@
-"""Dice and accuracy against other people's and against closed forms."""
+"""Metrics of the model card: Dice on the patient's grid, accuracy and its intervals."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from neuroxai.demo.sections import accuracy
 from neuroxai.models import Card, Model
 from neuroxai.training.card.evaluate import (
     DiceScores,
-    evaluate_prepared,
     evaluate_slices,
+    evaluate_volumes,
 )
-from neuroxai.training.card.logit_bias import _doubtful, _mean_dice
+from neuroxai.training.card.logit_bias import _candidates, _mean_dice
 from neuroxai.training.card.metrics import measure
 from neuroxai.training.config.config import Config
 from neuroxai.training.data import cases
-from neuroxai.training.data.cases import Prepared
+from neuroxai.training.data.cases import PreparedCase
 from neuroxai.workflows.explain import predict
 
 CARD = Card(
@@ -47,7 +47,7 @@ CARD = Card(
 
 
 class _ByGrayValue(nn.Module):
-    """Reads the class off the gray value: class k is brightest at 10 (k + 1)."""
+    """Classify by intensity: the logit of class k is largest at 10 (k + 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([-((x - 10 * (k + 1)) ** 2) for k in range(4)], dim=1)
@@ -65,8 +65,8 @@ def test_means_by_spacing() -> None:
     assert scores.mean(spacing=3.0) == {}
 
 
-def test_segmentation_is_measured_on_the_patients_own_grid() -> None:
-    """The grid is larger than the network's, so what the crop loses must count as missed."""
+def test_predictions_are_scored_on_the_patients_grid() -> None:
+    """The patient's grid is larger than the network's; cropped truth counts as missed."""
     rng = np.random.default_rng(1)
     truth = np.zeros((20, 14, 18), np.uint8)
     truth[6:12, 4:9, 5:12] = rng.integers(1, 4, (6, 5, 7))
@@ -92,23 +92,23 @@ def test_segmentation_is_measured_on_the_patients_own_grid() -> None:
         assert scores[region] < 1
 
 
-def test_prepared_volumes_score_as_on_the_patients_grid() -> None:
+def test_prepared_volumes_have_the_dice_of_the_patients_grid() -> None:
     truth = np.zeros((6, 5, 4), np.uint8)
     truth[1:4, 1:4, 1:3] = 2
     truth[2, 2, 1] = 3
     image = (10.0 * (truth + 1)).astype(np.float16)[None]
     image[0, 1, 1, 1] = 10
-    case = Prepared("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 17, 5, 0), 1.5, 3.0)
-    ((name, spacing, scores),) = evaluate_prepared(_model(), [case])
+    case = PreparedCase("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 17, 5, 0), 1.5, 3.0)
+    ((name, spacing, scores),) = evaluate_volumes(_model(), [case])
     assert (name, spacing) == ("c", 1.5)
-    # 18 voxels of WT lie inside, one is missed, and four of ET were cut off.
+    # 18 voxels of WT remain, one is missed; cropping removed four of ET.
     assert scores == {"WT": 2 * 17 / (17 + 22), "TC": 2 / (1 + 5), "ET": 2 / (1 + 5)}
 
 
-def test_resampled_volumes_score_as_on_the_patients_grid(
+def test_resampled_volumes_have_the_dice_of_the_patients_grid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dice, and what counts as little enhancement, in the patient's own voxels."""
+    """Dice, and the volume of enhancing tumor, in the patient's voxels."""
     truth = np.zeros((20, 14, 18), np.uint8)
     truth[4:15, 3:12, 3:14] = 2
     truth[6:13, 4:11, 4:12] = 1
@@ -145,38 +145,38 @@ def test_resampled_volumes_score_as_on_the_patients_grid(
     }
     monkeypatch.setattr(cases, "_case", lambda job: case)
     for _ in ("made", "read again"):
-        (prepared,) = cases.gather(Config.from_dict(table)).test
+        (prepared,) = cases.prepare_cases(Config.from_dict(table)).test
     assert prepared.truth.shape == (8, 7, 10)
     enhancing = predict(_model(CARD.replace(preprocessing=recipe)), case)
     volume = 1000 * enhancing.volumes_ml()["ET"]
     for least in (0.0, volume - 1, volume + 1):
         rule = {"smallest_enhancement_mm3": least} if least else {}
         card = CARD.replace(preprocessing=recipe, postprocessing=rule)
-        ((_, _, scores),) = evaluate_prepared(_model(card), [prepared])
+        ((_, _, scores),) = evaluate_volumes(_model(card), [prepared])
         # The prepared image is kept as float16.
         assert scores == pytest.approx(predict(_model(card), case).dice(), abs=5e-3)
         assert (scores["ET"] > 0) == (least < volume)
 
 
 class _Everywhere(nn.Module):
-    """Calls a class everywhere, in the padding too; or what is bright one, what is dark another."""
+    """Predict one class for bright voxels and one for dark ones, which include the padding."""
 
     def __init__(self, bright: int, dark: int) -> None:
         super().__init__()
-        self.called = bright, dark
+        self.classes = bright, dark
 
     def forward(self, x: Tensor) -> Tensor:
         logits = torch.zeros(len(x), 4, *x.shape[2:])
-        for channel, where in zip(self.called, (x[:, 0] > 0, x[:, 0] <= 0), strict=True):
+        for channel, where in zip(self.classes, (x[:, 0] > 0, x[:, 0] <= 0), strict=True):
             logits[:, channel] += where
         return logits
 
 
 @pytest.mark.parametrize(("bright", "dark", "least"), [(2, 2, 0.0), (2, 3, 0.0), (0, 3, 1000.0)])
-def test_what_is_answered_in_the_padding_is_not_counted(
+def test_predictions_in_the_padding_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bright: int, dark: int, least: float
 ) -> None:
-    """One axis is cut, two are padded, unevenly: neither Dice nor the volume of ET may know."""
+    """One axis is cropped and two are padded unevenly; Dice and the volume of ET are unaffected."""
     truth = np.zeros((20, 13, 17), np.uint8)
     truth[4:15, 3:12, 3:14] = 2
     truth[7:12, 5:10, 5:11] = 3
@@ -204,39 +204,39 @@ def test_what_is_answered_in_the_padding_is_not_counted(
     }
     monkeypatch.setattr(cases, "_case", lambda job: case)
     config = Config.from_dict(table)
-    (prepared,) = cases.gather(config).test
+    (prepared,) = cases.prepare_cases(config).test
     assert prepared.shape == (16, 16, 20)
-    assert prepared.inside == ((0, 16), (1, 14), (1, 18))
+    assert prepared.unpadded == ((0, 16), (1, 14), (1, 18))
     card = CARD.replace(
         preprocessing={"modalities": ["FLAIR"], **recipe},
         postprocessing={"smallest_enhancement_mm3": least} if least else {},
     )
     model = Model(_Everywhere(bright, dark), card, Path(), "")
     expected = predict(model, case).dice()
-    ((_, _, scores),) = evaluate_prepared(model, [prepared])
+    ((_, _, scores),) = evaluate_volumes(model, [prepared])
     assert scores == pytest.approx(expected)
     if bright == dark:
         tumor = int((truth > 0).sum())
         assert scores["WT"] == pytest.approx(2 * tumor / (16 * 13 * 17 + tumor))
-    held = _doubtful(model.network, prepared, torch.device("cpu"))
-    found = _mean_dice([held], np.zeros(4, np.float32), config)
+    candidates = _candidates(model.network, prepared, torch.device("cpu"))
+    found = _mean_dice([candidates], np.zeros(4, np.float32), config)
     assert found == pytest.approx(np.mean(list(expected.values())))
 
 
 @pytest.mark.parametrize(("least", "et"), [(2.9, 2 / 6), (3.1, 0.0)])
-def test_enhancement_below_what_the_card_says_counts_as_necrosis(least: float, et: float) -> None:
+def test_enhancing_tumor_below_the_cards_minimum_is_relabeled(least: float, et: float) -> None:
     truth = np.zeros((6, 5, 4), np.uint8)
     truth[2, 2, 1] = 3
     image = (10.0 * (truth + 1)).astype(np.float16)[None]
-    case = Prepared("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 0, 5, 0), 1.5, 3.0)
+    case = PreparedCase("c", "c", image, truth, (2, 0, 1), (9, 5, 6), (900, 0, 0, 5, 0), 1.5, 3.0)
     model = _model()
     card = CARD.replace(postprocessing={"smallest_enhancement_mm3": least})
     model = dataclasses.replace(model, card=card)
-    ((_, _, scores),) = evaluate_prepared(model, [case])
+    ((_, _, scores),) = evaluate_volumes(model, [case])
     assert scores == {"WT": 2 / 6, "TC": 2 / 6, "ET": et}
 
 
-def test_slices_give_the_class_of_each_and_skip_empty_cases() -> None:
+def test_slices_are_classified_and_empty_cases_skipped() -> None:
     class Mean(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             bright = x.mean((1, 2, 3))
@@ -244,30 +244,30 @@ def test_slices_give_the_class_of_each_and_skip_empty_cases() -> None:
 
     images = np.stack([np.full((1, 4, 5), value, np.float16) for value in (0.9, 0.1, 0.8)])
     truth = np.ones((3, 4, 5), np.uint8)
-    full = Prepared("a", "a", images, truth, (0, 0), (4, 5), (), 2.0, 4.0, grade=1)
-    none = Prepared("b", "b", images[:0], truth[:0], (0, 0), (4, 5), (), 2.0, 4.0)
+    full = PreparedCase("a", "a", images, truth, (0, 0), (4, 5), (), 2.0, 4.0, grade=1)
+    none = PreparedCase("b", "b", images[:0], truth[:0], (0, 0), (4, 5), (), 2.0, 4.0)
     model = Model(network=Mean(), card=CARD, folder=Path(), weights_sha256="")
     assert list(evaluate_slices(model, [none, full])) == [("a", 1, [1, 0, 1])]
     assert torch.is_grad_enabled()
 
 
 class _Bright(nn.Module):
-    """High grade where a slice is bright."""
+    """Predict high grade for bright slices."""
 
     def forward(self, x: Tensor) -> Tensor:
         bright = x.mean((1, 2, 3))
         return torch.stack([0.5 - bright, bright - 0.5], dim=1)
 
 
-def _graded(name: str, patient: str, right: list[bool]) -> Prepared:
-    """Return the slices of a case of high grade, of which some are answered right."""
+def _graded(name: str, patient: str, right: list[bool]) -> PreparedCase:
+    """High-grade case with the given slices predicted correctly."""
     values = np.array(right, np.float16)[:, None, None, None]
     images = np.broadcast_to(values, (len(right), 1, 4, 5))
     truth = np.ones((len(right), 4, 5), np.uint8)
-    return Prepared(name, patient, images, truth, (0, 0), (4, 5), (), 2.0, 4.0, grade=1)
+    return PreparedCase(name, patient, images, truth, (0, 0), (4, 5), (), 2.0, 4.0, grade=1)
 
 
-def _metrics(cases: list[Prepared], tmp_path: Path) -> dict[str, Any]:
+def _metrics(cases: list[PreparedCase], tmp_path: Path) -> dict[str, Any]:
     config = Config.from_dict(
         {
             "name": "n",
@@ -283,8 +283,8 @@ def _metrics(cases: list[Prepared], tmp_path: Path) -> dict[str, Any]:
     return measure(model, config, cases, torch.device("cpu"), tmp_path, lambda *_: None)
 
 
-def test_a_cards_slice_accuracy_is_as_sure_as_its_patients_are_many(tmp_path: Path) -> None:
-    """All six slices of a patient alike: the draws of twelve patients are those of a binomial."""
+def test_the_interval_of_slice_accuracy_depends_on_the_number_of_patients(tmp_path: Path) -> None:
+    """If all slices of a patient agree, resampled accuracies are binomial over patients."""
     found = _metrics([_graded(f"c{n}", f"p{n}", [n < 9] * 6) for n in range(12)], tmp_path)
     entry = found["slice_accuracy"]
     assert (entry["value"], entry["hits"], entry["count"]) == (0.75, 54, 72)
@@ -292,12 +292,12 @@ def test_a_cards_slice_accuracy_is_as_sure_as_its_patients_are_many(tmp_path: Pa
     assert "wilson_95" not in entry
     expected = stats.binom.ppf([0.025, 0.975], 12, 0.75) / 12
     assert entry["over_patients_95"] == pytest.approx(list(expected), abs=1e-4)
-    # Each case a patient of its own: Wilson's holds.
+    # One case per patient: Wilson's interval applies.
     wilsons = stats.binomtest(9, 12).proportion_ci(0.95, method="wilson")
     assert found["accuracy"]["wilson_95"] == pytest.approx([wilsons.low, wilsons.high], abs=1e-4)
 
 
-def test_a_cards_case_accuracy_counts_visits_of_a_patient_as_one(tmp_path: Path) -> None:
+def test_visits_of_a_patient_are_resampled_together(tmp_path: Path) -> None:
     visits = [(f"c{n}-{visit}", f"p{n}", [n < 9]) for n in range(12) for visit in range(3)]
     entry = _metrics([_graded(*visit) for visit in visits], tmp_path)["accuracy"]
     assert (entry["hits"], entry["count"], entry["patients"]) == (27, 36, 12)
@@ -306,20 +306,20 @@ def test_a_cards_case_accuracy_counts_visits_of_a_patient_as_one(tmp_path: Path)
     assert "wilson_95" not in entry
 
 
-def test_the_demo_says_the_interval_over_patients_and_reads_older_cards(tmp_path: Path) -> None:
-    def said(metrics: dict[str, Any]) -> str:
+def test_the_demo_shows_the_interval_over_patients(tmp_path: Path) -> None:
+    def shown(metrics: dict[str, Any]) -> str:
         return accuracy(_model(CARD.replace(metrics=metrics)))
 
     found = _metrics([_graded(f"c{n}", f"p{n}", [n < 9] * 6) for n in range(12)], tmp_path)
-    assert said(found) == (
+    assert shown(found) == (
         "accuracy 75.0% of 12 held-out cases (95 % interval 46.8% to 91.1%), 75.0% of 72 held-out "
         "slices (95 % interval 50.0% to 100.0%)"
     )
     entry = {"value": 0.75, "hits": 54, "count": 72, "wilson_95": [0.64, 0.84]}
     # Older cards took slices for patients; the figure holds, its interval does not.
     older = {"accuracy": entry | {"count": 12, "wilson_95": [0.46, 0.91]}, "slice_accuracy": entry}
-    assert said(older) == (
+    assert shown(older) == (
         "accuracy 75.0% of 12 held-out cases (95 % interval 46.0% to 91.0%), 75.0% of 72 held-out "
         "slices"
     )
-    assert said({}) == "accuracy not measured"
+    assert shown({}) == "accuracy not measured"

@@ -1,7 +1,8 @@
-"""Outputs whose levels are off by a known amount are set right, by the Dice that is reported."""
+"""Logit bias: a planted bias is removed, and the score of the search is the reported Dice."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -14,34 +15,34 @@ from neuroxai.core.errors import TrainingError
 from neuroxai.training.card.evaluate import mean_dice
 from neuroxai.training.card.logit_bias import (
     LARGEST,
-    _doubtful,
+    _candidates,
     _mean_dice,
-    choose_shift,
-    shift_outputs,
+    add_logit_bias,
+    fit_logit_bias,
 )
 from neuroxai.training.config.config import Config
-from neuroxai.training.data.cases import Prepared
+from neuroxai.training.data.cases import PreparedCase
 
-OFF = (0.0, 1.25, -1.0, -0.75)
+PLANTED = (0.0, 1.25, -1.0, -0.75)
 
 
 class Logits(nn.Module):
-    """Shows its input, each class's evidence, with levels that are off."""
+    """Return the input, one channel of evidence per class, with a planted bias."""
 
     def __init__(self) -> None:
         super().__init__()
         self.output = nn.Conv3d(4, 4, 1)
         with torch.no_grad():
             self.output.weight.copy_(torch.eye(4)[..., None, None, None])
-            self.output.get_parameter("bias").copy_(torch.tensor(OFF))
+            self.output.get_parameter("bias").copy_(torch.tensor(PLANTED))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.output(x)
         return out
 
 
-def case(seed: int) -> Prepared:
-    """Balls in balls, and evidence with noise; some truth was cut off by the box."""
+def case(seed: int) -> PreparedCase:
+    """Concentric balls and noisy evidence; cropping removed nine voxels of the truth."""
     rng = np.random.default_rng(seed)
     axes = np.meshgrid(*(np.arange(n) for n in (14, 12, 10)), indexing="ij")
     center = rng.uniform(4, 8, 3)
@@ -52,7 +53,7 @@ def case(seed: int) -> Prepared:
     )
     counts = [int((truth == k).sum()) for k in range(4)]
     counts[2] += 9
-    return Prepared(
+    return PreparedCase(
         f"c{seed}", f"c{seed}", evidence.astype(np.float16), truth, (1, 0, 2), (16, 12, 13),
         (*counts, 0), 2.0, 8.0,
     )  # fmt: skip
@@ -73,60 +74,62 @@ def config(**changes: Any) -> Config:
     return Config.from_dict(table | changes)
 
 
-def test_levels_that_are_off_are_set_right() -> None:
+def test_a_planted_bias_is_removed() -> None:
     cases, cpu = [case(seed) for seed in range(5)], torch.device("cpu")
     network = Logits()
     before = mean_dice(network, cases, config(), cpu)
-    told: list[float] = []
-    shift = choose_shift(
-        network, cases, config(), cpu, lambda stage, done, total: told.append(done)
+    reported: list[float] = []
+    bias = fit_logit_bias(
+        network, cases, config(), cpu, lambda stage, done, total: reported.append(done)
     )
-    assert told == [0, 1, 2, 3, 4, 5]
-    assert shift[0] == 0
-    assert max(map(abs, shift)) <= LARGEST
-    assert network.output.get_parameter("bias").tolist() == pytest.approx(OFF), "only chosen so far"
-    shift_outputs(network, shift)
+    assert reported == [0, 1, 2, 3, 4, 5]
+    assert bias[0] == 0
+    assert max(map(abs, bias)) <= LARGEST
+    assert network.output.get_parameter("bias").tolist() == pytest.approx(PLANTED), (
+        "fitted, not added"
+    )
+    add_logit_bias(network, bias)
     after = mean_dice(network, cases, config(), cpu)
     assert after > before + 0.05
-    # By the Dice of whole cases, no coarse triple is better, and the planted ones are undone.
+    # No triple on a coarse grid has a better Dice on whole cases.
     best = 0.0
     for triple in itertools.product((-1.5, -0.5, 0.5, 1.5), repeat=3):
         other = Logits()
-        shift_outputs(other, (0.0, *triple))
+        add_logit_bias(other, (0.0, *triple))
         best = max(best, mean_dice(other, cases, config(), cpu))
     assert after >= best - 0.003
-    # Right levels, with this noise, are a little in favor of the background.
-    right = np.add(shift, OFF)[1:]
-    assert np.ptp(right) <= 0.75
+    # The planted differences are removed; with this noise a common offset remains.
+    remaining = np.add(bias, PLANTED)[1:]
+    assert np.ptp(remaining) <= 0.75
 
 
 @pytest.mark.parametrize(
-    "shift", [(0, 0, 0, 0), (0, -1.5, 2, 0.5), (0, 2, 2, 2), (0, -2, -2, -2), (0, 0.5, -0.5, 2)]
+    "bias", [(0, 0, 0, 0), (0, -1.5, 2, 0.5), (0, 2, 2, 2), (0, -2, -2, -2), (0, 0.5, -0.5, 2)]
 )
-def test_what_is_held_of_a_case_is_enough(shift: tuple[float, ...]) -> None:
-    """The Dice of the held voxels is that of the whole cases, asked anew with shifted outputs."""
+def test_the_dice_of_candidate_voxels_is_that_of_whole_cases(bias: tuple[float, ...]) -> None:
+    """Predicted again, with the bias added to the network."""
     cases, cpu, network = [case(seed) for seed in range(3)], torch.device("cpu"), Logits()
     with torch.no_grad():
         network.output.weight.mul_(4)
-    held = [_doubtful(network, each, cpu) for each in cases]
-    assert all(each.truth.size < np.prod(each.case.shape) for each in held)
-    found = _mean_dice(held, np.array(shift, np.float32), config())
-    shift_outputs(network, shift)
+    candidates = [_candidates(network, each, cpu) for each in cases]
+    assert all(each.truth.size < np.prod(each.case.shape) for each in candidates)
+    found = _mean_dice(candidates, np.array(bias, np.float32), config())
+    add_logit_bias(network, bias)
     assert found == pytest.approx(mean_dice(network, cases, config(), cpu), abs=1e-9)
 
 
-def test_what_is_right_stays() -> None:
+def test_correct_logits_get_no_bias() -> None:
     network, cases = Logits(), [case(seed) for seed in range(3)]
     with torch.no_grad():
         network.output.get_parameter("bias").zero_()
         network.output.weight.mul_(20)
+    one_hot = np.arange(4)[:, None, None, None]
     sharp = [
-        Prepared(c.name, c.group, (c.truth == np.arange(4)[:, None, None, None]).astype(np.float16),
-                 c.truth, c.start, c.shape, c.counts, c.spacing, c.voxel_mm3)
-        for c in cases
-    ]  # fmt: skip
-    shift = choose_shift(network, sharp, config(), torch.device("cpu"), lambda *_: None)
-    assert shift == (0.0, 0.0, 0.0, 0.0)
+        dataclasses.replace(each, images=(each.truth == one_hot).astype(np.float16))
+        for each in cases
+    ]
+    bias = fit_logit_bias(network, sharp, config(), torch.device("cpu"), lambda *_: None)
+    assert bias == (0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +151,6 @@ def test_what_is_right_stays() -> None:
         ),
     ],
 )
-def test_where_it_cannot_be_it_is_refused(changes: dict[str, Any], sentence: str) -> None:
+def test_invalid_configurations_raise_errors(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         config(**changes)

@@ -1,4 +1,4 @@
-"""Gray values vary, air and order stay."""
+"""Intensity augmentation: background, monotonicity, each step against its definition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuroxai.training.config.augmentation import Augmentation
-from neuroxai.training.data.augment import vary_intensity
+from neuroxai.training.data.augment import augment_intensity
 
 OFF = Augmentation(
     tone=0,
@@ -29,39 +29,39 @@ def _batch(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 8, 7, 6), (3, 1, 9, 12)])
-def test_air_stays_zero_and_all_is_finite(shape: tuple[int, ...]) -> None:
+def test_the_background_stays_zero_and_all_values_are_finite(shape: tuple[int, ...]) -> None:
     x = _batch(*shape)
     for seed in range(20):
-        y = vary_intensity(x, np.random.default_rng(seed), Augmentation())
+        y = augment_intensity(x, np.random.default_rng(seed), Augmentation())
         assert bool((y[:, :, :2] == 0).all())
         assert bool(torch.isfinite(y).all())
         assert y.shape == x.shape
 
 
-def test_it_is_a_function_of_the_generator_alone() -> None:
+def test_the_result_depends_only_on_the_generator() -> None:
     x = _batch(2, 3, 8, 7, 6)
-    one = vary_intensity(x, np.random.default_rng(5), Augmentation())
+    one = augment_intensity(x, np.random.default_rng(5), Augmentation())
     torch.manual_seed(99)
-    assert torch.equal(one, vary_intensity(x, np.random.default_rng(5), Augmentation()))
-    assert not torch.equal(one, vary_intensity(x, np.random.default_rng(6), Augmentation()))
+    assert torch.equal(one, augment_intensity(x, np.random.default_rng(5), Augmentation()))
+    assert not torch.equal(one, augment_intensity(x, np.random.default_rng(6), Augmentation()))
 
 
-def test_everything_off_changes_nothing() -> None:
+def test_all_steps_off_change_nothing() -> None:
     x = _batch(2, 3, 8, 7, 6)
-    torch.testing.assert_close(vary_intensity(x, np.random.default_rng(0), OFF), x)
+    torch.testing.assert_close(augment_intensity(x, np.random.default_rng(0), OFF), x)
 
 
-def test_tone_curves_keep_the_order_of_gray_values() -> None:
+def test_tone_curves_are_monotonic() -> None:
     x = torch.linspace(0.01, 3, 500).reshape(1, 1, 500, 1)
     settings = OFF.replace(tone=0.45, gamma=(0.5, 2), contrast=(0.5, 2), brightness=1)
     for seed in range(50):
-        y = vary_intensity(x, np.random.default_rng(seed), settings)
+        y = augment_intensity(x, np.random.default_rng(seed), settings)
         assert bool((y.diff(dim=2) > -1e-6).all())
 
 
-def test_dimming_scales_half_of_the_images_and_keeps_their_darkest() -> None:
+def test_half_of_the_images_are_darkened_towards_their_minimum() -> None:
     x = _batch(40, 3, 6, 5)
-    y = vary_intensity(x, np.random.default_rng(3), OFF.replace(ceiling=(0.5, 0.5)))
+    y = augment_intensity(x, np.random.default_rng(3), OFF.replace(ceiling=(0.5, 0.5)))
     low = torch.where(x > 0, x, torch.inf).amin((2, 3), keepdim=True)
     dimmed = torch.where(x > 0, low + 0.5 * (x - low), 0)
     same = torch.isclose(y, x, atol=1e-6).all(-1).all(-1)
@@ -75,7 +75,7 @@ def test_blur_equals_a_direct_sum() -> None:
     x[0, 0, 4, 4], x[0, 0, 0, 0] = 1, 1e-9
     x += 1e-9
     for seed in range(30):
-        y = vary_intensity(x, np.random.default_rng(seed), OFF.replace(blur=1.2))
+        y = augment_intensity(x, np.random.default_rng(seed), OFF.replace(blur=1.2))
         profile = y[0, 0, 4].numpy()
         if profile[3] > 1e-3:
             width = np.sqrt(-0.5 / np.log(profile[3] / profile[4]))
@@ -85,11 +85,11 @@ def test_blur_equals_a_direct_sum() -> None:
                 y[0, 0, 2:7, 2:7].numpy(), np.outer(taps, taps), rtol=1e-4, atol=1e-6
             )
             return
-    pytest.fail("no seed blurred")
+    pytest.fail("no seed applied the blur")
 
 
-def test_empty_and_constant_images_have_an_answer() -> None:
+def test_empty_and_constant_images_stay_finite() -> None:
     for x in (torch.zeros(2, 2, 6, 5, 4), torch.full((2, 2, 6, 5, 4), 3.0)):
-        y = vary_intensity(x, np.random.default_rng(1), Augmentation())
+        y = augment_intensity(x, np.random.default_rng(1), Augmentation())
         assert bool(torch.isfinite(y).all())
-    assert not vary_intensity(torch.zeros(1, 1, 5, 4), np.random.default_rng(1), OFF).any()
+    assert not augment_intensity(torch.zeros(1, 1, 5, 4), np.random.default_rng(1), OFF).any()

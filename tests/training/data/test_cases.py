@@ -1,4 +1,4 @@
-"""Preparing cases: cut to the box, kept on disk, split by patient, made by many processes."""
+"""Preparation of cases: cropping, cache, split by patient, parallel processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from neuroxai.data.case import Case
 from neuroxai.data.placement import Placement
 from neuroxai.data.preparation import truth_on_network_grid
 from neuroxai.training.config.config import Config
-from neuroxai.training.data import cases as room
-from neuroxai.training.data.cases import gather
+from neuroxai.training.data import cases as cases_module
+from neuroxai.training.data import jobs
+from neuroxai.training.data.cases import prepare_cases
 
 SHAPE = (22, 28, 18)
 
 
 def study(seed: int, **changes: Any) -> Case:
-    """An LPS case: a box of brain in air, with a lesion on the patient's left."""
+    """Case with LPS axes: a box of brain with a lesion on the patient's left."""
     rng = np.random.default_rng(seed)
     truth = np.zeros(SHAPE, np.uint8)
     brain = np.zeros(SHAPE, bool)
@@ -62,40 +63,40 @@ def config(tmp_path: Path, **changes: Any) -> Config:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Put small cases in place of phantoms, and tell which were made."""
+    """Replace phantoms by small cases; returns the jobs that were run."""
     jobs: list[Any] = []
 
     def make(job: Any) -> Case:
         jobs.append(job)
-        return study(job.made["seed"])
+        return study(job.phantom["seed"])
 
-    monkeypatch.setattr(room, "_case", make)
+    monkeypatch.setattr(cases_module, "_case", make)
     return jobs
 
 
-def test_a_prepared_volume_is_what_the_network_would_get(tmp_path: Path, made: list[Any]) -> None:
+def test_a_prepared_volume_is_the_input_of_the_network(tmp_path: Path, made: list[Any]) -> None:
     settings = config(tmp_path)
-    first = gather(settings).train[0]
+    first = prepare_cases(settings).train[0]
     case = study(0)
     prepared = settings.preprocessing.prepare(case)
-    image, truth = first.whole()
+    image, truth = first.uncropped()
     np.testing.assert_allclose(image, prepared.x[0].numpy(), atol=1e-3)
     np.testing.assert_array_equal(truth, truth_on_network_grid(case, prepared.placement))
-    assert first.images.shape[1:] == (16, 21, 14), "no more than the brain"
+    assert first.images.shape[1:] == (16, 21, 14), "cropped to the brain"
     assert case.truth is not None
     assert list(first.counts) == np.bincount(case.truth.ravel(), minlength=5).tolist()
 
 
-def test_phantoms_take_turns_in_spacing_and_tests_have_them_all(
+def test_training_phantoms_alternate_spacings_and_test_phantoms_have_all(
     tmp_path: Path, made: list[Any]
 ) -> None:
-    found = gather(config(tmp_path))
-    assert [(job.made["seed"], job.made["spacing"]) for job in made[:3]] == [
+    found = prepare_cases(config(tmp_path))
+    assert [(job.phantom["seed"], job.phantom["spacing"]) for job in made[:3]] == [
         (0, 1.0),
         (1, 2.0),
         (2, 1.0),
     ]
-    assert [(job.made["seed"], job.made["spacing"]) for job in made[3:]] == [
+    assert [(job.phantom["seed"], job.phantom["spacing"]) for job in made[3:]] == [
         (7, 1.0),
         (8, 1.0),
         (7, 2.0),
@@ -104,38 +105,38 @@ def test_phantoms_take_turns_in_spacing_and_tests_have_them_all(
     assert (len(found.train), len(found.test), found.validation, found.split) == (3, 4, [], [])
 
 
-def test_a_spacing_named_twice_is_trained_on_more_often_and_tested_once(
+def test_a_repeated_spacing_is_trained_more_often_and_tested_once(
     tmp_path: Path, made: list[Any]
 ) -> None:
     source = {"phantom": {"train": [0, 6], "test": [7, 9], "spacings": [1.0, 2.0, 2.0]}}
-    found = gather(config(tmp_path, data=source))
-    assert [job.made["spacing"] for job in made[:6]] == [1.0, 2.0, 2.0] * 2
+    found = prepare_cases(config(tmp_path, data=source))
+    assert [job.phantom["spacing"] for job in made[:6]] == [1.0, 2.0, 2.0] * 2
     assert [case.group for case in found.test] == ["seed-7", "seed-8"] * 2
     assert len(found.train) == 6
 
 
-def test_the_second_start_makes_nothing_and_a_change_remakes(
-    tmp_path: Path, made: list[Any]
-) -> None:
-    told: list[tuple[str, float, float]] = []
-    gather(config(tmp_path), report=lambda *what: told.append(what))
-    assert [told[0], told[-1]] == [("Preparing cases", 0, 7), ("Preparing cases", 7, 7)]
+def test_cached_cases_are_reused_until_the_recipe_changes(tmp_path: Path, made: list[Any]) -> None:
+    reported: list[tuple[str, float, float]] = []
+    prepare_cases(config(tmp_path), report=lambda *what: reported.append(what))
+    assert [reported[0], reported[-1]] == [("Preparing cases", 0, 7), ("Preparing cases", 7, 7)]
     made.clear()
-    gather(config(tmp_path))
-    gather(config(tmp_path, preprocessing={"size": [16, 24, 16], "divisor": 4}))
-    assert [job.made["seed"] for job in made] == [0, 1, 2, 7, 8, 7, 8], "of the second recipe alone"
+    prepare_cases(config(tmp_path))
+    prepare_cases(config(tmp_path, preprocessing={"size": [16, 24, 16], "divisor": 4}))
+    assert [job.phantom["seed"] for job in made] == [0, 1, 2, 7, 8, 7, 8], (
+        "those of the second recipe"
+    )
 
 
-def test_a_damaged_cache_is_made_again(tmp_path: Path, made: list[Any]) -> None:
-    gather(config(tmp_path))
+def test_a_damaged_cache_file_is_prepared_again(tmp_path: Path, made: list[Any]) -> None:
+    prepare_cases(config(tmp_path))
     made.clear()
     damaged = sorted((tmp_path / "cache").glob("*.npy"))[0]
     damaged.write_bytes(damaged.read_bytes()[:-5])
-    gather(config(tmp_path))
+    prepare_cases(config(tmp_path))
     assert len(made) == 1
 
 
-def test_slices_go_through_the_tumor_largest_first(tmp_path: Path, made: list[Any]) -> None:
+def test_slices_intersect_the_tumor_largest_area_first(tmp_path: Path, made: list[Any]) -> None:
     settings = config(
         tmp_path,
         task="classification",
@@ -144,7 +145,7 @@ def test_slices_go_through_the_tumor_largest_first(tmp_path: Path, made: list[An
         preprocessing={"size": [24, 32], "plane": "axial"},
         slices_per_case=3,
     )
-    train = gather(settings).train
+    train = prepare_cases(settings).train
     assert [case.grade for case in train] == [0, 1, 0]
     case = study(1)
     assert case.truth is not None
@@ -158,12 +159,14 @@ def test_slices_go_through_the_tumor_largest_first(tmp_path: Path, made: list[An
     assert len({image.tobytes() for image in train[1].images}) == 3
 
 
-def test_cases_without_grade_or_tumor_are_left_out_of_grading(
+def test_classifiers_leave_out_cases_without_grade_or_tumor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd: dict[int, dict[str, Any]] = {0: {"grade": None}, 1: {"truth": np.zeros(SHAPE, np.uint8)}}
     monkeypatch.setattr(
-        room, "_case", lambda job: study(job.made["seed"], **odd.get(job.made["seed"], {}))
+        cases_module,
+        "_case",
+        lambda job: study(job.phantom["seed"], **odd.get(job.phantom["seed"], {})),
     )
     settings = config(
         tmp_path,
@@ -172,15 +175,17 @@ def test_cases_without_grade_or_tumor_are_left_out_of_grading(
         preprocessing={"size": [24, 32], "plane": "axial"},
     )
     for _ in range(2):
-        found = gather(settings)
+        found = prepare_cases(settings)
         assert [case.name for case in found.train] == ["BraTS2021_00002"]
         assert len(found.test) == 4
 
 
-def test_a_case_without_truth_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_case", lambda job: study(job.made["seed"], truth=None))
+def test_a_case_without_truth_raises_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases_module, "_case", lambda job: study(job.phantom["seed"], truth=None))
     with pytest.raises(CaseError, match="BraTS2021_00000: has no truth"):
-        gather(config(tmp_path))
+        prepare_cases(config(tmp_path))
 
 
 @pytest.mark.parametrize("layout", ["brats2021", "brats2023"])
@@ -195,38 +200,44 @@ def test_a_cohort_is_split_by_patient(tmp_path: Path, layout: str) -> None:
             )
             write_case(study(patient, name=name, layout=LAYOUTS[layout]), folder, layout)
     settings = config(tmp_path, data={"cohort": {"folder": str(folder), "test_fraction": 0.4}})
-    found = gather(settings)
+    found = prepare_cases(settings)
     train, test = found.train, found.test
     assert {member.part for member in found.split} == {"train", "test"}
     assert not {case.group for case in train} & {case.group for case in test}
     assert len({case.group for case in test}) == 2
     assert len({case.group for case in train}) == 3
-    again = gather(settings).test
+    again = prepare_cases(settings).test
     assert [case.name for case in again] == [case.name for case in test]
 
     named = test[0].group
     explicit = {"cohort": {"folder": str(folder), "test": [named]}}
-    test = gather(config(tmp_path, data=explicit)).test
+    test = prepare_cases(config(tmp_path, data=explicit)).test
     assert {case.group for case in test} == {named}
     with pytest.raises(TrainingError, match="no patient 'X'"):
-        gather(config(tmp_path, data={"cohort": {"folder": str(folder), "test": ["X"]}}))
+        prepare_cases(config(tmp_path, data={"cohort": {"folder": str(folder), "test": ["X"]}}))
 
 
 @pytest.mark.slow
-def test_processes_make_the_same_phantoms(tmp_path: Path) -> None:
+def test_parallel_processes_generate_the_same_phantoms(tmp_path: Path) -> None:
     pytest.importorskip("nilearn")
     source = {"phantom": {"train": [0, 2], "test": [7, 7], "spacings": [3.0]}}
     size = {"preprocessing": {"size": [64, 80, 64], "divisor": 16}, "data": source}
-    many = gather(config(tmp_path, workers=2, cache=str(tmp_path / "many"), **size)).train
-    one = gather(config(tmp_path, cache=str(tmp_path / "one"), **size)).train
+    many = prepare_cases(config(tmp_path, workers=2, cache=str(tmp_path / "many"), **size)).train
+    one = prepare_cases(config(tmp_path, cache=str(tmp_path / "one"), **size)).train
     assert [case.name for case in many] == [case.name for case in one]
     for parallel, serial in zip(many, one, strict=True):
         np.testing.assert_array_equal(parallel.images, serial.images)
         np.testing.assert_array_equal(parallel.truth, serial.truth)
 
 
-def test_the_cache_says_what_it_holds(tmp_path: Path, made: list[Any]) -> None:
-    gather(config(tmp_path))
+def test_the_cache_contains_one_entry_per_case(tmp_path: Path, made: list[Any]) -> None:
+    prepare_cases(config(tmp_path))
     metas = [json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*.json")]
     assert {meta["name"] for meta in metas} == {f"BraTS2021_{n:05}" for n in (0, 1, 2, 7, 8)}
     assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_the_cache_depends_on_code_that_exists() -> None:
+    """A renamed module would no longer invalidate prepared cases."""
+    for pattern in jobs._PREPARATION:
+        assert list(jobs._DATA.glob(pattern)), pattern

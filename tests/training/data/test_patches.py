@@ -1,4 +1,4 @@
-"""Patches against scipy's interpolation, and the purity of a batch."""
+"""Batches of patches: interpolation against SciPy, reproducibility, sampling."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scipy import ndimage
 from neuroxai.training.config.augmentation import Augmentation
 from neuroxai.training.config.config import Config
 from neuroxai.training.config.sources import DataSource, PhantomSource
-from neuroxai.training.data.cases import Prepared
-from neuroxai.training.data.patches import PatchBatches, random_matrix
+from neuroxai.training.data.cases import PreparedCase
+from neuroxai.training.data.patches import PatchBatches, random_affine
 
 PLAIN = {
     "flip": (False, False, False),
@@ -32,15 +32,17 @@ PLAIN = {
 }
 
 
-def case(seed: int = 0, shape: tuple[int, int, int] = (18, 21, 16), lesion: int = 3) -> Prepared:
-    """A case with smooth random images and one lesion of all three classes."""
+def case(
+    seed: int = 0, shape: tuple[int, int, int] = (18, 21, 16), lesion: int = 3
+) -> PreparedCase:
+    """Smooth random images with one lesion of all three classes."""
     rng = np.random.default_rng(seed)
     images = ndimage.gaussian_filter(rng.random((2, *shape)), (0, 1, 1, 1)) + 0.1
     truth = np.zeros(shape, np.uint8)
     truth[4 : 4 + lesion, 5 : 5 + lesion, 6 : 6 + lesion] = 2
     truth[5, 6, 7], truth[5, 6, 8] = 1, 3
     counts = np.bincount(truth.ravel(), minlength=5).tolist()
-    return Prepared(
+    return PreparedCase(
         name=f"case-{seed}",
         group=f"case-{seed}",
         images=images.astype(np.float16),
@@ -80,21 +82,21 @@ def test_a_patch_equals_scipys_affine_interpolation(
     centers: list[tuple[np.ndarray, np.ndarray]] = []
     from neuroxai.training.data import patches
 
-    real = patches._grid
+    real = patches._sampling_grid
 
     def spy(matrix, center, size, patch, device):  # type: ignore[no-untyped-def]
         centers.append((matrix, center))
         return real(matrix, center, size, patch, device)
 
-    monkeypatch.setattr(patches, "_grid", spy)
+    monkeypatch.setattr(patches, "_sampling_grid", spy)
     low: list[np.ndarray] = []
-    box = PatchBatches._box
+    crop = PatchBatches._crop
 
-    def spy_box(self, index, first, last):  # type: ignore[no-untyped-def]
+    def spy_crop(self, index, first, last):  # type: ignore[no-untyped-def]
         low.append(first)
-        return box(self, index, first, last)
+        return crop(self, index, first, last)
 
-    monkeypatch.setattr(PatchBatches, "_box", spy_box)
+    monkeypatch.setattr(PatchBatches, "_crop", spy_crop)
     x, y = batches.batch(seed)
     matrix, center = centers[0]
     patch = np.array([8, 10, 6])
@@ -113,7 +115,7 @@ def test_a_patch_equals_scipys_affine_interpolation(
     assert disagree < 0.01, "only ties of rounding may differ"
 
 
-def test_batches_are_a_function_of_their_number() -> None:
+def test_batches_depend_only_on_their_number() -> None:
     settings = config(Augmentation())
     cases = [case(seed) for seed in range(3)]
     one = PatchBatches(cases, settings, torch.device("cpu"))
@@ -129,14 +131,14 @@ def test_batches_are_a_function_of_their_number() -> None:
     assert not torch.equal(one.batch(4)[0], one.batch(5)[0])
 
 
-def test_tumor_patches_hold_tumor() -> None:
+def test_tumor_patches_contain_tumor() -> None:
     settings = config(Augmentation(**PLAIN), tumor_fraction=1.0, batch=40)  # type: ignore[arg-type]
     _, y = PatchBatches([case()], settings, torch.device("cpu")).batch(0)
     assert bool((y > 0).flatten(1).any(1).all())
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
-def test_a_patch_lies_inside_the_volume_or_the_volume_inside_the_patch(fraction: float) -> None:
+def test_the_patch_is_inside_the_volume_or_contains_it(fraction: float) -> None:
     source = case()  # above 0 everywhere
     plain = Augmentation(**PLAIN)  # type: ignore[arg-type]
     settings = config(plain, tumor_fraction=fraction, batch=40)
@@ -146,15 +148,17 @@ def test_a_patch_lies_inside_the_volume_or_the_volume_inside_the_patch(fraction:
     mixed, _ = PatchBatches([source], settings, torch.device("cpu")).batch(0)
     there = mixed[:, 0] > 0
     for sample in there:
-        held = [int(sample.any(dim=across).sum()) for across in ((1, 2), (0, 2), (0, 1))]
-        # Between the grid's points a border is half air.
-        assert held[1] == 12
-        assert 18 <= held[0] <= 19
-        assert 16 <= held[2] <= 17
-    assert len({tuple(sample.nonzero()[0].tolist()) for sample in there}) > 10, "anywhere in it"
+        extents = [int(sample.any(dim=across).sum()) for across in ((1, 2), (0, 2), (0, 1))]
+        # Voxels on the border are interpolated with the background.
+        assert extents[1] == 12
+        assert 18 <= extents[0] <= 19
+        assert 16 <= extents[2] <= 17
+    assert len({tuple(sample.nonzero()[0].tolist()) for sample in there}) > 10, (
+        "at random positions"
+    )
 
 
-def test_classes_that_the_network_lacks_become_background() -> None:
+def test_classes_without_output_channel_become_background() -> None:
     settings = config(
         Augmentation(**PLAIN),  # type: ignore[arg-type]
         tumor_fraction=1.0,
@@ -166,10 +170,10 @@ def test_classes_that_the_network_lacks_become_background() -> None:
     assert int(y.flatten(1).sum(1).max()) == 1, "one voxel of the case is ET"
 
 
-def test_every_flip_occurs_and_an_empty_case_is_no_obstacle() -> None:
+def test_every_flip_occurs_and_cases_without_tumor_are_sampled() -> None:
     rng = np.random.default_rng(0)
     signs = {
-        tuple(np.sign(np.diag(random_matrix(rng, Augmentation(rotation=0))))) for _ in range(99)
+        tuple(np.sign(np.diag(random_affine(rng, Augmentation(rotation=0))))) for _ in range(99)
     }
     assert signs == set(itertools.product((-1.0, 1.0), repeat=3))
     empty = case(lesion=0)

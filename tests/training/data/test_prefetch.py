@@ -1,4 +1,4 @@
-"""Batches made ahead: the same ones, in order, and nothing left running."""
+"""Prefetching: order, depth of the queue, errors, waiting time."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ class _Numbers:
 
 
 @pytest.mark.parametrize(("start", "stride"), [(0, 1), (5, 1), (6, 3)])
-def test_batches_come_in_order_from_where_it_starts(start: int, stride: int) -> None:
-    ahead = Prefetcher(_Numbers(), start=start, stride=stride)
-    got = list(itertools.islice(ahead, 5))
-    ahead.stop()
+def test_batches_arrive_in_order(start: int, stride: int) -> None:
+    prefetcher = Prefetcher(_Numbers(), start=start, stride=stride)
+    got = list(itertools.islice(prefetcher, 5))
+    prefetcher.stop()
     assert got == [start + stride * i for i in range(5)]
 
 
-def test_no_more_than_a_few_are_made_ahead_and_stopping_ends_the_thread() -> None:
+def test_few_batches_are_prefetched_and_stop_ends_the_thread() -> None:
     numbers = _Numbers()
-    ahead = Prefetcher(numbers)
-    assert next(iter(ahead)) == 0
+    prefetcher = Prefetcher(numbers)
+    assert next(iter(prefetcher)) == 0
     time.sleep(0.3)
     assert len(numbers.made) <= 4
     before = threading.active_count()
-    ahead.stop()
+    prefetcher.stop()
     assert threading.active_count() == before - 1
 
 
-def test_a_fault_arrives_where_the_batch_would() -> None:
+def test_an_error_is_raised_in_place_of_its_batch() -> None:
     batches = iter(Prefetcher(_Numbers(broken_at=2)))
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(OSError, match="gone"):
         next(batches)
 
 
-def test_waiting_is_measured() -> None:
-    ahead = Prefetcher(_Numbers(seconds=0.1))
-    batches = iter(ahead)
+def test_waiting_time_is_measured() -> None:
+    prefetcher = Prefetcher(_Numbers(seconds=0.1))
+    batches = iter(prefetcher)
     for _ in range(3):
         next(batches)
-    assert 0.2 < ahead.waited < 2
-    waited = ahead.waited
+    assert 0.2 < prefetcher.waited < 2
+    waited = prefetcher.waited
     time.sleep(0.5)
     next(batches)
-    assert ahead.waited - waited < 0.09, "it was there already"
-    ahead.stop()
+    assert prefetcher.waited - waited < 0.09, "the batch was in the queue"
+    prefetcher.stop()

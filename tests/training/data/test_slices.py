@@ -1,4 +1,4 @@
-"""Slices for grading: balance, purity, geometry."""
+"""Batches of slices: class balance, reproducibility, geometry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.training.config.augmentation import Augmentation
 from neuroxai.training.config.config import Config
 from neuroxai.training.config.sources import DataSource, PhantomSource
-from neuroxai.training.data.cases import Prepared
+from neuroxai.training.data.cases import PreparedCase
 from neuroxai.training.data.slices import SliceBatches
 
 CPU = torch.device("cpu")
@@ -44,12 +44,12 @@ CONFIG = Config(
 )
 
 
-def _case(grade: int, value: float, slices: int = 2) -> Prepared:
+def _case(grade: int, value: float, slices: int = 2) -> PreparedCase:
     return _with(np.full((slices, 1, 9, 12), value, np.float16), grade)
 
 
-def _with(images: np.ndarray, grade: int, truth: np.ndarray | None = None) -> Prepared:
-    return Prepared(
+def _with(images: np.ndarray, grade: int, truth: np.ndarray | None = None) -> PreparedCase:
+    return PreparedCase(
         name=f"case-{grade}",
         group="",
         images=images,
@@ -63,14 +63,14 @@ def _with(images: np.ndarray, grade: int, truth: np.ndarray | None = None) -> Pr
     )
 
 
-def test_classes_are_balanced_however_few_the_cases_of_one() -> None:
+def test_classes_are_balanced_with_one_case_of_a_class() -> None:
     cases = [_case(0, 1.0), *(_case(1, 2.0 + index) for index in range(7))]
     x, (y, _) = SliceBatches(cases, CONFIG, CPU).batch(0)
     assert y.tolist().count(0) == y.tolist().count(1) == 3
     assert [bool((image == 1).all()) for image in x] == [grade == 0 for grade in y]
 
 
-def test_batches_are_a_function_of_their_number() -> None:
+def test_batches_depend_only_on_their_number() -> None:
     settings = CONFIG.replace(augmentation=Augmentation(flip=(True, True)))
     cases = [_case(0, 1.0), _case(1, 2.0)]
     one, two = (SliceBatches(cases, settings, CPU) for _ in range(2))
@@ -81,7 +81,7 @@ def test_batches_are_a_function_of_their_number() -> None:
     assert torch.equal(tissue, again_tissue)
 
 
-def test_flips_alone_are_exact_and_all_four_occur() -> None:
+def test_flips_are_exact_and_all_four_occur() -> None:
     image = np.arange(108, dtype=np.float16).reshape(1, 1, 9, 12) + 1
     cases = [_with(image, grade) for grade in (0, 1)]
     flipping = STILL.replace(flip=(True, True))
@@ -98,8 +98,8 @@ def test_flips_alone_are_exact_and_all_four_occur() -> None:
     assert seen == set(wanted)
 
 
-def test_a_turn_keeps_shapes_on_slices_that_are_not_square() -> None:
-    """A disk stays a disk: its extents agree along both axes and its area is kept."""
+def test_rotation_keeps_shapes_on_rectangular_slices() -> None:
+    """A disk keeps its area and equal extents along both axes."""
     a, b = np.meshgrid(np.arange(60) - 29.5, np.arange(90) - 44.5, indexing="ij")
     disk = (np.hypot(a, b) < 20).astype(np.float16)[None, None] + np.float16(0.01)
     cases = [_with(disk, grade) for grade in (0, 1)]
@@ -111,12 +111,12 @@ def test_a_turn_keeps_shapes_on_slices_that_are_not_square() -> None:
         assert int(sample.sum()) == pytest.approx(int((disk > 0.5).sum()), rel=0.02)
 
 
-def test_a_class_without_cases_is_refused() -> None:
-    with pytest.raises(TrainingError, match="no case of the class LGG"):
+def test_a_class_without_cases_raises_an_error() -> None:
+    with pytest.raises(TrainingError, match="class LGG has no training case"):
         SliceBatches([_case(1, 1.0)], CONFIG, CPU)
 
 
-def test_the_first_steps_show_squares_around_the_tumor() -> None:
+def test_the_first_batches_are_squares_around_the_tumor() -> None:
     image = np.zeros((1, 1, 40, 30), np.float16) + np.float16(0.1)
     image[0, 0, 30:34, 4:8] = 1
     truth = (image[:, 0] == 1).astype(np.uint8) * 3
@@ -126,7 +126,7 @@ def test_the_first_steps_show_squares_around_the_tumor() -> None:
     for number in (0, 1):
         x, _ = batches.batch(number)
         assert x.shape == (6, 1, 16, 16)
-        assert bool(((x > 0.9).flatten(1).sum(1) == 16).all()), "the whole tumor is in the square"
+        assert bool(((x > 0.9).flatten(1).sum(1) == 16).all()), "the square contains the tumor"
     assert batches.batch(2)[0].shape == (6, 1, 40, 30)
 
 

@@ -1,4 +1,4 @@
-"""Splits: by patient, evenly over grade and site, the same again, on file."""
+"""Splits: by patient, stratified by grade and site, reproducible, written and read."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from neuroxai.core.errors import TrainingError
 from neuroxai.data.layouts import patient_id
 from neuroxai.training.config.sources import CohortSource
 from neuroxai.training.data.split import (
-    Member,
-    draw_split,
+    SplitEntry,
+    make_split,
     read_split,
     site_of,
     write_split,
 )
 
 
-def cohort(high: int, low: int, visits: int = 1) -> list[Member]:
-    """Cases of two grades at three sites, several a patient."""
+def cohort(high: int, low: int, visits: int = 1) -> list[SplitEntry]:
+    """Cases of two grades at three sites, with several visits per patient."""
     grades = ["HGG"] * high + ["LGG"] * low
     return [
-        Member(f"P{n:03}-{visit}", f"P{n:03}", grade, "ABC"[n % 3])
+        SplitEntry(f"P{n:03}-{visit}", f"P{n:03}", grade, "ABC"[n % 3])
         for n, grade in enumerate(grades)
         for visit in range(visits)
     ]
 
 
-def patients(members: list[Member], part: str) -> set[str]:
+def patients(members: list[SplitEntry], part: str) -> set[str]:
     return {member.patient for member in members if member.part == part}
 
 
@@ -44,11 +44,11 @@ def patients(members: list[Member], part: str) -> set[str]:
     watched=st.floats(0.05, 0.5),
     seed=st.integers(0, 99),
 )
-def test_no_patient_is_on_both_sides_and_every_grade_has_its_share(
+def test_parts_share_no_patient_and_have_their_proportion_of_every_grade(
     high: int, low: int, visits: int, test: float, watched: float, seed: int
 ) -> None:
     source = CohortSource(folder="f", test_fraction=test, validation_fraction=watched)
-    members = draw_split(cohort(high, low, visits), source, seed)
+    members = make_split(cohort(high, low, visits), source, seed)
     parts = [patients(members, part) for part in ("train", "validation", "test")]
     assert sum(map(len, parts)) == high + low
     assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
@@ -58,19 +58,19 @@ def test_no_patient_is_on_both_sides_and_every_grade_has_its_share(
     assert abs(held["LGG"] - len(parts[2]) * low / (high + low)) <= 1
 
 
-def test_sites_have_their_share_too() -> None:
-    members = draw_split(cohort(60, 30), CohortSource(folder="f", test_fraction=0.2), 3)
+def test_parts_have_their_proportion_of_every_site() -> None:
+    members = make_split(cohort(60, 30), CohortSource(folder="f", test_fraction=0.2), 3)
     held = Counter((member.grade, member.site) for member in members if member.part == "test")
     assert held == {
         (grade, site): count for grade, count in (("HGG", 4), ("LGG", 2)) for site in "ABC"
     }
 
 
-def test_folds_share_the_patients_out_and_each_is_held_out_once() -> None:
+def test_every_patient_is_held_out_in_one_fold() -> None:
     all_held: list[str] = []
     for fold in range(5):
         source = CohortSource(folder="f", folds=5, fold=fold, validation_fraction=0.1)
-        members = draw_split(cohort(26, 11, visits=2), source, 7)
+        members = make_split(cohort(26, 11, visits=2), source, 7)
         held = patients(members, "test")
         assert held == {m.patient for m in members if m.fold == fold}
         assert 7 <= len(held) <= 8
@@ -80,48 +80,48 @@ def test_folds_share_the_patients_out_and_each_is_held_out_once() -> None:
     assert len(all_held) == len(set(all_held)) == 37
 
 
-def test_a_split_depends_on_its_seed_and_on_nothing_else() -> None:
+def test_a_split_depends_only_on_names_and_seed() -> None:
     source = CohortSource(folder="f", test_fraction=0.3)
-    one = draw_split(cohort(20, 9), source, 1)
-    assert one == draw_split(cohort(20, 9), source, 1)
-    reversed_ = draw_split(cohort(20, 9)[::-1], source, 1)
+    one = make_split(cohort(20, 9), source, 1)
+    assert one == make_split(cohort(20, 9), source, 1)
+    reversed_ = make_split(cohort(20, 9)[::-1], source, 1)
     assert patients(one, "test") == patients(reversed_, "test")
-    assert patients(one, "test") != patients(draw_split(cohort(20, 9), source, 2), "test")
+    assert patients(one, "test") != patients(make_split(cohort(20, 9), source, 2), "test")
 
 
-def test_what_is_written_is_followed_to_the_letter(tmp_path: Path) -> None:
-    first = draw_split(cohort(9, 4, 2), CohortSource(folder="f", folds=3, fold=1), 5)
+def test_a_written_split_is_applied_unchanged(tmp_path: Path) -> None:
+    first = make_split(cohort(9, 4, 2), CohortSource(folder="f", folds=3, fold=1), 5)
     path = write_split(first, tmp_path / "split.csv")
     assert sorted(read_split(path), key=lambda m: m.case) == sorted(first, key=lambda m: m.case)
     assert path.read_text().splitlines()[:2] == [
         "case,patient,grade,site,fold,part",
         f"P000-0,P000,HGG,A,{first[0].fold},{first[0].part}",
     ]
-    again = draw_split(cohort(9, 4, 2), CohortSource(folder="f", split=str(path)), 999)
+    again = make_split(cohort(9, 4, 2), CohortSource(folder="f", split=str(path)), 999)
     assert again == first
-    with pytest.raises(TrainingError, match=r"does not name P013-0 and 1 more"):
-        draw_split(cohort(9, 5, 2), CohortSource(folder="f", split=str(path)), 0)
+    with pytest.raises(TrainingError, match=r"does not contain P013-0 and 1 more"):
+        make_split(cohort(9, 5, 2), CohortSource(folder="f", split=str(path)), 0)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("case,part\nA,test\n", "line 2 is not of a split"),
-        ("case,patient,grade,site,fold,part\nA,A,,,,exam\n", "the part 'exam'"),
-        ("case,patient,grade,site,fold,part\nA,A,,,x,test\n", "the fold 'x'"),
-        ("case,patient,grade,site,fold,part\n", "holds no case"),
+        ("case,part\nA,test\n", "line 2 lacks a column"),
+        ("case,patient,grade,site,fold,part\nA,A,,,,exam\n", "has part 'exam'"),
+        ("case,patient,grade,site,fold,part\nA,A,,,x,test\n", "fold 'x'"),
+        ("case,patient,grade,site,fold,part\n", "contains no case"),
     ],
 )
-def test_a_file_that_is_no_split_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_split_file_raises_an_error(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "split.csv"
     path.write_text(text)
     with pytest.raises(TrainingError, match=words):
         read_split(path)
 
 
-def test_more_folds_than_patients_are_refused() -> None:
-    with pytest.raises(TrainingError, match="holds 6 patients"):
-        draw_split(cohort(3, 3), CohortSource(folder="f", folds=7), 0)
+def test_more_folds_than_patients_raise_an_error() -> None:
+    with pytest.raises(TrainingError, match="has 6 patients"):
+        make_split(cohort(3, 3), CohortSource(folder="f", folds=7), 0)
 
 
 @pytest.mark.parametrize(
@@ -135,5 +135,5 @@ def test_more_folds_than_patients_are_refused() -> None:
         ("BraTS-GLI-00012-001", "BraTS-GLI-00012", ""),
     ],
 )
-def test_names_tell_patient_and_site(name: str, patient: str, site: str) -> None:
+def test_patient_and_site_from_case_names(name: str, patient: str, site: str) -> None:
     assert (patient_id(name), site_of(name)) == (patient, site)

@@ -1,1 +1,1 @@
-"""The figures on a trained network's card."""
+"""Evaluation and model card of a trained network."""

@@ -1,4 +1,4 @@
-"""How good a trained network is on cases it never saw."""
+"""Evaluation of a network on prepared cases."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from neuroxai.data.case import CLASSES
 from neuroxai.data.postprocessing import relabel_small_enhancement
 from neuroxai.models.model import Model
 from neuroxai.training.config.config import Config
-from neuroxai.training.data.cases import Prepared
+from neuroxai.training.data.cases import PreparedCase
 
 
 @dataclass(frozen=True)
 class DiceScores:
-    """Dice per case and region.
+    """Dice of each case and region.
 
     Attributes
     ----------
     rows
-        Case name (and spacing in mm) to region name to Dice.
+        Case name, spacing in mm, and region name to Dice.
     """
 
     rows: tuple[tuple[str, float, Mapping[str, float]], ...]
@@ -37,116 +37,122 @@ class DiceScores:
         return len(self.rows)
 
     def mean(self, *, spacing: float | None = None) -> dict[str, float]:
-        """Return the mean over cases for each region, on request at one spacing only."""
+        """Mean Dice of each region over all cases, or over those of one spacing."""
         chosen = [dice for _, mm, dice in self.rows if spacing is None or mm == spacing]
         if not chosen:
             return {}
         return {region: float(np.mean([dice[region] for dice in chosen])) for region in chosen[0]}
 
 
-def evaluate_prepared(
-    model: Model, cases: Sequence[Prepared], *, device: torch.device | str = "cpu"
+def evaluate_volumes(
+    model: Model, cases: Sequence[PreparedCase], *, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, float, dict[str, float]]]:
-    """Yield name, spacing and Dice of each prepared volume, equal to that on the patient's grid.
+    """Evaluate a segmenter; yields name, spacing and Dice of each region for every case.
 
-    Preparing moves, cuts and pads voxels: the truth that was cut off is counted, what is answered
-    in the padding is not; where it makes new ones, the outputs are brought back to the old first.
+    Dice equals that on the patient's grid: truth removed by cropping counts as missed, predictions
+    in the padding are ignored, and logits of resampled cases are resampled to the patient's grid.
     """
     network = on_device(device, model.network)
     for case in cases:
         least = model.card.smallest_enhancement_mm3
-        scores = _dice_of(network, case, model.card.classes, model.card.regions, device, least)
+        scores = _dice(network, case, model.card.classes, model.card.regions, device, least)
         yield case.name, case.spacing, scores
 
 
 def mean_dice(
-    network: nn.Module, cases: Sequence[Prepared], config: Config, device: torch.device
+    network: nn.Module, cases: Sequence[PreparedCase], config: Config, device: torch.device
 ) -> float:
-    """Return the Dice of a segmenter, its mean over regions and prepared cases."""
+    """Mean Dice of a segmenter over regions and cases."""
     network = on_device(device, network)
     least = config.smallest_enhancement_mm3
     scores = [
-        list(_dice_of(network, case, config.classes, config.regions, device, least).values())
+        list(_dice(network, case, config.classes, config.regions, device, least).values())
         for case in cases
     ]
     return float(np.mean(scores))
 
 
 def mean_recall(
-    network: nn.Module, cases: Sequence[Prepared], config: Config, device: torch.device
+    network: nn.Module, cases: Sequence[PreparedCase], config: Config, device: torch.device
 ) -> float:
-    """Return the share of slices a classifier has right, its mean over the classes there are."""
+    """Balanced accuracy of a classifier: mean recall over the classes that occur, per slice."""
     network = on_device(device, network)
-    right: dict[int, list[bool]] = {}
+    correct: dict[int, list[bool]] = {}
     for case in cases:
-        for found in _classes_of(network, case, device):
-            right.setdefault(case.grade, []).append(found == case.grade)
-    return float(np.mean([np.mean(each) for each in right.values()])) if right else 0.0
+        for predicted in _predict_classes(network, case, device):
+            correct.setdefault(case.grade, []).append(predicted == case.grade)
+    return float(np.mean([np.mean(each) for each in correct.values()])) if correct else 0.0
 
 
-def _dice_of(
+def _dice(
     network: nn.Module,
-    case: Prepared,
+    case: PreparedCase,
     classes: Sequence[str],
     regions: Mapping[str, Sequence[str]],
     device: torch.device | str,
     least_mm3: float,
 ) -> dict[str, float]:
-    channels = logits_of(network, case, device).argmax(dim=0).cpu().numpy()
-    return dice_of_labels(channels, truth_of(case), case, classes, regions, least_mm3)
+    channels = predict_logits(network, case, device).argmax(dim=0).cpu().numpy()
+    return dice_of_channels(channels, visible_truth(case), case, classes, regions, least_mm3)
 
 
-def dice_of_labels(
+def dice_of_channels(
     channels: NDArray[np.int64],
     truth: NDArray[np.uint8],
-    case: Prepared,
+    case: PreparedCase,
     classes: Sequence[str],
     regions: Mapping[str, Sequence[str]],
     least_mm3: float,
 ) -> dict[str, float]:
-    """Return the regions' Dice of the channels that were answered in some of a case's voxels.
+    """Dice of each region from predicted channels in a subset of a case's voxels.
 
-    Everywhere else the answer is background; the truth there is counted all the same.
+    All other voxels are predicted as background; their truth counts as missed.
     """
     labels = _class_indices(classes)[channels]
     labels, _ = relabel_small_enhancement(labels, case.voxel_mm3, least_mm3)
     scores = {}
     for region, names in regions.items():
         members = _members(names)
-        found, real = np.isin(labels, members), np.isin(truth, members)
+        predicted, real = np.isin(labels, members), np.isin(truth, members)
         total = sum(case.counts[index] for index in members)
-        scores[region] = dice_of_counts(int((found & real).sum()), int(found.sum()), total)
+        intersection = int((predicted & real).sum())
+        scores[region] = dice_of_counts(intersection, int(predicted.sum()), total)
     return scores
 
 
 def evaluate_slices(
-    model: Model, cases: Sequence[Prepared], *, device: torch.device | str = "cpu"
+    model: Model, cases: Sequence[PreparedCase], *, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[str, int, list[int]]]:
-    """Yield name, true class and the predicted class of each slice, the largest slice first."""
+    """Evaluate a classifier; yields name, true class and predicted classes of the slices.
+
+    The slice with the largest tumor area comes first.
+    """
     network = on_device(device, model.network)
     for case in cases:
         if not len(case.truth):
             continue
-        yield case.name, case.grade, _classes_of(network, case, device)
+        yield case.name, case.grade, _predict_classes(network, case, device)
 
 
-def _classes_of(network: nn.Module, case: Prepared, device: torch.device | str) -> list[int]:
-    """Return the likeliest class of each slice."""
+def _predict_classes(
+    network: nn.Module, case: PreparedCase, device: torch.device | str
+) -> list[int]:
+    """Predicted class of each slice."""
     with torch.no_grad():
         x = torch.from_numpy(np.array(case.images, dtype=np.float32)).to(device)
-        found: list[int] = network(x).argmax(dim=1).tolist()
-    return found
+        predicted: list[int] = network(x).argmax(dim=1).tolist()
+    return predicted
 
 
 def on_device(device: torch.device | str, network: nn.Module) -> nn.Module:
-    """Return ``network``, or its copy on another device; the network itself stays where it is."""
-    wanted = torch.device(device).type
-    there = all(parameter.device.type == wanted for parameter in network.parameters())
+    """Return ``network``, or a copy of it on ``device`` if it is on another one."""
+    kind = torch.device(device).type
+    there = all(parameter.device.type == kind for parameter in network.parameters())
     return network if there else copy.deepcopy(network).to(device)
 
 
 def _class_indices(names: Sequence[str]) -> NDArray[np.uint8]:
-    """Return, for each output channel, its index in ``CLASSES``."""
+    """Index in ``CLASSES`` of each output channel."""
     return np.array([CLASSES.index(name) for name in names], dtype=np.uint8)
 
 
@@ -154,25 +160,25 @@ def _members(names: Iterable[str]) -> list[int]:
     return [CLASSES.index(name) for name in names]
 
 
-def logits_of(network: nn.Module, case: Prepared, device: torch.device | str) -> Tensor:
-    """Return the logits of the patient's voxels that the network was shown."""
-    image, _ = case.whole()
+def predict_logits(network: nn.Module, case: PreparedCase, device: torch.device | str) -> Tensor:
+    """Logits ``(K, *S)`` of a case, on the patient's grid, in the box that the network received."""
+    image, _ = case.uncropped()
     with torch.no_grad():
         logits: Tensor = network(torch.from_numpy(image)[None].to(device))[0]
-    if case.before is None:
-        return logits[(slice(None), *_patients_own(case))]
-    return torch.from_numpy(case.before.way.to_shape(logits.cpu().numpy()))
+    if case.original is None:
+        return logits[(slice(None), *_unpadded(case))]
+    return torch.from_numpy(case.original.resampling.to_shape(logits.cpu().numpy()))
 
 
-def truth_of(case: Prepared) -> NDArray[np.uint8]:
-    """Return the truth of the same voxels."""
-    if case.before is None:
-        return case.whole()[1][_patients_own(case)]
-    return case.before.truth
+def visible_truth(case: PreparedCase) -> NDArray[np.uint8]:
+    """Truth of the voxels of :func:`predict_logits`."""
+    if case.original is None:
+        return case.uncropped()[1][_unpadded(case)]
+    return case.original.truth
 
 
-def _patients_own(case: Prepared) -> tuple[slice, ...]:
-    """Return the part of the network's grid that is not padding."""
-    if case.inside is None:
+def _unpadded(case: PreparedCase) -> tuple[slice, ...]:
+    """Part of the network's grid that is not padding."""
+    if case.unpadded is None:
         return tuple(slice(0, size) for size in case.shape)
-    return tuple(slice(low, high) for low, high in case.inside)
+    return tuple(slice(low, high) for low, high in case.unpadded)

@@ -1,4 +1,4 @@
-"""The levels of a segmenter's outputs against each other, set on validation cases in the end."""
+"""Logit bias: a constant per class, fitted on validation cases after the training."""
 
 from __future__ import annotations
 
@@ -11,81 +11,100 @@ from numpy.typing import NDArray
 from torch import nn
 
 from neuroxai.core.progress import Report
-from neuroxai.training.card.evaluate import dice_of_labels, logits_of, on_device, truth_of
+from neuroxai.training.card.evaluate import (
+    dice_of_channels,
+    on_device,
+    predict_logits,
+    visible_truth,
+)
 from neuroxai.training.config.config import Config
-from neuroxai.training.data.cases import Prepared
+from neuroxai.training.data.cases import PreparedCase
 
 LARGEST = 2.0
-"""How far a class's logit may be shifted."""
+"""Limit of the bias of a class. Only voxels whose prediction it can change are held; the largest
+bias of the shipped network is 1.5 (decision 25)."""
 
 STEPS = (0.5, 0.25, 0.125)
+"""Steps of the search, from coarse to fine (decision 25)."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Doubtful:
-    """The voxels of a case that some allowed shift calls tumor: logits over the background's."""
+class _Candidates:
+    """Voxels of a case that some bias within the limit predicts as tumor.
 
-    case: Prepared
+    Attributes
+    ----------
+    case
+        The case.
+    logits
+        ``(K − 1, N)``, logits of the tumor classes minus that of the background.
+    truth
+        ``(N,)``.
+    """
+
+    case: PreparedCase
     logits: NDArray[np.float32]
     truth: NDArray[np.uint8]
 
 
-def choose_shift(
+def fit_logit_bias(
     network: nn.Module,
-    cases: Sequence[Prepared],
+    cases: Sequence[PreparedCase],
     config: Config,
     device: torch.device,
     report: Report,
 ) -> tuple[float, ...]:
-    """Return what to add to each class's logit for the best Dice, 0 for the background.
+    """Fit the bias of each class's logit to the mean Dice over regions and cases.
 
-    The cross-entropy's class weights, which keep rare classes from being lost, leave some classes
-    too likely in the end. The mean of regions and cases is climbed one class at a time, with steps
-    that become finer; the network is asked once for each case.
+    Class weights in the cross-entropy keep rare classes from being lost, but can leave them
+    overpredicted. Coordinate ascent, one class at a time with decreasing steps; the background's
+    bias is 0. The network predicts every case once.
     """
-    network, doubtful = on_device(device, network), []
+    network, candidates = on_device(device, network), []
     for number, case in enumerate(cases):
-        report("Setting the outputs' levels", number, len(cases))
-        doubtful.append(_doubtful(network, case, device))
-    report("Setting the outputs' levels", len(cases), len(cases))
-    shift = np.zeros(len(config.classes), np.float32)
-    best = _mean_dice(doubtful, shift, config)
+        report("Fitting the logit bias", number, len(cases))
+        candidates.append(_candidates(network, case, device))
+    report("Fitting the logit bias", len(cases), len(cases))
+    bias = np.zeros(len(config.classes), np.float32)
+    best = _mean_dice(candidates, bias, config)
     for step in STEPS:
-        moved = True
-        while moved:
-            moved = False
-            for channel in range(1, len(shift)):
-                for way in (step, -step):
-                    tried = shift.copy()
-                    tried[channel] += way
-                    if abs(tried[channel]) > LARGEST:
+        improved = True
+        while improved:
+            improved = False
+            for channel in range(1, len(bias)):
+                for change in (step, -step):
+                    trial = bias.copy()
+                    trial[channel] += change
+                    if abs(trial[channel]) > LARGEST:
                         continue
-                    value = _mean_dice(doubtful, tried, config)
+                    value = _mean_dice(candidates, trial, config)
                     if value > best:
-                        shift, best, moved = tried, value, True
-    return tuple(float(each) for each in shift)
+                        bias, best, improved = trial, value, True
+    return tuple(float(each) for each in bias)
 
 
-def shift_outputs(network: nn.Module, shift: Sequence[float]) -> None:
-    """Add to the biases of a network's last convolution, ``output``."""
-    bias = network.get_submodule("output").get_parameter("bias")
+def add_logit_bias(network: nn.Module, bias: Sequence[float]) -> None:
+    """Add a constant per class to the bias of the last convolution, ``output``."""
+    parameter = network.get_submodule("output").get_parameter("bias")
     with torch.no_grad():
-        bias.add_(torch.tensor(shift).to(bias))
+        parameter.add_(torch.tensor(bias).to(parameter))
 
 
-def _doubtful(network: nn.Module, case: Prepared, device: torch.device) -> _Doubtful:
-    logits, truth = logits_of(network, case, device).float().cpu().numpy(), truth_of(case)
-    above = logits[1:] - logits[:1]
-    near = above.max(axis=0) > -LARGEST
-    return _Doubtful(case, above[:, near], truth[near])
+def _candidates(network: nn.Module, case: PreparedCase, device: torch.device) -> _Candidates:
+    logits = predict_logits(network, case, device).float().cpu().numpy()
+    above_background = logits[1:] - logits[:1]
+    near = above_background.max(axis=0) > -LARGEST
+    return _Candidates(case, above_background[:, near], visible_truth(case)[near])
 
 
-def _mean_dice(doubtful: Sequence[_Doubtful], shift: NDArray[np.float32], config: Config) -> float:
+def _mean_dice(
+    candidates: Sequence[_Candidates], bias: NDArray[np.float32], config: Config
+) -> float:
     found: list[float] = []
-    for each in doubtful:
-        above = each.logits + shift[1:, None]
-        channels = np.where(above.max(axis=0, initial=0) > 0, above.argmax(axis=0) + 1, 0)
-        scores = dice_of_labels(
+    for each in candidates:
+        logits = each.logits + bias[1:, None]
+        channels = np.where(logits.max(axis=0, initial=0) > 0, logits.argmax(axis=0) + 1, 0)
+        scores = dice_of_channels(
             channels, each.truth, each.case, config.classes, config.regions,
             config.smallest_enhancement_mm3,
         )  # fmt: skip

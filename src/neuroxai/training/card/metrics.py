@@ -1,4 +1,4 @@
-"""The figures of a checkpoint's card, measured on held-out cases, and the table behind them."""
+"""Metrics of the model card, measured on held-out cases, with the table ``metrics.csv``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ from neuroxai.accuracy.interval import proportion_interval, wilson_interval
 from neuroxai.core.progress import Report
 from neuroxai.files.folder import write_table
 from neuroxai.models.model import Model
-from neuroxai.training.card.evaluate import (
-    DiceScores,
-    evaluate_prepared,
-    evaluate_slices,
-)
+from neuroxai.training.card.evaluate import DiceScores, evaluate_slices, evaluate_volumes
 from neuroxai.training.config.config import Config
-from neuroxai.training.data.cases import Prepared
+from neuroxai.training.data.cases import PreparedCase
 
 T = TypeVar("T")
 
@@ -27,17 +23,17 @@ T = TypeVar("T")
 def measure(
     model: Model,
     config: Config,
-    cases: Sequence[Prepared],
+    cases: Sequence[PreparedCase],
     device: torch.device,
     out: Path,
     report: Report,
 ) -> dict[str, Any]:
-    """Evaluate on the held-out cases and write ``metrics.csv``."""
+    """Evaluate the network on held-out cases and write ``metrics.csv``; return the metrics."""
     if not cases:
         return {"count": 0}
     if config.task == "classification":
         return _measure_grades(model, config, cases, device, out, report)
-    rows = _reported(evaluate_prepared(model, cases, device=device), len(cases), report)
+    rows = _with_progress(evaluate_volumes(model, cases, device=device), len(cases), report)
     kinds = ["wide" if case.wide else "" for case in cases]
     table = [
         [name, kind, mm, *(f"{value:.4f}" for value in dice.values())]
@@ -52,11 +48,11 @@ def measure(
     return metrics | of_kind
 
 
-def _reported(measured: Iterable[T], count: int, report: Report) -> list[T]:
-    """Return what is measured, telling of each."""
+def _with_progress(results: Iterable[T], count: int, report: Report) -> list[T]:
+    """Collect results, reporting progress after each."""
     rows: list[T] = []
     report("Evaluating", 0, count)
-    for row in measured:
+    for row in results:
         rows.append(row)
         report("Evaluating", len(rows), count)
     return rows
@@ -74,49 +70,55 @@ def _dice(scores: DiceScores) -> dict[str, Any]:
 def _measure_grades(
     model: Model,
     config: Config,
-    cases: Sequence[Prepared],
+    cases: Sequence[PreparedCase],
     device: torch.device,
     out: Path,
     report: Report,
 ) -> dict[str, Any]:
-    """Return accuracy per case (its largest slice) and per slice, with intervals over patients."""
-    rows = _reported(evaluate_slices(model, cases, device=device), len(cases), report)
+    """Accuracy per case (from its largest tumor slice) and per slice, with 95 % intervals."""
+    rows = _with_progress(evaluate_slices(model, cases, device=device), len(cases), report)
     names = config.classes
     write_table(
         out / "metrics.csv",
-        ["case", "truth", "largest_slice", "slices", "slices_right"],
+        ["case", "truth", "largest_slice", "slices", "slices_correct"],
         [
-            [name, names[truth], names[found[0]], len(found), sum(each == truth for each in found)]
-            for name, truth, found in rows
+            [
+                name, names[truth], names[predicted[0]], len(predicted),
+                sum(each == truth for each in predicted),
+            ]
+            for name, truth, predicted in rows
         ],
-    )
-    # Cases without a slice have no row.
-    owners = [case.group or case.name for case in cases if len(case.truth)]
-    largest = [(owner, [row[2][0] == row[1]]) for owner, row in zip(owners, rows, strict=True)]
-    every = [
-        (owner, [each == truth for each in found])
-        for owner, (_, truth, found) in zip(owners, rows, strict=True)
+    )  # fmt: skip
+    # Cases without slices have no row.
+    patients = [case.group or case.name for case in cases if len(case.truth)]
+    per_case = [
+        (patient, [predicted[0] == truth])
+        for patient, (_, truth, predicted) in zip(patients, rows, strict=True)
+    ]
+    per_slice = [
+        (patient, [each == truth for each in predicted])
+        for patient, (_, truth, predicted) in zip(patients, rows, strict=True)
     ]
     return {
         "count": len(rows),
-        "accuracy": _proportion(largest),
-        "slice_accuracy": _proportion(every),
+        "accuracy": _proportion(per_case),
+        "slice_accuracy": _proportion(per_slice),
     }
 
 
-def _proportion(answers: Sequence[tuple[str, Sequence[bool]]]) -> dict[str, Any]:
-    """Return the share of answers that are right, given with the patient whose they are.
+def _proportion(predictions: Sequence[tuple[str, Sequence[bool]]]) -> dict[str, Any]:
+    """Proportion of correct predictions, given per patient, with its 95 % interval.
 
-    The interval is Wilson's where each patient has one answer; it takes answers for independent,
-    which those of one patient are not, and is drawn over patients otherwise.
+    Wilson's interval assumes independent predictions and is used if every patient has one.
+    Otherwise the interval is a bootstrap over patients.
     """
-    of: dict[str, list[bool]] = {}
-    for patient, right in answers:
-        of.setdefault(patient, []).extend(right)
-    hits = np.array([sum(each) for each in of.values()], int)
-    counts = np.array([len(each) for each in of.values()], int)
+    of_patient: dict[str, list[bool]] = {}
+    for patient, correct in predictions:
+        of_patient.setdefault(patient, []).extend(correct)
+    hits = np.array([sum(each) for each in of_patient.values()], int)
+    counts = np.array([len(each) for each in of_patient.values()], int)
     total, count = int(hits.sum()), int(counts.sum())
-    if count == len(of):
+    if count == len(of_patient):
         name, interval = "wilson_95", wilson_interval(total, count)
     else:
         name, interval = "over_patients_95", proportion_interval(hits, counts)
@@ -124,7 +126,7 @@ def _proportion(answers: Sequence[tuple[str, Sequence[bool]]]) -> dict[str, Any]
         "value": round(total / count, 4) if count else 0.0,
         "hits": total,
         "count": count,
-        "patients": len(of),
+        "patients": len(of_patient),
         name: [round(bound, 4) for bound in interval],
     }
 

@@ -1,1 +1,1 @@
-"""Training data: cases, splits, patches, slices and augmentation."""
+"""Training data: split, preparation, batches of patches and slices, augmentation."""

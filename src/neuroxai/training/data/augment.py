@@ -1,4 +1,4 @@
-"""Random changes of gray values, on a whole batch at once, where the batch lies."""
+"""Intensity augmentation of batches."""
 
 from __future__ import annotations
 
@@ -15,63 +15,65 @@ from neuroxai.training.config.augmentation import Augmentation
 Array = NDArray[np.float64]
 
 
-def vary_intensity(x: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor:
-    """Return ``x (B, C, *S)`` with gray values varied per sample and modality.
+def augment_intensity(x: Tensor, rng: np.random.Generator, settings: Augmentation) -> Tensor:
+    """Randomly change the intensities of ``x (B, C, *S)`` per sample and channel.
 
-    Steps, each with probability one half: a monotone tone curve, gamma, contrast and brightness, a
-    smooth multiplicative field, blur, coarse slices, dimming, noise. They act on values scaled to
-    0…1 over the voxels that are not air (air is zero in every channel). Air stays exactly zero, and
-    a constant channel as it is. All numbers come from ``rng``: the result is a function of it.
+    Applies, each with probability one half, a monotonic tone curve, gamma, contrast and
+    brightness, a smooth multiplicative field, blur, low resolution along one axis, darkening, and
+    noise. They act on intensities scaled to 0…1 over the foreground. The background (zero in every
+    channel) stays exactly zero, and a constant channel is not changed. All random numbers come
+    from ``rng``.
 
     Examples
     --------
     >>> x = torch.rand(2, 3, 6, 5, 4) + 0.1
     >>> x[:, :, 0] = 0
-    >>> y = vary_intensity(x, np.random.default_rng(0), Augmentation())
+    >>> y = augment_intensity(x, np.random.default_rng(0), Augmentation())
     >>> y.shape, bool((y[:, :, 0] == 0).all()), bool((y != x).any())
     (torch.Size([2, 3, 6, 5, 4]), True, True)
     """
-    tissue = (x != 0).any(dim=1, keepdim=True)
+    foreground = (x != 0).any(dim=1, keepdim=True)
     axes = tuple(range(2, x.ndim))
-    low = torch.where(tissue, x, torch.inf).amin(axes, keepdim=True)
-    high = torch.where(tissue, x, -torch.inf).amax(axes, keepdim=True)
+    low = torch.where(foreground, x, torch.inf).amin(axes, keepdim=True)
+    high = torch.where(foreground, x, -torch.inf).amax(axes, keepdim=True)
     span = high - low
-    usable = torch.isfinite(span) & (span > 1e-6)
-    low, span = torch.where(usable, low, 0), torch.where(usable, span, 1)
+    varies = torch.isfinite(span) & (span > 1e-6)
+    low, span = torch.where(varies, low, 0), torch.where(varies, span, 1)
 
     noise_seed = int(rng.integers(2**62))
     y = x.sub(low).div_(span).clamp_(0, 1)
-    _tone(y, rng, settings)
-    _field(y, rng, settings.bias)
-    y.masked_fill_(~tissue, 0)
+    _tone_curves(y, rng, settings)
+    _smooth_field(y, rng, settings.bias)
+    y.masked_fill_(~foreground, 0)
     _blur(y, rng, settings.blur)
-    _coarsen(y, rng, settings.thick_slices)
-    _dim(y, rng, settings.ceiling)
+    _low_resolution(y, rng, settings.thick_slices)
+    _darken(y, rng, settings.ceiling)
     _noise(y, rng, settings.noise, noise_seed)
-    return torch.where(tissue & usable, y.mul_(span).add_(low), x)
+    return torch.where(foreground & varies, y.mul_(span).add_(low), x)
 
 
-# Each step acts in place on one image after the other, and only on those that were drawn for it:
-# on a CPU this takes half the time of the same on the whole batch with neutral elements.
+# Each step changes the drawn images in place, one after the other. On a CPU this takes half the
+# time of changing the whole batch with neutral values for the others.
 
 
 def _drawn(y: Tensor, rng: np.random.Generator, values: Array) -> Iterator[tuple[Tensor, Array]]:
-    """Yield half of the images ``(*S)``, and the row of ``values`` ``(B, C, …)`` of each."""
+    """Draw half of the images ``(*S)``, each with its entry of ``values (B, C, …)``."""
     for sample, channel in np.argwhere(rng.random(y.shape[:2]) < 0.5):
         yield y[sample, channel], values[sample, channel]
 
 
-def _tone(y: Tensor, rng: np.random.Generator, settings: Augmentation) -> None:
-    """Apply a monotone curve, gamma, contrast and brightness."""
+def _tone_curves(y: Tensor, rng: np.random.Generator, settings: Augmentation) -> None:
+    """Apply a monotonic curve, gamma, contrast and brightness."""
     pairs = (y.shape[0], y.shape[1])
-    # The sines keep 0 and 1 in place; slopes of at most twice the strength keep the order.
+    # Sines keep 0 and 1 fixed. Their slopes add up to at most twice the strength, which keeps the
+    # curve monotonic.
     for k in (1, 2):
         strength = rng.uniform(-1, 1, pairs) * settings.tone / (k * np.pi)
         for image, amplitude in _drawn(y, rng, strength):
             image.add_(torch.sin(k * torch.pi * image), alpha=float(amplitude))
     y.clamp_(min=0)
-    least, most = settings.gamma
-    for image, gamma in _drawn(y, rng, np.exp(rng.uniform(np.log(least), np.log(most), pairs))):
+    smallest, largest = np.log(settings.gamma)
+    for image, gamma in _drawn(y, rng, np.exp(rng.uniform(smallest, largest, pairs))):
         image.pow_(float(gamma))
     for image, contrast in _drawn(y, rng, rng.uniform(*settings.contrast, pairs)):
         image.sub_(0.5).mul_(float(contrast)).add_(0.5)
@@ -80,20 +82,20 @@ def _tone(y: Tensor, rng: np.random.Generator, settings: Augmentation) -> None:
         image.add_(float(shift))
 
 
-def _field(y: Tensor, rng: np.random.Generator, amplitude: float) -> None:
-    """Multiply by a smooth field, as a receive coil does."""
+def _smooth_field(y: Tensor, rng: np.random.Generator, amplitude: float) -> None:
+    """Multiply by a smooth field, like the sensitivity of a receive coil."""
     coarse = rng.uniform(-amplitude, amplitude, (*y.shape[:2], *([3] * (y.ndim - 2))))
     if amplitude == 0:
         return
-    for image, corners in _drawn(y, rng, coarse):
-        field = torch.as_tensor(corners, dtype=y.dtype, device=y.device)
-        image.mul_(_stretched(field, image.shape, align_corners=True).exp_())
+    for image, nodes in _drawn(y, rng, coarse):
+        field = torch.as_tensor(nodes, dtype=y.dtype, device=y.device)
+        image.mul_(_interpolate(field, image.shape, align_corners=True).exp_())
 
 
-def _blur(y: Tensor, rng: np.random.Generator, widest: float) -> None:
-    """Blur with a Gaussian of three to five taps per axis; edges are continued."""
-    widths = rng.uniform(0.2, 1, y.shape[:2]) * widest
-    if widest == 0:
+def _blur(y: Tensor, rng: np.random.Generator, largest: float) -> None:
+    """Blur with a Gaussian of five taps per axis; edge voxels are replicated."""
+    widths = rng.uniform(0.2, 1, y.shape[:2]) * largest
+    if largest == 0:
         return
     for image, width in _drawn(y, rng, widths):
         taps = np.exp(-0.5 * (np.arange(-2, 3) / width) ** 2)
@@ -106,14 +108,14 @@ def _blur(y: Tensor, rng: np.random.Generator, widest: float) -> None:
 
 
 def _pad_edge(y: Tensor, axis: int, by: int) -> Tensor:
-    """Repeat the outermost layers along one axis."""
+    """Replicate the edges along one axis."""
     size = y.shape[axis]
     first, last = y.narrow(axis, 0, 1), y.narrow(axis, size - 1, 1)
     return torch.cat([first] * by + [y] + [last] * by, dim=axis)
 
 
-def _coarsen(y: Tensor, rng: np.random.Generator, probability: float) -> None:
-    """Coarsen one axis of some samples, as thick slices do."""
+def _low_resolution(y: Tensor, rng: np.random.Generator, probability: float) -> None:
+    """Simulate thick slices: average along one axis of some samples and interpolate back."""
     for sample in range(y.shape[0]):
         axis = int(rng.integers(2, y.ndim))
         factor = int(rng.integers(2, 4))
@@ -122,30 +124,30 @@ def _coarsen(y: Tensor, rng: np.random.Generator, probability: float) -> None:
         size = list(y.shape[2:])
         size[axis - 2] = -(-size[axis - 2] // factor)
         for image in y[sample]:
-            few = functional.interpolate(image[None, None], size=size, mode="area")
-            image.copy_(_stretched(few[0, 0], image.shape, align_corners=False))
+            small = functional.interpolate(image[None, None], size=size, mode="area")
+            image.copy_(_interpolate(small[0, 0], image.shape, align_corners=False))
 
 
-def _stretched(image: Tensor, size: torch.Size, *, align_corners: bool) -> Tensor:
-    """Return ``image`` interpolated linearly to ``size``."""
+def _interpolate(image: Tensor, size: torch.Size, *, align_corners: bool) -> Tensor:
+    """Interpolate ``image`` linearly to ``size``."""
     mode = "trilinear" if image.ndim == 3 else "bilinear"
     return functional.interpolate(
         image[None, None], size=size, mode=mode, align_corners=align_corners
     )[0, 0]
 
 
-def _dim(y: Tensor, rng: np.random.Generator, ceiling: tuple[float, float]) -> None:
-    """Scale down, as if a few voxels elsewhere were brighter than all that is seen here."""
-    for image, share in _drawn(y, rng, rng.uniform(*ceiling, y.shape[:2])):
-        image.mul_(float(share))
+def _darken(y: Tensor, rng: np.random.Generator, ceiling: tuple[float, float]) -> None:
+    """Scale down, as after normalization by a few much brighter voxels outside the patch."""
+    for image, factor in _drawn(y, rng, rng.uniform(*ceiling, y.shape[:2])):
+        image.mul_(float(factor))
 
 
-def _noise(y: Tensor, rng: np.random.Generator, strongest: float, seed: int) -> None:
-    """Add white noise."""
-    levels = rng.uniform(0, strongest, y.shape[:2])
-    if strongest == 0:
+def _noise(y: Tensor, rng: np.random.Generator, largest: float, seed: int) -> None:
+    """Add white Gaussian noise."""
+    deviations = rng.uniform(0, largest, y.shape[:2])
+    if largest == 0:
         return
     generator = torch.Generator(device=y.device).manual_seed(seed)
-    for image, level in _drawn(y, rng, levels):
-        white = torch.randn(image.shape, generator=generator, device=y.device, dtype=y.dtype)
-        image.add_(white, alpha=float(level))
+    for image, deviation in _drawn(y, rng, deviations):
+        noise = torch.randn(image.shape, generator=generator, device=y.device, dtype=y.dtype)
+        image.add_(noise, alpha=float(deviation))

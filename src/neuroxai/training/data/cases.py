@@ -1,4 +1,4 @@
-"""Cases made ready for a network once, by many processes, and kept on disk."""
+"""Preparation of cases in parallel processes, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -24,56 +24,57 @@ from neuroxai.core.workers import in_workers
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.data.resampling import Resampling
 from neuroxai.training.config.config import Config
-from neuroxai.training.data.jobs import Job, jobs_of
-from neuroxai.training.data.split import PARTS, Member
+from neuroxai.training.data.jobs import Job, list_jobs
+from neuroxai.training.data.split import PARTS, SplitEntry
 
 
-class BeforeResampling(NamedTuple):
-    """What a resampled case was in its own voxels.
+class OriginalGrid(NamedTuple):
+    """Truth of a resampled case on its original grid.
 
     Attributes
     ----------
-    way
-        There and back.
+    resampling
+        Resampling between the original and the network's grid.
     truth
-        uint8, ``way.shape``: of the box that was resampled.
+        uint8, ``resampling.shape``: the box that was resampled.
     """
 
-    way: Resampling
+    resampling: Resampling
     truth: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """One case as the network will see it.
+class PreparedCase:
+    """A case on the network's grid.
 
     Attributes
     ----------
     name, group
-        The case, and the patient it belongs to.
+        Name of the case and of its patient.
     images
-        float16; for volumes ``(C, X, Y, Z)`` cut to the box that holds anything, for slices
-        ``(N, C, X, Y)``, the largest tumor slice first.
+        float16. Volumes ``(C, X, Y, Z)``, cropped to the bounding box of nonzero voxels, or slices
+        ``(N, C, X, Y)``, the one with the largest tumor area first.
     truth
-        uint8, indices into ``CLASSES``; for volumes ``(X, Y, Z)``, cut alike; for slices
+        uint8, indices into ``CLASSES``. Volumes ``(X, Y, Z)``, cropped like the images, or slices
         ``(N, X, Y)``.
     start, shape
-        Where the box lies on the network's grid, and the size of that grid.
+        Position of the bounding box on the network's grid, and the shape of that grid.
     counts
-        Voxels of each of ``CLASSES`` on the patient's own grid, so that what a crop lost counts.
+        Number of voxels of each of ``CLASSES`` on the patient's grid, including voxels that
+        cropping removed.
     spacing
-        Millimeters, of the longest edge.
+        Longest voxel edge in mm.
     voxel_mm3
-        Volume of a voxel on the patient's own grid.
+        Voxel volume on the patient's grid.
     wide
-        Whether it is a phantom far from the typical case.
+        Whether it is a phantom of wide variety.
     grade
-        For slices, the grade's index in the configuration's classes.
-    before
-        The patient's own voxels, where the network sees others.
-    inside
-        Where the patient's voxels begin and end along each axis of the network's grid; the rest
-        is padding. None where all are the patient's.
+        For slices, the index of the grade in the configuration's classes.
+    original
+        Truth on the patient's grid, for resampled cases.
+    unpadded
+        First and last voxel (exclusive) of the patient's image along each axis of the network's
+        grid; the rest is padding. None without padding.
     """
 
     name: str
@@ -87,65 +88,64 @@ class Prepared:
     voxel_mm3: float
     wide: bool = False
     grade: int = -1
-    before: BeforeResampling | None = None
-    inside: tuple[tuple[int, int], ...] | None = None
+    original: OriginalGrid | None = None
+    unpadded: tuple[tuple[int, int], ...] | None = None
 
-    def whole(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Return image ``(C, *S)`` and truth ``(*S)`` on the whole network grid."""
-        place = tuple(
+    def uncropped(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Image ``(C, *S)`` and truth ``(*S)`` on the whole network grid."""
+        box = tuple(
             slice(low, low + size) for low, size in zip(self.start, self.truth.shape, strict=True)
         )
         image = np.zeros((len(self.images), *self.shape), dtype=np.float32)
-        image[(slice(None), *place)] = self.images
+        image[(slice(None), *box)] = self.images
         truth = np.zeros(self.shape, dtype=np.uint8)
-        truth[place] = self.truth
+        truth[box] = self.truth
         return image, truth
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
-    """The cases of a run, made ready, and who plays which part.
+class PreparedCases:
+    """Prepared cases of each part of the split.
 
     Attributes
     ----------
     train, validation, test
-        To learn from, to watch the training on, held out.
+        Cases of each part.
     split
-        Every case of a cohort with its part; empty for phantoms, whose seeds say it.
+        Every case of a cohort with its part; empty for phantoms, whose seeds define the split.
     """
 
-    train: list[Prepared]
-    validation: list[Prepared]
-    test: list[Prepared]
-    split: list[Member]
+    train: list[PreparedCase]
+    validation: list[PreparedCase]
+    test: list[PreparedCase]
+    split: list[SplitEntry]
 
 
-def gather(config: Config, *, report: Report | None = None) -> Gathered:
-    """Return the cases to train on, to watch the training on, and those held out.
+def prepare_cases(config: Config, *, report: Report | None = None) -> PreparedCases:
+    """Prepare the cases of a training, or read them from the cache.
 
-    Each case is prepared once and kept in the cache folder under a hash of all that decides it, so
-    the next start only maps files. A case without truth is refused by name; for a classifier one
-    without tumor or grade is left out.
+    Each case is stored in the cache folder under a hash of everything that determines it, so the
+    next training maps the files. For a classifier, cases without tumor or grade are left out.
 
     Raises
     ------
     TrainingError
-        If a part of the split is empty.
+        If there is no training case.
     CaseError
-        If a case cannot be read.
+        If a case cannot be read, or has no truth.
     """
-    parts, split = jobs_of(config)
+    parts, split = list_jobs(config)
     if not parts["train"]:
-        raise TrainingError("the data source holds no case to train on")
+        raise TrainingError("the data source has no training case; add cases, or hold out fewer")
     folder = _cache_folder(config)
     wanted = {job.key: job for jobs in parts.values() for job in jobs}
-    todo = [job for job in wanted.values() if not _is_done(folder, job.key)]
-    tell = report or (lambda *_: None)
-    tell("Preparing cases", len(wanted) - len(todo), len(wanted))
-    for done, _ in enumerate(_run(todo, folder, _worker_count(config)), start=1):
-        tell("Preparing cases", len(wanted) - len(todo) + done, len(wanted))
+    missing = [job for job in wanted.values() if not _is_cached(folder, job.key)]
+    notify = report or (lambda *_: None)
+    notify("Preparing cases", len(wanted) - len(missing), len(wanted))
+    for done, _ in enumerate(_run(missing, folder, _worker_count(config)), start=1):
+        notify("Preparing cases", len(wanted) - len(missing) + done, len(wanted))
     train, validation, test = (_load(folder, parts[part]) for part in PARTS)
-    return Gathered(train, validation, test, split)
+    return PreparedCases(train, validation, test, split)
 
 
 def _worker_count(config: Config) -> int:
@@ -158,33 +158,37 @@ def _cache_folder(config: Config) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: the cache cannot be made ({error.strerror})") from error
+        raise OutputError(
+            f"{folder}: cannot create the cache folder ({error.strerror}); set cache to another one"
+        ) from error
     return folder
 
 
 def _run(jobs: Sequence[Job], folder: Path, workers: int) -> Iterator[None]:
-    """Do ``jobs``, each in one of ``workers`` processes; yield after each."""
+    """Run ``jobs`` in ``workers`` processes; yield after each."""
     try:
         yield from in_workers(partial(_prepare, folder=folder), jobs, workers)
     except BrokenProcessPool as error:
         raise TrainingError(
-            "a process that prepares cases was killed, most likely for want of memory: "
-            "set fewer workers, for example --set workers=1"
+            "a process that prepares cases was killed, probably because memory ran out; use fewer "
+            "workers, for example --set workers=1"
         ) from error
 
 
 def _prepare(job: Job, folder: Path) -> None:
-    """Make one case ready and put it in the cache."""
+    """Prepare one case and write it to the cache."""
     from neuroxai.data.preprocessing import Preprocessing
 
     case = _case(job)
     preprocessing = Preprocessing.from_dict(json.loads(job.preprocessing))
     if case.truth is None and case.category is None:
-        raise CaseError(f"{case.name}: has no truth, training needs one")
-    given = np.zeros(0, np.uint8) if case.truth is None else case.truth
-    counts = np.bincount(given.ravel(), minlength=len(CLASSES)).tolist()
+        raise CaseError(
+            f"{case.name}: has no truth (segmentation), which training requires; remove the case"
+        )
+    truth_given = np.zeros(0, np.uint8) if case.truth is None else case.truth
+    counts = np.bincount(truth_given.ravel(), minlength=len(CLASSES)).tolist()
     meta = {"name": case.name, "counts": counts, "spacing": max(case.spacing)}
-    meta |= {"voxel_mm3": math.prod(case.spacing), "wide": bool(job.made.get("wide"))}
+    meta |= {"voxel_mm3": math.prod(case.spacing), "wide": bool(job.phantom.get("wide"))}
     if job.slices:
         images, truth = _slices(job, case, preprocessing)
         grade = job.classes.index(case.label) if case.label in job.classes else -1
@@ -193,16 +197,16 @@ def _prepare(job: Job, folder: Path) -> None:
         prepared = preprocessing.prepare(case)
         images, truth, start, shape = _volume(case, prepared)
         meta |= {"start": start, "shape": shape, "grade": -1}
-        way = prepared.placement.resampling
-        if way is not None:
-            kept = prepared.placement.cut(prepared.placement.turn(given))
-            _write(folder / f"{job.key}.t.npy", kept)
-            meta["resampling"] = dataclasses.asdict(way)
+        resampling = prepared.placement.resampling
+        if resampling is not None:
+            original = prepared.placement.cut(prepared.placement.turn(truth_given))
+            _write(folder / f"{job.key}.t.npy", original)
+            meta["resampling"] = dataclasses.asdict(resampling)
         else:
-            meta["inside"] = _inside(prepared.placement)
+            meta["unpadded"] = _unpadded(prepared.placement)
     _write(folder / f"{job.key}.x.npy", images)
     _write(folder / f"{job.key}.y.npy", truth)
-    # Last, because its presence says that the others are whole.
+    # Last, because it marks the other files as complete.
     _write(folder / f"{job.key}.json", json.dumps(meta).encode())
 
 
@@ -211,25 +215,25 @@ def _case(job: Job) -> Case:
         from neuroxai.data.brats import read_case
         from neuroxai.data.pictures import is_picture, read_picture
 
-        wanted = json.loads(job.preprocessing)["modalities"]
+        recipe = json.loads(job.preprocessing)
         if is_picture(Path(job.path)):
-            return read_picture(Path(job.path), json.loads(job.preprocessing)["size"])
-        return read_case(job.path, modalities=tuple(dict.fromkeys(wanted)))
+            return read_picture(Path(job.path), recipe["size"])
+        return read_case(job.path, modalities=tuple(dict.fromkeys(recipe["modalities"])))
     from neuroxai.data.phantom import make_phantom
 
-    return make_phantom(**job.made).case
+    return make_phantom(**job.phantom).case
 
 
-def _inside(placement: Any) -> list[list[int]]:
-    """Return where a patient's voxels begin and end along each axis of the network's grid."""
-    held = placement.cut(np.ones(placement.turned_shape, bool))
-    return [[side.start, side.stop] for side in bounding_box(held)]
+def _unpadded(placement: Any) -> list[list[int]]:
+    """First and last voxel (exclusive) of the patient's image along each axis of the grid."""
+    image = placement.cut(np.ones(placement.turned_shape, bool))
+    return [[side.start, side.stop] for side in bounding_box(image)]
 
 
 def _volume(
     case: Case, prepared: Any
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8], list[int], list[int]]:
-    """Return image and truth cut to the box that holds anything."""
+    """Crop image and truth to the bounding box of nonzero voxels."""
     from neuroxai.data.preparation import truth_on_network_grid
 
     x = prepared.x[0].numpy()
@@ -246,19 +250,19 @@ def _volume(
 def _slices(
     job: Job, case: Case, preprocessing: Any
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """Return axial slices through the tumor, the largest first, and their truth.
+    """Axial slices through the tumor, the one with the largest tumor area first, and their truth.
 
-    None from a case without tumor or without one of the grades: there is nothing to learn from it.
+    Empty for a case without tumor or without one of the configuration's grades.
     """
     from neuroxai.data.preparation import truth_on_network_grid
     from neuroxai.data.slices import tumor_slices
 
-    chosen: list[int] = []
+    indices: list[int] = []
     if case.label in job.classes:
-        chosen = [0] if case.category is not None else tumor_slices(case, job.slices)
-    if not chosen:
+        indices = [0] if case.category is not None else tumor_slices(case, job.slices)
+    if not indices:
         return np.empty((0, 0, 0, 0), np.float16), np.empty((0, 0, 0), np.uint8)
-    prepared = [preprocessing.prepare(case, slice_index=z) for z in chosen]
+    prepared = [preprocessing.prepare(case, slice_index=z) for z in indices]
     tissue = [
         np.zeros(each.x.shape[2:], np.uint8)
         if case.truth is None
@@ -272,7 +276,7 @@ def _slices(
 
 
 def _write(path: Path, content: NDArray[Any] | bytes) -> None:
-    """Write by renaming. Not synced: after a power cut a case is made again, that is all."""
+    """Write atomically, without syncing: after a power failure the case is prepared again."""
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
         with temporary.open("wb") as stream:
@@ -282,12 +286,14 @@ def _write(path: Path, content: NDArray[Any] | bytes) -> None:
                 np.save(stream, content, allow_pickle=False)
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); free space, or set cache"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _is_done(folder: Path, key: str) -> bool:
+def _is_cached(folder: Path, key: str) -> bool:
     try:
         meta = json.loads((folder / f"{key}.json").read_bytes())
         for part in ("x", "y", "t") if "resampling" in meta else ("x", "y"):
@@ -297,8 +303,8 @@ def _is_done(folder: Path, key: str) -> bool:
     return True
 
 
-def _load(folder: Path, jobs: Sequence[Job]) -> list[Prepared]:
-    """Map prepared cases from the cache; those with nothing in them are left out."""
+def _load(folder: Path, jobs: Sequence[Job]) -> list[PreparedCase]:
+    """Map prepared cases from the cache, without empty ones."""
     cases = []
     for job in jobs:
         truth = np.load(folder / f"{job.key}.y.npy", mmap_mode="r", allow_pickle=False)
@@ -306,7 +312,7 @@ def _load(folder: Path, jobs: Sequence[Job]) -> list[Prepared]:
             continue
         meta = json.loads((folder / f"{job.key}.json").read_bytes())
         cases.append(
-            Prepared(
+            PreparedCase(
                 name=meta["name"],
                 group=job.group,
                 images=np.load(folder / f"{job.key}.x.npy", mmap_mode="r", allow_pickle=False),
@@ -318,18 +324,18 @@ def _load(folder: Path, jobs: Sequence[Job]) -> list[Prepared]:
                 voxel_mm3=float(meta["voxel_mm3"]),
                 wide=bool(meta["wide"]),
                 grade=int(meta["grade"]),
-                before=_before(folder, job, meta),
-                inside=tuple((low, high) for low, high in meta["inside"])
-                if "inside" in meta
+                original=_original(folder, job, meta),
+                unpadded=tuple((low, high) for low, high in meta["unpadded"])
+                if "unpadded" in meta
                 else None,
             )
         )
     return cases
 
 
-def _before(folder: Path, job: Job, meta: Mapping[str, Any]) -> BeforeResampling | None:
+def _original(folder: Path, job: Job, meta: Mapping[str, Any]) -> OriginalGrid | None:
     if "resampling" not in meta:
         return None
-    way = Resampling(**{name: tuple(value) for name, value in meta["resampling"].items()})
+    resampling = Resampling(**{name: tuple(value) for name, value in meta["resampling"].items()})
     truth = np.load(folder / f"{job.key}.t.npy", mmap_mode="r", allow_pickle=False)
-    return BeforeResampling(way, truth)
+    return OriginalGrid(resampling, truth)

@@ -1,4 +1,4 @@
-"""Which cases a run is made of: a seed, a folder or a picture each, and the part it plays."""
+"""Cases of a training: phantom seeds, case folders or pictures, and their part of the split."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from neuroxai.core.errors import TrainingError
 from neuroxai.training.config.config import Config
 from neuroxai.training.config.sources import CohortSource, PhantomSource
-from neuroxai.training.data.split import PARTS, Member, Part, draw_split, site_of
+from neuroxai.training.data.split import PARTS, Part, SplitEntry, make_split, site_of
 
 _DATA = Path(__file__).parents[2] / "data"
-_PREPARE = (
+_PREPARATION = (
     "preparation.py",
     "preprocessing.py",
     "intensity.py",
@@ -24,16 +24,32 @@ _PREPARE = (
     "slices.py",
 )
 
+_FORMAT = 8
+"""Version of the cache files."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker needs to make one case ready; ``key`` is a hash of all that decides it."""
+    """Input of a worker that prepares one case.
+
+    Attributes
+    ----------
+    key
+        Hash of everything that determines the prepared case.
+    group
+        The patient.
+    path
+        Path of the case; empty for a phantom.
+    phantom
+        Arguments of :func:`~neuroxai.data.phantom.make_phantom`; empty for a case on disk.
+    task, preprocessing, classes, slices
+        From the configuration; the preprocessing recipe as JSON, and 0 slices for a segmenter.
+    """
 
     key: str
     group: str
     path: str
-    made: Mapping[str, Any]
-    """How a phantom is made; empty for a case on disk."""
+    phantom: Mapping[str, Any]
     task: str
     preprocessing: str
     classes: tuple[str, ...]
@@ -43,20 +59,22 @@ class Job:
 Jobs = dict[Part, list[Job]]
 
 
-def jobs_of(config: Config) -> tuple[Jobs, list[Member]]:
-    """Return what is to be made ready for each part, and who of a cohort plays which.
+def list_jobs(config: Config) -> tuple[Jobs, list[SplitEntry]]:
+    """List the cases of each part, and the split of a cohort (empty for phantoms).
 
     Raises
     ------
     TrainingError
-        If the configuration names no source, or the source does not fit it.
+        If the configuration has no data source, or the source does not match it.
     """
     if config.data.phantom is not None:
         return _phantom_jobs(config, config.data.phantom), []
     if config.data.pictures is not None:
         return _picture_jobs(config, config.data.pictures)
     if config.data.cohort is None:
-        raise TrainingError("the configuration names no data source")
+        raise TrainingError(
+            "the configuration has no data source; set data.phantom, data.cohort or data.pictures"
+        )
     return _cohort_jobs(config, config.data.cohort)
 
 
@@ -65,10 +83,10 @@ def _phantom_jobs(config: Config, source: PhantomSource) -> Jobs:
     spacings = source.spacings
 
     def job(seed: int, spacing: float, wide: bool) -> Job:
-        made = {"seed": seed, "spacing": spacing, "variant": source.variant, "wide": wide}
-        return _job(config, f"{version} {made}", f"seed-{seed}", made=made)
+        phantom = {"seed": seed, "spacing": spacing, "variant": source.variant, "wide": wide}
+        return _job(config, f"{version} {phantom}", f"seed-{seed}", phantom=phantom)
 
-    def mixed(seeds: tuple[int, int]) -> list[Job]:
+    def one_each(seeds: tuple[int, int]) -> list[Job]:
         return [
             job(seed, spacings[seed % len(spacings)], _is_wide(seed, source.wide))
             for seed in range(*seeds)
@@ -81,56 +99,58 @@ def _phantom_jobs(config: Config, source: PhantomSource) -> Jobs:
         for seed in range(*source.test)
     ]
     return {
-        "train": mixed(source.train),
-        "validation": mixed(source.validation or (0, 0)),
+        "train": one_each(source.train),
+        "validation": one_each(source.validation or (0, 0)),
         "test": test,
     }
 
 
-def _is_wide(seed: int, share: float) -> bool:
-    """Spread the wide phantoms evenly over the seeds, whatever else goes by turns."""
-    golden = 0.6180339887498949
-    return (seed * golden) % 1 < share
+def _is_wide(seed: int, fraction: float) -> bool:
+    """Select a fraction of the seeds evenly, without a period that could coincide with others."""
+    golden_ratio = 0.6180339887498949
+    return (seed * golden_ratio) % 1 < fraction
 
 
-def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
+def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[SplitEntry]]:
     from neuroxai.data.brats import case_name, find_cases, read_grade
     from neuroxai.data.layouts import patient_id
 
     version = _code_version("brats.py", "layouts.py", "nifti.py")
     paths = find_cases(Path(source.folder))
     names = [case_name(path) for path in paths]
-    found = [
-        Member(name, patient_id(name), read_grade(path) or "", site_of(name))
+    entries = [
+        SplitEntry(name, patient_id(name), read_grade(path) or "", site_of(name))
         for name, path in zip(names, paths, strict=True)
     ]
-    split = draw_split(found, source, config.seed)
+    split = make_split(entries, source, config.seed)
     parts: Jobs = {part: [] for part in PARTS}
-    for path, member in zip(paths, split, strict=True):
-        identity = f"{version} {_fingerprint(path)} {member.grade}"
-        parts[member.part].append(_job(config, identity, member.patient, path=str(path)))
+    for path, entry in zip(paths, split, strict=True):
+        identity = f"{version} {_fingerprint(path)} {entry.grade}"
+        parts[entry.part].append(_job(config, identity, entry.patient, path=str(path)))
     return parts, split
 
 
-def _picture_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Member]]:
+def _picture_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[SplitEntry]]:
     from neuroxai.data.pictures import find_pictures, picture_name
 
     version = _code_version("pictures.py")
     paths = find_pictures(Path(source.folder))
-    found = [Member(picture_name(path), picture_name(path), path.parent.name, "") for path in paths]
-    folders = sorted({member.grade for member in found})
+    entries = [
+        SplitEntry(picture_name(path), picture_name(path), path.parent.name) for path in paths
+    ]
+    folders = sorted({entry.grade for entry in entries})
     if folders != sorted(config.classes):
         raise TrainingError(
-            f"{source.folder}: has folders for {', '.join(folders)}, the configuration has the "
-            f"classes {', '.join(config.classes)}; set classes=[{','.join(folders)}] and "
+            f"{source.folder}: has the class folders {', '.join(folders)}, but the configuration "
+            f"has the classes {', '.join(config.classes)}; set classes=[{','.join(folders)}] and "
             f"arguments.out_channels={len(folders)}"
         )
-    split = draw_split(found, source, config.seed)
+    split = make_split(entries, source, config.seed)
     parts: Jobs = {part: [] for part in PARTS}
-    for path, member in zip(paths, split, strict=True):
+    for path, entry in zip(paths, split, strict=True):
         state = path.stat()
         identity = f"{version} {path} {state.st_size} {state.st_mtime_ns}"
-        parts[member.part].append(_job(config, identity, member.patient, path=str(path)))
+        parts[entry.part].append(_job(config, identity, entry.patient, path=str(path)))
     return parts, split
 
 
@@ -140,27 +160,28 @@ def _job(
     group: str,
     *,
     path: str = "",
-    made: Mapping[str, Any] | None = None,
+    phantom: Mapping[str, Any] | None = None,
 ) -> Job:
     preprocessing = json.dumps(config.preprocessing.to_dict(), sort_keys=True)
     slices = config.slices_per_case if config.task == "classification" else 0
     classes = config.classes if slices else ()
-    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), 7])
+    text = json.dumps([identity, preprocessing, config.task, slices, list(classes), _FORMAT])
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return Job(key, group, path, dict(made or {}), config.task, preprocessing, classes, slices)
+    phantom = dict(phantom or {})
+    return Job(key, group, path, phantom, config.task, preprocessing, classes, slices)
 
 
 def _code_version(*patterns: str) -> str:
-    """Return a hash of the code that makes the cases: another version makes other cases."""
+    """Hash of the code that determines the cases, so that a change of it invalidates the cache."""
     digest = hashlib.sha256()
-    for pattern in (*_PREPARE, *patterns):
+    for pattern in (*_PREPARATION, *patterns):
         for path in sorted(_DATA.glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _fingerprint(folder: Path) -> str:
-    """Return names, sizes and times of a case's files; reading them all would take an hour."""
+    """Names, sizes and times of a case's files; hashing a cohort would take an hour."""
     return json.dumps(
         [
             (str(path), path.stat().st_size, path.stat().st_mtime_ns)

@@ -1,4 +1,4 @@
-"""The next batches made while the network is still busy with this one."""
+"""Prefetching of batches in a background thread."""
 
 from __future__ import annotations
 
@@ -11,71 +11,72 @@ from typing import Any, Protocol
 from torch.utils.data import IterableDataset
 
 _DEPTH = 2
+"""Length of the queue, with which trainings wait for data 1 % of the time (docs/benchmarks.md)."""
 _Item = tuple[Any, BaseException | None]
 
 
-class Numbered(Protocol):
-    """Batches of which each is a function of its number."""
+class BatchSource(Protocol):
+    """Batches as a function of their number."""
 
     def batch(self, number: int) -> Any:
-        """Return batch ``number``."""
+        """Make batch ``number``."""
 
 
 class Prefetcher(IterableDataset[Any]):
-    """Endless batches ``start, start + stride, …`` of ``source``, made by a thread of its own.
+    """Endless batches ``start, start + stride, …`` of ``source``, made in a background thread.
 
     Parameters
     ----------
     source
-        Where batches come from.
+        Source of the batches.
     start, stride
-        The first batch's number, and the distance to the next: of several processes that train
-        together each takes its turn.
+        Number of the first batch, and increment. In distributed training the stride is the number
+        of processes.
 
     Attributes
     ----------
     waited
-        Seconds that were waited for batches so far.
+        Seconds spent waiting for batches.
     """
 
-    def __init__(self, source: Numbered, *, start: int = 0, stride: int = 1) -> None:
+    def __init__(self, source: BatchSource, *, start: int = 0, stride: int = 1) -> None:
         self._source = source
         self._start = start
         self._stride = stride
         self.waited = 0.0
-        self._done = threading.Event()
+        self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[Any]:
         self.stop()
-        made: queue.Queue[_Item] = queue.Queue(maxsize=_DEPTH)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._make, args=(made, self._done), daemon=True)
+        batches: queue.Queue[_Item] = queue.Queue(maxsize=_DEPTH)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(batches, self._stop), daemon=True)
         self._thread.start()
         while True:
             began = time.monotonic()
-            batch, fault = made.get()
+            batch, error = batches.get()
             self.waited += time.monotonic() - began
-            if fault is not None:
-                raise fault
+            if error is not None:
+                raise error
             yield batch
 
     def stop(self) -> None:
-        """End the thread; the batch it is at is the last."""
-        self._done.set()
+        """Stop the thread after the batch in progress."""
+        self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _make(self, made: queue.Queue[_Item], done: threading.Event) -> None:
+    def _fill(self, batches: queue.Queue[_Item], stop: threading.Event) -> None:
         number = self._start
-        while not done.is_set():
+        while not stop.is_set():
             try:
                 item: _Item = (self._source.batch(number), None)
-            except BaseException as fault:  # handed to the thread that waits for the batch
-                item = (None, fault)
-            while not done.is_set():
+            except BaseException as error:  # raised again in the consuming thread
+                item = (None, error)
+            while not stop.is_set():
                 try:
-                    made.put(item, timeout=0.1)
+                    batches.put(item, timeout=0.1)
                     break
                 except queue.Full:
                     continue

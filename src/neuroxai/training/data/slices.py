@@ -1,4 +1,4 @@
-"""Random axial slices for the grading network."""
+"""Batches of random axial slices for a classifier."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from torch.nn import functional
 from neuroxai.core.errors import TrainingError
 from neuroxai.data.case import CLASSES
 from neuroxai.training.config.config import Config
-from neuroxai.training.data.augment import vary_intensity
-from neuroxai.training.data.cases import Prepared
+from neuroxai.training.data.augment import augment_intensity
+from neuroxai.training.data.cases import PreparedCase
 
-TrainingModule = tuple[Tensor, tuple[Tensor, Tensor]]
-"""Slices ``(B, C, X, Y)``; their classes ``(B,)`` and tissue shares ``(B, T, X, Y)``."""
+SliceBatch = tuple[Tensor, tuple[Tensor, Tensor]]
+"""Slices ``(B, C, X, Y)``; their classes ``(B,)`` and one-hot tissues ``(B, T, X, Y)``."""
 
 
 class SliceBatches:
-    """Endless batches of slices, their classes in balance, and the tissues in them.
+    """Endless, class-balanced batches of slices with their classes and tissues.
 
-    The first ``focus_steps`` batches show squares cut around the tumor: a network that starts from
-    nothing first has to find out what matters, and learns that faster, and at a fifth of the cost,
-    where the rest of the brain is not in the way. Whole slices follow, which is what it will be
-    given. Batch n is a function of the seed and n alone.
+    The first ``focus_steps`` batches contain squares around the tumor. A network trained from
+    scratch learns the relevant features faster from them, at a fifth of the cost of whole slices.
+    Whole slices follow, which is what the network receives at inference. Batch n is a function of
+    the seed and n.
 
     Parameters
     ----------
     cases
-        What to draw from: first a class, then a case of it, then one of its slices.
+        Cases to sample from: first a class, then one of its cases, then one of its slices.
     config
         Batch size, augmentation, seed, classes.
     device
-        Where batches are made and left.
+        Device of the batches.
 
     Raises
     ------
@@ -42,63 +42,65 @@ class SliceBatches:
         If a class has no case.
     """
 
-    def __init__(self, cases: Sequence[Prepared], config: Config, device: torch.device) -> None:
+    def __init__(self, cases: Sequence[PreparedCase], config: Config, device: torch.device) -> None:
         self._config = config
         self._device = device
-        filled = [case for case in cases if len(case.truth)]
-        self._images = [torch.from_numpy(np.array(case.images)).to(device) for case in filled]
-        self._tissue = [torch.from_numpy(np.array(case.truth)).to(device) for case in filled]
+        cases = [case for case in cases if len(case.truth)]
+        self._images = [torch.from_numpy(np.array(case.images)).to(device) for case in cases]
+        self._tissue = [torch.from_numpy(np.array(case.truth)).to(device) for case in cases]
         self._of_class = [
-            [index for index, case in enumerate(filled) if case.grade == each]
+            [index for index, case in enumerate(cases) if case.grade == each]
             for each in range(len(config.classes))
         ]
         for name, members in zip(config.classes, self._of_class, strict=True):
             if not members:
-                raise TrainingError(f"no case of the class {name} to train on")
+                raise TrainingError(
+                    f"class {name} has no training case; add cases of it, or remove it from classes"
+                )
 
-    def batch(self, number: int) -> TrainingModule:
-        """Return batch ``number``."""
+    def batch(self, number: int) -> SliceBatch:
+        """Make batch ``number``."""
         config = self._config
         rng = np.random.default_rng([config.seed, 1, number])
         grades = rng.permutation(np.arange(config.batch) % len(config.classes))
-        chosen = []
+        samples = []
         for grade in grades:
             members = self._of_class[int(grade)]
             index = members[int(rng.integers(len(members)))]
             place = int(rng.integers(len(self._images[index])))
             tissue = self._tissue[index][place].long()
-            shares = functional.one_hot(tissue, len(CLASSES)).movedim(-1, 0)
-            both = torch.cat([self._images[index][place].float(), shares.float()])
+            one_hot = functional.one_hot(tissue, len(CLASSES)).movedim(-1, 0)
+            sample = torch.cat([self._images[index][place].float(), one_hot.float()])
             if number < config.focus_steps:
-                both = self._square(both, tissue, rng)
-            chosen.append(both)
-        moved = self._move(torch.stack(chosen), rng)
+                sample = self._crop_to_tumor(sample, tissue, rng)
+            samples.append(sample)
+        moved = self._transform(torch.stack(samples), rng)
         channels = moved.shape[1] - len(CLASSES)
-        x = vary_intensity(moved[:, :channels], rng, config.augmentation)
+        x = augment_intensity(moved[:, :channels], rng, config.augmentation)
         return x, (torch.as_tensor(grades, device=self._device), moved[:, channels:])
 
-    def _square(self, slice_: Tensor, tissue: Tensor, rng: np.random.Generator) -> Tensor:
-        """Cut a square about the middle of the tumor, off it by up to a sixth of its side."""
+    def _crop_to_tumor(self, sample: Tensor, tissue: Tensor, rng: np.random.Generator) -> Tensor:
+        """Crop a square around the tumor, up to a sixth of its side off center."""
         side = self._config.focus_size
         where = torch.nonzero(tissue).cpu().numpy()
         size = np.array(tissue.shape)
-        middle = (where.min(axis=0) + where.max(axis=0) + 1) / 2 if len(where) else size / 2
-        middle = middle + rng.uniform(-side / 6, side / 6, 2)
-        low = np.clip(np.rint(middle - side / 2), 0, np.maximum(size - side, 0)).astype(int)
+        center = (where.min(axis=0) + where.max(axis=0) + 1) / 2 if len(where) else size / 2
+        center = center + rng.uniform(-side / 6, side / 6, 2)
+        low = np.clip(np.rint(center - side / 2), 0, np.maximum(size - side, 0)).astype(int)
         x, y = (slice(int(first), int(first) + side) for first in low)
-        return slice_[:, x, y]
+        return sample[:, x, y]
 
-    def _move(self, x: Tensor, rng: np.random.Generator) -> Tensor:
-        """Flip, turn and zoom each slice about its center."""
+    def _transform(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """Flip, rotate and zoom each slice around its center."""
         settings = self._config.augmentation
         count = len(x)
-        least, most = np.log(settings.zoom)
-        zoom = np.exp(rng.uniform(least, most, (count, 1)))
+        smallest, largest = np.log(settings.zoom)
+        zoom = np.exp(rng.uniform(smallest, largest, (count, 1)))
         zoom = zoom * settings.anisotropy ** rng.uniform(-1, 1, (count, 2))
         flips = np.where((rng.random((count, 2)) < 0.5) & np.array(settings.flip[:2]), -1, 1)
         angle = np.radians(rng.uniform(-settings.rotation, settings.rotation, count))
         cos, sin = np.cos(angle), np.sin(angle)
-        # Angles are measured in voxels, so a slice that is not square stays undistorted.
+        # grid_sample scales both axes to [−1, 1]; the ratio undoes this for rotations.
         ratio = x.shape[-2] / x.shape[-1]
         scale = zoom * flips
         theta = np.zeros((count, 2, 3))

@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out: by patient, evenly over grades and sites, on file."""
+"""Split of a cohort into training, validation and test cases, by patient."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ _COLUMNS = ("case", "patient", "grade", "site", "fold", "part")
 
 
 @dataclass(frozen=True)
-class Member:
-    """One case of a cohort and the part it plays.
+class SplitEntry:
+    """One case of a cohort and the part of the split it belongs to.
 
     Attributes
     ----------
     case, patient
-        The case's folder name, and whom it belongs to.
+        Folder name of the case, and its patient.
     grade, site
-        Empty where they are not known.
+        Tumor grade and acquisition site; empty if unknown.
     fold
-        In a cross validation the fold in which the case is held out; −1 without one.
+        Fold of a cross-validation in which the case is held out; −1 without cross-validation.
+    part
+        ``train``, ``validation`` or ``test``.
     """
 
     case: str
@@ -43,7 +45,7 @@ class Member:
 
 
 def site_of(name: str) -> str:
-    """Return the site that a case's name tells, as those of BraTS 2018 and 2019 do; else nothing.
+    """Acquisition site in a case name of BraTS 2017 to 2019; empty for other names.
 
     Examples
     --------
@@ -54,22 +56,23 @@ def site_of(name: str) -> str:
     return found[1].upper() if found else ""
 
 
-def draw_split(members: Sequence[Member], source: CohortSource, seed: int) -> list[Member]:
-    """Return the members with their parts, a function of names, ``source`` and ``seed`` alone.
+def make_split(entries: Sequence[SplitEntry], source: CohortSource, seed: int) -> list[SplitEntry]:
+    """Assign each case to a part of the split, as a function of names, ``source`` and ``seed``.
 
-    All cases of a patient play the same part. Patients are put in order by grade and site, within
-    those at random, and every n-th is held out: so each part has its share of each grade and site,
-    to within one patient.
+    All cases of a patient belong to the same part. Patients are sorted by grade and site and
+    shuffled within; every n-th is held out. Each part therefore has its proportion of every grade
+    and site, to within one patient.
 
     Raises
     ------
     TrainingError
-        If a named patient is not there, a file does not name every case, or a fold does not exist.
+        If a patient or fold does not exist, two cases have the same name, or a split file does not
+        contain every case.
     """
-    _each_once(members, source)
+    _check_unique(entries, source)
     if source.split is not None:
-        return _as_written(members, Path(source.split))
-    order = _in_order(members, np.random.default_rng(seed))
+        return _from_file(entries, Path(source.split))
+    order = _stratified_order(entries, np.random.default_rng(seed))
     if source.test:
         for name in source.test:
             if name not in order:
@@ -77,76 +80,76 @@ def draw_split(members: Sequence[Member], source: CohortSource, seed: int) -> li
                     f"data.cohort.test: no patient {name!r} in {source.folder}; "
                     f"{suggestion(name, order)}"
                 )
-        held = set(source.test)
+        held_out = set(source.test)
         folds: Mapping[str, int] = {}
     elif source.folds:
         if not source.folds <= len(order):
             raise TrainingError(
-                f"data.cohort.folds is {source.folds}, but {source.folder} holds {len(order)} "
-                "patients; set fewer folds"
+                f"data.cohort.folds is {source.folds}, but {source.folder} has {len(order)} "
+                "patients; use fewer folds"
             )
         folds = {patient: index % source.folds for index, patient in enumerate(order)}
-        held = {patient for patient, fold in folds.items() if fold == source.fold}
+        held_out = {patient for patient, fold in folds.items() if fold == source.fold}
     else:
-        held, folds = _every_nth(order, source.test_fraction), {}
-    rest = [patient for patient in order if patient not in held]
-    watched = _every_nth(rest, source.validation_fraction)
+        held_out, folds = _every_nth(order, source.test_fraction), {}
+    rest = [patient for patient in order if patient not in held_out]
+    validation = _every_nth(rest, source.validation_fraction)
 
     def part(patient: str) -> Part:
-        return "test" if patient in held else "validation" if patient in watched else "train"
+        return "test" if patient in held_out else "validation" if patient in validation else "train"
 
     return [
-        replace(member, fold=folds.get(member.patient, -1), part=part(member.patient))
-        for member in members
+        replace(entry, fold=folds.get(entry.patient, -1), part=part(entry.patient))
+        for entry in entries
     ]
 
 
-def _each_once(members: Sequence[Member], source: CohortSource) -> None:
+def _check_unique(entries: Sequence[SplitEntry], source: CohortSource) -> None:
     seen: set[str] = set()
-    for member in members:
-        if member.case in seen:
+    for entry in entries:
+        if entry.case in seen:
             raise TrainingError(
-                f"{source.folder}: holds two cases of the name {member.case}, and a split goes by "
-                "name: rename the folders so that each has its own"
+                f"{source.folder}: two cases are named {entry.case}; rename one of the folders, a "
+                "split needs unique names"
             )
-        seen.add(member.case)
+        seen.add(entry.case)
 
 
-def write_split(members: Sequence[Member], path: Path) -> Path:
-    """Write who plays which part, a line a case."""
-    ordered = sorted(members, key=lambda member: member.case)
+def write_split(entries: Sequence[SplitEntry], path: Path) -> Path:
+    """Write a split as CSV, one row per case."""
+    ordered = sorted(entries, key=lambda entry: entry.case)
     rows = [
-        (m.case, m.patient, m.grade, m.site, "" if m.fold < 0 else m.fold, m.part) for m in ordered
+        (e.case, e.patient, e.grade, e.site, "" if e.fold < 0 else e.fold, e.part) for e in ordered
     ]
     return write_table(path, _COLUMNS, rows)
 
 
-def read_split(path: Path) -> list[Member]:
-    """Read what :func:`write_split` wrote.
+def read_split(path: Path) -> list[SplitEntry]:
+    """Read the result of :func:`write_split`.
 
     Raises
     ------
     TrainingError
-        If the file is no such table.
+        If the file is not a split.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrainingError(f"{path}: cannot be read as a split ({error})") from error
-    members = []
+        raise TrainingError(f"{path}: not a readable split ({error}); expected CSV") from error
+    entries = []
     for number, row in enumerate(rows, start=2):
         if any(row.get(column) is None for column in _COLUMNS):
             raise TrainingError(
-                f"{path}: line {number} is not of a split, expected {', '.join(_COLUMNS)}"
+                f"{path}: line {number} lacks a column, expected {', '.join(_COLUMNS)}"
             )
         if row["part"] not in PARTS or not re.fullmatch(r"\d{0,3}", row["fold"]):
             raise TrainingError(
-                f"{path}: line {number} has the part {row['part']!r} and the fold {row['fold']!r}; "
+                f"{path}: line {number} has part {row['part']!r} and fold {row['fold']!r}; "
                 f"expected one of {', '.join(PARTS)}, and a number or nothing"
             )
-        members.append(
-            Member(
+        entries.append(
+            SplitEntry(
                 row["case"],
                 row["patient"],
                 row["grade"],
@@ -155,38 +158,37 @@ def read_split(path: Path) -> list[Member]:
                 cast("Part", row["part"]),
             )
         )
-    if not members:
-        raise TrainingError(f"{path}: holds no case")
-    return members
+    if not entries:
+        raise TrainingError(f"{path}: contains no case; expected one row per case")
+    return entries
 
 
-def _as_written(members: Sequence[Member], path: Path) -> list[Member]:
-    """Give every member the part that a file names."""
-    written = {member.case: member for member in read_split(path)}
-    missing = [member.case for member in members if member.case not in written]
+def _from_file(entries: Sequence[SplitEntry], path: Path) -> list[SplitEntry]:
+    """Assign every case to the part in a split file."""
+    written = {entry.case: entry for entry in read_split(path)}
+    missing = [entry.case for entry in entries if entry.case not in written]
     if missing:
+        others = f" and {len(missing) - 1} more cases" if len(missing) > 1 else ""
         raise TrainingError(
-            f"{path}: does not name {missing[0]}"
-            + (f" and {len(missing) - 1} more cases" if len(missing) > 1 else "")
-            + "; give the split of this cohort, or none"
+            f"{path}: does not contain {missing[0]}{others}; use the split of this cohort, or none"
         )
     return [
-        replace(member, fold=written[member.case].fold, part=written[member.case].part)
-        for member in members
+        replace(entry, fold=written[entry.case].fold, part=written[entry.case].part)
+        for entry in entries
     ]
 
 
-def _in_order(members: Sequence[Member], generator: np.random.Generator) -> list[str]:
-    """Return the patients by grade and site, those alike in random order."""
-    kind: dict[str, tuple[str, str]] = {}
-    for member in sorted(members, key=lambda member: member.case):
-        kind.setdefault(member.patient, (member.grade, member.site))
-    shuffled: list[str] = generator.permutation(sorted(kind)).tolist()
-    return sorted(shuffled, key=lambda patient: kind[patient])
+def _stratified_order(entries: Sequence[SplitEntry], rng: np.random.Generator) -> list[str]:
+    """Patients sorted by grade and site, in random order within each stratum."""
+    stratum: dict[str, tuple[str, str]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.case):
+        stratum.setdefault(entry.patient, (entry.grade, entry.site))
+    shuffled: list[str] = rng.permutation(sorted(stratum)).tolist()
+    return sorted(shuffled, key=lambda patient: stratum[patient])
 
 
 def _every_nth(order: Sequence[str], fraction: float) -> set[str]:
-    """Return a share of the patients, evenly over their order; at least one unless it is 0."""
+    """Select a fraction of the patients evenly over their order; at least one unless it is 0."""
     if not fraction or not order:
         return set()
     count = min(max(1, round(fraction * len(order))), len(order))

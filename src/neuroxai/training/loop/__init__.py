@@ -1,1 +1,1 @@
-"""The training loop: module, losses, schedule, logs and checkpoints."""
+"""Training loop: module, losses, schedule, validation, log, resume state."""

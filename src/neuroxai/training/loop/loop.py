@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from neuroxai.core.errors import TrainingError
 from neuroxai.core.progress import Report
 from neuroxai.training.config.config import Config
-from neuroxai.training.data.prefetch import Numbered, Prefetcher
+from neuroxai.training.data.prefetch import BatchSource, Prefetcher
 from neuroxai.training.loop.best_checkpoint import BestCheckpoint
 from neuroxai.training.loop.callback import LAST, LOG, TrainingCallback
 from neuroxai.training.loop.rank import rank
@@ -91,7 +91,7 @@ def last_step(out: Path) -> int:
 
 def fit(
     network: nn.Module,
-    batches: Numbered,
+    batches: BatchSource,
     loss: nn.Module,
     config: Config,
     out: Path,

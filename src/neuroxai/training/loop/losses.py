@@ -1,4 +1,4 @@
-"""What the networks are trained to make small."""
+"""Training losses."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from neuroxai.data.case import CLASSES
 
 
 class RegionDiceCrossEntropy(nn.Module):
-    """Soft Dice over regions and over classes, plus class-weighted cross-entropy.
+    r"""Soft Dice over regions and classes, plus class-weighted cross-entropy.
 
-    For a region or a foreground class R with probabilities p and truth t, summed over the voxels
-    of one image, ``Dice_R = (2 Σ p_R t_R + s) / (Σ p_R + Σ t_R + s)`` with ``p_R = Σ_{c ∈ R} p_c``;
-    the loss is ``1 − mean Dice + CE``, the mean over regions and images. Summed over the batch
-    instead, a large tumor would hide what is wrong in a small one beside it. Where R does not
-    occur in the image, s is ``absent``: with a small one the term would be flat, and nothing would
-    teach the network that a tumor need not enhance. Dice over regions is what is measured in the
-    end; Dice over classes keeps the classes inside a region apart, which the cross-entropy alone
-    does not: background is nearly all of a brain, and necrosis and edema collapse into one.
+    .. math:: 1 - \frac{1}{|R|} \sum_R
+              \frac{2 \sum_v p_R t_R + s}{\sum_v p_R + \sum_v t_R + s} + \mathrm{CE},
+              \quad p_R = \sum_{c \in R} p_c
+
+    averaged over images. R runs over the regions and the foreground classes. The sums extend over
+    the voxels of one image; over a batch, a large tumor would outweigh a small one. If R does not
+    occur in the image, s is ``absent``: with a small s the gradient would vanish, and the network
+    would not learn that a region can be missing. Dice over regions is the evaluation metric. Dice
+    over classes keeps the classes of a region apart, which cross-entropy alone does not achieve
+    because most voxels are background.
 
     Parameters
     ----------
     classes, regions
-        Names by output channel, the background first; region name to the names of its classes.
+        Names of the output channels, background first; region name to the names of its classes.
         Without regions there is no Dice term.
     weights
-        Weight of each class in the cross-entropy; none means equal ones.
+        Weight of each class in the cross-entropy; if empty, all are equal.
     smooth, absent
-        s, in voxels, for a region that occurs in the image and for one that does not.
+        s in voxels, for regions that occur in the image and for those that do not. ``absent`` is
+        of the order of a small lesion.
 
     References
     ----------
@@ -42,8 +45,8 @@ class RegionDiceCrossEntropy(nn.Module):
     --------
     >>> loss = RegionDiceCrossEntropy(["background", "ET"], {"ET": ["ET"]})
     >>> truth = torch.tensor([[[0, 1, 1]]])
-    >>> sure = 50.0 * torch.nn.functional.one_hot(truth, 2).movedim(-1, 1)
-    >>> bool(loss(sure, truth) < 1e-6), bool(loss(-sure, truth) > 1)
+    >>> logits = 50.0 * torch.nn.functional.one_hot(truth, 2).movedim(-1, 1)
+    >>> bool(loss(logits, truth) < 1e-6), bool(loss(-logits, truth) > 1)
     (True, True)
     """
 
@@ -61,58 +64,59 @@ class RegionDiceCrossEntropy(nn.Module):
     ) -> None:
         super().__init__()
         groups = [*regions.values(), *([name] for name in classes[1:])] if regions else []
-        members_once = dict.fromkeys(tuple(sorted(members)) for members in groups)
-        rows = [[float(name in members) for name in classes] for members in members_once]
+        distinct = dict.fromkeys(tuple(sorted(members)) for members in groups)
+        rows = [[float(name in members) for name in classes] for members in distinct]
         self.register_buffer("membership", torch.tensor(rows).reshape(-1, len(classes)))
         self.register_buffer("weights", torch.tensor(list(weights)) if weights else None)
         self.smooth = smooth
         self.absent = absent
 
     def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Return the loss of ``logits (B, K, *S)`` against class indices ``truth (B, *S)``."""
+        """Compute the loss of ``logits (B, K, *S)`` for class indices ``truth (B, *S)``."""
         logits = logits.float()
         entropy = functional.cross_entropy(logits, truth, weight=self.weights)
         if not len(self.membership):
             return entropy
-        found = torch.einsum("rk,bk...->rb...", self.membership, logits.softmax(dim=1)).flatten(2)
+        probabilities = logits.softmax(dim=1)
+        predicted = torch.einsum("rk,bk...->rb...", self.membership, probabilities).flatten(2)
         real = self.membership.t()[truth].movedim(-1, 0).flatten(2)
         size = real.sum(2)
         smooth = torch.where(size > 0, self.smooth, self.absent)
-        dice = (2 * (found * real).sum(2) + smooth) / (found.sum(2) + size + smooth)
+        dice = (2 * (predicted * real).sum(2) + smooth) / (predicted.sum(2) + size + smooth)
         return entropy + 1 - dice.mean()
 
 
-class HintedCrossEntropy(nn.Module):
-    """Cross-entropy of a classifier, with hints about the tissues in its inner maps.
+class GradingLoss(nn.Module):
+    """Cross-entropy of a classifier, with an auxiliary loss on its feature maps.
 
-    While the network learns, a 1×1 convolution on each of ``layers`` must tell the share of every
-    tissue in every cell of that layer's map; ``weight`` times that cross-entropy, the tumor's
-    tissues counted more, is added. One slice then teaches hundreds of things instead of one, so
-    that a network from nothing learns within minutes where to look. The convolutions are discarded
-    in the end: the network itself is as it would be without.
+    During training, a 1×1 convolution on each of ``layers`` predicts the fraction of every tissue
+    at every position of the feature map. The cross-entropy of these predictions, weighted by
+    tissue, is added with the factor ``weight``. Every slice then provides hundreds of training
+    signals instead of one, so that a network trained from scratch finds the tumor within minutes.
+    The convolutions are discarded after the training.
 
     Parameters
     ----------
     network
-        The classifier; its layers are listened to until :meth:`close`.
+        The classifier. Forward hooks record its feature maps until :meth:`close`.
     layers
-        Names of layers with maps ``(B, C, X, Y)``.
+        Names of layers with feature maps ``(B, C, X, Y)``.
     weight
-        Of the hints; 0 leaves the plain cross-entropy.
+        Weight of the auxiliary loss; 0 disables it.
     channels
-        Of the network's input.
+        Number of input channels of the network.
 
     Raises
     ------
     TrainingError
-        If the network has no such layer, or it has no maps.
+        If a layer does not exist or has no feature maps.
 
     References
     ----------
     Lee et al. 2015, arXiv:1409.5185 (deep supervision).
     """
 
-    emphasis: Tensor
+    tissue_weights: Tensor
 
     def __init__(
         self,
@@ -124,17 +128,19 @@ class HintedCrossEntropy(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = weight
-        self.register_buffer("emphasis", torch.tensor([0.3, 2.0, 1.0, 3.0, 1.0]))
+        # One weight per entry of CLASSES, set by hand: background fills most of a slice, necrosis
+        # and enhancing rims little of it.
+        self.register_buffer("tissue_weights", torch.tensor([0.3, 2.0, 1.0, 3.0, 1.0]))
         self._maps: dict[str, Tensor] = {}
         self._handles = []
-        self.readers = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
         named = dict(network.named_modules())
         for name in layers if weight else ():
             if name not in named:
                 raise TrainingError(
                     f"auxiliary_loss_layers: no layer {name!r}; {suggestion(name, named)}"
                 )
-            self._handles.append(named[name].register_forward_hook(self._listener(name)))
+            self._handles.append(named[name].register_forward_hook(self._recorder(name)))
         if self._handles:
             with torch.no_grad():
                 network.eval()(torch.zeros(1, channels, 64, 64))
@@ -142,36 +148,39 @@ class HintedCrossEntropy(nn.Module):
         for name, maps in self._maps.items():
             if maps.ndim != 4:
                 raise TrainingError(
-                    f"auxiliary_loss_layers: {name} has no maps (B, C, X, Y) but the shape "
-                    f"{tuple(maps.shape)}; name a layer in front of the dense ones"
+                    f"auxiliary_loss_layers: the output of {name} has shape {tuple(maps.shape)}, "
+                    "expected feature maps (B, C, X, Y); name a layer before the dense ones"
                 )
-            reader = nn.Conv2d(maps.shape[1], len(CLASSES), kernel_size=1)
-            self.readers[name.replace(".", "_")] = reader
+            head = nn.Conv2d(maps.shape[1], len(CLASSES), kernel_size=1)
+            self.heads[name.replace(".", "_")] = head
         self._maps.clear()
 
     def forward(self, logits: Tensor, truth: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the loss of ``logits (B, K)`` against classes ``(B,)`` and tissue shares."""
+        """Compute the loss of ``logits (B, K)``.
+
+        ``truth`` consists of class indices ``(B,)`` and one-hot tissues ``(B, T, X, Y)``.
+        """
         grades, tissue = truth
         loss = functional.cross_entropy(logits.float(), grades)
+        weights = self.tissue_weights[:, None, None]
         for name, maps in self._maps.items():
-            found = self.readers[name.replace(".", "_")](maps).float().log_softmax(dim=1)
-            shares = functional.adaptive_avg_pool2d(tissue, found.shape[2:])
-            spread = self.emphasis[:, None, None]
-            # Thin rims fill little of a cell; counted by area alone nobody would look for them.
-            shares = shares * spread
-            shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6)
-            loss = loss - self.weight * (spread * shares * found).sum(dim=1).mean()
+            predicted = self.heads[name.replace(".", "_")](maps).float().log_softmax(dim=1)
+            fractions = functional.adaptive_avg_pool2d(tissue, predicted.shape[2:])
+            # Weighted before normalization, because thin rims cover little of a cell's area.
+            fractions = fractions * weights
+            fractions = fractions / fractions.sum(dim=1, keepdim=True).clamp(min=1e-6)
+            loss = loss - self.weight * (weights * fractions * predicted).sum(dim=1).mean()
         self._maps.clear()
         return loss
 
     def close(self) -> None:
-        """Stop listening to the network."""
+        """Remove the hooks from the network."""
         for handle in self._handles:
             handle.remove()
         self._maps.clear()
 
-    def _listener(self, name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def listen(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def _recorder(self, name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def record(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             self._maps[name] = output
 
-        return listen
+        return record
