@@ -14,17 +14,11 @@ from nibabel.eulerangles import euler2mat
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError, OutputError
-from neuroxai.data.brats import (
-    LAYOUTS,
-    encode_labels,
-    find_cases,
-    numbered_name,
-    read_case,
-    write_case,
-    write_name_mapping,
-)
+from neuroxai.data.brats import read_case, write_case, write_name_mapping
 from neuroxai.data.case import CLASSES, MODALITIES, Case, Grade, region
-from neuroxai.data.layouts import decode_labels
+from neuroxai.data.case_files import find_cases
+from neuroxai.data.label_values import decode_labels, encode_labels
+from neuroxai.data.layouts import LAYOUTS, numbered_name
 
 SHAPE = (5, 6, 7)
 AFFINE = np.array([[-1.0, 0, 0, 3.5], [0, -1.5, 0, 100], [0, 0, 2, -20], [0, 0, 0, 1]])

@@ -18,8 +18,10 @@ from nibabel.eulerangles import euler2mat
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError, ModelError
-from neuroxai.data.brats import LAYOUTS, find_cases, read_case
+from neuroxai.data.brats import read_case
 from neuroxai.data.case import MODALITIES, Case
+from neuroxai.data.case_files import find_cases
+from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.preparation import truth_on_network_grid
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.data.slices import largest_slice

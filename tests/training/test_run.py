@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from neuroxai.core.errors import NeuroXAIError, OutputError, TrainingError
-from neuroxai.data.brats import LAYOUTS, write_case
+from neuroxai.data.brats import write_case
 from neuroxai.data.case import Case
+from neuroxai.data.layouts import LAYOUTS
 from neuroxai.models import ARCHITECTURES, load_model
 from neuroxai.training import train
 from neuroxai.training.config.config import Config

@@ -20,8 +20,9 @@ from neuroxai.accuracy.interval import wilson_interval
 from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.core.probe.ensemble import Mirrored
 from neuroxai.core.target.target import Region
-from neuroxai.data.brats import LAYOUTS, read_case, write_case
+from neuroxai.data.brats import read_case, write_case
 from neuroxai.data.case import CLASSES, Case
+from neuroxai.data.layouts import LAYOUTS
 from neuroxai.files.folder import Results
 from neuroxai.models.card import Card
 from neuroxai.models.model import Model

@@ -30,7 +30,7 @@ def read_one_case(
         If the case is a picture and the model expects a scan.
     """
     from neuroxai.data.brats import read_case
-    from neuroxai.data.pictures import is_picture
+    from neuroxai.data.case_files import is_picture
 
     if case is not None and is_picture(case):
         return _read_picture(case, model)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from neuroxai.cli.case import name_file_option, required_modalities
 from neuroxai.cli.pairs import parse_files, parse_parameters
 from neuroxai.core.errors import CaseError, MethodError
+from neuroxai.data.case_files import check_folder, is_picture, locate_case
+from neuroxai.data.layouts import get_layout
+from neuroxai.models.formats import CARD, Format, Location, locate_model
 
 
 def check_case(case: Path | None, files: list[str] | None, layout: str | None) -> None:
@@ -15,14 +19,58 @@ def check_case(case: Path | None, files: list[str] | None, layout: str | None) -
     Raises
     ------
     CaseError
-        If no case is given, a ``--file`` is malformed, or the layout is unknown.
+        If no case is given, its folder does not exist, a ``--file`` is malformed, or the layout is
+        unknown.
     """
     if not parse_files(files) and case is None:
         raise CaseError("no case given: name a case folder, or its files with --file")
     if layout is not None:
-        from neuroxai.data.layouts import get_layout
-
         get_layout(layout)
+    if case is not None and not is_picture(case):
+        check_folder(case)
+
+
+def check_network(model: str, weights: Path | None, card: Path | None) -> Location:
+    """Check the options that name a network; return its format and place.
+
+    Raises
+    ------
+    ModelError
+        If there is no such network, or its format is not supported.
+    """
+    return locate_model(model, weights=weights, card=card)
+
+
+def check_inputs(
+    case: Path | None, files: list[str] | None, layout: str | None, network: Location
+) -> None:
+    """Check that the case has the files a network requires, and their headers.
+
+    The network's requirements are known early for checkpoints only; for other formats, and for
+    pictures, only the case's folder is checked.
+
+    Raises
+    ------
+    CaseError
+        If the folder is not a case, a modality is missing, or a header is invalid.
+    ModelError
+        If the network's card is invalid.
+    """
+    if network.format is not Format.CHECKPOINT or (case is not None and is_picture(case)):
+        return
+    from neuroxai.models.card import read_card
+
+    modalities = required_modalities(read_card(network.path / CARD).modalities)
+    try:
+        found = locate_case(
+            case, modalities=modalities, files=parse_files(files) or None, layout=layout
+        )
+    except CaseError as error:
+        raise CaseError(name_file_option(str(error))) from error
+
+    from neuroxai.data.case_headers import check_headers
+
+    check_headers(found)
 
 
 def check_run(

@@ -11,6 +11,7 @@ from neuroxai.cli.console import plain
 from neuroxai.cli.pairs import parse_paths
 from neuroxai.cli.progress import stages
 from neuroxai.cli.tables import print_dissection
+from neuroxai.data.case_files import check_folder
 
 Causal = Annotated[
     int,
@@ -52,11 +53,13 @@ def dissect(
     """
     checks.check_run(device)
     own = parse_paths(mask, "--mask", "lesion=masks/{case}_lesion.nii.gz")
+    check_folder(cohort, "a folder of cases")
+    checks.check_network(model, weights, card)
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-    from neuroxai.data.brats import find_cases
+    from neuroxai.data.case_files import find_cases
     from neuroxai.data.mask_files import MaskFiles
     from neuroxai.files.folder import Results, results_folder
     from neuroxai.models.loading import load_model

@@ -11,6 +11,7 @@ from neuroxai.cli import checks, options
 from neuroxai.cli.console import plain
 from neuroxai.cli.progress import stages
 from neuroxai.cli.tables import print_evaluation
+from neuroxai.data.case_files import check_folder
 
 Cohort = Annotated[
     Path,
@@ -62,6 +63,9 @@ def evaluate(
     Research use only, not for clinical use.
     """
     checks.check_run(device)
+    members = _members(split, part) if split is not None else None
+    check_folder(cohort, "a folder of cases")
+    checks.check_network(model, weights, card)
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.errors import CaseError
@@ -74,7 +78,6 @@ def evaluate(
     from neuroxai.workflows.evaluate import evaluate as run
 
     tune_allocator()
-    members = _members(split, part) if split is not None else None
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     pictures = expects_pictures(loaded.card.modalities)

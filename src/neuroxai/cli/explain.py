@@ -43,6 +43,7 @@ def explain(
     requests = checks.requested_methods(method, layer, parameter)
     checks.check_run(device, memory, precision, within)
     checks.check_case(case, file, layout)
+    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.target import named_target

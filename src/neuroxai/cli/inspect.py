@@ -45,6 +45,7 @@ def inspect(
     """
     checks.check_run(device)
     checks.check_case(case, file, layout)
+    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.target import named_target

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroxai.cli import options
+from neuroxai.cli.checks import check_network
 from neuroxai.cli.console import plain, status
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def check(
     trust: options.Trust = False,
 ) -> None:
     """Explain what a network expects and returns, and which methods apply to it."""
+    check_network(model, weights, card)
+
     from rich.table import Table
 
     from neuroxai.data.preprocessing import Preprocessing

@@ -27,6 +27,7 @@ def predict(
     """
     checks.check_run(device, memory)
     checks.check_case(case, file, layout)
+    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE

@@ -13,37 +13,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.errors import CaseError, OutputError, suggestion
-from neuroxai.data.case import MODALITIES, Case, Grade, Layout, Source
+from neuroxai.core.errors import OutputError
+from neuroxai.data.case import MODALITIES, Case, Grade, Source
+from neuroxai.data.case_files import StrPath, locate_case
 from neuroxai.data.grid import reorient_to
-from neuroxai.data.layouts import (
-    LAYOUTS,
-    decode_labels,
-    detect_layout,
-    encode_labels,
-    file_name,
-    get_layout,
-    is_brats_name,
-    numbered_name,
-    parse_file_name,
-)
+from neuroxai.data.label_values import decode_labels, encode_labels
+from neuroxai.data.layouts import Layout, file_name, get_layout
 from neuroxai.data.nifti import read_labels, read_nifti, write_nifti
 from neuroxai.files.atomic import replaced_whole
 
-__all__ = [
-    "LAYOUTS",
-    "encode_labels",
-    "find_cases",
-    "numbered_name",
-    "read_case",
-    "read_grade",
-    "write_case",
-    "write_name_mapping",
-]
-
 _MAPPING_BYTES = 2**23  # 8 MB; the lists of BraTS have a few kB
-
-StrPath = str | os.PathLike[str]
 
 
 def read_case(
@@ -67,8 +46,8 @@ def read_case(
     files
         Modality (or ``truth``) to file; takes precedence over files found in the folder.
     layout
-        A name in :data:`LAYOUTS`, or ``brats2024-ped``; detected from the file names by default.
-        It defines the meaning of the label values.
+        A name in :data:`~neuroxai.data.layouts.LAYOUTS`, or ``brats2024-ped``;
+        detected from the file names by default. It defines the meaning of the label values.
 
     Raises
     ------
@@ -87,31 +66,14 @@ def read_case(
     >>> case.shape, case.layout.name, list(case.volumes)
     ((2, 3, 4), 'plain', ['FLAIR'])
     """
-    required = tuple(dict.fromkeys(modalities))
-    if not required:
-        raise CaseError("no modality was requested; name at least one, for example FLAIR")
-    requested_layout = get_layout(layout) if layout is not None else None
-    given = _given_files(files or {}, required)
-    folder = None if path is None else _folder(path)
-    selected = dict(given)
-    if folder is not None:
-        for what, found in _recognized_files(folder).items():
-            if what in given or what not in (*required, "truth"):
-                continue
-            if len(found) > 1:
-                names = " and ".join(file.name for file in found)
-                raise CaseError(f"{folder}: several files for {what}: {names}; keep one")
-            selected[what] = found[0]
-    found_files = {what: file for what, file in selected.items() if what not in given}
-    name, detected, warnings = _identify(folder, found_files or selected)
-    case_layout = requested_layout or detected
-    _check_complete(folder, required, selected, case_layout, name)
-    first = read_nifti(selected[required[0]])
+    found = locate_case(path, modalities=modalities, files=files, layout=layout)
+    name, *others = (what for what in found.files if what != "truth")
+    first = read_nifti(found.files[name])
     shape, affine = first.data.shape, first.affine
-    volumes, sources = {required[0]: first.data}, {required[0]: Source(first.path, first.sha256)}
-    warnings.extend(first.warnings)
-    for what in required[1:]:
-        volume = read_nifti(selected[what])
+    volumes, sources = {name: first.data}, {name: Source(first.path, first.sha256)}
+    warnings = [*found.warnings, *first.warnings]
+    for what in others:
+        volume = read_nifti(found.files[what])
         pair = (first.path, volume.path)
         reoriented = reorient_to(shape, affine, volume.data, volume.affine, pair)
         # torch cannot use negative strides; arrays that were not flipped are not copied.
@@ -120,57 +82,15 @@ def read_case(
         warnings.extend(volume.warnings)
     warnings.extend(_duplicates(sources))
     truth = None
-    if "truth" in selected and requested_layout is None and name.lower().startswith("brats-ped-"):
-        raise CaseError(
-            f"{selected['truth']}: the label values of BraTS-PED depend on the year; name the "
-            "layout, brats2023 (ET is 3) or brats2024-ped (ET is 1)"
-        )
-    if "truth" in selected:
-        labels = read_labels(selected["truth"])
+    if "truth" in found.files:
+        labels = read_labels(found.files["truth"])
         pair = (first.path, labels.path)
         reoriented = reorient_to(shape, affine, labels.data, labels.affine, pair)
-        truth = decode_labels(reoriented, case_layout, labels.path)
+        truth = decode_labels(reoriented, found.layout, labels.path)
         sources["truth"] = Source(labels.path, labels.sha256)
         warnings.extend(labels.warnings)
-    grade = None if folder is None else _grade(folder, name, warnings)
-    return Case(name, volumes, affine, case_layout, truth, grade, sources, tuple(warnings))
-
-
-def find_cases(folder: StrPath) -> list[Path]:
-    """Return the case folders in a cohort folder, sorted; BIDS subject and session folders too.
-
-    Raises
-    ------
-    CaseError
-        If the folder cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> root = Path(tempfile.mkdtemp())
-    >>> (root / "HGG" / "Brats18_A_1").mkdir(parents=True)
-    >>> (root / "HGG" / "Brats18_A_1" / "Brats18_A_1_t1.nii.gz").touch()
-    >>> [case.name for case in find_cases(root)]
-    ['Brats18_A_1']
-    """
-    return sorted(_cases_under(_folder(folder, "a folder of cases"), levels=4))
-
-
-def case_name(folder: StrPath) -> str:
-    """Return the case name that :func:`read_case` would use, without reading any image.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> place = Path(tempfile.mkdtemp(), "sub-01", "anat")
-    >>> place.mkdir(parents=True)
-    >>> (place / "sub-01_T1w.nii.gz").touch()
-    >>> case_name(place)
-    'sub-01'
-    """
-    place = Path(folder)
-    files = {what: found[0] for what, found in _recognized_files(place).items()}
-    return _identify(place, files)[0]
+    grade = None if found.folder is None else _grade(found.folder, found.name, warnings)
+    return Case(found.name, volumes, affine, found.layout, truth, grade, sources, tuple(warnings))
 
 
 def read_grade(folder: StrPath) -> Grade | None:
@@ -218,7 +138,7 @@ def write_case(
     --------
     >>> import tempfile
     >>> image = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    >>> case = Case("BraTS2021_00001", {"T1": image}, np.eye(4), LAYOUTS["brats2021"])
+    >>> case = Case("BraTS2021_00001", {"T1": image}, np.eye(4), get_layout("brats2021"))
     >>> written = write_case(case, tempfile.mkdtemp())
     >>> [file.name for file in written.iterdir()]
     ['BraTS2021_00001_t1.nii.gz']
@@ -282,20 +202,6 @@ def write_name_mapping(
     return path
 
 
-def _folder(path: StrPath, expected: str = "the folder of a case") -> Path:
-    folder = Path(path)
-    try:
-        if not folder.is_dir():
-            kind = "is a file" if folder.exists() else "does not exist"
-            raise CaseError(f"{folder}: {kind}; expected {expected}")
-        with os.scandir(folder) as entries:
-            next(entries, None)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CaseError(f"{folder}: cannot be read ({reason})") from error
-    return folder
-
-
 def _duplicates(sources: Mapping[str, Source]) -> Iterable[str]:
     """Yield a warning for each group of modalities read from identical files."""
     by_bytes: dict[str, list[str]] = {}
@@ -307,91 +213,6 @@ def _duplicates(sources: Mapping[str, Source]) -> Iterable[str]:
                 f"{sources[names[0]].path}: {' and '.join(names)} were read from identical files; "
                 "check the modality of each scan"
             )
-
-
-def _recognized_files(folder: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for entry in sorted(folder.iterdir()):
-        if (match := parse_file_name(entry.name)) is not None and not entry.is_dir():
-            found.setdefault(match[1], []).append(entry)
-    return found
-
-
-def _cases_under(folder: Path, levels: int) -> Iterable[Path]:
-    try:
-        found = _recognized_files(folder)
-        subfolders = [e for e in folder.iterdir() if not e.name.startswith(".") and e.is_dir()]
-    except OSError:  # skip folders without read permission
-        return
-    if any(what != "truth" for what in found):
-        yield folder
-    elif levels > 1:
-        for entry in subfolders:
-            yield from _cases_under(entry, levels - 1)
-
-
-def _given_files(files: Mapping[str, StrPath], required: Sequence[str]) -> dict[str, Path]:
-    given: dict[str, Path] = {}
-    for key, file in files.items():
-        match = parse_file_name(f"{key}.nii")
-        what = key if key in required else match[1] if match is not None and not match[0] else None
-        if what is None:
-            known = suggestion(key, (*MODALITIES, "truth"))
-            raise CaseError(f"{file}: '{key}' is not a modality; {known}")
-        if what in given:
-            raise CaseError(f"{file}: {what} is given twice; the other file is {given[what]}")
-        given[what] = Path(file)
-    return given
-
-
-def _identify(folder: Path | None, files: Mapping[str, Path]) -> tuple[str, Layout, list[str]]:
-    """Return the case name, the layout and warnings, from the file names."""
-    warnings: list[str] = []
-    prefixes = {(parse_file_name(file.name) or ("", ""))[0] for file in files.values()}
-    where = folder if folder is not None else next(iter(files.values()), Path("case")).parent
-    if len(prefixes) > 1:
-        shown = ", ".join(sorted(prefix or "(no name)" for prefix in prefixes))
-        if folder is not None and any(map(is_brats_name, prefixes)):
-            raise CaseError(
-                f"{where}: contains files of different cases: {shown}; expected a single case"
-            )
-        if len({prefix.split("_")[0] for prefix in prefixes}) > 1:
-            warnings.append(f"{where}: the file names belong to different cases: {shown}")
-    prefix = prefixes.pop() if len(prefixes) == 1 else ""
-    name = prefix or Path(os.path.abspath(where)).name or "case"  # noqa: PTH100 (lexical: keep links)
-    t1_files = " ".join(files[what].name for what in ("T1", "T1ce") if what in files)
-    return name, detect_layout(prefix, t1_files), warnings
-
-
-def _check_complete(
-    folder: Path | None,
-    required: Sequence[str],
-    files: Mapping[str, Path],
-    layout: Layout,
-    name: str,
-) -> None:
-    missing = [what for what in required if what not in files]
-    if not missing:
-        return
-    if folder is None:
-        got = ", ".join(files) or "none"
-        raise CaseError(f"no file was given for {', '.join(missing)}; got {got}")
-    found = sorted(entry.name for entry in folder.iterdir())
-    if not files:
-        cases = sorted(_cases_under(folder, levels=3))
-        if cases:
-            raise CaseError(
-                f"{folder}: contains {len(cases)} case folder{'s' * (len(cases) > 1)}, "
-                f"for example {cases[0].relative_to(folder)}; choose one of them"
-            )
-        if not found:
-            raise CaseError(f"{folder}: the folder is empty; expected the files of a case")
-    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
-    expected = ", ".join(file_name(name, layout, what) for what in missing)
-    raise CaseError(
-        f"{folder}: {', '.join(missing)} not found; expected {expected} (or .nii), "
-        f"found {shown}; pass the file explicitly if it has another name"
-    )
 
 
 def _grade(folder: Path, name: str, warnings: list[str]) -> Grade | None:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.vocabulary import CLASSES, MODALITIES, REGIONS
+from neuroxai.data.layouts import Layout
 
-__all__ = ["CLASSES", "MODALITIES", "REGIONS", "Case", "Grade", "Layout", "Source", "region"]
+__all__ = ["CLASSES", "MODALITIES", "REGIONS", "Case", "Grade", "Source", "region"]
 
 Grade = Literal["HGG", "LGG"]
 
@@ -25,22 +26,6 @@ def region(labels: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
     [False, True, False, True]
     """
     return np.isin(labels, [CLASSES.index(member) for member in REGIONS[name]])
-
-
-@dataclass(frozen=True)
-class Layout:
-    """File names and label values of one release of a data set.
-
-    Label values depend on the year (4 is enhancing tumor up to 2021 and the resection cavity in
-    2024), so label files are always decoded with their layout.
-    """
-
-    name: str
-    labels: Mapping[str, int]
-    """Class name to label value in the file, without the background."""
-    suffixes: Mapping[str, str]
-    """Modality name (or ``truth``) to file suffix, for example ``T1ce`` to ``t1ce``."""
-    separator: str = "_"
 
 
 @dataclass(frozen=True)

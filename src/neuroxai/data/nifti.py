@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
@@ -23,20 +25,9 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.data.grid import corner_distance
-from neuroxai.data.nifti_header import (
-    read_affine,
-    read_dtype,
-    read_header,
-    read_scaling,
-    read_shape,
-)
+from neuroxai.data.nifti_header import Header, validated_header
 from neuroxai.files.atomic import replaced_whole
 
-MAX_VOXELS = 2**27
-"""Limit on the image size: 512 voxels along each axis, more than any head scan."""
-
-_MAX_DATA_BYTES = 2**29  # MAX_VOXELS of 4 bytes
-_MAX_EXTENSION_BYTES = 2**24  # header extensions usually have a few kB
 _DEFLATE_LIMIT = 1032  # largest compression ratio of deflate
 _CHUNK = 2**20
 
@@ -76,14 +67,11 @@ class Volume(Generic[Scalar]):
 
 @dataclass(frozen=True, eq=False)
 class _Raw:
-    """Stored voxel values before scaling, with the metadata of the header."""
+    """Stored voxel values before scaling, with the header."""
 
     stored: NDArray[Any]
-    slope: float | None
-    inter: float
-    affine: NDArray[np.float64]
+    header: Header
     sha256: str
-    warnings: tuple[str, ...]
 
 
 def read_nifti(path: str | os.PathLike[str], *, allow_constant: bool = False) -> Volume[np.float32]:
@@ -134,7 +122,7 @@ def read_nifti(path: str | os.PathLike[str], *, allow_constant: bool = False) ->
             f"{path}: {bad} of {data.size} voxels are NaN or infinite; correct the file, "
             "for example with numpy.nan_to_num if they are background"
         )
-    return Volume(data, raw.affine, raw.sha256, str(path), raw.warnings)
+    return Volume(data, raw.header.affine, raw.sha256, str(path), raw.header.warnings)
 
 
 def read_labels(path: str | os.PathLike[str]) -> Volume[np.int32]:
@@ -168,33 +156,55 @@ def read_labels(path: str | os.PathLike[str]) -> Volume[np.int32]:
                 "nearest-neighbor interpolation"
             )
         data[..., k] = values
-    return Volume(data, raw.affine, raw.sha256, str(path), raw.warnings)
+    return Volume(data, raw.header.affine, raw.sha256, str(path), raw.header.warnings)
 
 
 def _scaled(raw: _Raw, k: int) -> NDArray[Any]:
     stored: NDArray[Any] = raw.stored[..., k]
-    if raw.slope is None:
+    if raw.header.slope is None:
         return stored
-    scaled: NDArray[Any] = stored.astype(np.float64) * raw.slope + raw.inter
+    scaled: NDArray[Any] = stored.astype(np.float64) * raw.header.slope + raw.header.inter
     return scaled
 
 
+def read_nifti_header(path: str | os.PathLike[str]) -> Header:
+    """Read and validate the header of a file, without its voxels.
+
+    Raises
+    ------
+    CaseError
+        If the file cannot be read, is not NIfTI, or its header is invalid or inconsistent with the
+        size of the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> image = np.zeros((2, 3, 4), dtype=np.float32)
+    >>> path = write_nifti(Path(tempfile.mkdtemp()) / "t1.nii.gz", image, np.eye(4))
+    >>> read_nifti_header(path).shape
+    (2, 3, 4)
+    """
+    with _stream(path) as stream, _uncompressed(stream) as (unpacked, most_bytes):
+        return validated_header(path, unpacked, most_bytes)
+
+
 def _read(path: str | os.PathLike[str]) -> _Raw:
+    with _stream(path) as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        stream.seek(0)
+        with _uncompressed(stream) as (unpacked, most_bytes):
+            header = validated_header(path, unpacked, most_bytes)
+            return _Raw(_voxels(path, unpacked, header), header, digest)
+
+
+@contextmanager
+def _stream(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
+    """Context manager that opens a file that is not empty, and words its read errors."""
     try:
         with _opened(path) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size == 0:
+            if os.fstat(stream.fileno()).st_size == 0:
                 raise CaseError(f"{path}: the file is empty (0 bytes); copy or export it again")
-            digest = hashlib.sha256()
-            while block := stream.read(_CHUNK):
-                digest.update(block)
-            stream.seek(0)
-            packed = stream.read(2) == b"\x1f\x8b"
-            stream.seek(0)
-            if not packed:
-                return _parsed(path, stream, size, digest.hexdigest())
-            with gzip.GzipFile(fileobj=stream) as unpacked:
-                return _parsed(path, unpacked, size * _DEFLATE_LIMIT, digest.hexdigest())
+            yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CaseError(
             f"{path}: the gzip stream is damaged ({str(error).rstrip('.').lower()}); "
@@ -205,7 +215,20 @@ def _read(path: str | os.PathLike[str]) -> _Raw:
         raise CaseError(f"{path}: cannot be read ({reason})") from error
 
 
-def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
+@contextmanager
+def _uncompressed(stream: io.BufferedReader) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, int]]:
+    """Context manager for a stream's decompressed bytes, and their largest possible number."""
+    size = os.fstat(stream.fileno()).st_size
+    packed = stream.read(2) == b"\x1f\x8b"
+    stream.seek(0)
+    if not packed:
+        yield stream, size
+        return
+    with gzip.GzipFile(fileobj=stream) as unpacked:
+        yield unpacked, size * _DEFLATE_LIMIT
+
+
+def _opened(path: str | os.PathLike[str]) -> io.BufferedReader:
     # Check before opening: opening a FIFO would block.
     if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (Path.stat accepts null bytes)
         kind = "a folder" if Path(path).is_dir() else "not a regular file"
@@ -213,33 +236,11 @@ def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
     return Path(path).open("rb")
 
 
-def _parsed(path: object, stream: IO[bytes] | gzip.GzipFile, most_bytes: int, sha256: str) -> _Raw:
-    header = read_header(path, stream)
-    warnings: list[str] = []
-    shape = read_shape(path, header)
-    dtype = read_dtype(path, header)
+def _voxels(path: object, stream: IO[bytes] | gzip.GzipFile, header: Header) -> NDArray[Any]:
+    """Read the voxels after the header, to the end of the stream."""
+    shape, dtype = header.shape, header.dtype
     data_bytes = math.prod(shape) * dtype.itemsize
-    if math.prod(shape) > MAX_VOXELS or data_bytes > _MAX_DATA_BYTES:
-        raise CaseError(
-            f"{path}: the header gives {' x '.join(map(str, shape))} voxels of {dtype.name}; "
-            f"the limits are {MAX_VOXELS} voxels and {_MAX_DATA_BYTES} bytes; "
-            "resample the scan or correct its header"
-        )
-    start = int(header["sizeof_hdr"]) + 4
-    offset = float(header["vox_offset"])
-    if not start <= offset <= start + _MAX_EXTENSION_BYTES or offset != int(offset):
-        raise CaseError(
-            f"{path}: invalid data offset {offset:g} in the header, expected {start} or slightly "
-            "more; export the file again"
-        )
-    needed = int(offset) + data_bytes
-    if needed > most_bytes:
-        raise CaseError(
-            f"{path}: the header gives {needed} bytes, the file has at most {most_bytes}; "
-            "the file is truncated or its header is wrong"
-        )
-    affine = read_affine(path, header, shape, warnings)
-    stream.read(int(offset) - int(header["sizeof_hdr"]))
+    stream.read(header.gap)
     body = bytearray(data_bytes)
     got = _fill(stream, body)
     if got < data_bytes:
@@ -252,9 +253,7 @@ def _parsed(path: object, stream: IO[bytes] | gzip.GzipFile, most_bytes: int, sh
             f"{path}: the file has more data than the {' x '.join(map(str, shape))} voxels of "
             f"{dtype.name} given in its header; correct the header"
         )
-    stored = np.frombuffer(body, dtype=dtype).reshape(shape, order="F")
-    slope, inter = read_scaling(path, header)
-    return _Raw(stored, slope, inter, affine, sha256, tuple(warnings))
+    return np.frombuffer(body, dtype=dtype).reshape(shape, order="F")
 
 
 def _fill(stream: IO[bytes] | gzip.GzipFile, body: bytearray) -> int:

@@ -7,6 +7,8 @@ Here an invalid header is an error and an unusual one a warning.
 from __future__ import annotations
 
 import gzip
+import math
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -16,6 +18,86 @@ from neuroxai.core.errors import CaseError
 from neuroxai.data.grid import corner_distance
 
 _DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
+
+MAX_VOXELS = 2**27
+"""Limit on the image size: 512 voxels along each axis, more than any head scan."""
+
+_MAX_DATA_BYTES = 2**29  # MAX_VOXELS of 4 bytes
+_MAX_EXTENSION_BYTES = 2**24  # header extensions usually have a few kB
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """Header of a NIfTI file, after validation.
+
+    Attributes
+    ----------
+    shape
+        Grid size ``(I, J, K)``.
+    affine
+        ``(4, 4)`` float64, voxel index to millimeters in RAS+ world space.
+    dtype
+        Data type of the stored voxels, including byte order.
+    slope, inter
+        Intensity scaling; the slope is None if stored values are intensities.
+    gap
+        Bytes between the header and the voxels.
+    warnings
+        Irregularities that do not prevent use, one sentence each, naming the file.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    dtype: np.dtype[Any]
+    slope: float | None
+    inter: float
+    gap: int
+    warnings: tuple[str, ...]
+
+
+def validated_header(path: object, stream: IO[bytes] | gzip.GzipFile, most_bytes: int) -> Header:
+    """Read the header at the start of a stream of at most ``most_bytes`` bytes, and validate it.
+
+    Raises
+    ------
+    CaseError
+        If a field is invalid, or the voxels cannot fit into the stream.
+    """
+    header = read_header(path, stream)
+    warnings: list[str] = []
+    shape = read_shape(path, header)
+    dtype = read_dtype(path, header)
+    gap = _gap(path, header, shape, dtype, most_bytes)
+    affine = read_affine(path, header, shape, warnings)
+    slope, inter = read_scaling(path, header)
+    return Header(shape, affine, dtype, slope, inter, gap, tuple(warnings))
+
+
+def _gap(
+    path: object, header: Any, shape: tuple[int, int, int], dtype: np.dtype[Any], most_bytes: int
+) -> int:
+    """Return the number of bytes between header and voxels, after checks of all sizes."""
+    data_bytes = math.prod(shape) * dtype.itemsize
+    if math.prod(shape) > MAX_VOXELS or data_bytes > _MAX_DATA_BYTES:
+        raise CaseError(
+            f"{path}: the header gives {' x '.join(map(str, shape))} voxels of {dtype.name}; "
+            f"the limits are {MAX_VOXELS} voxels and {_MAX_DATA_BYTES} bytes; "
+            "resample the scan or correct its header"
+        )
+    start = int(header["sizeof_hdr"]) + 4
+    offset = float(header["vox_offset"])
+    if not start <= offset <= start + _MAX_EXTENSION_BYTES or offset != int(offset):
+        raise CaseError(
+            f"{path}: invalid data offset {offset:g} in the header, expected {start} or slightly "
+            "more; export the file again"
+        )
+    needed = int(offset) + data_bytes
+    if needed > most_bytes:
+        raise CaseError(
+            f"{path}: the header gives {needed} bytes, the file has at most {most_bytes}; "
+            "the file is truncated or its header is wrong"
+        )
+    return int(offset) - int(header["sizeof_hdr"])
 
 
 def read_header(path: object, stream: IO[bytes] | gzip.GzipFile) -> Any:

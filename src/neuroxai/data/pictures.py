@@ -12,26 +12,15 @@ import numpy as np
 
 from neuroxai.core.errors import CaseError
 from neuroxai.data.case import Case, Source
+from neuroxai.data.case_files import PICTURE_SUFFIXES, is_picture
 from neuroxai.data.layouts import LAYOUTS
 
 GRAY = "gray"
 """Modality of a picture."""
 
-ENDINGS = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")
 _MAX_BYTES = 2**26  # 64 MB, far more than an uncompressed slice of 4096 x 4096 pixels in gray
 _MAX_PIXELS = 2**26  # 8192 x 8192
-
-
-def is_picture(path: Path) -> bool:
-    """Return whether a file name has the extension of a picture.
-
-    Examples
-    --------
-    >>> is_picture(Path("a/b.JPG")), is_picture(Path("a/b.nii.gz"))
-    (True, False)
-    """
-    return path.suffix.lower() in ENDINGS
 
 
 def expects_pictures(modalities: Sequence[str]) -> bool:
@@ -77,7 +66,7 @@ def find_pictures(folder: Path) -> list[Path]:
     if not found:
         raise CaseError(
             f"{folder}: no pictures found; expected one folder per class with "
-            f"{', '.join(ENDINGS)} files"
+            f"{', '.join(PICTURE_SUFFIXES)} files"
         )
     names = [picture_name(path) for path in found]
     for name, following in itertools.pairwise(names):

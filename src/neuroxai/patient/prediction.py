@@ -16,8 +16,8 @@ from neuroxai.accuracy.segmentation import dice
 from neuroxai.core.errors import ModelError
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-from neuroxai.data.brats import encode_labels
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
+from neuroxai.data.label_values import encode_labels
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
 from neuroxai.data.postprocessing import relabel_small_enhancement

@@ -14,12 +14,13 @@ from neuroxai.accuracy.segmentation import dice, hausdorff95
 from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.core.probe.ensemble import Mirrored
 from neuroxai.core.progress import Report
-from neuroxai.data.brats import case_name as name_of_folder
-from neuroxai.data.brats import find_cases, read_case
+from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case, region
+from neuroxai.data.case_files import case_name as name_of_folder
+from neuroxai.data.case_files import find_cases, is_picture
 from neuroxai.data.layouts import patient_id
 from neuroxai.data.phantom.cohort import TRUTH_FOLDER
-from neuroxai.data.pictures import find_pictures, is_picture, picture_name, read_picture
+from neuroxai.data.pictures import find_pictures, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
 from neuroxai.models.model import Model
 from neuroxai.workflows.explain import describe_model, predict

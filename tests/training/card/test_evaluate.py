@@ -13,7 +13,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from neuroxai.accuracy.segmentation import dice
-from neuroxai.data.case import Case, Layout
+from neuroxai.data.case import Case
+from neuroxai.data.layouts import Layout
 from neuroxai.demo.sections import accuracy
 from neuroxai.models import Card, Model
 from neuroxai.training.card.evaluate import (

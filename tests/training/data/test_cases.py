@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from neuroxai.core.errors import CaseError, TrainingError
-from neuroxai.data.brats import LAYOUTS, write_case
+from neuroxai.data.brats import write_case
 from neuroxai.data.case import Case
+from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.placement import Placement
 from neuroxai.data.preparation import truth_on_network_grid
 from neuroxai.training.config.config import Config

@@ -5,7 +5,7 @@ Free of torch, so that an option is checked quickly.
 
 from __future__ import annotations
 
-from neuroxai.core.errors import TargetError, suggestion
+from neuroxai.core.errors import TargetError
 
 RESTRICTIONS = ("prediction", "truth", "lesion")
 
@@ -26,8 +26,7 @@ def parse_within(within: str) -> tuple[str, int]:
     kind, colon, number = within.partition(":")
     if kind not in RESTRICTIONS or (colon and kind != "lesion"):
         raise TargetError(
-            f"within={within!r} is unknown: {suggestion(within, RESTRICTIONS)} "
-            "(expected prediction, truth or lesion:N)"
+            f"unknown restriction within={within!r}: expected prediction, truth or lesion:N"
         )
     if colon and not number.isdecimal():
         raise TargetError(

@@ -15,9 +15,9 @@ import numpy as np
 
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.core.workers import in_workers
-from neuroxai.data.brats import numbered_name, write_case, write_name_mapping
+from neuroxai.data.brats import write_case, write_name_mapping
 from neuroxai.data.case import CLASSES, Grade
-from neuroxai.data.layouts import file_name, get_layout
+from neuroxai.data.layouts import file_name, get_layout, numbered_name
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
 from neuroxai.files.atomic import replaced_whole
@@ -62,7 +62,7 @@ def write_cohort(
     spacing
         Voxel size in mm, 0.8 to 3.
     layout
-        A name in :data:`~neuroxai.data.brats.LAYOUTS`.
+        A name in :data:`~neuroxai.data.layouts.LAYOUTS`.
     variant
         Planted cause, one of :data:`~neuroxai.data.phantom.VARIANTS`.
     wide

@@ -213,7 +213,8 @@ def _prepare(job: Job, folder: Path) -> None:
 def _case(job: Job) -> Case:
     if job.path:
         from neuroxai.data.brats import read_case
-        from neuroxai.data.pictures import is_picture, read_picture
+        from neuroxai.data.case_files import is_picture
+        from neuroxai.data.pictures import read_picture
 
         recipe = json.loads(job.preprocessing)
         if is_picture(Path(job.path)):
