@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from neuroxai.core.errors import CaseError
-from neuroxai.data.brats import find_cases, read_case
+from neuroxai.data.brats import read_case
+from neuroxai.data.case_files import find_cases
 from neuroxai.data.phantom import cohort, write_cohort
 from session_cache import phantom
 

@@ -112,10 +112,13 @@ def _is_wide(seed: int, fraction: float) -> bool:
 
 
 def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[SplitEntry]]:
-    from neuroxai.data.brats import case_name, find_cases, read_grade
+    from neuroxai.data.brats import read_grade
+    from neuroxai.data.case_files import case_name, find_cases
     from neuroxai.data.layouts import patient_id
 
-    version = _code_version("brats.py", "layouts.py", "nifti.py")
+    version = _code_version(
+        "brats.py", "case_files.py", "label_values.py", "layouts.py", "nifti*.py"
+    )
     paths = find_cases(Path(source.folder))
     names = [case_name(path) for path in paths]
     entries = [
