@@ -132,7 +132,7 @@ def test_no_side_is_lettered(tmp_path: Path) -> None:
             ("R", "L", "A", "P") if laterality_known else ("", "", "", "")
         )
         said = " ".join(figures._notes(scan, [], ""))
-        assert ("does not say which side" in said) != laterality_known
+        assert ("Left and right of the patient are unknown" in said) != laterality_known
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from neuroxai.data.case import CLASSES, REGIONS
-from neuroxai.render.colors import FOCUS, LABELS, Limits, color_limits, gray_window, label_layer
+from neuroxai.render.colors import (
+    LABELS,
+    TARGET_CLASSES,
+    Limits,
+    color_limits,
+    gray_window,
+    label_layer,
+)
 
 
 def percentile_by_hand(values: np.ndarray, percent: float) -> float:
@@ -46,21 +53,21 @@ def test_a_sparse_map_takes_its_largest_value() -> None:
 
 @pytest.mark.parametrize("values", [np.zeros((3, 2)), np.empty(0), np.array([np.nan, 1.0])])
 def test_no_honest_colors(values: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="no colors"):
+    with pytest.raises(ValueError, match="no color scale"):
         color_limits(values, signed=True)
 
 
-def test_opacity_is_the_share_of_the_limit() -> None:
-    share = Limits(-2.0, 2.0, "RdBu_r").share(np.array([-1.0, 0.0, 1.0, 9.0]))
-    np.testing.assert_array_equal(share, [0.5, 0.0, 0.5, 1.0])
+def test_opacity_is_relative_to_the_limit() -> None:
+    opacity = Limits(-2.0, 2.0, "RdBu_r").opacity(np.array([-1.0, 0.0, 1.0, 9.0]))
+    np.testing.assert_array_equal(opacity, [0.5, 0.0, 0.5, 1.0])
 
 
 def test_labels_and_regions_are_those_of_the_data_room() -> None:
     assert LABELS == CLASSES
     for region, names in REGIONS.items():
-        assert {CLASSES[i] for i in FOCUS[region]} == set(names)
+        assert {CLASSES[i] for i in TARGET_CLASSES[region]} == set(names)
     for name in CLASSES[1:]:
-        assert FOCUS[name] == (CLASSES.index(name),)
+        assert TARGET_CLASSES[name] == (CLASSES.index(name),)
 
 
 def test_label_layer_colors_each_class_and_leaves_the_background_clear() -> None:

@@ -151,7 +151,7 @@ def test_everything_that_must_be_said_is_said(monkeypatch: pytest.MonkeyPatch) -
     for text in (
         "case", "target ET", "score 3.2", "model: deepseg-phantom", "completeness gap: IG 0.4 %",
         "T1", "FLAIR", "SmoothGrad", "Grad-CAM", "Truth", "99.5th percentile", NOT_FOR_CLINICAL_USE,
-        "patient's right is on the image's left", "Axial slice 10 (of 24", "2 x 1.5 x 3 mm",
+        "patient's right is on the left of the image", "Axial slice 10 (of 24", "2 x 1.5 x 3 mm",
         "edema (ED)", "enhancing tumor (ET)",
     ):  # fmt: skip
         assert text in said, text
@@ -232,7 +232,7 @@ def test_rows_are_the_networks_modalities_and_doubled_channels_add_up(
     total = values.sum(axis=0)[::-1, ::-1, 0].T
     assert shown.shape <= total.shape
     assert np.isin(shown, total).all()
-    assert "FLAIR feeds several" in words(montage)
+    assert "FLAIR is the input of several" in words(montage)
     assert "probability 0.97" in montage.title
     assert "Axial slice 11 (of 24" in words(montage)
 
@@ -255,7 +255,7 @@ def test_without_labels_the_slice_with_most_attribution() -> None:
     values[1, 3, 4, 17], values[0, 5, 5, 6] = -5.0, 3.0
     heat = HeatMap("vanilla_gradient", "VG", values, True, ("T1", "FLAIR"))
     assert room.axial_slice(scan(), [heat], "ET")[0] == 17
-    assert room.axial_slice(scan(), [], "ET") == (12, "the middle")
+    assert room.axial_slice(scan(), [], "ET") == (12, "center of the volume")
     assert room._center(scan(), [heat], "ET")[0] == (3, 4, 17)
     assert room._center(scan(), [], "ET")[0] == (15, 18, 12)
 
@@ -323,10 +323,10 @@ SMALL = np.zeros((3, 4, 5))
     [
         ({"modalities": {}}, "no modality to draw"),
         ({"modalities": {"T1": SMALL, "FLAIR": SMALL[1:]}}, "FLAIR has shape"),
-        ({"modalities": {"T1": SMALL[0]}}, "drawing needs"),
-        ({"spacing": (1.0, 0.0, 1.0)}, "drawing needs"),
+        ({"modalities": {"T1": SMALL[0]}}, "three positive sizes"),
+        ({"spacing": (1.0, 0.0, 1.0)}, "three positive sizes"),
         ({"truth": SMALL[:, :, :2]}, "truth has shape"),
-        ({"prediction": SMALL + 7}, "no class index"),
+        ({"prediction": SMALL + 7}, "invalid class indices"),
         ({"slice_only": 5}, "slice 5 is outside"),
     ],
 )
@@ -342,8 +342,8 @@ def test_a_scan_that_does_not_fit_is_refused(change: Mapping[str, Any], message:
     ("values", "channels", "message"),
     [
         (SMALL, ("T1",), r"expected \(C, X, Y, Z\)"),
-        (SMALL[None, :2], ("T1",), "on the scan's grid"),
-        (SMALL[None, ..., :1], ("T1",), "on the scan's grid"),
+        (SMALL[None, :2], ("T1",), "on the grid of the scan"),
+        (SMALL[None, ..., :1], ("T1",), "on the grid of the scan"),
         (np.stack([SMALL] * 2), ("T1",), "2 channels and 1 channel names"),
         (SMALL[None], ("t1",), "did you mean 'T1'"),
     ],
@@ -359,7 +359,7 @@ def test_a_map_that_does_not_fit_is_refused(
 def test_planes_need_a_known_modality_and_a_volume() -> None:
     with pytest.raises(OutputError, match="did you mean 'FLAIR'"):
         draw_planes(scan(), [], "ET", Path("never.png"), modality="flair")
-    with pytest.raises(OutputError, match="one plane"):
+    with pytest.raises(OutputError, match="a single plane"):
         draw_planes(scan(slice_only=3), [], "ET", Path("never.png"), modality="FLAIR")
 
 
@@ -388,14 +388,14 @@ def test_the_picture_goes_through_what_was_asked_of(monkeypatch: pytest.MonkeyPa
     montage = drawn(
         monkeypatch, lambda: draw_planes(part, heats, "WT", Path("p.png"), modality="T1")
     )
-    assert [column.title for column in montage.columns][:2] == ["Input", "Asked of\nlesion 2"]
+    assert [column.title for column in montage.columns][:2] == ["Input", "Restricted to\nlesion 2"]
     whole, dimmed = (column.panels[0].gray for column in montage.columns[:2])
     assert whole is not None
     assert dimmed is not None
     kept = dimmed == whole
     assert int((kept & (whole > 0)).sum()) == 3 * 4  # of the axial slice
     np.testing.assert_allclose(dimmed[~kept], 0.35 * whole[~kept])
-    assert "Asked of" not in words(
+    assert "Restricted to" not in words(
         drawn(monkeypatch, lambda: draw_modalities(scan(), heats, "WT", Path("p.png")))
     )
 

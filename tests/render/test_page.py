@@ -167,10 +167,10 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
     ("figure", "message"),
     [
         (Figure("gone.png", "x"), r"'gone\.png' does not exist; write it first"),
-        (Figure("../a.png", "x"), "must lie in the page's folder"),
-        (Figure("/etc/hostname", "x"), "must lie in the page's folder"),
-        (Figure("sub\\a.png", "x"), "must lie in the page's folder"),
-        (Figure("a.png", "  "), "needs an alternative text"),
+        (Figure("../a.png", "x"), "must be in the folder of the page"),
+        (Figure("/etc/hostname", "x"), "must be in the folder of the page"),
+        (Figure("sub\\a.png", "x"), "must be in the folder of the page"),
+        (Figure("a.png", "  "), "has no alternative text"),
         (Figure("", "x"), "does not exist"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_figure_that_cannot_be_shown_is_refused(
 
 def test_a_crooked_table_is_refused(tmp_path: Path) -> None:
     table = Table("Gaps", ("method", "gap"), (("IG", "1"), ("GIG",)))
-    with pytest.raises(OutputError, match="'Gaps' has 2 columns, but a row has 1 cells"):
+    with pytest.raises(OutputError, match="'Gaps' has 1 cells, expected 2"):
         write_page(tmp_path / "index.html", [Section("s", tables=(table,))], title="t")
 
 

@@ -19,7 +19,7 @@ import neuroxai as nx
 from neuroxai.cli.tables import print_flow
 from neuroxai.core.errors import OutputError, TargetError
 from neuroxai.files.folder import Results
-from neuroxai.render.flow import FlowPanel, draw_flow, levels, places
+from neuroxai.render.flow import FlowPanel, draw_flow, panel_positions, resolution_levels
 from neuroxai.render.scan import Scan
 from neuroxai.reports.inspect import InspectionReport
 from neuroxai.workflows.inspect import every_target, inspect
@@ -138,10 +138,10 @@ def test_the_way_down_stands_left_and_the_way_up_right() -> None:
         (16, 8, 8, 4),
         (4, 16, 16, 8),
     ]
-    assert levels(unet) == [0, 0, 1, 2, 1, 0]
-    assert places(unet) == ([(0, 0), (0, 1), (1, 0), (2, 0), (1, 2), (0, 2)], 2)
+    assert resolution_levels(unet) == [0, 0, 1, 2, 1, 0]
+    assert panel_positions(unet) == ([(0, 0), (0, 1), (1, 0), (2, 0), (1, 2), (0, 2)], 2)
     classifier = [(4, 32, 32)] * 11 + [(8, 16, 16)]
-    found, left = places(classifier)
+    found, left = panel_positions(classifier)
     assert left == 9
     assert found[9:] == [(1, 0), (1, 1), (2, 0)]
 
@@ -186,7 +186,7 @@ def test_flow_panels_say_what_they_cannot_show(tmp_path: Path) -> None:
     assert drawn[0].read_bytes() != drawn[1].read_bytes()
     with pytest.raises(OutputError, match="no layer has a map"):
         draw_flow(brain_scan(), [], "WT", tmp_path / "no.png", modality="FLAIR")
-    with pytest.raises(OutputError, match="no modality 'T9'"):
+    with pytest.raises(OutputError, match="unknown modality 'T9'"):
         draw_flow(brain_scan(), panels, "WT", tmp_path / "no.png", modality="T9")
     assert not (tmp_path / "no.png").exists()
 

@@ -1,4 +1,4 @@
-"""Pictures and pages of explanations; attributions are shown here, never altered."""
+"""Figures and HTML pages of explanations; attributions are displayed but never modified."""
 
 from neuroxai.render.colors import Limits, color_limits
 from neuroxai.render.figures import draw_modalities, draw_planes

@@ -1,4 +1,4 @@
-"""Which layer holds which concept: the best filter of every layer, beside chance."""
+"""Chart of network dissection: the best filter of each layer for each concept, and its control."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroxai.core.errors import OutputError
-from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure, wrap
+from neuroxai.render.sheet import PAD, Footer, Header, Sheet, save_figure, wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CELL, LINE, NAME = 58, 54, 150  # px
 
 Scores = Mapping[tuple[str, str], tuple[float, float]]
-"""Concept and layer to the best IoU there, and the best by chance."""
+"""Concept and layer to the best IoU of the network and of its control."""
 
 
 def draw_concepts(
@@ -28,17 +28,17 @@ def draw_concepts(
     title: str,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Draw a table of colors: a line for each concept, a column for each layer.
+    """Draw a colored table with one row per concept and one column per layer.
 
     Parameters
     ----------
     groups
-        Heading to the concepts below it.
+        Group title to its concepts.
     layers
-        Names in the order data flows; the columns are numbered alike.
+        Layer names in forward order; the columns have their numbers.
     scores
-        The upper number of a cell is what the network reaches, the lower one its control. Cells
-        are colored by how far the first is above the second.
+        Best IoU of the network (upper number of a cell) and of the control (lower number). The
+        color encodes the difference.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def draw_concepts(
     'concepts.png'
     """
     if not layers or not any(groups.values()):
-        raise OutputError(f"{path.name}: no concept and no layer, there is nothing to draw")
+        raise OutputError(f"{path.name}: no concept or no layer, so there is nothing to draw")
     return save_figure(partial(_chart, groups, layers, scores, title, facts or {}), path)
 
 
@@ -66,21 +66,21 @@ def _chart(
 ) -> Figure:
     width = max(1100, 2 * PAD + NAME + len(layers) * CELL)
     room = width - 2 * PAD
-    heading = Heading(title, facts, room)
+    header = Header(title, facts, room)
     note = (
-        "Each cell: the best IoU, in percent, that any filter of the layer reaches with the "
-        "concept; below it the best of the same layer with shuffled weights, which is chance. The "
-        "green is the deeper the further the first is above the second; white is not above "
-        "chance. An IoU is a correlation: it does not say that the network uses the filter."
+        "Upper number: the best IoU in percent of any filter of the layer with the concept. Lower "
+        "number: the same for the layer with shuffled weights, the level of chance. The green is "
+        "darker the larger the difference; white is at or below chance. An IoU measures "
+        "association and does not show that the network uses the filter."
     )
-    footing = Footing([note], room)
+    footer = Footer([note], room)
     names = wrap("   ".join(f"L{n} {name}" for n, name in enumerate(layers, 1)), room, 9.6)
-    top = PAD + heading.height + 50
+    top = PAD + header.height + 50
     lines = sum(len(concepts) for concepts in groups.values())
     body = lines * LINE + 34 * sum(1 for concepts in groups.values() if concepts)
-    height = int(top + body + 20 + 22 * len(names) + 6 + footing.height)
+    height = int(top + body + 20 + 22 * len(names) + 6 + footer.height)
     sheet = Sheet.blank(width, height)
-    heading.write(sheet)
+    header.write(sheet)
     left = PAD + NAME
     for number in range(len(layers)):
         x = left + (number + 0.5) * CELL
@@ -98,23 +98,23 @@ def _chart(
                     _cell(sheet, left + number * CELL, y, *scores[concept, layer])
             y += LINE
     y += 20
-    for down, text in enumerate(names):
-        sheet.write(PAD, y + 22 * down, text, size=7.6, color="#333333")
+    for number, text in enumerate(names):
+        sheet.write(PAD, y + 22 * number, text, size=7.6, color="#333333")
     y += 22 * len(names) + 6
-    footing.write(sheet, y)
+    footer.write(sheet, y)
     return sheet.figure
 
 
 def _cell(sheet: Sheet, x: float, y: float, score: float, chance: float) -> None:
-    above = max(0.0, score - chance)
+    excess = max(0.0, score - chance)
     axes = sheet.axes(x + 1, y + 1, CELL - 2, LINE - 2)
-    # From white to a deep green; the eye separates some five steps.
-    axes.set_facecolor((1 - 0.95 * above, 1 - 0.45 * above, 1 - 0.75 * above))
+    # From white to dark green.
+    axes.set_facecolor((1 - 0.95 * excess, 1 - 0.45 * excess, 1 - 0.75 * excess))
     axes.set_xticks([])
     axes.set_yticks([])
     for side in axes.spines.values():
         side.set_color("#CCCCCC")
-    dark = above > 0.55
+    dark = excess > 0.55
     ink = "white" if dark else "black"
     sheet.write(x + CELL / 2, y + 5, f"{100 * score:.0f}", size=9.5, ha="center", color=ink)
     faint = "#DDDDDD" if dark else "#666666"

@@ -1,4 +1,4 @@
-"""Every filter of a layer on a sheet, the one that matters most first."""
+"""Contact sheet of all filters of a layer, sorted by importance."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from neuroxai.render.colors import PERCENTILE, Limits, color_limits
 from neuroxai.render.figures import CONVENTION, UNKNOWN_SIDES
 from neuroxai.render.montage import Panel, Row, draw_panel
 from neuroxai.render.planes import AXIAL, NO_LETTERS
-from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure
+from neuroxai.render.sheet import PAD, Footer, Header, Sheet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACROSS, DOWN = 8, 6
-"""Filters in a line, and lines on a page."""
+"""Filters per row, and rows per page."""
 
 CELL, GAP, CAPTION = 186, 8, 44  # px
 
 
 @dataclass(frozen=True, eq=False)
 class FilterPicture:
-    """One filter's activation in the shown slice.
+    """Activation of one filter in the displayed slice.
 
     Attributes
     ----------
     number
-        The filter's channel, from 0.
+        Channel of the filter, from 0.
     picture
-        ``(X, Y)``, axes from the patient's left to right and from back to front.
+        ``(X, Y)``, X from left to right of the patient, Y from posterior to anterior.
     importance
-        What the filter adds to the target to first order.
+        First-order contribution of the filter to the target.
     """
 
     number: int
@@ -57,20 +57,20 @@ def draw_filters(
     notes: Sequence[str] = (),
     laterality_known: bool = True,
 ) -> list[Path]:
-    """Draw filters in the order given, on as many pages as it takes.
+    """Draw filters in the given order, on one or more pages.
 
     Parameters
     ----------
     pictures
-        All of one shape.
+        Activations, all of the same shape.
     stem
-        Path without ending; pages are ``STEM_page-1.png`` and so on, padded to equal width.
+        Path without extension; the pages are ``STEM_page-1.png`` and so on, with leading zeros.
     title
         Case, target and layer.
     pixel
-        Width and height of a picture's cell in mm.
+        Width and height of a pixel in mm.
     laterality_known
-        Whether it is known which side of the patient is where.
+        Whether left and right of the patient are known.
 
     Raises
     ------
@@ -86,15 +86,15 @@ def draw_filters(
     ['filters_page-1.png', 'filters_page-2.png']
     """
     if not pictures:
-        raise OutputError(f"{stem.name}: the layer has no filters, there is nothing to draw")
-    each = ACROSS * DOWN
-    count = ceil(len(pictures) / each)
+        raise OutputError(f"{stem.name}: the layer has no filters, so there is nothing to draw")
+    per_page = ACROSS * DOWN
+    count = ceil(len(pictures) / per_page)
     pages = []
     for page in range(count):
-        shown = pictures[page * each : (page + 1) * each]
-        heading = title + (f"  ·  page {page + 1} of {count}" if count > 1 else "")
+        shown = pictures[page * per_page : (page + 1) * per_page]
+        numbered = title + (f"  ·  page {page + 1} of {count}" if count > 1 else "")
         make = partial(
-            _page, shown, heading, pixel, dict(facts or {}), list(notes), laterality_known
+            _page, shown, numbered, pixel, dict(facts or {}), list(notes), laterality_known
         )
         name = f"{stem.name}_page-{page + 1:0{len(str(count))}d}.png"
         pages.append(save_figure(make, stem.with_name(name)))
@@ -112,39 +112,39 @@ def _page(
     across = min(ACROSS, len(shown))
     width = max(1000, 2 * PAD + across * (CELL + GAP))
     room = width - 2 * PAD
-    heading = Heading(title, facts, room)
+    header = Header(title, facts, room)
     own = (
         f"{CONVENTION if laterality_known else UNKNOWN_SIDES} "
-        "A filter's number, and its activation × "
-        "gradient summed over the whole layer: what it adds to the target to first order; the "
-        "sheet is sorted by its size. The "
-        f"colors of each panel end at its own {PERCENTILE:g}th percentile of |activation|; blue "
-        "is negative, and the bright colors of a panel without blue begin at zero.",
+        "Below each panel: the number of the filter and the sum of activation × gradient over the "
+        "layer, its first-order contribution to the target. Filters are sorted by its magnitude. "
+        f"The color scale of each panel ends at its own {PERCENTILE:g}th percentile of "
+        "|activation|. Panels with negative values use a blue-white-red scale, others a scale "
+        "from black (zero) to yellow.",
     )
-    footing = Footing((*notes, *own), room)
+    footer = Footer((*notes, *own), room)
     size = shown[0].picture.shape
     extent = (size[0] * pixel[0], size[1] * pixel[1])
-    high = CELL * extent[1] / extent[0]
+    height = CELL * extent[1] / extent[0]
     row = Row("", extent, AXIAL.letters if laterality_known else NO_LETTERS)
-    top = PAD + heading.height + 12
+    top = PAD + header.height + 12
     lines = ceil(len(shown) / across)
-    below = top + lines * (high + CAPTION)
-    sheet = Sheet.blank(width, int(below + footing.height))
-    heading.write(sheet)
-    for place, each in enumerate(shown):
-        x = PAD + (place % across) * (CELL + GAP)
-        y = top + (place // across) * (high + CAPTION)
-        panel, limits = _panel(each)
-        axes = sheet.axes(x, y, CELL, high)
-        draw_panel(axes, panel, row, limits, first=place == 0)
-        sheet.write(x, y + high + 2, f"#{each.number}", size=7.8, weight="bold")
-        sheet.write(x + CELL, y + high + 2, f"{each.importance:+.2g}", size=7.8, ha="right")
-    footing.write(sheet, below)
+    bottom = top + lines * (height + CAPTION)
+    sheet = Sheet.blank(width, int(bottom + footer.height))
+    header.write(sheet)
+    for index, unit in enumerate(shown):
+        x = PAD + (index % across) * (CELL + GAP)
+        y = top + (index // across) * (height + CAPTION)
+        panel, limits = _panel(unit)
+        axes = sheet.axes(x, y, CELL, height)
+        draw_panel(axes, panel, row, limits, first=index == 0)
+        sheet.write(x, y + height + 2, f"#{unit.number}", size=7.8, weight="bold")
+        sheet.write(x + CELL, y + height + 2, f"{unit.importance:+.2g}", size=7.8, ha="right")
+    footer.write(sheet, bottom)
     return sheet.figure
 
 
-def _panel(each: FilterPicture) -> tuple[Panel, Limits | None]:
-    picture = AXIAL.cut(each.picture[:, :, None], 0)
+def _panel(unit: FilterPicture) -> tuple[Panel, Limits | None]:
+    picture = AXIAL.cut(unit.picture[:, :, None], 0)
     if not np.isfinite(picture).all():
         return Panel(remark="not finite"), None
     if not picture.any():

@@ -1,7 +1,7 @@
-"""The paper's two comparisons of methods: by modality, and in three planes.
+"""Figures that compare methods: by modality, and in three planes.
 
-Layout after Figs. 3 and 4 of Zeineldin et al. 2022, doi:10.1007/s11548-022-02619-x, except that
-signs are kept, every column has its color bar, and sides are lettered.
+The layout follows Figs. 3 and 4 of Zeineldin et al. 2022, doi:10.1007/s11548-022-02619-x. In
+addition, signs are shown, every column has a color bar, and directions are labeled.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError, suggestion
 from neuroxai.render.colors import (
-    FOCUS,
     LABELS,
     PERCENTILE,
+    TARGET_CLASSES,
     Limits,
     color_limits,
     gray_window,
@@ -28,11 +28,11 @@ from neuroxai.render.montage import Column, Montage, Panel, Row
 from neuroxai.render.planes import AXIAL, NO_LETTERS, PLANES, Plane, brain_box, center, crop
 from neuroxai.render.scan import HeatMap, Scan, check, depth
 
-CONVENTION = "Radiological convention: the patient's right is on the image's left."
-_DIMMED = 0.35
-"""How bright is what a target was not asked of."""
+CONVENTION = "Radiological convention: the patient's right is on the left of the image."
+UNKNOWN_SIDES = "Left and right of the patient are unknown; the picture is shown as it is."
 
-UNKNOWN_SIDES = "The picture does not say which side of the patient is where; shown as it is."
+_DIMMED = 0.35
+"""Brightness factor outside of the target mask."""
 
 
 def draw_modalities(
@@ -43,22 +43,24 @@ def draw_modalities(
     *,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Draw the axial slice through the tumor: a row for each modality, a column for each method.
+    """Draw an axial slice through the tumor, with one row per modality and one column per method.
 
-    The slice is the one with the largest area of the target in the truth, else in the
-    prediction, else the one with most ``|attribution|``; for a 2D network, the slice it saw.
-    Columns: input, the maps, the first CAM over the input, prediction, truth. A map of all
-    zeros, or with a value that is not finite, is drawn as those words.
+    The slice has the largest area of the target in the ground truth, or in the prediction without
+    a ground truth, or the largest total ``|attribution|`` without either. For a 2D network it is
+    the slice of the input. The columns are input, maps, the first class activation map over the
+    input, prediction and ground truth. Maps that are all zero or not finite are replaced by a
+    remark.
 
     Parameters
     ----------
     target
-        What is explained, for the title; a word of it that names a region or class (``WT``,
-        ``TC``, ``ET``, ``NCR``, ``ED``, ``RC``) chooses the slice, otherwise any tumor does.
+        Explained target, for the title. If it contains the name of a region or class (``WT``,
+        ``TC``, ``ET``, ``NCR``, ``ED``, ``RC``), the slice is selected by it, otherwise by the
+        whole tumor.
     path
-        The PNG to write, whole or not at all; equal arguments give equal bytes.
+        PNG file, written atomically with reproducible bytes.
     facts
-        Said under the title, in order: score or probability, model, completeness gap, ….
+        Shown below the title, in order: score or probability, model, completeness gap, ….
 
     Returns
     -------
@@ -68,7 +70,7 @@ def draw_modalities(
     Raises
     ------
     OutputError
-        If shapes or channel names do not fit, or the file cannot be written.
+        If shapes or channel names are inconsistent, or the file cannot be written.
 
     Examples
     --------
@@ -97,17 +99,17 @@ def draw_planes(
     modality: str,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Draw one modality in three planes through the tumor: rows axial, coronal, sagittal.
+    """Draw one modality in axial, coronal and sagittal planes through the tumor, one per row.
 
-    The planes meet in the center of the part that was asked of, else of the target's largest
-    connected part in the truth, else in the prediction, else where ``|attribution|`` is largest.
-    Columns, parameters, result and errors are those of :func:`draw_modalities`; ``modality`` names
-    the scan that is shown.
+    The planes intersect at the center of the target mask, if there is one. Otherwise, it is the
+    center of the largest connected component of the target in the ground truth or the prediction,
+    or else the voxel with the largest ``|attribution|``. Columns, parameters and errors are those
+    of :func:`draw_modalities`; ``modality`` is the displayed scan.
 
     Raises
     ------
     OutputError
-        Also if the scan has one slice only, or ``modality`` is not in it.
+        Also if the scan has a single slice, or does not have the modality.
 
     Examples
     --------
@@ -121,12 +123,14 @@ def draw_planes(
     check(scan, maps)
     if modality not in scan.modalities:
         known = suggestion(modality, scan.modalities)
-        raise OutputError(f"{scan.name}: there is no modality {modality!r}; {known}")
+        raise OutputError(f"{scan.name}: unknown modality {modality!r}; {known}")
     if scan.slice_only is not None:
-        raise OutputError(f"{scan.name}: a 2D map has one plane; use the figure by modality")
+        raise OutputError(
+            f"{scan.name}: maps of 2D networks have a single plane; use the figure by modality"
+        )
     point, reason = _center(scan, maps, target)
     cuts = [(plane.name, modality, plane, point[plane.through]) for plane in PLANES]
-    note = f"{modality}; planes meet in voxel {point} of the RAS+ grid: {reason}."
+    note = f"{modality}; planes intersect at voxel {point} of the RAS+ grid: {reason}."
     return _sheet(scan, maps, cuts, f"{target} · {modality}", facts or {}, note).save(path)
 
 
@@ -141,7 +145,7 @@ def _sheet(
     facts: Mapping[str, str],
     note: str,
 ) -> Montage:
-    """Cut everything the same way and put it into columns."""
+    """Return the montage of all columns, cut in the same planes."""
     box = brain_box(scan.modalities.values(), scan.spacing)
 
     def cut(volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:
@@ -170,14 +174,14 @@ def _sheet(
         shown = [cut(heat.volume(modality), plane, index) for _, modality, plane, index in cuts]
         columns.append(_heat_column(heat, shown))
     if maps:
-        above = next((number for number, heat in enumerate(maps) if heat.shared), 0)
-        columns.append(_overlay(columns[1 + above], grays))
+        overlaid = next((number for number, heat in enumerate(maps) if heat.shared), 0)
+        columns.append(_overlay(columns[1 + overlaid], grays))
     if scan.target_mask is not None:
         panels = [
             Panel(gray=np.where(cut(scan.target_mask, plane, index), gray, _DIMMED * gray))
             for gray, (_, _, plane, index) in zip(grays, cuts, strict=True)
         ]
-        columns.insert(1, Column(f"Asked of\n{scan.target_mask_name}", panels))
+        columns.insert(1, Column(f"Restricted to\n{scan.target_mask_name}", panels))
     legend: set[int] = set()
     for title, labels in (("Prediction", scan.prediction), ("Truth", scan.truth)):
         if labels is None:
@@ -197,37 +201,37 @@ def _sheet(
 
 
 def convention(scan: Scan) -> str:
-    """Return the sentence on sides that belongs below a scan."""
+    """Return the note on left and right for a scan."""
     return CONVENTION if scan.laterality_known else UNKNOWN_SIDES
 
 
 def _notes(scan: Scan, maps: Sequence[HeatMap], note: str) -> list[str]:
-    """Say how the picture was made."""
+    """Return the notes below the figure."""
     x, y, z = scan.spacing
     notes = [f"{convention(scan)} {note} Voxels {x:g} x {y:g} x {z:g} mm."]
     if scan.obliquity:
         notes[0] += (
-            f" The scan is tilted by {scan.obliquity:.0f}°: sides and planes go by its axes."
+            f" The scan is tilted by {scan.obliquity:.0f}°: planes and letters follow its own axes."
         )
     if not scan.laterality_known:
-        notes = [f"{convention(scan)} Pixels are of unknown size."]
+        notes = [f"{convention(scan)} The pixel size is unknown."]
     if maps:
         notes.append(
-            f"Colors end at the {PERCENTILE:g}th percentile of |attribution| over a column's shown "
-            "rows; values beyond have the end's color. Only the picture is cut, never the map."
+            f"The color scale of each column ends at the {PERCENTILE:g}th percentile of "
+            "|attribution| in the displayed slices. Larger values are clipped in the figure only."
         )
     doubled = {c for heat in maps for c in heat.channels if heat.channels.count(c) > 1}
     if doubled:
         names = ", ".join(sorted(doubled))
-        notes.append(f"{names} feeds several of the network's channels; their maps are added.")
+        notes.append(f"{names} is the input of several channels; their maps are summed.")
     return notes
 
 
 def _heat_column(heat: HeatMap, shown: Sequence[NDArray[Any]]) -> Column:
-    """Color the shown slices together, or say why there is nothing to color."""
-    wrong = int(heat.values.size - np.isfinite(heat.values).sum())
-    if wrong:
-        remark = f"not finite:\n{wrong} of\n{heat.values.size} values"
+    """Return the column of a map with a common color scale, or with a remark if it has none."""
+    bad = int(heat.values.size - np.isfinite(heat.values).sum())
+    if bad:
+        remark = f"not finite:\n{bad} of\n{heat.values.size} values"
         return Column(heat.title, [Panel(remark=remark) for _ in shown])
     if not heat.values.any():
         return Column(heat.title, [Panel(remark="all zero") for _ in shown])
@@ -242,32 +246,34 @@ def _heat_column(heat: HeatMap, shown: Sequence[NDArray[Any]]) -> Column:
 
 
 def _overlay(column: Column, grays: Sequence[NDArray[Any]]) -> Column:
-    """Lay a column's heat over the scan, the clearer the smaller its magnitude."""
+    """Return a column of maps over the scan, with opacity proportional to magnitude."""
     limits: Limits | None = column.limits
     panels = []
     for panel, gray in zip(column.panels, grays, strict=True):
         if panel.heat is None or limits is None:
             panels.append(Panel(gray=gray))
         else:
-            opacity = 0.75 * limits.share(panel.heat)
+            opacity = 0.75 * limits.opacity(panel.heat)
             panels.append(Panel(gray=gray, heat=panel.heat, opacity=opacity))
     return Column(f"{column.title} over input", panels, limits)
 
 
 def _focus(scan: Scan, target: str) -> tuple[NDArray[np.bool_], str] | None:
-    """Return the mask that the picture should go through, and what it is."""
+    """Return the mask by which the slices are selected, and its description."""
     if scan.target_mask is not None and scan.target_mask.any():
         return scan.target_mask.astype(bool), scan.target_mask_name
     everything = tuple(range(1, len(scan.classes)))
     if scan.classes == LABELS:
         words = re.split(r"[^A-Za-z0-9]+", target)
-        name = next((word for word in words if word in FOCUS), None)
-        wishes: list[tuple[str, tuple[int, ...]]] = [(name, FOCUS[name])] if name else []
-        wishes.append(("tumor", everything))
+        name = next((word for word in words if word in TARGET_CLASSES), None)
+        candidates: list[tuple[str, tuple[int, ...]]] = []
+        if name:
+            candidates.append((name, TARGET_CLASSES[name]))
+        candidates.append(("tumor", everything))
     else:
-        wishes = [(name, (i,)) for i, name in enumerate(scan.classes) if i and name == target]
-        wishes.append(("all classes", everything))
-    for what, classes in wishes:
+        candidates = [(name, (i,)) for i, name in enumerate(scan.classes) if i and name == target]
+        candidates.append(("all classes", everything))
+    for what, classes in candidates:
         for where, labels in (("truth", scan.truth), ("prediction", scan.prediction)):
             if labels is not None:
                 mask = np.isin(labels, classes)
@@ -277,37 +283,37 @@ def _focus(scan: Scan, target: str) -> tuple[NDArray[np.bool_], str] | None:
 
 
 def _strength(scan: Scan, maps: Sequence[HeatMap]) -> NDArray[np.float64] | None:
-    """Return ``(X, Y, Z)``: |attribution| of all maps, each with a total of one; None if zero."""
+    """Return the sum of |attribution| over maps, each normalized to 1; None if all are zero."""
     shape = next(iter(scan.modalities.values())).shape
     total = np.zeros(shape)
     for heat in maps:
-        size = np.abs(heat.values.astype(np.float64)).sum(axis=0)
-        weight = float(size.sum())
+        magnitude = np.abs(heat.values.astype(np.float64)).sum(axis=0)
+        weight = float(magnitude.sum())
         if np.isfinite(weight) and weight > 0:
-            total += size / weight
+            total += magnitude / weight
     return total if total.any() else None
 
 
 def axial_slice(scan: Scan, maps: Sequence[HeatMap], target: str) -> tuple[int, str]:
-    """Choose the slice of the figure by modality."""
+    """Return the slice of the figure by modality, and the reason for the choice."""
     if scan.slice_only is not None:
-        return scan.slice_only, "the slice that the network saw"
+        return scan.slice_only, "input slice of the network"
     if (focus := _focus(scan, target)) is not None:
         mask, what = focus
         return int(np.argmax(mask.sum(axis=(0, 1)))), f"largest area of {what}"
     if (strength := _strength(scan, maps)) is not None:
-        return int(np.argmax(strength.sum(axis=(0, 1)))), "most |attribution|"
-    return int(depth(scan) // 2), "the middle"
+        return int(np.argmax(strength.sum(axis=(0, 1)))), "largest total |attribution|"
+    return int(depth(scan) // 2), "center of the volume"
 
 
 def _center(scan: Scan, maps: Sequence[HeatMap], target: str) -> tuple[tuple[int, int, int], str]:
-    """Choose the point where the planes of the figure by plane meet."""
+    """Return the point where the three planes intersect, and the reason for the choice."""
     if (focus := _focus(scan, target)) is not None:
         mask, what = focus
         return center(mask), f"center of {what}"
     strength = _strength(scan, maps)
     if strength is None:
         x, y, z = (size // 2 for size in next(iter(scan.modalities.values())).shape)
-        return (x, y, z), "the middle"
+        return (x, y, z), "center of the volume"
     x, y, z = (int(v) for v in np.unravel_index(int(np.argmax(strength)), strength.shape))
-    return (x, y, z), "most |attribution|"
+    return (x, y, z), "largest |attribution|"

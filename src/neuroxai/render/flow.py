@@ -1,14 +1,13 @@
-"""The information flow through a network: encoder down, bottom, decoder up.
+"""Figure of the information flow through a network: encoder, bottleneck and decoder.
 
-After Fig. 5 of Zeineldin et al. 2022, doi:10.1007/s11548-022-02619-x, with every layer's name,
-resolution and numbers, the sign kept, and sides lettered.
+The layout follows Fig. 5 of Zeineldin et al. 2022, doi:10.1007/s11548-022-02619-x, with the name,
+resolution and evidence of every layer, signed maps, and labeled directions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,34 +20,34 @@ from neuroxai.render.figures import axial_slice, convention
 from neuroxai.render.montage import Panel, Row, draw_panel
 from neuroxai.render.planes import AXIAL, NO_LETTERS, Box, brain_box, crop
 from neuroxai.render.scan import Scan, depth
-from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure
+from neuroxai.render.sheet import PAD, Footer, Header, Sheet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CELL = 236  # px, a panel's width
+CELL = 236  # px, width of a panel
 GAP, LINE = 10, 21  # px
-AISLE = 56  # px, between the way down and the way up
-WIDEST = 9  # panels side by side on one way
-_NAME = 18  # letters of a layer's name beside its number
+AISLE = 56  # px, between encoder and decoder
+MAX_COLUMNS = 9  # per encoder or decoder
+_NAME_LENGTH = 18  # characters of a layer name after its number
 
 
 @dataclass(frozen=True, eq=False)
 class FlowPanel:
-    """One layer's map in the figure.
+    """Map of one layer in the figure.
 
     Attributes
     ----------
     number, name
-        The layer's place in the flow, from 1, and its dotted name.
+        Position of the layer in the forward pass, from 1, and its dotted name.
     shape
-        ``(C, *S)`` of its output.
+        Shape ``(C, *S)`` of its output.
     picture
-        The map's shown axial slice, ``(X, Y)`` on the scan's grid; None where there is no map.
+        Axial slice of the map, ``(X, Y)`` on the grid of the scan; None without a map.
     lines
-        What is said below it, a short line each.
+        Short lines of text below the panel.
     missing
-        Why there is no map, where there is none.
+        Reason for a missing map.
     """
 
     number: int
@@ -56,7 +55,7 @@ class FlowPanel:
     shape: tuple[int, ...]
     picture: NDArray[Any] | None
     lines: tuple[str, ...] = ()
-    missing: str = "not on the\ntarget's way"
+    missing: str = "no influence\non the target"
 
 
 def draw_flow(
@@ -68,10 +67,10 @@ def draw_flow(
     modality: str,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Draw every layer's map over one axial slice, a row for each resolution.
+    """Draw the maps of all layers over one axial slice, with one row per resolution.
 
-    The way down stands on the left, the way up on the right; above them the scan itself with
-    prediction and truth. Every panel has colors of its own, as layers have scales of their own.
+    The encoder is on the left and the decoder on the right, below the scan with prediction and
+    ground truth. Each panel has its own color scale, because the scales of layers differ.
 
     Raises
     ------
@@ -88,20 +87,20 @@ def draw_flow(
     'flow.png'
     """
     if not panels:
-        raise OutputError(f"{scan.name}: no layer has a map, there is no flow to draw")
+        raise OutputError(f"{scan.name}: no layer has a map, so there is no flow to draw")
     if modality not in scan.modalities:
         known = suggestion(modality, scan.modalities)
-        raise OutputError(f"{scan.name}: there is no modality {modality!r}; {known}")
-    plan = _Plan(scan, panels, target, modality, facts or {})
-    return save_figure(partial(plan.figure), path)
+        raise OutputError(f"{scan.name}: unknown modality {modality!r}; {known}")
+    layout = _Layout(scan, panels, target, modality, facts or {})
+    return save_figure(layout.figure, path)
 
 
-def levels(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Return how often each grid ``(C, *S)`` was halved against the finest one, rounded.
+def resolution_levels(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Return the number of halvings of each grid ``(C, *S)`` relative to the finest, rounded.
 
     Examples
     --------
-    >>> levels([(4, 8, 8), (8, 4, 4), (8, 2, 2)])
+    >>> resolution_levels([(4, 8, 8), (8, 4, 4), (8, 2, 2)])
     [0, 1, 2]
     """
     cells = np.array([float(np.prod(shape[1:])) for shape in shapes])
@@ -110,38 +109,37 @@ def levels(shapes: Sequence[tuple[int, ...]]) -> list[int]:
     return found
 
 
-def places(shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int]:
-    """Return each layer's line and column, and how many columns the way down takes.
+def panel_positions(shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int]:
+    """Return the row and column of each layer, and the number of columns of the encoder.
 
-    A layer is on the way down until the coarsest grid was last seen, then on the way up. Each
-    resolution has a line, or several where one does not hold its layers.
+    Layers up to the last one of the coarsest resolution belong to the encoder, all others to the
+    decoder. Each resolution has one row, or several if its layers do not fit into one.
 
     Examples
     --------
-    >>> places([(4, 8, 8), (8, 4, 4), (4, 8, 8), (2, 8, 8)])
+    >>> panel_positions([(4, 8, 8), (8, 4, 4), (4, 8, 8), (2, 8, 8)])
     ([(0, 0), (1, 0), (0, 1), (0, 2)], 1)
     """
-    deep = levels(shapes)
-    last = max(place for place, level in enumerate(deep) if level == max(deep))
-    ways = [int(place > last) for place in range(len(deep))]
-    members: dict[tuple[int, int], list[int]] = {}
-    for place, key in enumerate(zip(deep, ways, strict=True)):
-        members.setdefault(key, []).append(place)
-    left = min(WIDEST, max(len(found) for (_, way), found in members.items() if way == 0))
-    where: dict[int, tuple[int, int]] = {}
-    line = 0
-    for level in sorted(set(deep)):
-        taken = 1
-        for way, first, room in ((0, 0, left), (1, left, WIDEST)):
-            for count, place in enumerate(members.get((level, way), [])):
-                where[place] = (line + count // room, first + count % room)
-                taken = max(taken, count // room + 1)
-        line += taken
-    return [where[place] for place in range(len(deep))], left
+    levels = resolution_levels(shapes)
+    bottom = max(index for index, level in enumerate(levels) if level == max(levels))
+    members: dict[tuple[int, bool], list[int]] = {}
+    for index, level in enumerate(levels):
+        members.setdefault((level, index > bottom), []).append(index)
+    left = min(MAX_COLUMNS, max(len(found) for (_, up), found in members.items() if not up))
+    positions: dict[int, tuple[int, int]] = {}
+    row = 0
+    for level in sorted(set(levels)):
+        rows = 1
+        for up, first, columns in ((False, 0, left), (True, left, MAX_COLUMNS)):
+            for count, index in enumerate(members.get((level, up), [])):
+                positions[index] = (row + count // columns, first + count % columns)
+                rows = max(rows, count // columns + 1)
+        row += rows
+    return [positions[index] for index in range(len(levels))], left
 
 
-class _Plan:
-    """The figure's measures, worked out once."""
+class _Layout:
+    """Layout of the figure, computed once."""
 
     def __init__(
         self,
@@ -154,49 +152,50 @@ class _Plan:
         self._scan, self._panels, self._modality = scan, panels, modality
         self._index, reason = axial_slice(scan, [], target)
         self._box: Box = crop(brain_box(scan.modalities.values(), scan.spacing), AXIAL)
-        self._gray = self._shade()
+        self._gray = self._gray_slice()
         extent = (
             self._gray.shape[1] * scan.spacing[0],
             self._gray.shape[0] * scan.spacing[1],
         )
         self._row = Row("", extent, AXIAL.letters if scan.laterality_known else NO_LETTERS)
-        self._high = CELL * extent[1] / extent[0]
-        self._places, self._left = places([panel.shape for panel in panels])
-        columns = 1 + max(column for _, column in self._places)
+        self._height = CELL * extent[1] / extent[0]
+        self._positions, self._left = panel_positions([panel.shape for panel in panels])
+        columns = 1 + max(column for _, column in self._positions)
         self._width = max(1500, int(2 * PAD + columns * (CELL + GAP) + AISLE))
         room = self._width - 2 * PAD
         title = f"{scan.name}  ·  target {target}  ·  information flow"
-        self._heading = Heading(title, facts, room)
+        self._header = Header(title, facts, room)
         x, y, z = scan.spacing
         notes = (
             f"{convention(scan)} {modality}, axial slice {self._index} (of {depth(scan)}, from 0 "
             f"at the feet): {reason}. Voxels {x:g} x {y:g} x {z:g} mm.",
-            "Each panel: the signed class activation map of one layer, its numbers of filters and "
-            "cells below. Red speaks for the target, blue against it; the colors of each panel "
-            f"end at its own {PERCENTILE:g}th percentile of |value| in this slice, so panels "
-            "cannot be compared by color. For it: how much of the whole volume's evidence, both "
-            "signs together, is for the target; the shares below are of that evidence alone.",
+            "Each panel shows the signed class activation map of one layer, with its number of "
+            "filters and grid size below. Red is evidence for the target, blue against it. The "
+            f"color scale of each panel ends at its own {PERCENTILE:g}th percentile of |value| in "
+            "this slice, so colors of different panels cannot be compared. For it: the fraction of "
+            "the absolute evidence in the whole volume that is positive. Regions: the fractions of "
+            "the positive evidence in each of them.",
         )
-        self._footing = Footing(notes, room)
+        self._footer = Footer(notes, room)
 
     def figure(self) -> Figure:
-        """Draw it."""
-        top = PAD + self._heading.height + 16
-        step = self._high + LINE * (2 + max(len(panel.lines) for panel in self._panels)) + GAP
-        first = top + self._high + 2 * LINE + 2 * GAP
-        lines = 1 + max(line for line, _ in self._places)
-        below = first + lines * step
-        sheet = Sheet.blank(self._width, int(below + self._footing.height))
-        self._heading.write(sheet)
+        """Return the figure."""
+        top = PAD + self._header.height + 16
+        step = self._height + LINE * (2 + max(len(panel.lines) for panel in self._panels)) + GAP
+        first = top + self._height + 2 * LINE + 2 * GAP
+        rows = 1 + max(row for row, _ in self._positions)
+        bottom = first + rows * step
+        sheet = Sheet.blank(self._width, int(bottom + self._footer.height))
+        self._header.write(sheet)
         self._draw_input(sheet, top)
-        for panel, (line, column) in zip(self._panels, self._places, strict=True):
+        for panel, (row, column) in zip(self._panels, self._positions, strict=True):
             aisle = AISLE if column >= self._left else 0
             x = PAD + column * (CELL + GAP) + aisle
-            self._draw_layer(sheet, panel, x, first + line * step)
-        self._footing.write(sheet, below)
+            self._draw_layer(sheet, panel, x, first + row * step)
+        self._footer.write(sheet, bottom)
         return sheet.figure
 
-    def _shade(self) -> NDArray[np.float64]:
+    def _gray_slice(self) -> NDArray[np.float64]:
         volume = self._scan.modalities[self._modality]
         low, high = gray_window(volume, float(volume[0, 0, 0]))
         return np.nan_to_num((self._cut(volume).astype(np.float64) - low) / (high - low), nan=0.0)
@@ -216,28 +215,28 @@ class _Plan:
             layer = None if labels is None else self._cut(labels)
             classes.update(() if layer is None else (int(v) for v in np.unique(layer) if v))
             panel = Panel(gray=self._gray, labels=None if layer is None else label_layer(layer))
-            axes = sheet.axes(x, top, CELL, self._high)
+            axes = sheet.axes(x, top, CELL, self._height)
             draw_panel(axes, panel, self._row, None, first=labels is None)
-            sheet.write(x, top + self._high + 4, title, size=9, weight="bold")
+            sheet.write(x, top + self._height + 4, title, size=9, weight="bold")
             x += CELL + GAP
-        # The scale of every panel, in its own units.
+        # One color bar for all panels, without units, because each panel has its own scale.
         limits = Limits(-1.0, 1.0, "RdBu_r")
-        sheet.bar(limits, x + 30, top + 20, CELL, words=("against", "0", "for"))
+        sheet.color_bar(limits, x + 30, top + 20, CELL, labels=("against", "0", "for"))
         sheet.legend(self._scan.legend(classes), top + 90, x + 30, lines=3)
 
     def _draw_layer(self, sheet: Sheet, panel: FlowPanel, x: float, y: float) -> None:
         drawn = self._overlay(panel)
         limits = None if drawn.heat is None else color_limits(drawn.heat, signed=True)
-        draw_panel(sheet.axes(x, y, CELL, self._high), drawn, self._row, limits, first=False)
+        draw_panel(sheet.axes(x, y, CELL, self._height), drawn, self._row, limits, first=False)
         cells = "×".join(str(n) for n in panel.shape[1:])
-        said = (
-            f"L{panel.number} {_shortened(panel.name)}",
+        caption = (
+            f"L{panel.number} {_shorten(panel.name)}",
             f"{panel.shape[0]} filters, {cells}",
             *panel.lines,
         )
-        for down, line in enumerate(said):
-            weight = "bold" if down == 0 else "normal"
-            sheet.write(x, y + self._high + 3 + LINE * down, line, size=7.6, weight=weight)
+        for number, line in enumerate(caption):
+            weight = "bold" if number == 0 else "normal"
+            sheet.write(x, y + self._height + 3 + LINE * number, line, size=7.6, weight=weight)
 
     def _overlay(self, panel: FlowPanel) -> Panel:
         if panel.picture is None:
@@ -247,10 +246,10 @@ class _Plan:
             return Panel(gray=self._gray, remark="not finite")
         if not heat.any():
             return Panel(gray=self._gray, remark="zero in\nthis slice")
-        opacity = 0.8 * color_limits(heat, signed=True).share(heat)
+        opacity = 0.8 * color_limits(heat, signed=True).opacity(heat)
         return Panel(gray=self._gray, heat=heat, opacity=opacity)
 
 
-def _shortened(name: str) -> str:
-    """Return the end of a dotted name: what tells layers apart stands there."""
-    return name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
+def _shorten(name: str) -> str:
+    """Return the end of a dotted name, which distinguishes the layers of a network."""
+    return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH :]}"

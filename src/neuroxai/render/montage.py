@@ -1,4 +1,4 @@
-"""A sheet of panels: rows and columns of one anatomical scale, color bars, facts and notes."""
+"""Figure of panels in rows and columns at one anatomical scale, with color bars and notes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from neuroxai.render.colors import Limits
-from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, clean, save_figure, wrap
+from neuroxai.render.sheet import PAD, Footer, Header, Sheet, clean, save_figure, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 2560  # px
-NARROW = 1600  # px, the least width, so that title and notes have room
+MIN_WIDTH = 1600  # px, enough for title and notes
 LEFT, RIGHT, GAP = 70, 28, 8  # px
-CELL, GRID_HEIGHT = 380, 1900  # px, the most a panel may be wide and a grid be high
+CELL, GRID_HEIGHT = 380, 1900  # px, maximum panel width and grid height
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row: its name, the gray values' window, and the patient's sides at the edges.
-
-    ``extent`` is the panels' size ``(width, height)`` in mm.
-    """
+    """Row of panels: label, panel size ``extent`` (width, height) in mm, and direction letters."""
 
     label: str
     extent: tuple[float, float]
@@ -37,9 +34,9 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """What is laid on one another: gray scan, heat, labels, and a remark where there is no map.
+    """Image layers of a panel: gray scan, heat map and labels, or a remark in place of a map.
 
-    All pictures have rows from the top; ``gray`` is in 0…1, ``labels`` holds RGBA.
+    All images have rows from the top; ``gray`` is in 0…1 and ``labels`` is RGBA.
     """
 
     gray: NDArray[Any] | None = None
@@ -51,7 +48,7 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column of panels, its heading, and the limits its color bar shows."""
+    """Column of panels with its title and the limits of its color bar."""
 
     title: str
     panels: Sequence[Panel]
@@ -60,9 +57,9 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Montage:
-    """A whole sheet; :meth:`save` writes it as a PNG.
+    """Complete figure; :meth:`save` writes it as PNG.
 
-    ``legend`` names the classes whose colors are explained, by their index.
+    ``legend`` maps the class indices in the figure to their names.
     """
 
     title: str
@@ -73,28 +70,28 @@ class Montage:
     notes: Sequence[str] = ()
 
     def figure(self) -> Figure:
-        """Lay the sheet out."""
+        """Return the figure."""
         cell, scale = self._scale()
         heights = [row.extent[1] * scale for row in self.rows]
         grid = len(self.columns) * (cell + GAP) - GAP
-        width = int(max(NARROW, LEFT + grid + RIGHT))
+        width = int(max(MIN_WIDTH, LEFT + grid + RIGHT))
         room = width - 2 * PAD
-        heading = Heading(self.title, self.facts, room)
-        footing = Footing(self.notes, room)
-        headings = [wrap(column.title, cell, 12, lines=3) for column in self.columns]
+        header = Header(self.title, self.facts, room)
+        footer = Footer(self.notes, room)
+        titles = [wrap(column.title, cell, 12, lines=3) for column in self.columns]
         bars = any(column.limits for column in self.columns)
-        top = PAD + heading.height + 14 + 25 * max(map(len, headings))
+        top = PAD + header.height + 14 + 25 * max(map(len, titles))
         below = (84 if bars else 12) + (40 if self.legend else 0)
-        height = int(top + sum(heights) + GAP * (len(heights) - 1) + below + footing.height)
+        height = int(top + sum(heights) + GAP * (len(heights) - 1) + below + footer.height)
 
         sheet = Sheet.blank(width, height)
-        heading.write(sheet)
+        header.write(sheet)
         left = LEFT + max(0.0, (width - LEFT - grid - RIGHT) / 2)
         for number, column in enumerate(self.columns):
             x = left + number * (cell + GAP)
-            for up, words in enumerate(reversed(headings[number])):
+            for line, text in enumerate(reversed(titles[number])):
                 sheet.write(
-                    x + cell / 2, top - 28 - 25 * up, words, size=9, weight="bold", ha="center"
+                    x + cell / 2, top - 28 - 25 * line, text, size=9, weight="bold", ha="center"
                 )
             y: float = top
             for row, panel, high in zip(self.rows, column.panels, heights, strict=True):
@@ -114,16 +111,16 @@ class Montage:
                     )
                 y += high + GAP
             if column.limits:
-                sheet.bar(column.limits, x + 0.08 * cell, y + 4, 0.84 * cell)
+                sheet.color_bar(column.limits, x + 0.08 * cell, y + 4, 0.84 * cell)
         y = top + sum(heights) + GAP * (len(heights) - 1) + (84 if bars else 12)
         if self.legend:
             sheet.legend(self.legend, y, LEFT)
             y += 40
-        footing.write(sheet, y)
+        footer.write(sheet, y)
         return sheet.figure
 
     def save(self, path: Path) -> Path:
-        """Write the sheet as a PNG, whole or not at all; equal sheets give equal bytes.
+        """Write the figure as PNG, atomically and with reproducible bytes.
 
         Raises
         ------
@@ -133,7 +130,7 @@ class Montage:
         return save_figure(self.figure, path)
 
     def _scale(self) -> tuple[float, float]:
-        """Return a column's width in px and the scale in px per mm, the same for all panels."""
+        """Return the column width in px and the scale of all panels in px per mm."""
         across = max(row.extent[0] for row in self.rows)
         upward = sum(row.extent[1] for row in self.rows)
         count = len(self.columns)
@@ -143,7 +140,7 @@ class Montage:
 
 
 def draw_panel(axes: Axes, panel: Panel, row: Row, limits: Limits | None, *, first: bool) -> None:
-    """Draw one panel; pixels are as large as the voxels in mm."""
+    """Draw one panel, with pixels in the aspect ratio of the voxels."""
     from matplotlib import patheffects
 
     axes.set_xticks([])

@@ -1,4 +1,4 @@
-"""One static page beside its pictures: no script, no request to anywhere."""
+"""Static HTML page with linked pictures, without scripts and external requests."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from neuroxai.files.atomic import replaced_whole
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture beside the page.
+    """Picture linked from the page.
 
     Attributes
     ----------
     file
-        Path relative to the page's folder, with forward slashes; it must exist and lie inside.
+        Path relative to the folder of the page, with forward slashes; an existing file in it.
     alt
-        What is to be seen, for those who cannot see it; never empty.
+        Alternative text, not empty.
     caption
-        What it shows and how it was made.
+        Content of the picture and how it was made.
     """
 
     file: str
@@ -36,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of numbers; units stand in ``header``, ``note`` says how they were made."""
+    """Table of numbers, with units in ``header`` and an explanation in ``note``."""
 
     caption: str
     header: tuple[str, ...]
@@ -46,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with paragraphs, a block of commands or code, tables and figures below it."""
+    """Heading with paragraphs, a code block, tables and figures."""
 
     heading: str
     prose: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Section:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A figure as the template needs it: a safe link, and the size to leave room for."""
+    """Figure as used by the template, with an escaped link and the size in px."""
 
     link: str
     alt: str
@@ -82,27 +82,27 @@ def write_page(
     lead: Sequence[str] = (),
     footer: str = "",
 ) -> Path:
-    """Write ``index.html`` (or any name): one file, with pictures linked from beside it.
+    """Write an HTML page with pictures linked from its folder.
 
-    All text is escaped, wherever it comes from. The page's content security policy allows its
-    own style sheet, by hash, and pictures; nothing else is ever loaded or run.
+    All text is escaped. The content security policy allows only the style sheet of the page, by
+    its hash, and pictures.
 
     Parameters
     ----------
     path
-        The page; written whole or not at all, after all of its pictures.
+        HTML file, written atomically; its pictures must exist.
     sections
-        In reading order; a list of contents is made where there are two or more.
+        Sections in reading order; two or more get a table of contents.
     lead
-        Paragraphs under the title.
+        Paragraphs below the title.
     footer
-        A last line: versions, date, how to make the page again.
+        Last line: versions, date, and how to reproduce the page.
 
     Raises
     ------
     OutputError
-        If a picture is missing, lies outside the page's folder or has no alternative text, a
-        row has not as many cells as the header, or the page cannot be written.
+        If a picture is missing, outside of the folder of the page or without alternative text, a
+        table row does not match its header, or the page cannot be written.
 
     Examples
     --------
@@ -122,63 +122,66 @@ def write_page(
             section.heading,
             section.prose,
             section.code,
-            tuple(_checked(path, table) for table in section.tables),
-            tuple(_placed(path, figure) for figure in section.figures),
+            tuple(_check_table(path, table) for table in section.tables),
+            tuple(_place_figure(path, figure) for figure in section.figures),
         )
         for section in sections
     ]
-    room = resources.files("neuroxai.render")
-    style = room.joinpath("page.css").read_text("utf-8")
-    pin = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    # A page opened from disk has no origin of its own in some browsers, hence file:.
+    package = resources.files("neuroxai.render")
+    style = package.joinpath("page.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    # In some browsers, 'self' does not match pages opened from disk; file: does.
     policy = (
-        f"default-src 'none'; style-src 'sha256-{pin}'; img-src 'self' file:; "
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src 'self' file:; "
         "base-uri 'none'; form-action 'none'"
     )
-    maker = Environment(
+    environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    text = maker.from_string(room.joinpath("page.html.jinja").read_text("utf-8")).render(
+    template = environment.from_string(package.joinpath("page.html.jinja").read_text("utf-8"))
+    text = template.render(
         title=title,
         lead=list(lead),
         sections=parts,
         footer=footer,
         disclaimer=NOT_FOR_CLINICAL_USE,
         policy=policy,
-        style=Markup(style),  # noqa: S704 - the package's own file
+        style=Markup(style),  # noqa: S704 - a file of the package
     )
     with replaced_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
-def _checked(page: Path, table: Table) -> Table:
-    """Refuse a table with cells that stand under no heading."""
+def _check_table(page: Path, table: Table) -> Table:
+    """Return a table, or raise if a row does not match its header."""
     for row in table.rows:
         if len(row) != len(table.header):
             raise OutputError(
-                f"{page}: the table {table.caption!r} has {len(table.header)} columns, "
-                f"but a row has {len(row)} cells"
+                f"{page}: a row of the table {table.caption!r} has {len(row)} cells, "
+                f"expected {len(table.header)} as its header"
             )
     return table
 
 
-def _placed(page: Path, figure: Figure) -> _Placed:
-    """Find a figure's file and its size; refuse what the page could not show."""
+def _place_figure(page: Path, figure: Figure) -> _Placed:
+    """Return a figure with its link and size, or raise if the page cannot show it."""
     relative = PurePosixPath(figure.file)
     if relative.is_absolute() or ".." in relative.parts or "\\" in figure.file:
-        raise OutputError(f"{page}: the picture {figure.file!r} must lie in the page's folder")
+        raise OutputError(
+            f"{page}: the picture {figure.file!r} must be in the folder of the page; move it there"
+        )
     file = page.parent / relative
     if not file.is_file():
         raise OutputError(f"{page}: the picture {figure.file!r} does not exist; write it first")
     if not figure.alt.strip():
-        raise OutputError(f"{page}: the picture {figure.file!r} needs an alternative text")
-    # The leading ./ keeps a name such as "data:x.png" a path, not a scheme.
+        raise OutputError(f"{page}: the picture {figure.file!r} has no alternative text; add one")
+    # With a leading ./, a name such as "data:x.png" is not taken as a URL scheme.
     return _Placed("./" + quote(relative.as_posix()), figure.alt, figure.caption, _png_size(file))
 
 
 def _png_size(file: Path) -> tuple[int, int] | None:
-    """Return width and height in px from a PNG's first bytes, None for any other file."""
+    """Return width and height in px from the header of a PNG; None for any other file."""
     with file.open("rb") as stream:
         head = stream.read(24)
     if head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":

@@ -1,4 +1,4 @@
-"""What is drawn: a scan and its heat maps, as they are, on one RAS+ grid."""
+"""Input of the figures: a scan and its heat maps on one RAS+ grid."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from neuroxai.render.colors import LABELS
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A scan on a RAS+ grid: X from the patient's left to right, Y back to front, Z feet to head.
+    """Scan on a RAS+ grid: X from left to right, Y posterior to anterior, Z inferior to superior.
 
     Attributes
     ----------
     name
-        The case's name.
+        Case name.
     modalities
-        Name to ``(X, Y, Z)``, in the order of the rows; all of one shape.
+        Modality name to volume ``(X, Y, Z)``, in the order of the figure rows; all of one shape.
     spacing
         Voxel size in mm along X, Y, Z.
     prediction, truth
         ``(X, Y, Z)`` indices into ``classes``, or None.
     classes
-        What they mean; those of brain tumors: background, NCR, ED, ET, RC.
+        Class names; by default those of brain tumors: background, NCR, ED, ET, RC.
     slice_only
-        For a 2D network the one axial slice that it saw; arrays may then have ``Z = 1``.
+        For a 2D network, the axial slice of its input; arrays may then have ``Z = 1``.
     """
 
     name: str
@@ -41,33 +41,34 @@ class Scan:
     classes: tuple[str, ...] = LABELS
     slice_only: int | None = None
     laterality_known: bool = True
-    """Whether it is known which side of the patient is where; then sides are lettered."""
+    """Whether left and right of the patient are known; only then are sides labeled."""
     target_mask: NDArray[Any] | None = None
-    """``(X, Y, Z)`` bool, the part of the image that the target was asked of; None for all."""
+    """``(X, Y, Z)`` bool, the mask that the target is restricted to; None if unrestricted."""
     target_mask_name: str = ""
-    """What that part is."""
+    """Name of the mask, for example ``lesion 2``."""
     obliquity: float = 0.0
-    """By how many degrees the scan's axes lie off the body's, where that is worth a word."""
+    """Angle in degrees between scan axes and body axes; 0 if it is small."""
 
     def legend(self, indices: Collection[int]) -> dict[int, str]:
-        """Return the names of the classes that are shown, by their index."""
+        """Return the names of the given class indices."""
         return {index: self.classes[index] for index in sorted(indices)}
 
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """One method's attributions on the scan's grid, as they are: nothing clipped, nothing scaled.
+    """Attributions of one method on the grid of the scan, neither clipped nor scaled.
 
     Attributes
     ----------
     method, title
-        The CLI's word and the name for people.
+        Name on the command line, and display name.
     values
-        ``(C, X, Y, Z)`` with one channel for each of ``channels``, or ``(1, X, Y, Z)`` for a CAM.
+        ``(C, X, Y, Z)`` with one channel per entry of ``channels``; ``(1, X, Y, Z)`` for a class
+        activation map.
     signed
-        Whether the sign has a meaning: a diverging colormap, or a sequential one.
+        Whether the sign is meaningful: chooses a diverging or a sequential colormap.
     channels
-        Modality of each channel; ``("",)`` for a map that belongs to all of them.
+        Modality of each channel; ``("",)`` for a map shared by all modalities.
     """
 
     method: str
@@ -78,62 +79,72 @@ class HeatMap:
 
     @property
     def shared(self) -> bool:
-        """Whether one map belongs to all modalities, as with Grad-CAM."""
+        """Whether the map is shared by all modalities, as for Grad-CAM."""
         return self.channels == ("",)
 
     def volume(self, modality: str) -> NDArray[Any]:
-        """Return ``(X, Y, Z)`` for a modality; a modality fed to several channels is summed.
+        """Return the map ``(X, Y, Z)`` of a modality, summed over its channels.
 
-        The sum is the chain rule: copies of one image act through all of their channels.
+        By the chain rule, the attribution of an image that is copied to several channels is the
+        sum over these channels.
         """
         if self.shared:
             first: NDArray[Any] = self.values[0]
             return first
-        mine = [v for v, name in zip(self.values, self.channels, strict=True) if name == modality]
-        total: NDArray[Any] = mine[0] if len(mine) == 1 else np.sum(mine, axis=0)
+        own = [v for v, name in zip(self.values, self.channels, strict=True) if name == modality]
+        total: NDArray[Any] = own[0] if len(own) == 1 else np.sum(own, axis=0)
         return total
 
 
 def depth(scan: Scan) -> int:
-    """Return the number of axial slices, as far as a scan of one slice tells it."""
+    """Return the number of axial slices; for a single slice, a lower bound from its index."""
     slices = int(next(iter(scan.modalities.values())).shape[2])
     return max(slices, (scan.slice_only or 0) + 1) if slices == 1 else slices
 
 
 def check(scan: Scan, maps: Sequence[HeatMap]) -> None:
-    """Refuse what does not fit together, by name."""
+    """Check shapes, labels and channel names of a scan and its maps.
+
+    Raises
+    ------
+    OutputError
+        Naming the case and the array that does not fit.
+    """
     if not scan.modalities:
-        raise OutputError(f"{scan.name}: there is no modality to draw")
+        raise OutputError(f"{scan.name}: no modality to draw; give at least one volume")
     name, first = next(iter(scan.modalities.items()))
     shape = first.shape
     if len(shape) != 3 or 0 in shape or len(scan.spacing) != 3 or min(scan.spacing) <= 0:
         raise OutputError(
-            f"{scan.name}: {name} has shape {shape} and spacing {scan.spacing}; "
-            "drawing needs (X, Y, Z) and three sizes in mm above zero"
+            f"{scan.name}: {name} has shape {shape} and spacing {scan.spacing}, "
+            "expected (X, Y, Z) and three positive sizes in mm"
         )
     for what, volume in (
         *scan.modalities.items(),
         ("prediction", scan.prediction),
         ("truth", scan.truth),
-        ("what was asked", scan.target_mask),
+        ("target mask", scan.target_mask),
     ):
         if volume is not None and not _fits(volume.shape, shape, scan):
-            raise OutputError(f"{scan.name}: {what} has shape {volume.shape}, {name} has {shape}")
+            raise OutputError(
+                f"{scan.name}: {what} has shape {volume.shape}, expected {shape} as {name}"
+            )
     if scan.slice_only is not None and not 0 <= scan.slice_only < depth(scan):
         raise OutputError(
-            f"{scan.name}: slice {scan.slice_only} is outside the grid {shape}; "
+            f"{scan.name}: slice {scan.slice_only} is outside of the grid {shape}; "
             f"expected 0 to {depth(scan) - 1}"
         )
     for what, labels in (("prediction", scan.prediction), ("truth", scan.truth)):
         if labels is not None and not np.isin(labels, range(len(LABELS))).all():
             raise OutputError(
-                f"{scan.name}: {what} holds values that are no class index, 0 to {len(LABELS) - 1}"
+                f"{scan.name}: {what} contains invalid class indices; "
+                f"expected 0 to {len(LABELS) - 1}"
             )
     for heat in maps:
         if heat.values.ndim != 4 or not _fits(heat.values.shape[1:], shape, scan):
             raise OutputError(
                 f"{scan.name}: the map of {heat.method} has shape {heat.values.shape}, "
-                f"expected (C, X, Y, Z) on the scan's grid {shape}"
+                f"expected (C, X, Y, Z) on the grid of the scan, {shape}"
             )
         if len(heat.channels) != heat.values.shape[0]:
             raise OutputError(
@@ -143,11 +154,11 @@ def check(scan: Scan, maps: Sequence[HeatMap]) -> None:
         for channel in heat.channels:
             if not heat.shared and channel not in scan.modalities:
                 raise OutputError(
-                    f"{scan.name}: the map of {heat.method} names the modality {channel!r}, "
-                    f"which the scan lacks; {suggestion(channel, scan.modalities)}"
+                    f"{scan.name}: the map of {heat.method} has the channel {channel!r}, which is "
+                    f"not a modality of the scan; {suggestion(channel, scan.modalities)}"
                 )
 
 
 def _fits(shape: tuple[int, ...], grid: tuple[int, ...], scan: Scan) -> bool:
-    """Whether an array lies on the grid, or is the one slice of it that was seen."""
+    """Return whether an array has the size of the grid, or of the single slice of a 2D network."""
     return shape == grid or (scan.slice_only is not None and shape == (*grid[:2], 1))

@@ -1,4 +1,4 @@
-"""How good a network's answers are: every case as a point, curves and tables of a classifier."""
+"""Charts of an evaluation: scores of all cases, ROC, calibration and confusion matrix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError
-from neuroxai.render.sheet import PAD, Footing, Heading, Sheet, save_figure
+from neuroxai.render.sheet import PAD, Footer, Header, Sheet, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,17 +23,17 @@ _INK, _POINT, _MEAN = "#222222", "#2166AC", "#B2182B"
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
-    """One measure of every case, group by group.
+class ScorePanel:
+    """Values of one metric for all cases, by group.
 
     Attributes
     ----------
     title
-        What is measured, with its unit.
+        Name of the metric with its unit.
     values
-        Group to its cases' values.
+        Group name to the values of its cases.
     limits
-        Ends of the axis; None takes what the values ask for.
+        Limits of the axis; chosen from the values if None.
     """
 
     title: str
@@ -43,17 +43,17 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """What shows a classifier on one sheet.
+    """Curves of a classifier.
 
     Attributes
     ----------
     roc
-        Class to 1 − specificity and sensitivity at every threshold.
+        Class name to 1 − specificity and sensitivity at every threshold.
     confidence, accuracy, count
-        Per bin of the predicted class's probability: its mean, the fraction of correct
-        predictions, and the number of predictions.
-    classes, table
-        Names, and how often each class (rows) was called each class (columns).
+        By bin of the predicted probability: its mean, the fraction of correct predictions, and
+        the number of predictions.
+    classes, confusion
+        Class names, and the number of cases by true class (rows) and predicted class (columns).
     """
 
     roc: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -61,17 +61,17 @@ class Curves:
     accuracy: NDArray[np.float64]
     count: NDArray[np.int_]
     classes: Sequence[str]
-    table: NDArray[np.int_]
+    confusion: NDArray[np.int_]
 
 
 def draw_scores(
-    panels: Sequence[Panel],
+    panels: Sequence[ScorePanel],
     path: Path,
     *,
     title: str,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Draw every case as a point, the mean and the quartiles of each group on it.
+    """Draw all cases as points, with the mean and quartiles of each group.
 
     Raises
     ------
@@ -82,18 +82,18 @@ def draw_scores(
     --------
     >>> import tempfile
     >>> out = Path(tempfile.mkdtemp()) / "scores.png"
-    >>> draw_scores([Panel("Dice", {"WT": [0.9, 0.8]}, (0, 1))], out, title="net").name
+    >>> draw_scores([ScorePanel("Dice", {"WT": [0.9, 0.8]}, (0, 1))], out, title="net").name
     'scores.png'
     """
     if not panels or not all(panel.values for panel in panels):
-        raise OutputError(f"{path.name}: no case and no measure, there is nothing to draw")
+        raise OutputError(f"{path.name}: no case or no metric, so there is nothing to draw")
     return save_figure(partial(_scores, panels, title, facts or {}), path)
 
 
 def draw_curves(
     curves: Curves, path: Path, *, title: str, facts: Mapping[str, str] | None = None
 ) -> Path:
-    """Draw ROC curves, calibration and confusion table of a classifier side by side.
+    """Draw ROC curves, calibration and confusion matrix of a classifier.
 
     Raises
     ------
@@ -103,8 +103,8 @@ def draw_curves(
     return save_figure(partial(_curves, curves, title, facts or {}), path)
 
 
-def _scores(panels: Sequence[Panel], title: str, facts: Mapping[str, str]) -> Figure:
-    notes = ["Point: a case. Box: the middle half, its line the median. Diamond: the mean."]
+def _scores(panels: Sequence[ScorePanel], title: str, facts: Mapping[str, str]) -> Figure:
+    notes = ["Points: cases. Box: interquartile range with the median. Diamond: mean."]
     sheet, top, places = _sheet(title, facts, notes, len(panels))
     for panel, x in zip(panels, places, strict=True):
         axes = sheet.axes(x + 70, top + 40, _wide(len(panels)) - 90, PANEL - 110)
@@ -112,7 +112,7 @@ def _scores(panels: Sequence[Panel], title: str, facts: Mapping[str, str]) -> Fi
     return sheet.figure
 
 
-def _strip(axes: Axes, panel: Panel) -> None:
+def _strip(axes: Axes, panel: ScorePanel) -> None:
     generator = np.random.default_rng(0)
     groups = [np.asarray(values, dtype=float) for values in panel.values.values()]
     axes.boxplot(
@@ -125,19 +125,19 @@ def _strip(axes: Axes, panel: Panel) -> None:
         capprops={"color": "#888888"},
     )
     for place, values in enumerate(groups, start=1):
-        # Moved aside at random, so that cases alike do not cover each other.
-        aside = place + generator.uniform(-0.17, 0.17, len(values))
-        axes.scatter(aside, values, s=16, color=_POINT, alpha=0.65, linewidths=0)
+        # Random jitter, so that equal values do not overlap.
+        jittered = place + generator.uniform(-0.17, 0.17, len(values))
+        axes.scatter(jittered, values, s=16, color=_POINT, alpha=0.65, linewidths=0)
         axes.scatter([place], [values.mean()], s=52, color=_MEAN, marker="D", zorder=3)
     axes.set_xticks(range(1, len(groups) + 1), list(panel.values))
     axes.set_title(panel.title, fontsize=11)
-    _plain(axes)
+    _style(axes)
     if panel.limits is not None:
         axes.set_ylim(*panel.limits)
 
 
 def _curves(curves: Curves, title: str, facts: Mapping[str, str]) -> Figure:
-    notes = ["Calibration: the area of a point is how many answers it stands for."]
+    notes = ["Calibration: the area of a point is proportional to its number of predictions."]
     sheet, top, places = _sheet(title, facts, notes, 3)
     wide = _wide(3) - 90
     side = min(wide, PANEL - 110)
@@ -146,7 +146,7 @@ def _curves(curves: Curves, title: str, facts: Mapping[str, str]) -> Figure:
         axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1, linestyle="--")
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
-        _plain(axes)
+        _style(axes)
     for name, (false_positive, true_positive) in curves.roc.items():
         roc.plot(false_positive, true_positive, linewidth=1.6, label=name, drawstyle="steps-post")
     roc.set_title("ROC", fontsize=11)
@@ -161,35 +161,35 @@ def _curves(curves: Curves, title: str, facts: Mapping[str, str]) -> Figure:
     calibrated.set_title("Calibration", fontsize=11)
     calibrated.set_xlabel("predicted probability", fontsize=9)
     calibrated.set_ylabel("accuracy", fontsize=9)
-    _table(table, curves.classes, curves.table)
+    _confusion(table, curves.classes, curves.confusion)
     return sheet.figure
 
 
-def _table(axes: Axes, classes: Sequence[str], table: NDArray[np.int_]) -> None:
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(table):
-        color = "white" if shares[row, column] > 0.5 else _INK
+def _confusion(axes: Axes, classes: Sequence[str], confusion: NDArray[np.int_]) -> None:
+    rates = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(confusion):
+        color = "white" if rates[row, column] > 0.5 else _INK
         axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=10)
-    # Names of many classes would run into each other.
+    # Smaller text for many classes, so that names do not overlap.
     size = 8 if len(classes) < 4 else 6.5
     axes.set_xticks(range(len(classes)), list(classes), fontsize=size)
     axes.set_yticks(range(len(classes)), list(classes), fontsize=size, rotation=90, va="center")
-    axes.set_title("Confusion", fontsize=11)
-    axes.set_xlabel("answer", fontsize=9)
-    axes.set_ylabel("truth", fontsize=9)
+    axes.set_title("Confusion matrix", fontsize=11)
+    axes.set_xlabel("predicted class", fontsize=9)
+    axes.set_ylabel("true class", fontsize=9)
 
 
 def _sheet(
     title: str, facts: Mapping[str, str], notes: Sequence[str], panels: int
 ) -> tuple[Sheet, int, list[int]]:
-    """Return a sheet with its head and foot, and where each panel begins."""
+    """Return a sheet with header and footer, its top margin, and the left edge of each panel."""
     room = WIDTH - 2 * PAD
-    heading, footing = Heading(title, facts, room), Footing(notes, room)
-    top = PAD + heading.height
-    sheet = Sheet.blank(WIDTH, top + PANEL + footing.height)
-    heading.write(sheet)
-    footing.write(sheet, top + PANEL)
+    header, footer = Header(title, facts, room), Footer(notes, room)
+    top = PAD + header.height
+    sheet = Sheet.blank(WIDTH, top + PANEL + footer.height)
+    header.write(sheet)
+    footer.write(sheet, top + PANEL)
     return sheet, top, [PAD + number * _wide(panels) for number in range(panels)]
 
 
@@ -197,7 +197,7 @@ def _wide(panels: int) -> int:
     return (WIDTH - 2 * PAD) // panels
 
 
-def _plain(axes: Axes) -> None:
+def _style(axes: Axes) -> None:
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)

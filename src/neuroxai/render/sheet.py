@@ -1,4 +1,4 @@
-"""A blank sheet addressed in px, with what stands at the head and foot of every one."""
+"""Figure canvas with pixel coordinates, and the header and footer of every figure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DPI = 160
 PAD = 24  # px
 
 
-class Heading:
-    """A sheet's title and the facts below it, in lines that fit ``room`` px."""
+class Header:
+    """Title and facts of a figure, wrapped to ``room`` px."""
 
     def __init__(self, title: str, facts: Mapping[str, str], room: float) -> None:
         self._titles = wrap(title, room, 21, lines=3)
@@ -30,116 +30,116 @@ class Heading:
 
     @property
     def height(self) -> int:
-        """Px that it takes."""
+        """Height in px."""
         return 42 * len(self._titles) + 28 * len(self._facts)
 
     def write(self, sheet: Sheet) -> None:
-        """Write it at the top of the sheet."""
-        for down, title in enumerate(self._titles):
-            sheet.write(PAD, PAD + 42 * down, title, size=14, weight="bold")
-        for down, fact in enumerate(self._facts):
-            sheet.write(PAD, PAD + 42 * len(self._titles) + 28 * down, fact, size=9.5)
+        """Write the header at the top of a sheet."""
+        for line, title in enumerate(self._titles):
+            sheet.write(PAD, PAD + 42 * line, title, size=14, weight="bold")
+        for line, fact in enumerate(self._facts):
+            sheet.write(PAD, PAD + 42 * len(self._titles) + 28 * line, fact, size=9.5)
 
 
-class Footing:
-    """The notes at a sheet's foot, and that it is not for clinical use."""
+class Footer:
+    """Notes of a figure and the disclaimer on clinical use, wrapped to ``room`` px."""
 
     def __init__(self, notes: Sequence[str], room: float) -> None:
         self._lines = [line for note in notes for line in wrap(note, room, 10.5)]
 
     @property
     def height(self) -> int:
-        """Px that it takes, the margin below it included."""
+        """Height in px, including the bottom margin."""
         return 24 * len(self._lines) + 40 + PAD
 
     def write(self, sheet: Sheet, y: float) -> None:
-        """Write it from ``y`` px down."""
-        for down, line in enumerate(self._lines):
-            sheet.write(PAD, y + 24 * down, line, size=8.5, color="#333333")
+        """Write the footer, starting at ``y`` px."""
+        for number, line in enumerate(self._lines):
+            sheet.write(PAD, y + 24 * number, line, size=8.5, color="#333333")
         end = y + 24 * len(self._lines) + 4
         sheet.write(PAD, end, NOT_FOR_CLINICAL_USE, size=10.5, weight="bold", color="#A00000")
 
 
 def save_figure(make: Callable[[], Figure], path: Path) -> Path:
-    """Write a figure as a PNG, whole or not at all, whatever style the user's settings hold."""
+    """Write a figure as PNG, atomically and independent of the user's matplotlib settings."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path = Path(path)
-    plain = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
-    with mpl.rc_context(plain), replaced_whole(path) as temporary:
+    defaults = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
+    with mpl.rc_context(defaults), replaced_whole(path) as temporary:
         canvas = FigureCanvasAgg(make())
         canvas.print_png(str(temporary), metadata={"Software": None})
     return path
 
 
 class Sheet:
-    """A figure addressed in px from its top left corner."""
+    """Figure with coordinates in px from its top left corner."""
 
     def __init__(self, figure: Figure, width: int, height: int) -> None:
         self.figure, self.width, self.height = figure, width, height
 
     @classmethod
     def blank(cls, width: int, height: int) -> Sheet:
-        """Return an empty sheet; needs no display and touches no state of pyplot."""
+        """Return an empty sheet, without a display and without pyplot state."""
         from matplotlib.figure import Figure
 
         return cls(Figure(figsize=(width / DPI, height / DPI), dpi=DPI), width, height)
 
-    def axes(self, x: float, y: float, wide: float, high: float) -> Axes:
-        """Return axes at a place."""
+    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        """Add axes with the given position and size."""
         box = (
             x / self.width,
-            1 - (y + high) / self.height,
-            wide / self.width,
-            high / self.height,
+            1 - (y + height) / self.height,
+            width / self.width,
+            height / self.height,
         )
         return self.figure.add_axes(box)
 
     def write(self, x: float, y: float, text: str, *, size: float, **style: Any) -> None:
-        """Write a text, by default from its top left corner."""
+        """Write text; by default, the position is that of its top left corner."""
         style = {"va": "top", **style}
-        # A case's name may hold a dollar sign; it is never mathematics.
+        # Case names may contain dollar signs, which do not denote mathematics here.
         self.figure.text(
             x / self.width, 1 - y / self.height, text, fontsize=size, parse_math=False, **style
         )
 
-    def bar(
+    def color_bar(
         self,
         limits: Limits,
         x: float,
         y: float,
-        wide: float,
-        words: tuple[str, str, str] | None = None,
+        width: float,
+        labels: tuple[str, str, str] | None = None,
     ) -> None:
-        """Draw a color bar with its numbers: ends, zero, and one power of ten for all.
+        """Draw a color bar labeled with its ends, zero, and a common power of ten.
 
-        With ``words``, those stand at the low end, the middle and the high end instead.
+        ``labels`` replace the numbers at the low end, the center and the high end.
         """
         power = int(np.floor(np.log10(limits.vmax)))
         power = 0 if -2 <= power <= 2 or power < -300 else power
         top = f"{limits.vmax / 10.0**power:.3g}"
-        axes = self.axes(x, y, wide, 14)
+        axes = self.axes(x, y, width, 14)
         axes.imshow(np.linspace(0, 1, 256)[None], cmap=limits.cmap, aspect="auto")
         axes.set_yticks([])
         axes.set_xticks([])
         ends = [(0.0, "left", "0"), (1.0, "right", top)]
         if limits.vmin < 0:
             ends = [(0.0, "left", f"\N{MINUS SIGN}{top}"), (0.5, "center", "0"), ends[1]]
-        if words:
-            ends = list(zip((0.0, 0.5, 1.0), ("left", "center", "right"), words, strict=True))
-        for share, side, text in ends:
-            self.write(x + share * wide, y + 18, text, size=7.5, ha=side)
+        if labels:
+            ends = list(zip((0.0, 0.5, 1.0), ("left", "center", "right"), labels, strict=True))
+        for fraction, side, text in ends:
+            self.write(x + fraction * width, y + 18, text, size=7.5, ha=side)
         if power:
-            raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-            times = f"\N{MULTIPLICATION SIGN}10{raised}"
-            self.write(x + wide / 2, y + 40, times, size=7.5, ha="center")
+            exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+            factor = f"\N{MULTIPLICATION SIGN}10{exponent}"
+            self.write(x + width / 2, y + 40, factor, size=7.5, ha="center")
 
     def legend(self, classes: Mapping[int, str], y: float, x: float, *, lines: int = 1) -> None:
-        """Explain the colors of classes, by their index, in so many lines; say how many more."""
+        """Draw the legend of class colors in at most ``lines`` lines, with a count of the rest."""
         start = x
         for number, (index, name) in enumerate(classes.items()):
-            text = _TISSUES.get(name, clean(name))
+            text = _CLASS_NAMES.get(name, clean(name))
             width = 32 + 12 * len(text) + 36
             if x + width > self.width - PAD and number and lines > 1:
                 x, y, lines = start, y + 34, lines - 1
@@ -154,14 +154,14 @@ class Sheet:
             x += width
 
 
-_TISSUES = {
+_CLASS_NAMES = {
     "NCR": "necrosis (NCR)", "ED": "edema (ED)", "ET": "enhancing tumor (ET)",
     "RC": "resection cavity (RC)",
 }  # fmt: skip
 
 
 def clean(text: str) -> str:
-    """Return the text in one line, with a question mark for each letter the font lacks."""
+    """Return the text on one line, with question marks for glyphs missing from the font."""
     from matplotlib import font_manager
 
     fonts = [
@@ -175,5 +175,5 @@ def clean(text: str) -> str:
 
 
 def wrap(text: str, room: float, letter: float, lines: int = 99) -> list[str]:
-    """Break a text into lines that fit ``room`` px at about ``letter`` px a letter."""
+    """Wrap text to ``room`` px, at about ``letter`` px per character."""
     return textwrap.wrap(clean(text), max(8, int(room / letter)), max_lines=lines, placeholder=" …")

@@ -12,7 +12,7 @@ from neuroxai.core.explanation import versions
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.files.atomic import replaced_whole
 from neuroxai.files.folder import Results, opened, write_json, write_table
-from neuroxai.render.score_chart import Curves, Panel, draw_curves, draw_scores
+from neuroxai.render.score_chart import Curves, ScorePanel, draw_curves, draw_scores
 from neuroxai.reports.evaluation_scores import (
     GradingScores,
     cases_with_region,
@@ -74,8 +74,8 @@ def _write_segmentation(evaluation: Evaluation, results: Results) -> None:
     }
     results.add(write_json(out / "evaluation.json", _summary(evaluation) | {"regions": summary}))
     panels = [
-        Panel("Dice", _values(evaluation, "dice"), (-0.03, 1.03)),
-        Panel("HD95 in mm", _values(evaluation, "hausdorff95_mm")),
+        ScorePanel("Dice", _values(evaluation, "dice"), (-0.03, 1.03)),
+        ScorePanel("HD95 in mm", _values(evaluation, "hausdorff95_mm")),
     ]
     path = out / "evaluation.png"
     results.add(draw_scores(panels, path, title=_title(evaluation), facts=_facts(evaluation)))
