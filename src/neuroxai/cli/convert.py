@@ -1,4 +1,4 @@
-"""``neuroxai convert``: weights in other formats to safetensors."""
+"""``neuroxai convert``: conversion of weights to safetensors."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import typer
 
 from neuroxai.cli.console import plain, status
 
-convert = typer.Typer(help="Convert weights that are not read as they are.", no_args_is_help=True)
+convert = typer.Typer(help="Convert weights from other formats to safetensors.", no_args_is_help=True)
 
 
 @convert.callback()
 def group() -> None:
-    """Convert weights that are not read as they are."""
+    """Convert weights from other formats to safetensors."""
 
 
 @convert.command()
 def torch(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file written by torch.save.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File written by torch.save.")],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Default: the same name, ending in .safetensors."),
+        typer.Option("-o", "--out", help="Output file; default: FILE with the suffix .safetensors."),
     ] = None,
     entry: Annotated[
-        str | None, typer.Option("--entry", help="Where the tensors are, e.g. state_dict.")
+        str | None, typer.Option("--entry", help="Key of the tensors in the file, for example state_dict.")
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="The file comes from somebody you trust.")
+        bool, typer.Option("--trust", help="Confirm that the file comes from a trusted source.")
     ] = False,
 ) -> None:
-    """Turn pickled PyTorch weights to safetensors, in a process with limits."""
+    """Convert pickled PyTorch weights to safetensors, in a process with limited resources."""
     from neuroxai.models.torch_weights import convert_torch
 
     target = out or file.with_suffix(".safetensors")
@@ -44,14 +44,14 @@ def torch(
 def keras(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Keras weights, .h5 or .hdf5.")],
     architecture: Annotated[
-        str, typer.Option("--architecture", help="deepseg or resnet50v2, the paper's networks.")
+        str, typer.Option("--architecture", help="Network of the paper: deepseg or resnet50v2.")
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Checkpoint folder; default: FILE without its end."),
+        typer.Option("-o", "--out", help="Checkpoint folder; default: FILE without its suffix."),
     ] = None,
 ) -> None:
-    """Turn the paper's published Keras weights to a checkpoint folder, without TensorFlow."""
+    """Convert the paper's published Keras weights to a checkpoint, without TensorFlow."""
     from neuroxai.models.checkpoint import save_checkpoint
     from neuroxai.models.keras_weights import convert_keras
 

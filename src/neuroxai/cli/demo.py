@@ -1,4 +1,4 @@
-"""``neuroxai demo``: both showcases of the paper, from nothing to a page with pictures."""
+"""``neuroxai demo``: the two applications of the paper on synthetic scans."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from neuroxai.cli.progress import stages
 
 
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the page.")] = Path("demo"),
-    seed: Annotated[int, typer.Option("--seed", help="Of the training and the maps.")] = 0,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the page.")] = Path("demo"),
+    seed: Annotated[int, typer.Option("--seed", help="Seed of training and maps.")] = 0,
 ) -> None:
-    """Grade and segment synthetic gliomas, explain both, and write a page with pictures."""
+    """Classify and segment synthetic gliomas, explain both, and write an illustrated page."""
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.demo import run
@@ -27,6 +27,6 @@ def demo(
     for fact in made.facts:
         console.print(fact, soft_wrap=True)
     console.print(
-        f"{'Written' if made.fresh else 'Already there'}: {made.page.resolve()}", soft_wrap=True
+        f"{'Written' if made.fresh else 'Up to date'}: {made.page.resolve()}", soft_wrap=True
     )
     console.print(NOT_FOR_CLINICAL_USE)

@@ -1,4 +1,4 @@
-"""``neuroxai models``: which networks there are, and what a network is."""
+"""``neuroxai models``: shipped networks, and a check of any network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from neuroxai.core.probe.windows import Windows
     from neuroxai.data.preprocessing import Preprocessing
 
-models = typer.Typer(help="List networks, and check one of yours.", no_args_is_help=True)
+models = typer.Typer(help="List the shipped networks, or check a network.", no_args_is_help=True)
 
 
 @models.command("list")
 def list_models() -> None:
-    """List the networks that come with the package."""
+    """List the networks that are shipped with the package."""
     from rich.text import Text
 
     from neuroxai.models.card import read_card
@@ -40,12 +40,12 @@ def list_models() -> None:
 
 @models.command()
 def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --model elsewhere.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for the option --model of other commands.")],
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
 ) -> None:
-    """Explain what a network expects and returns, and which methods apply to it."""
+    """Show the inputs and outputs of a network, and which methods apply to it."""
     check_network(model, weights, card)
 
     from rich.table import Table
@@ -55,26 +55,26 @@ def check(
     from neuroxai.workflows.check import check_model
 
     loaded = load_model(model, weights=weights, card=card, trust=trust)
-    said, console = loaded.card, plain()
-    with status(f"trying {said.name} ..."):
+    info, console = loaded.card, plain()
+    with status(f"checking {info.name} ..."):
         found = check_model(loaded)
     table = Table(show_header=False, box=None, pad_edge=False)
-    recipe = Preprocessing.from_dict(said.preprocessing)
+    recipe = Preprocessing.from_dict(info.preprocessing)
     rows = {
-        "Network": f"{said.name}, {said.architecture}, read as {loaded.kind}",
-        "Weights": f"{found.parameters:,} numbers, sha256 {loaded.weights_sha256[:16]}…",
-        "Task": said.task,
-        "Modalities": ", ".join(said.modalities),
-        "Outputs": f"{', '.join(said.classes)} by {said.activation}",
-        "Regions": "; ".join(f"{name} = {' + '.join(m)}" for name, m in said.regions.items()),
+        "Network": f"{info.name}, {info.architecture}, {loaded.kind}",
+        "Weights": f"{found.parameters:,} parameters, sha256 {loaded.weights_sha256[:16]}…",
+        "Task": info.task,
+        "Modalities": ", ".join(info.modalities),
+        "Outputs": f"{', '.join(info.classes)} ({info.activation})",
+        "Regions": "; ".join(f"{name} = {' + '.join(m)}" for name, m in info.regions.items()),
         "Intensities": recipe.intensity,
         "Orientation": _axes(recipe.orientation, recipe.axis_order),
-        "Voxels": _needed(recipe),
+        "Voxels": _voxel_size(recipe),
         "Sizes": _sizes(loaded.windows, recipe.divisor),
-        "Tried on": f"{_times(found.shape)} → {_times(found.output_shape)}",
-        "Layers": f"{found.layers} convolutions can be looked into",
-        "License": said.license,
-        "Use": said.use,
+        "Checked with": f"{_times(found.shape)} → {_times(found.output_shape)}",
+        "Layers": f"{found.layers} convolutions",
+        "License": info.license,
+        "Use": info.use,
     }
     for name, value in rows.items():
         table.add_row(name, value or "none")
@@ -92,19 +92,19 @@ def _axes(orientation: str | None, order: tuple[int, ...]) -> str:
     )
 
 
-def _needed(recipe: Preprocessing) -> str:
+def _voxel_size(recipe: Preprocessing) -> str:
     exact, usual = recipe.voxel_mm, recipe.spacing_mm
     if exact is not None:
         others = "refused" if recipe.resampling == "refuse" else "resampled"
         edges = "×".join("any" if mm is None else f"{mm:g}" for mm in exact)
-        return f"{edges} mm, others are {others}"
-    return f"{usual[0]:g} to {usual[1]:g} mm, others bring a warning" if usual else "any"
+        return f"{edges} mm, other sizes are {others}"
+    return f"{usual[0]:g} to {usual[1]:g} mm, other sizes produce a warning" if usual else "any"
 
 
 def _sizes(windows: Windows | None, divisor: int) -> str:
     if windows is None:
         return "any" if divisor == 1 else f"multiples of {divisor}"
-    return f"any, through windows of {_times(windows.size)}, overlap {windows.overlap:g}"
+    return f"any, in sliding windows of {_times(windows.size)}, overlap {windows.overlap:g}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""``neuroxai phantom``: a synthetic cohort on real anatomy, in a BraTS layout."""
+"""``neuroxai phantom``: a cohort of synthetic tumors in real anatomy."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from neuroxai.cli.progress import stages
 
 
 def phantom(
-    out: Annotated[Path, typer.Option("-o", "--out", help="The cohort's folder.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the cohort.")],
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of cases.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the first case.")] = 0,
-    spacing: Annotated[float, typer.Option("--spacing", help="Voxel edge in mm.")] = 1.0,
-    layout: Annotated[str, typer.Option("--layout", help="Names and labels.")] = "brats2021",
+    spacing: Annotated[float, typer.Option("--spacing", help="Voxel size in mm.")] = 1.0,
+    layout: Annotated[str, typer.Option("--layout", help="Layout of file names and label numbers.")] = "brats2021",
     variant: Annotated[
-        str | None, typer.Option("--variant", help="A planted cause of the grade.")
+        str | None, typer.Option("--variant", help="Planted cause of the tumor grade.")
     ] = None,
     wide: Annotated[
-        bool, typer.Option("--wide", help="Draw far beyond the typical case, to train on.")
+        bool, typer.Option("--wide", help="Vary the cases more widely, for training.")
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes.")] = 1,
 ) -> None:
-    """Make synthetic tumor cases whose truth is known; each is a function of its seed."""
+    """Generate synthetic tumor cases with ground truth; each is a function of its seed."""
     from neuroxai.data.phantom import write_cohort
 
     with stages() as report:
@@ -37,6 +37,6 @@ def phantom(
             variant=variant,
             wide=wide,
             workers=workers,
-            progress=lambda done, total: report("Growing tumors", done, total),
+            progress=lambda done, total: report("Generating cases", done, total),
         )
     plain().print(f"Written: {len(folders)} cases in {out}", soft_wrap=True)

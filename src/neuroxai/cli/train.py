@@ -1,4 +1,4 @@
-"""``neuroxai train``."""
+"""``neuroxai train``: training of a network from a configuration."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ def train(
     config: Annotated[
         str,
         typer.Option(
-            help="YAML file, or one of the package's own: brats2019-grading, "
+            help="YAML file, or a configuration of the package: brats2019-grading, "
             "brats2021-segmentation, phantom-grading, phantom-segmentation, tumor-types."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")],
     data: Annotated[
-        Path | None, typer.Option(help="Cohort folder, in place of the file's data source.")
+        Path | None, typer.Option(help="Cohort folder; replaces the data source of the configuration.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Setting to change, for example --set batch=2. Repeatable."),
+        typer.Option("--set", help="Change a setting, for example --set batch=2; repeatable."),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Take up the run in the folder.")] = False,
+    resume: Annotated[bool, typer.Option(help="Resume the run in the folder.")] = False,
 ) -> None:
-    """Train a network; leave a checkpoint folder with its measured metrics."""
+    """Train a network, and save it as a checkpoint with its measured metrics."""
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.models.card import read_card
     from neuroxai.training import train as run
@@ -37,7 +37,7 @@ def train(
 
     tune_allocator()
     if rank() > 0:
-        # One of several that train together: the first shows, measures and writes.
+        # In distributed training, only the first process prints, evaluates and writes.
         run(config, out, data=data, overrides=settings or [], resume=resume)
         return
     with stages() as report:

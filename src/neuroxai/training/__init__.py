@@ -1,7 +1,5 @@
 """Training of segmenters and classifiers, from a configuration to an evaluated checkpoint."""
 
-from neuroxai.training.config.config import Config
-from neuroxai.training.config.config_file import read_config
-from neuroxai.training.run import train
+import lazy_loader
 
-__all__ = ["Config", "read_config", "train"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
