@@ -9,7 +9,9 @@ import typer
 
 from neuroxai.cli.console import plain, status
 
-convert = typer.Typer(help="Convert weights from other formats to safetensors.", no_args_is_help=True)
+convert = typer.Typer(
+    help="Convert weights from other formats to safetensors.", no_args_is_help=True
+)
 
 
 @convert.callback()
@@ -22,10 +24,13 @@ def torch(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File written by torch.save.")],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Output file; default: FILE with the suffix .safetensors."),
+        typer.Option(
+            "-o", "--out", help="Output file; default: FILE with the suffix .safetensors."
+        ),
     ] = None,
     entry: Annotated[
-        str | None, typer.Option("--entry", help="Key of the tensors in the file, for example state_dict.")
+        str | None,
+        typer.Option("--entry", help="Key of the tensors in the file, for example state_dict."),
     ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Confirm that the file comes from a trusted source.")

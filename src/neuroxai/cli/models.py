@@ -40,7 +40,9 @@ def list_models() -> None:
 
 @models.command()
 def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for the option --model of other commands.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As for the option --model of other commands.")
+    ],
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,

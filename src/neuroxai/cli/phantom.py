@@ -16,7 +16,9 @@ def phantom(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of cases.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the first case.")] = 0,
     spacing: Annotated[float, typer.Option("--spacing", help="Voxel size in mm.")] = 1.0,
-    layout: Annotated[str, typer.Option("--layout", help="Layout of file names and label numbers.")] = "brats2021",
+    layout: Annotated[
+        str, typer.Option("--layout", help="Layout of file names and label numbers.")
+    ] = "brats2021",
     variant: Annotated[
         str | None, typer.Option("--variant", help="Planted cause of the tumor grade.")
     ] = None,

@@ -21,7 +21,8 @@ def train(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run.")],
     data: Annotated[
-        Path | None, typer.Option(help="Cohort folder; replaces the data source of the configuration.")
+        Path | None,
+        typer.Option(help="Cohort folder; replaces the data source of the configuration."),
     ] = None,
     settings: Annotated[
         list[str] | None,
