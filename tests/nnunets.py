@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from neuroxai.models.nnunet_networks import NNUNet, Shape
+from neuroxai.models.nnunet_networks import Architecture, NNUNet
 
 CHANNELS = ("T1", "T1ce", "T2", "FLAIR")
 SUFFIX = {"T1": "t1", "T1ce": "t1ce", "T2": "t2", "FLAIR": "flair"}
@@ -158,7 +158,7 @@ def network(
         "norm_op": nn.InstanceNorm2d if flat else nn.InstanceNorm3d,
         "nonlin": nn.LeakyReLU,
     }
-    made = NNUNet(Shape(**arguments), 4, outputs)
+    made = NNUNet(Architecture(**arguments), 4, outputs)
     made.load_state_dict(drawn(made.state_dict(), fold))
     return made.train(mode=False)
 

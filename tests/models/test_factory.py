@@ -15,7 +15,7 @@ from torch import nn
 
 from neuroxai.core.errors import ModelError, TargetError
 from neuroxai.models import load_model
-from neuroxai.models.weights import fit
+from neuroxai.models.weights import load_state
 from neuroxai.workflows.explain import explain
 from session_cache import phantom
 
@@ -120,12 +120,12 @@ def test_tensors_that_are_written_once_for_several_names(home: Path) -> None:
     save_model(network, str(home / "d.safetensors"))
     state = load_file(home / "d.safetensors")
     assert len(state) < len(network.state_dict())
-    fit(other, state, "d.safetensors")
+    load_state(other, state, "d.safetensors")
     for name, value in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
     state.pop("output_block.conv.conv.weight")
-    with pytest.raises(ModelError, match=r"output_block\.conv\.conv\.weight' is missing"):
-        fit(build(), state, "d.safetensors")
+    with pytest.raises(ModelError, match=r"missing tensor 'output_block\.conv\.conv\.weight'"):
+        load_state(build(), state, "d.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
     wrong = here(*command, "resnet50v2", cwd=tmp_path)
     assert wrong.returncode == 1
     assert wrong.stderr.count("\n") == 1
-    assert "no ResNet50V2" in wrong.stderr
+    assert "expected two and one for a ResNet50V2" in wrong.stderr
 
 
 def _link(file: Any, path: Path) -> None:
@@ -159,14 +159,14 @@ def _shape(file: Any, path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_link, "is a link to somewhere else"),
-        (_soft, "is a link to somewhere else"),
-        (_outside, "lies in another file"),
-        (_text, "no array of numbers"),
+        (_link, "is a link; links are not followed"),
+        (_soft, "is a link; links are not followed"),
+        (_outside, "is stored in another file"),
+        (_text, "is not an array of numbers"),
         (_nan, "not finite"),
-        (_up, "is not there"),
-        (_gone, "is not there"),
-        (_list, "no usable list of layer_names"),
+        (_up, "does not exist"),
+        (_gone, "does not exist"),
+        (_list, "no valid list of layer_names"),
         (_shape, "has shape"),
     ],
 )

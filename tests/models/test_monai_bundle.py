@@ -82,7 +82,7 @@ def test_the_card_says_what_the_configurations_say(bundle: Path) -> None:
     assert model.windows.describe() == {
         "size": [64, 64, 56], "overlap": 0.5, "placed": "stepped", "weights": "constant",
     }  # fmt: skip
-    assert any("as they are stored" in note for note in model.notes)
+    assert any("so they are used as stored" in note for note in model.notes)
     for name, value in bundles.network().state_dict().items():
         assert torch.equal(model.network.state_dict()[name], value)
 
@@ -134,9 +134,12 @@ def test_padding_before_windows_is_monais(tmp_path: Path, patient: Path, divisor
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"_target_": "ConcatItemsd", "keys": ["t1", "t2"], "name": "image"}, "works on t1, t2"),
-        ({"_target_": "ScaleIntensityRanged", "keys": ["t1c"]}, "works on t1c"),
-        ({"_target_": "LoadImaged", "keys": ["t1c", "label"]}, "works on t1c"),
+        (
+            {"_target_": "ConcatItemsd", "keys": ["t1", "t2"], "name": "image"},
+            "uses the keys t1, t2",
+        ),
+        ({"_target_": "ScaleIntensityRanged", "keys": ["t1c"]}, "uses the keys t1c"),
+        ({"_target_": "LoadImaged", "keys": ["t1c", "label"]}, "uses the keys t1c"),
     ],
 )
 def test_transforms_of_single_modalities_are_refused(
@@ -157,7 +160,7 @@ def test_voxel_sizes_before_the_orientation_are_refused(tmp_path: Path) -> None:
         ]
         folder = bundles.write_bundle(tmp_path / str(refused), config=config)
         if refused:
-            with pytest.raises(ModelError, match="after Spacing"):
+            with pytest.raises(ModelError, match="after an anisotropic Spacing"):
                 load_model(folder)
         else:
             assert load_model(folder).card.preprocessing["orientation"] == "RAS"
@@ -228,12 +231,12 @@ def test_a_network_for_windows_is_inspected_at_once_and_says_so(
 @pytest.mark.parametrize(
     ("inferer", "words"),
     [
-        ({"_target_": "PatchInferer"}, "PatchInferer, which is unknown here"),
+        ({"_target_": "PatchInferer"}, "PatchInferer, which is not supported"),
         ({"roi_size": [-1, 8, 8]}, "roi_size is"),
         ({"overlap": 1}, "overlap is 1"),
         ({"mode": "cosine"}, "importance maps"),
         ({"padding_mode": "reflect"}, "padding_mode is 'reflect'"),
-        ({"inner_size": 4}, "option 'inner_size' is unknown"),
+        ({"inner_size": 4}, "option 'inner_size' is not supported"),
     ],
 )
 def test_inferers_that_cannot_be_followed_are_refused(
@@ -314,13 +317,13 @@ def _width(config: dict[str, Any], mark: Path) -> None:
     ("spoil", "words"),
     [
         (_code, "network_def::in_channels is the expression"),
-        (_target, "no network of monai.networks.nets"),
-        (_inside, "no network of monai.networks.nets"),
+        (_target, "expected a network of monai.networks.nets"),
+        (_inside, "expected a network of monai.networks.nets"),
         (_again, "refers to itself"),
-        (_file, "reads another file"),
-        (_gone, "refers to 'nowhere::x', which is not there"),
-        (_transform, "the transform Lambdad is unknown here"),
-        (_mean, "share one mean"),
+        (_file, "refers to another file"),
+        (_gone, "refers to 'nowhere::x', which does not exist"),
+        (_transform, "the transform Lambdad is not supported"),
+        (_mean, "a mean over all modalities is not supported"),
         (_outputs, "neither sigmoid nor softmax"),
         (_width, "has shape"),
     ],
@@ -341,7 +344,7 @@ def test_pickled_weights_are_refused_and_the_way_named(bundle: Path) -> None:
     weights = bundle / "models" / "model.safetensors"
     torch.save(load_file(weights), bundle / "models" / "model.pt")
     weights.unlink()
-    with pytest.raises(ModelError, match=r"model\.pt: .*can carry code.*neuroxai convert torch"):
+    with pytest.raises(ModelError, match=r"model\.pt: .*can contain code.*neuroxai convert torch"):
         load_model(bundle)
 
 
@@ -357,7 +360,7 @@ def test_weights_must_fit(bundle: Path, fault: str) -> None:
     else:
         state["more"] = torch.zeros(2)
     save_file(state, path)
-    words = {"nan": "not finite", "missing": "is missing", "extra": "unknown tensor 'more'"}
+    words = {"nan": "not finite", "missing": "missing tensor", "extra": "unknown tensor 'more'"}
     with pytest.raises(ModelError, match=words[fault]):
         load_model(bundle)
 
@@ -401,7 +404,7 @@ def test_a_configuration_in_yaml_says_the_same(bundle: Path, patient: Path) -> N
     [
         ("network_def: !!python/object/apply:pathlib.Path.touch [{mark}]", "YAML of plain values"),
         ("a: &a [1, 1]\nb: [*a, *a]", "anchors"),
-        ("- 1\n- 2", "holds a list"),
+        ("- 1\n- 2", "contains a list"),
         ("a: [1", "YAML of plain values"),
         ("[" * 5000, "YAML of plain values"),
     ],

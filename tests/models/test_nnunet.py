@@ -347,7 +347,7 @@ BASE = ("configurations", "base")
         (_set("plans", *BASE, "preprocessor_name", to="MyPreprocessor"), "MyPreprocessor"),
         (_set("plans", "image_reader_writer", to="Tiff3DIO"), "Tiff3DIO"),
         (_set("plans", "transpose_forward", to=[0, 0, 2]), "transpose_forward"),
-        (_set("plans", "configurations", to={}), "names no configurations"),
+        (_set("plans", "configurations", to={}), "expected at least one"),
         (_set("dataset", "channel_names", to={"1": "T1"}), "channel_names"),
         (_set("dataset", "labels", to={"edema": 1}), "background 0"),
         (_set("dataset", "labels", to={"background": 0, "edema": 4}), "expected the numbers"),
@@ -378,7 +378,7 @@ def test_plans_of_before_2_4_are_understood(tmp_path: Path) -> None:
     # Its widths are 6, 12 capped at 10, 24 capped at 10.
     planned["configurations"]["base"] = base
     (folder / "plans.json").write_text(json.dumps(planned))
-    with pytest.raises(ModelError, match="holds no fold_X"):
+    with pytest.raises(ModelError, match="no fold_X"):
         load_model(folder)
     (folder / "fold_all").mkdir()
     state = nnunets.network().state_dict()

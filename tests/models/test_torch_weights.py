@@ -46,7 +46,7 @@ def test_tensors_come_through(tmp_path: Path, wrapped: str) -> None:
 
 def test_without_trust_nothing_is_read(tmp_path: Path) -> None:
     torch.save(dict(STATE), tmp_path / "a.pt")
-    with pytest.raises(ModelError, match=r"can carry code.*--trust"):
+    with pytest.raises(ModelError, match=r"can contain code.*--trust"):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors")
 
 
@@ -62,7 +62,7 @@ def test_code_is_not_run_even_when_trusted(tmp_path: Path) -> None:
 def test_a_whole_network_is_refused_with_the_way_round_it(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Conv2d(1, 2, 3)), tmp_path / "a.pt")
     with pytest.raises(
-        ModelError, match=r"objects of the class torch\.nn.*Sequential, not tensors"
+        ModelError, match=r"objects of the class torch\.nn.*Sequential, not only tensors"
     ) as no:
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
     assert "torch.save(network.state_dict(), 'weights.pt')" in str(no.value)
@@ -70,7 +70,7 @@ def test_a_whole_network_is_refused_with_the_way_round_it(tmp_path: Path) -> Non
 
 def test_two_tables_ask_for_a_choice(tmp_path: Path) -> None:
     torch.save({"net": dict(STATE), "ema": dict(STATE)}, tmp_path / "a.pt")
-    with pytest.raises(ModelError, match=r"2 tables of tensors, choose by --entry: net, ema"):
+    with pytest.raises(ModelError, match=r"2 state dicts; choose one with --entry: net, ema"):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
     with pytest.raises(ModelError, match=r"no table of tensors at 'nte'"):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="nte")

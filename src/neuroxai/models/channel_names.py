@@ -1,4 +1,4 @@
-"""What a network's makers call its channels, in our words."""
+"""Standard names of input and output channels, and the names that other projects use."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ OUTPUTS = {
 }  # fmt: skip
 
 
-def in_our_words(name: str, known: Mapping[str, str]) -> str:
-    """Return our word for a channel, or its own name where we have none.
+def standard_name(name: str, known: Mapping[str, str]) -> str:
+    """Return the standard name of a channel, or its own name if it has none.
 
     Examples
     --------
-    >>> in_our_words("T1-Gd", MODALITIES), in_our_words("CT", MODALITIES)
+    >>> standard_name("T1-Gd", MODALITIES), standard_name("CT", MODALITIES)
     ('T1ce', 'CT')
     """
     return known.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
 
 
 def regions_of(names: Sequence[str], activation: str) -> dict[str, tuple[str, ...]]:
-    """Return the tumor regions that a network's outputs make up.
+    """Return the tumor regions that the output channels form.
 
-    Of exclusive classes those whose every class is there; of overlapping ones those that are
-    outputs themselves.
+    With exclusive classes (softmax), a region needs all of its classes. With overlapping ones
+    (sigmoid), a region is itself an output channel.
 
     Examples
     --------
@@ -48,5 +48,7 @@ def regions_of(names: Sequence[str], activation: str) -> dict[str, tuple[str, ..
     {'TC': ('NCR', 'ET'), 'ET': ('ET',)}
     """
     if activation == "softmax":
-        return {region: them for region, them in REGIONS.items() if set(them) <= set(names)}
+        return {
+            region: members for region, members in REGIONS.items() if set(members) <= set(names)
+        }
     return {name: (name,) for name in names if name in REGIONS}

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of ``model.safetensors`` and ``card.json``, which carries no code."""
+"""Checkpoints: folders with ``model.safetensors`` and ``card.json``, which contain no code."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from neuroxai.models.formats import CARD, WEIGHTS
 from neuroxai.models.model import Model
 from neuroxai.models.resnet import ResNet50
 from neuroxai.models.resnet50v2 import ResNet50V2
-from neuroxai.models.weights import fit, read_weights
+from neuroxai.models.weights import load_state, read_weights
 
 ARCHITECTURES: Mapping[str, type[nn.Module]] = {
     "deepseg": DeepSeg,
     "resnet50": ResNet50,
     "resnet50v2": ResNet50V2,
 }
-"""The networks a card may name; nothing else is ever built from a file."""
+"""Architectures that a card can name; no other class is built from a file."""
 
 
 def read_checkpoint(folder: Path) -> Model:
     """Load a checkpoint folder.
 
-    The weights must have the hash that the card pins, exactly the network's names and shapes, and
-    finite values; float16 is widened to float32. Nothing in the folder is ever executed.
+    The weights must match the card's SHA-256 and the names and shapes of the network, and be
+    finite; float16 is converted to float32. No content of the folder is executed.
 
     Raises
     ------
     ModelError
-        Naming the file and what is wrong with it.
+        Naming the file and the problem.
     """
     card = read_card(folder / CARD)
     source = folder / WEIGHTS
     weights = read_weights(source)
     if weights.sha256 != card.weights_sha256:
         raise ModelError(
-            f"{source}: sha256 is {weights.sha256[:12]}…, the card pins "
-            f"{card.weights_sha256[:12]}…: the file is damaged or belongs to another card"
+            f"{source}: sha256 is {weights.sha256[:12]}…, expected "
+            f"{card.weights_sha256[:12]}… as in {CARD}; the file is damaged or has another card"
         )
-    with torch.random.fork_rng(devices=[]):  # starting weights are drawn, and then replaced
+    # The random initial weights are replaced; the global generator must not notice.
+    with torch.random.fork_rng(devices=[]):
         network = build_network(card.architecture, card.arguments, source=folder / CARD)
-    fit(network, weights.tensors, source)
+    load_state(network, weights.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
     return Model(network=network, card=card, folder=folder, weights_sha256=weights.sha256)
 
@@ -59,32 +60,33 @@ def read_checkpoint(folder: Path) -> Model:
 def save_checkpoint(
     folder: str | os.PathLike[str], network: nn.Module, card: Card, *, dtype: str = "float32"
 ) -> Path:
-    """Write ``network`` and ``card`` as a checkpoint folder, whole or not at all.
+    """Write a checkpoint folder atomically.
 
-    With ``dtype="float16"`` kernels and matrices are halved; vectors (norms, biases), which weigh
-    little and may span many magnitudes, stay float32. The card's hash and dtype are filled in.
+    With ``dtype="float16"``, kernels and matrices are stored in half precision. Vectors (norms and
+    biases) stay float32: they are small, and their values can span many orders of magnitude. The
+    card's hash and dtype are set.
 
     Returns
     -------
     Path
-        The folder. An older checkpoint there is replaced.
+        The folder. An existing checkpoint is replaced.
 
     Raises
     ------
     ModelError
-        If a weight is not finite, overflows float16, or the network is not the card's.
+        If a weight is not finite or overflows float16, or the card describes another network.
     OutputError
-        If the folder cannot be written, or holds something other than a checkpoint.
+        If the folder cannot be written, or contains anything but a checkpoint.
     """
     from safetensors.torch import save
 
     if dtype not in ("float32", "float16"):
         raise ModelError(f"save_checkpoint: dtype is {dtype!r}, expected float32 or float16")
     folder = Path(folder)
-    state = {name: _narrow(name, value, dtype) for name, value in network.state_dict().items()}
+    state = {name: _to_dtype(name, value, dtype) for name, value in network.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
-        twin = build_network(card.architecture, card.arguments, source="card")
-    fit(twin, state, "the network to save")
+        described = build_network(card.architecture, card.arguments, source="card")
+    load_state(described, state, "the network to save")
     payload: bytes = save(state)
     card = card.replace(weights_sha256=hashlib.sha256(payload).hexdigest(), weights_dtype=dtype)
     _replace_folder(folder, {WEIGHTS: payload, CARD: card.to_json().encode()})
@@ -94,7 +96,7 @@ def save_checkpoint(
 def build_network(
     architecture: str, arguments: Mapping[str, object], *, source: str | Path
 ) -> nn.Module:
-    """Return an untrained network of :data:`ARCHITECTURES`; errors name ``source``."""
+    """Build an untrained network of :data:`ARCHITECTURES`; errors name ``source``."""
     if architecture not in ARCHITECTURES:
         raise ModelError(
             f"{source}: unknown architecture {architecture!r}; "
@@ -104,17 +106,17 @@ def build_network(
         return ARCHITECTURES[architecture](**arguments)
     except (TypeError, ValueError, RuntimeError, ModelError) as error:
         raise ModelError(
-            f"{source}: {architecture} cannot be built from {json.dumps(dict(arguments))} ({error})"
+            f"{source}: {architecture} cannot be built with {json.dumps(dict(arguments))} ({error})"
         ) from error
 
 
-def _narrow(name: str, value: Tensor, dtype: str) -> Tensor:
-    """Return a tensor as it goes to disk."""
+def _to_dtype(name: str, value: Tensor, dtype: str) -> Tensor:
+    """Convert a tensor to the data type that it is stored in."""
     value = value.detach().cpu().contiguous()
     if not value.is_floating_point():
         return value.clone()
     if not bool(torch.isfinite(value).all()):
-        raise ModelError(f"save_checkpoint: {name} holds values that are not finite")
+        raise ModelError(f"save_checkpoint: {name} has values that are not finite")
     if dtype == "float16" and value.ndim > 1:
         half = value.half()
         if not bool(torch.isfinite(half).all()):
@@ -124,9 +126,9 @@ def _narrow(name: str, value: Tensor, dtype: str) -> Tensor:
 
 
 def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Put a folder of ``files`` in place by renaming; an older checkpoint makes way."""
+    """Write ``files`` to a new folder and rename it to ``folder``; replaces a checkpoint."""
     if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - set(files)):
-        raise OutputError(f"{folder}: exists and is no checkpoint; choose another folder")
+        raise OutputError(f"{folder}: exists and is not a checkpoint; choose another folder")
     stamp = secrets.token_hex(4)
     fresh = folder.with_name(f".{stamp}-{folder.name}")
     old = folder.with_name(f".{stamp}-old-{folder.name}")

@@ -1,4 +1,4 @@
-"""A MONAI configuration read as data: references are followed, expressions are not run."""
+"""MONAI configurations as data: references are resolved, expressions are not evaluated."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DEEPEST = 40
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
+    """Read a file that contains a JSON object.
 
     Raises
     ------
     ModelError
-        If the file is missing, too large, or holds something else.
+        If the file is missing, too large, or contains something else.
     """
     try:
         found = json.loads(read_text(path, largest=_LARGEST))
@@ -30,14 +30,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping of plain values from a file; no tags, no anchors.
+    """Read a file that contains a YAML mapping of plain values, without tags and anchors.
 
-    Anchors are refused because a few lines of them unfold to more than memory holds.
+    Anchors are rejected, because a few lines of them can expand to more than memory holds.
 
     Raises
     ------
     ModelError
-        If the file is missing, too large, or holds something else.
+        If the file is missing, too large, or contains something else.
     MissingExtraError
         If PyYAML is not installed.
     """
@@ -48,7 +48,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     text = read_text(path, largest=_LARGEST)
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ModelError(f"{path}: uses YAML anchors, which are not read; write values out")
+            raise ModelError(
+                f"{path}: uses YAML anchors, which are not supported; write the values out"
+            )
         found = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         first = str(error).splitlines()[0]
@@ -58,25 +60,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _object(found: Any, path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds a {type(found).__name__}, expected a table of entries")
+        raise ModelError(
+            f"{path}: contains a {type(found).__name__}, expected a mapping of keys to values"
+        )
     return found
 
 
 class ConfigData:
-    """The tables of a bundle's configuration.
+    """Entries of a bundle's configuration.
 
-    ``@name`` and ``@name::part`` (or ``#`` instead of ``::``) stand for another entry. A text that
-    begins with ``$`` is Python; with ``trust`` MONAI evaluates it, without it is refused by name.
-    ``%file::entry`` reads another file and is refused.
+    ``@name`` and ``@name::part`` (or ``#`` instead of ``::``) refer to another entry. Text that
+    begins with ``$`` is a Python expression: MONAI evaluates it with ``trust``, otherwise it is
+    rejected. ``%file::entry`` refers to another file and is rejected.
 
     Parameters
     ----------
-    tables
-        The configuration's entries.
+    entries
+        Content of the configuration file.
     source
-        Its file, for messages.
+        The file, for error messages.
     trust
-        Whether expressions may run.
+        Whether to evaluate expressions.
 
     Examples
     --------
@@ -85,40 +89,43 @@ class ConfigData:
     {'roi_size': [8, 8]}
     """
 
-    def __init__(self, tables: Mapping[str, Any], source: Path, *, trust: bool = False) -> None:
+    def __init__(self, entries: Mapping[str, Any], source: Path, *, trust: bool = False) -> None:
         self.source = source
-        self._tables = tables
+        self._entries = entries
         self._trust = trust
         self._parser: Any = None
 
     def __contains__(self, name: str) -> bool:
-        return name in self._tables
+        return name in self._entries
 
     def raw(self, name: str) -> Any:
-        """Return an entry as it is written, or None where there is none."""
-        return self._tables.get(name)
+        """Return an entry without resolving it, or None if it does not exist."""
+        return self._entries.get(name)
 
     def get(self, name: str, *, without: Collection[str] = ()) -> Any:
-        """Return an entry with everything in it resolved, or None where there is none.
+        """Return an entry with all references resolved, or None if it does not exist.
 
         Parameters
         ----------
+        name
+            Key of the entry.
         without
-            Keys of it that are left out, so that what is not needed need not be resolved.
+            Keys of the entry to leave out; they are not resolved.
 
         Raises
         ------
         ModelError
-            If it asks for an expression, a missing entry or another file, or never ends.
+            If it contains an untrusted expression, refers to a missing entry or to another file,
+            or is nested without end.
         """
-        found = self._tables.get(name)
+        found = self._entries.get(name)
         if isinstance(found, Mapping) and without:
             found = {key: value for key, value in found.items() if key not in without}
         return self._resolve(found, name, 0)
 
     def _resolve(self, value: Any, place: str, depth: int) -> Any:
         if depth > _DEEPEST:
-            raise ModelError(f"{self.source}: {place} refers to itself, or is nested too deep")
+            raise ModelError(f"{self.source}: {place} refers to itself or is nested too deeply")
         if isinstance(value, Mapping):
             return {k: self._resolve(v, f"{place}::{k}", depth + 1) for k, v in value.items()}
         if isinstance(value, list):
@@ -126,25 +133,28 @@ class ConfigData:
         if not isinstance(value, str):
             return value
         if value.startswith("$"):
-            return self._evaluated(value, place)
+            return self._evaluate(value, place)
         if value.startswith("%"):
-            raise ModelError(f"{self.source}: {place} is {value!r}, which reads another file")
+            raise ModelError(
+                f"{self.source}: {place} is {value!r}, which refers to another file; copy the "
+                "value into this one"
+            )
         if value.startswith("@"):
             return self._resolve(self._entry(value[1:], place), place, depth + 1)
         return value
 
     def _entry(self, reference: str, place: str) -> Any:
-        found: Any = self._tables
+        found: Any = self._entries
         for part in reference.replace("#", "::").split("::"):
             try:
                 found = found[int(part)] if isinstance(found, list) else found[part]
             except (KeyError, IndexError, ValueError, TypeError) as error:
                 raise ModelError(
-                    f"{self.source}: {place} refers to {reference!r}, which is not there"
+                    f"{self.source}: {place} refers to {reference!r}, which does not exist"
                 ) from error
         return found
 
-    def _evaluated(self, expression: str, place: str) -> Any:
+    def _evaluate(self, expression: str, place: str) -> Any:
         if not self._trust:
             raise ModelError(
                 f"{self.source}: {place} is the expression {expression!r}, which is code; "
@@ -153,10 +163,10 @@ class ConfigData:
         from monai.bundle import ConfigParser
 
         if self._parser is None:
-            self._parser = ConfigParser(dict(self._tables))
+            self._parser = ConfigParser(dict(self._entries))
         try:
             return self._parser.get_parsed_content(place)
         except Exception as error:
             raise ModelError(
-                f"{self.source}: {place} is the expression {expression!r}, which fails ({error})"
+                f"{self.source}: {place} is the expression {expression!r}, which fails: {error}"
             ) from error

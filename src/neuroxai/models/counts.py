@@ -1,4 +1,4 @@
-"""One check of a network's whole-number arguments."""
+"""Validation of integer arguments of networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from neuroxai.core.errors import ModelError
 
 
 def check_counts(network: str, counts: Mapping[str, object], least: int = 1) -> None:
-    """Refuse arguments that are not whole numbers from ``least`` up.
+    """Raise if an argument is not a whole number of at least ``least``.
 
     Raises
     ------

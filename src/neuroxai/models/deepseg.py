@@ -1,4 +1,4 @@
-"""3D DeepSeg, the segmentation network of the paper, layer for layer."""
+"""DeepSeg, the segmentation network of the paper."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ _DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
 class DeepSeg(nn.Module):
     """Encoder–decoder for tumor segmentation; returns logits ``(B, K, X, Y, Z)``.
 
-    Level ``l = 0 … depth − 1`` has ``filters · 2^l`` filters. Going down, each level is twice
-    convolution 3×3×3 – batch norm – ReLU, then max-pooling by 2; at the bottom lies spatial dropout
-    alone. Going up, each level is a convolution 2×2×2 (padded by one at the end of each axis) –
-    norm – ReLU, nearest up-sampling by 2, concatenation with the skip, and twice convolution
-    3×3×3 – norm – ReLU. The skip is the **input** of the encoder's level, so the top one is the
-    image itself. With the paper's depth 5 and 8 filters that makes 26 convolutions, 2.6 million
-    parameters and, on four channels of 128³, 57.3 GFLOP (two per multiplication).
+    Level ``l = 0 … depth − 1`` has ``filters · 2^l`` filters. An encoder level is twice
+    convolution 3×3×3 – batch norm – ReLU, then max pooling by 2. The bottleneck is a spatial
+    dropout. A decoder level is a convolution 2×2×2 (padded by one at the end of each axis) –
+    norm – ReLU, nearest upsampling by 2, concatenation with the skip, and twice convolution
+    3×3×3 – norm – ReLU. The skip is the **input** of the encoder level, so the first skip is the
+    image. With the paper's depth of 5 and 8 filters, the network has 26 convolutions, 2.6 million
+    parameters and, for four channels of 128³, 57.3 GFLOP (two per multiplication).
 
-    Sizes that ``2^depth`` does not divide are padded with zeros at the end of each axis, and the
-    output is cropped back.
+    Images whose size is not a multiple of ``2^depth`` are padded with zeros at the end of each
+    axis, and the output is cropped.
 
     Parameters
     ----------
     in_channels
         Number of modalities C.
     out_channels
-        Number of classes K, the background included.
+        Number of classes K, including the background.
     filters, depth
-        Filters of the top level, and the number of levels.
+        Filters of the first level, and number of levels.
     spatial_dims
-        3 for volumes ``(B, C, X, Y, Z)``, 2 for slices ``(B, C, X, Y)``: the same design.
+        3 for volumes ``(B, C, X, Y, Z)``, 2 for slices ``(B, C, X, Y)``.
     dropout
-        Probability that a whole feature map at the bottom is dropped while training.
+        Probability of dropping a feature map of the bottleneck during training.
 
     Raises
     ------
     ModelError
-        If an argument is out of range, or an input has not the shape ``(B, C, *S)``.
+        If an argument is out of range, or an input does not have the shape ``(B, C, *S)``.
 
     References
     ----------
     Zeineldin et al. 2020, doi:10.1007/s11548-020-02186-z (DeepSeg);
-    Zeineldin et al. 2022, doi:10.1007/s11548-022-02619-x (the network explained, Fig. 2).
+    Zeineldin et al. 2022, doi:10.1007/s11548-022-02619-x (Fig. 2).
 
     Examples
     --------
@@ -91,11 +91,11 @@ class DeepSeg(nn.Module):
             _Down(skip, width, spatial_dims) for skip, width in zip(skips, widths, strict=True)
         )
         self.bottom = _DROPOUT[spatial_dims](dropout)
-        # A dictionary, not a list: modules() then names the levels in the order they run.
-        arriving = [*widths[1:], widths[-1]]
+        # A dictionary, so that modules() names the levels in the order of execution.
+        incoming = [*widths[1:], widths[-1]]
         self.decoder = nn.ModuleDict(
             {
-                str(level): _Up(arriving[level], skips[level], widths[level], spatial_dims)
+                str(level): _Up(incoming[level], skips[level], widths[level], spatial_dims)
                 for level in reversed(range(depth))
             }
         )
@@ -126,7 +126,7 @@ class DeepSeg(nn.Module):
         return logits
 
     def padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Return the grid that an image of ``shape`` is padded to; layers live on parts of it.
+        """Return the grid that an image of ``shape`` is padded to.
 
         Examples
         --------
@@ -136,13 +136,13 @@ class DeepSeg(nn.Module):
         return tuple(size + -size % self.divisor for size in shape)
 
     def _padding(self, shape: torch.Size) -> list[int]:
-        """Zeros to add before and after each axis, last axis first, as ``functional.pad`` asks."""
+        """Return the padding of each axis, last axis first, as ``functional.pad`` expects it."""
         ends = [whole - size for whole, size in zip(self.padded_shape(shape), shape, strict=True)]
         return [side for end in reversed(ends) for side in (0, end)]
 
 
 class _Down(nn.Module):
-    """Two convolutions and a max-pooling: one level of the encoder."""
+    """Encoder level: two convolutions and max pooling."""
 
     def __init__(self, channels: int, width: int, dims: int) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class _Down(nn.Module):
 
 
 class _Up(nn.Module):
-    """An up-sampling, the skip, and two convolutions: one level of the decoder."""
+    """Decoder level: upsampling, concatenation with the skip, and two convolutions."""
 
     def __init__(self, channels: int, skip: int, width: int, dims: int) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class _Up(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        # padding="same" pads the same side, but warns on even kernels.
+        # padding="same" pads the same side, but warns about even kernels.
         x = self.up(functional.pad(x, self._end))
         x = self.upsample(self.up_relu(self.up_norm(x)))
         x = torch.cat([x, skip], dim=1)

@@ -1,4 +1,4 @@
-"""Programs of ``torch.export``: a network's graph and weights in one archive, without its code."""
+"""Exported programs of ``torch.export``: graph and weights of a network in one archive."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from torch.nn import functional
 from neuroxai.core.errors import ModelError
 from neuroxai.models.card import read_description
 from neuroxai.models.model import Model
-from neuroxai.models.weights import LARGEST, read_whole
+from neuroxai.models.weights import LARGEST, read_bytes
 
-_AS_WRITTEN: dict[str, Callable[..., Any]] = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "aten::relu": torch.relu,
     "aten::relu_": torch.relu_,
     "aten::relu6": functional.relu6,
@@ -41,49 +41,48 @@ _AS_WRITTEN: dict[str, Callable[..., Any]] = {
     "aten::clamp": torch.clamp,
     "aten::clamp_min": torch.clamp_min,
 }
-"""Rectifiers in a program's graph, and the functions that the guided rule watches."""
+"""Rectifiers in a program's graph, and the functions that backward rules intercept."""
 
 
 def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -> Model:
-    """Load a program that ``torch.export.save`` wrote.
+    """Load a program written by ``torch.export.save``.
 
-    What it allows depends on how it was exported: sizes other than the exported ones need dynamic
-    axes, and layers keep their names but not their classes, so methods that look into a layer want
-    it by name.
+    Other input sizes than the exported one require dynamic axes. Layers keep their names but not
+    their classes, so methods that use a layer need its name.
 
-    An archive may hold pickles, compiled libraries, and expressions that are evaluated when it is
-    read. The first two are refused, and the example inputs, a pickle in every archive, are never
-    read; for the third it must be trusted.
+    An archive can contain pickles, compiled libraries, and expressions that are evaluated when it
+    is read. Pickles and libraries are rejected, except for the example inputs, a pickle in every
+    archive that is not read. Expressions require ``trust``.
 
     Parameters
     ----------
     path
         The ``.pt2`` file.
     card
-        A JSON file that says what the network expects and returns, as for a module of your own; by
-        default ``card.json`` beside it.
+        JSON file that describes the network; see :func:`~neuroxai.models.factory.read_factory`. By
+        default ``card.json`` in the same folder.
     trust
-        That the file comes from somebody you trust.
+        Confirms that the file comes from a trusted source.
 
     Raises
     ------
     ModelError
-        If it is not trusted, is no such archive, or holds what is refused.
+        If the file is not trusted, is not such an archive, or contains code.
     """
     found, output = read_description(
         Path(card) if card is not None else path.with_name("card.json"), architecture=path.name
     )
     if not trust:
         raise ModelError(
-            f"{path}: an exported program holds expressions that run when it is read; if you trust "
-            "where it comes from, load it with --trust (trust=True)"
+            f"{path}: an exported program contains expressions that run when it is read; if you "
+            "trust its source, load it with --trust (trust=True)"
         )
-    payload = read_whole(path)
+    payload = read_bytes(path)
     try:
         with warnings.catch_warnings():
-            # Torch warns of its own internals; there is nothing a user could do about it.
+            # PyTorch warns about its own internals, which a user cannot change.
             warnings.simplefilter("ignore", FutureWarning)
-            program = torch.export.load(io.BytesIO(_without_pickles(payload, path)))
+            program = torch.export.load(io.BytesIO(_replace_example_inputs(payload, path)))
             network = torch.export.unflatten(program)
     except ModelError:
         raise
@@ -92,61 +91,63 @@ def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -
         raise ModelError(
             f"{path}: cannot be read as an exported program ({first[:300]})"
         ) from error
-    if any(_in_training(node) for node in program.graph.nodes):
-        raise ModelError(f"{path}: was exported in training mode; export network.eval() instead")
-    _name_rectifiers(network)
+    if any(_is_training(node) for node in program.graph.nodes):
+        raise ModelError(f"{path}: exported in training mode; export network.eval() instead")
+    _use_functions(network)
     for name, value in network.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ModelError(f"{path}: {name} holds values that are not finite")
+            raise ModelError(f"{path}: {name} has values that are not finite")
     network.eval().requires_grad_(requires_grad=False)
     pinned = hashlib.sha256(payload).hexdigest()
     return Model(network, found, path.parent, pinned, kind="an exported program", output_key=output)
 
 
-def _without_pickles(payload: bytes, path: Path) -> bytes:
-    """Return the archive with its example inputs taken out, once nothing else in it is refused."""
-    made = io.BytesIO()
+def _replace_example_inputs(payload: bytes, path: Path) -> bytes:
+    """Return the archive with empty example inputs; raise if it contains code."""
+    cleaned = io.BytesIO()
     empty = io.BytesIO()
     torch.save(((), {}), empty)
     try:
-        with zipfile.ZipFile(io.BytesIO(payload)) as archive, zipfile.ZipFile(made, "w") as kept:
+        with zipfile.ZipFile(io.BytesIO(payload)) as archive, zipfile.ZipFile(cleaned, "w") as kept:
             if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
-                raise ModelError(f"{path}: unpacks to more than a network should have")
+                raise ModelError(
+                    f"{path}: unpacks to more than {LARGEST} bytes, the maximum for a network"
+                )
             for entry in archive.infolist():
                 name = PurePosixPath(entry.filename)
                 _refuse_entry(name, path)
-                held = archive.read(entry)
+                data = archive.read(entry)
                 if "sample_inputs" in name.parts:
-                    held = empty.getvalue()
-                elif name.name.endswith("_config.json") and b"use_pickle" in held:
-                    _refuse_pickles(held, name, path)
-                kept.writestr(zipfile.ZipInfo(entry.filename), held)
+                    data = empty.getvalue()
+                elif name.name.endswith("_config.json") and b"use_pickle" in data:
+                    _refuse_pickles(data, name, path)
+                kept.writestr(zipfile.ZipInfo(entry.filename), data)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise ModelError(f"{path}: not an archive of torch.export ({error})") from error
-    return made.getvalue()
+    return cleaned.getvalue()
 
 
 def _refuse_entry(name: PurePosixPath, path: Path) -> None:
     if name.is_absolute() or ".." in name.parts or "\\" in str(name):
-        raise ModelError(f"{path}: holds {str(name)!r}, a name that leaves the archive")
+        raise ModelError(f"{path}: contains {str(name)!r}, a path outside of the archive")
     if name.suffix in {".so", ".dll", ".dylib", ".pkl", ".py"} or "aotinductor" in name.parts:
         raise ModelError(
-            f"{path}: holds {str(name)!r}, compiled or pickled code, which is not read"
+            f"{path}: contains {str(name)!r}, compiled or pickled code, which is not supported"
         )
 
 
-def _refuse_pickles(held: bytes, name: PurePosixPath, path: Path) -> None:
+def _refuse_pickles(data: bytes, name: PurePosixPath, path: Path) -> None:
     try:
-        config = json.loads(held)["config"]
+        config = json.loads(data)["config"]
         pickled = [key for key, value in config.items() if value.get("use_pickle")]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: {name} is not what torch.export writes ({error!r})") from error
     if pickled:
-        raise ModelError(f"{path}: {pickled[0]} is pickled, which can carry code and is not read")
+        raise ModelError(f"{path}: {pickled[0]} is pickled, can contain code and is not read")
 
 
-def _in_training(node: Any) -> bool:
-    """Whether a node of the graph behaves as in training: dropout, or norms over the batch."""
+def _is_training(node: Any) -> bool:
+    """Whether a node runs in training mode: active dropout, or norms with batch statistics."""
     name = getattr(node.target, "_schema", None)
     if node.op != "call_function" or name is None:
         return False
@@ -155,8 +156,8 @@ def _in_training(node: Any) -> bool:
     return bool(name.name == "aten::batch_norm" and len(node.args) > 5 and node.args[5] is True)
 
 
-def _name_rectifiers(network: nn.Module) -> None:
-    """Put the functions that the guided rule watches in the place of the graph's own operators."""
+def _use_functions(network: nn.Module) -> None:
+    """Replace rectifiers in the graph with the functions that backward rules intercept."""
     for module in network.modules():
         graph = getattr(module, "graph", None)
         for node in getattr(graph, "nodes", ()):
@@ -164,5 +165,5 @@ def _name_rectifiers(network: nn.Module) -> None:
             if node.op != "call_function" or schema is None:
                 continue
             if schema.name == "aten::elu" and len(node.args) > 2:
-                continue  # a scaled one, which the function does not have
-            node.target = _AS_WRITTEN.get(schema.name, node.target)
+                continue  # a scaled ELU, which the function does not support
+            node.target = _FUNCTIONS.get(schema.name, node.target)

@@ -1,4 +1,4 @@
-"""A network of the user's own: ``package.module:factory``, its weights, and what it expects."""
+"""Networks built by a user's own function: ``package.module:factory``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from neuroxai.core.errors import ModelError
 from neuroxai.models.card import read_description
 from neuroxai.models.model import Model
-from neuroxai.models.weights import fit, read_weights
+from neuroxai.models.weights import load_state, read_weights
 
 StrPath = str | os.PathLike[str]
 
@@ -21,35 +21,35 @@ StrPath = str | os.PathLike[str]
 def read_factory(spec: str, weights: StrPath, card: StrPath | None) -> Model:
     """Build a network by calling a function or class, and load its weights.
 
-    The module is looked for where Python looks, and in the current folder. It is the user who
-    names it: what it does when it is imported is up to them.
+    The module is searched for on Python's path and in the current folder. Importing it runs the
+    user's code.
 
     Parameters
     ----------
     spec
-        ``package.module:factory``; called without arguments it returns an ``nn.Module``.
+        ``package.module:factory``, a callable without arguments that returns an ``nn.Module``.
     weights
-        A safetensors file with exactly the network's names and shapes.
+        A safetensors file with exactly the names and shapes of the network's state dict.
     card
-        A JSON file that says what the network expects and returns: ``task``, ``modalities``,
-        ``classes``, ``activation``, ``preprocessing``, and what else a card holds; ``output`` says
-        which of several outputs counts. By default
-        ``card.json`` beside the weights.
+        A JSON file with the keys ``task``, ``modalities``, ``classes``, ``activation``,
+        ``preprocessing``, and optionally any other key of a card; ``output`` is the index or name
+        of the output to use, if the network has several. By default ``card.json`` in the folder of
+        the weights.
 
     Raises
     ------
     ModelError
-        If something is missing or does not fit.
+        If a file is missing, the network cannot be built, or the weights do not match it.
     """
     source = Path(weights)
     description = Path(card) if card is not None else source.with_name("card.json")
     found, output = read_description(description, architecture=spec)
     network = _call(spec)
     loaded = read_weights(source)
-    fit(network, loaded.tensors, source)
+    load_state(network, loaded.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
     return Model(
-        network, found, source.parent, loaded.sha256, kind="a module of your own", output_key=output
+        network, found, source.parent, loaded.sha256, kind="your own module", output_key=output
     )
 
 
@@ -64,7 +64,7 @@ def _call(spec: str) -> nn.Module:
     except Exception as error:
         raise ModelError(
             f"{spec}: cannot be built ({type(error).__name__}: {error}); it must be importable "
-            "from here and take no arguments"
+            "from the current folder and take no arguments"
         ) from error
     finally:
         sys.path.remove(here)

@@ -144,6 +144,6 @@ def refuse_code(path: Path) -> None:
     """
     if path.suffix.lower() in CARRY_CODE:
         raise ModelError(
-            f"{path}: {path.suffix} files can carry code and are not read; if you trust the "
+            f"{path}: {path.suffix} files can contain code and are not read; if you trust the "
             f"file, convert it:  neuroxai convert torch {path} --trust"
         )

@@ -23,25 +23,27 @@ def load_model(
 ) -> Model:
     """Load a network in any supported format.
 
-    Nothing that a file says is executed unless ``trust`` is given.
+    Code in a file is executed only with ``trust``.
 
     Parameters
     ----------
     name_or_path
-        A shipped network's name, a checkpoint folder, the folder of a MONAI bundle or of a trained
-        nnU-Net, a ``.pt2`` file of ``torch.export``, or ``package.module:factory``, something
-        importable that returns an ``nn.Module``.
-    weights, card
-        For a factory: the safetensors file; and, as for an exported program, a JSON file with what
-        the network expects and returns; see :func:`~neuroxai.models.factory.read_factory`.
+        Name of a shipped network, checkpoint folder, folder of a MONAI bundle or of a trained
+        nnU-Net, ``.pt2`` file of ``torch.export``, or ``package.module:factory``, an importable
+        callable that returns an ``nn.Module``.
+    weights
+        Safetensors file of a factory.
+    card
+        JSON file that describes a factory or an exported program; see
+        :func:`~neuroxai.models.factory.read_factory`.
     trust
-        Evaluate the expressions in a bundle's configuration or an exported program; read nnU-Net's
-        pickled checkpoints, in a process with limits.
+        Evaluate expressions in a bundle's configuration or an exported program, and read pickled
+        nnU-Net checkpoints in a separate process with limits.
 
     Raises
     ------
     ModelError
-        Naming the file and what is wrong with it.
+        Naming the file and the problem.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A network ready to be explained, whatever it was read from."""
+"""A loaded network with its model card."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from neuroxai.models.card import Card
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network ready to be used and explained, and its card.
+    """A network and its model card, independent of the file format.
 
     Attributes
     ----------
     network
-        In evaluation state, on the CPU, in float32; it returns logits.
+        The network in evaluation mode, on the CPU, in float32. It returns logits.
     card
-        What it expects and returns.
+        Its inputs, outputs, preprocessing and training.
     folder
-        Where it was loaded from.
+        Folder it was loaded from.
     weights_sha256
-        Hash of the weight file, for the provenance of every map.
+        SHA-256 of the weight file, recorded in the provenance of every map.
     kind
-        What it was read as.
+        Format it was loaded from, for display.
     output_key
-        Which of several outputs counts: an index for a list or tuple, a key for a dict.
+        Index or key of the output to use, if the network returns a list, tuple or dict.
     windows
-        How its answer is put together where it looks through windows; None for all at once.
+        Sliding windows for inference; None for a single pass over the whole image.
     notes
-        What differs from how its makers run it, a sentence each.
+        Differences from the original inference pipeline, one sentence each.
     """
 
     network: nn.Module

@@ -1,4 +1,4 @@
-"""MONAI bundles: a folder of configurations and weights, read as data."""
+"""Loading of MONAI bundles: folders of configuration files and weights."""
 
 from __future__ import annotations
 
@@ -14,38 +14,37 @@ from torch import nn
 
 from neuroxai.core.errors import MissingExtraError, ModelError, suggestion
 from neuroxai.models.card import USE, Card
-from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words, regions_of
+from neuroxai.models.channel_names import MODALITIES, OUTPUTS, standard_name, regions_of
 from neuroxai.models.config_data import ConfigData, read_json, read_yaml
 from neuroxai.models.formats import METADATA, refuse_code
 from neuroxai.models.model import Model
 from neuroxai.models.monai_inferer import read_inferer
 from neuroxai.models.monai_transforms import read_transforms
-from neuroxai.models.weights import fit, read_weights
+from neuroxai.models.weights import load_state, read_weights
 
 INFERENCE = Path("configs", "inference.json")
 SAFETENSORS = Path("models", "model.safetensors")
 
 
 def read_bundle(folder: Path, *, trust: bool = False) -> Model:
-    """Load a bundle: network, channels, preprocessing and outputs from its configurations.
+    """Load a MONAI bundle.
 
-    ``configs/metadata.json`` says what the channels are, ``configs/inference.json`` (or ``.yaml``)
-    how the network is built, what comes before it and after it; the weights are
-    ``models/model.safetensors``. A network is only ever built from a class of
-    ``monai.networks.nets``.
+    ``configs/metadata.json`` defines the channels, ``configs/inference.json`` (or ``.yaml``) the
+    network, its preprocessing, inferer and postprocessing, and ``models/model.safetensors`` the
+    weights. Networks are built only from classes of ``monai.networks.nets``.
 
     Parameters
     ----------
     folder
-        The bundle's root.
+        Root folder of the bundle.
     trust
-        Evaluate expressions (``$…``) in what is needed of the configuration. Without it they are
-        refused by name.
+        Evaluate the expressions (``$…``) in the required parts of the configuration. Otherwise
+        they raise an error.
 
     Raises
     ------
     ModelError
-        Naming the file and what cannot be read or translated.
+        Naming the file and the entry that is invalid or not supported.
     MissingExtraError
         If MONAI is not installed.
     """
@@ -56,18 +55,18 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
     recipe = read_transforms(config.get("preprocessing") or [], config.source, len(modalities))
     windows = read_inferer(config)
     if windows is not None:
-        # What the metadata says of the network's input is for the windows to keep.
+        # The size constraint in the metadata concerns the windows, not the whole image.
         windows = dataclasses.replace(windows, divisor=recipe.settings.get("divisor", 1))
     recipe.settings.setdefault("divisor", divisor)
     notes = list(recipe.notes)
     if recipe.settings["orientation"] is None:
         notes.append(
-            "it was trained on scans as they were stored, and is given yours as they are stored: "
-            "left and right must lie as in its training data"
+            "the bundle does not reorient scans, so they are used as stored; their orientation "
+            "must be that of its training data"
         )
     source = _weights_file(folder)
     weights = read_weights(source)
-    fit(network, weights.tensors, source)
+    load_state(network, weights.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
     activation = _activation(config, names)
     card = Card.from_dict(
@@ -82,7 +81,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
             "regions": regions_of(names, activation),
             "preprocessing": {"modalities": list(modalities), **recipe.settings},
             "training": {"bundle_version": str(metadata.get("version", "unknown"))},
-            "metrics": _table(metadata.get("eval_metrics")),
+            "metrics": _mapping(metadata.get("eval_metrics")),
             "weights_sha256": weights.sha256,
             "license": str(metadata.get("license") or metadata.get("copyright") or "unknown"),
             "use": f"{metadata.get('intended_use') or USE}",
@@ -100,20 +99,21 @@ def _configuration(folder: Path, *, trust: bool) -> ConfigData:
         path = (folder / INFERENCE).with_suffix(ending)
         if path.is_file():
             return ConfigData(read(path), path, trust=trust)
-    raise ModelError(f"{folder / INFERENCE}: no such file, nor one that ends in .yaml")
+    raise ModelError(f"{folder / INFERENCE}: no such file, and no inference.yaml")
 
 
-def _table(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping as it is, anything else as an empty one."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _channels(
     metadata: Mapping[str, Any], source: Path
 ) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """Return the input's and the output's channels by name, and what must divide the input."""
-    layout = _table(metadata.get("network_data_format"))
-    image = _table(_table(layout.get("inputs")).get("image"))
-    pred = _table(_table(layout.get("outputs")).get("pred"))
+    """Return the names of input and output channels, and the divisor of the input's size."""
+    layout = _mapping(metadata.get("network_data_format"))
+    image = _mapping(_mapping(layout.get("inputs")).get("image"))
+    pred = _mapping(_mapping(layout.get("outputs")).get("pred"))
     inputs = _names(image, "inputs.image", MODALITIES, source)
     outputs = _names(pred, "outputs.pred", OUTPUTS, source)
     divisors = [1]
@@ -124,9 +124,9 @@ def _channels(
 
 
 def _names(
-    channel: Mapping[str, Any], what: str, known: Mapping[str, str], source: Path
+    channel: Mapping[str, Any], key: str, known: Mapping[str, str], source: Path
 ) -> tuple[str, ...]:
-    defined = _table(channel.get("channel_def"))
+    defined = _mapping(channel.get("channel_def"))
     try:
         ordered = [str(defined[key]) for key in sorted(defined, key=int)]
         complete = [int(key) for key in sorted(defined, key=int)] == list(range(len(defined)))
@@ -134,12 +134,12 @@ def _names(
         ordered, complete = [], False
     if not ordered or not complete or channel.get("num_channels", len(ordered)) != len(ordered):
         raise ModelError(
-            f"{source}: network_data_format.{what}.channel_def is {dict(defined)!r}, expected a "
-            "name for every channel from 0 on; add it, or the channels cannot be matched by name"
+            f"{source}: network_data_format.{key}.channel_def is {dict(defined)!r}, expected a "
+            "name for every channel, numbered from 0; add the names"
         )
-    names = tuple(in_our_words(name, known) for name in ordered)
+    names = tuple(standard_name(name, known) for name in ordered)
     if len(set(names)) < len(names):
-        raise ModelError(f"{source}: network_data_format.{what} names one channel twice: {ordered}")
+        raise ModelError(f"{source}: network_data_format.{key} has duplicate channels: {ordered}")
     return names
 
 
@@ -151,7 +151,9 @@ def _network(config: ConfigData) -> tuple[nn.Module, dict[str, Any]]:
     key = "network_def" if "network_def" in config else "network"
     found = config.get(key)
     if not isinstance(found, dict) or not isinstance(found.get("_target_"), str):
-        raise ModelError(f"{config.source}: {key} is {found!r}, expected a table with _target_")
+        raise ModelError(
+            f"{config.source}: {key} is {found!r}, expected a mapping with the key _target_"
+        )
     found = {name: value for name, value in found.items() if name not in ("_desc_", "_disabled_")}
     target = found["_target_"]
     name = target.removeprefix("monai.networks.nets.").rsplit(".", 1)[-1]
@@ -160,18 +162,18 @@ def _network(config: ConfigData) -> tuple[nn.Module, dict[str, Any]]:
     if not (inside and inspect.isclass(built) and issubclass(built, nn.Module)):
         known = [each for each, kind in vars(nets).items() if inspect.isclass(kind)]
         raise ModelError(
-            f"{config.source}: {key} is built from {target!r}, which is no network of "
-            f"monai.networks.nets ({suggestion(name, known)}); give your own code as "
+            f"{config.source}: {key} is {target!r}, expected a network of "
+            f"monai.networks.nets ({suggestion(name, known)}); load your own code with "
             "--model package.module:factory --weights model.safetensors"
         )
     arguments = {key: value for key, value in found.items() if key != "_target_"}
     try:
         with torch.random.fork_rng(devices=[]):
             network = built(**arguments)
-    # MedNeXt and others of MONAI assert what they are given.
+    # Some networks of MONAI, for example MedNeXt, check their arguments with assertions.
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"{config.source}: {name} cannot be built from {arguments} ({error})"
+            f"{config.source}: {name} cannot be built with {arguments} ({error})"
         ) from error
     return network, {"_target_": name, **arguments}
 
@@ -187,7 +189,7 @@ def _weights_file(folder: Path) -> Path:
 
 
 def _activation(config: ConfigData, names: tuple[str, ...]) -> str:
-    """Return what turns the output into probabilities, as the postprocessing says."""
+    """Return the activation that the postprocessing applies to the logits."""
     chain = config.raw("postprocessing")
     tables = chain.get("transforms", []) if isinstance(chain, Mapping) else chain or []
     for table in tables if isinstance(tables, list) else []:
@@ -200,6 +202,6 @@ def _activation(config: ConfigData, names: tuple[str, ...]) -> str:
     if "background" in names:
         return "softmax"
     raise ModelError(
-        f"{config.source}: postprocessing names neither sigmoid nor softmax, so what the outputs "
-        f"{', '.join(names)} mean is unknown; add an Activationsd"
+        f"{config.source}: the postprocessing applies neither sigmoid nor softmax to the outputs "
+        f"{', '.join(names)}; add an Activationsd transform"
     )

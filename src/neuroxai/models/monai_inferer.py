@@ -1,4 +1,4 @@
-"""How a bundle's answer is put together: its inferer, as windows of ours."""
+"""Translation of a MONAI inferer into sliding windows."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.windows import Windows
 from neuroxai.models.config_data import ConfigData
 
-_AT_ONCE = {"SimpleInferer"}
-_WINDOWED = {"SlidingWindowInferer", "SlidingWindowInfererAdapt"}
-_SAME_ANSWER = {
+_WHOLE_IMAGE = {"SimpleInferer"}
+_SLIDING = {"SlidingWindowInferer", "SlidingWindowInfererAdapt"}
+_IGNORED = {
     "_target_", "_desc_", "sw_batch_size", "sw_device", "device", "progress",
     "cache_roi_weight_map",
     "cpu_thresh", "buffer_steps", "buffer_dim", "with_coord",
 }  # fmt: skip
-"""Options that change where and how fast, but not what."""
+"""Options that affect device and speed, but not the output."""
 
 _SMALLEST_WEIGHT = 1e-3
-"""MONAI's floor under its importance maps."""
+"""Minimum of MONAI's importance maps, as in ``monai.inferers.utils``."""
 
 
 def read_inferer(config: ConfigData) -> Windows | None:
-    """Return a bundle's windows, None where the network is given the whole image.
+    """Return the sliding windows of a bundle's inferer, None if it uses the whole image.
 
     Raises
     ------
     ModelError
-        If the inferer, or an option that changes the answer, is unknown.
+        If the inferer, or an option that changes the output, is not supported.
     """
     raw = config.raw("inferer")
     if raw is None:
         return None
     where = f"{config.source}: inferer"
-    table = config.get("inferer", without=_SAME_ANSWER - {"_target_"})
+    table = config.get("inferer", without=_IGNORED - {"_target_"})
     target = str(table.get("_target_")) if isinstance(table, Mapping) else repr(raw)
     name = target.rsplit(".", 1)[-1]
-    if name in _AT_ONCE:
+    if name in _WHOLE_IMAGE:
         return None
-    if name not in _WINDOWED or not isinstance(table, Mapping):
-        known = ", ".join(sorted(_AT_ONCE | _WINDOWED))
-        raise ModelError(f"{where} is {target}, which is unknown here; known: {known}")
-    options = {key: value for key, value in table.items() if key not in _SAME_ANSWER}
+    if name not in _SLIDING or not isinstance(table, Mapping):
+        known = ", ".join(sorted(_WHOLE_IMAGE | _SLIDING))
+        raise ModelError(f"{where} is {target}, which is not supported; supported: {known}")
+    options = {key: value for key, value in table.items() if key not in _IGNORED}
     size = _lengths(options.pop("roi_size", None), where)
     overlap = options.pop("overlap", 0.25)
     if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap < 1:
-        raise ModelError(f"{where}: overlap is {overlap!r}, expected one number from 0 to below 1")
+        raise ModelError(f"{where}: overlap is {overlap!r}, expected a number from 0 to below 1")
     weights = _weights(size, options.pop("mode", "constant"), options.pop("sigma_scale", 0.125))
     if weights is None:
-        raise ModelError(f"{where}: mode and sigma_scale are not those of MONAI's importance maps")
+        raise ModelError(f"{where}: mode and sigma_scale are not valid for MONAI's importance maps")
     for key, allowed in (("padding_mode", "constant"), ("cval", 0)):
         got = options.pop(key, allowed)
         if got != allowed:
-            raise ModelError(f"{where}: {key} is {got!r}, only {allowed!r} is supported")
+            raise ModelError(f"{where}: {key} is {got!r}, expected {allowed!r}")
     if options:
-        raise ModelError(f"{where}: the option {next(iter(options))!r} is unknown here")
+        raise ModelError(f"{where}: the option {next(iter(options))!r} is not supported")
     return Windows(size, weights, float(overlap))
 
 

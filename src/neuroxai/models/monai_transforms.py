@@ -1,4 +1,4 @@
-"""A chain of MONAI's dictionary transforms as a recipe of ours, which can be undone."""
+"""Translation of MONAI's dictionary transforms into a preprocessing recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from neuroxai.core.errors import ModelError
 
-_NOTHING = (
+_IGNORED = (
     "LoadImage",
     "EnsureChannelFirst",
     "AsChannelFirst",
@@ -21,22 +21,22 @@ _NOTHING = (
     "SelectItems",
     "Identity",
 )
-"""Transforms that read or convert, and that our own reading stands for."""
+"""Transforms that only read or convert; reading a case replaces them."""
 
 _LABELS = frozenset({"label", "labels", "seg", "segmentation", "mask", "pred", "gt", "truth"})
-"""Keys of what is no input of the network."""
+"""Keys of data that is not an input of the network."""
 
 
 @dataclass
 class Recipe:
-    """What a chain of transforms asks for.
+    """The translation of a chain of transforms.
 
     Attributes
     ----------
     settings
-        Keys of our preprocessing.
+        Keys of :class:`~neuroxai.data.preprocessing.Preprocessing`.
     notes
-        What is done otherwise than in MONAI, a sentence each.
+        Differences from MONAI, one sentence each.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -44,22 +44,22 @@ class Recipe:
 
 
 def read_transforms(chain: Any, source: Path, channels: int) -> Recipe:
-    """Translate what happens to the image before the network.
+    """Translate the transforms of the image.
 
     Parameters
     ----------
     chain
-        A ``Compose`` table, or a list of tables with ``_target_``.
+        A ``Compose`` mapping, or a list of mappings with the key ``_target_``.
     source
-        The configuration's file, for messages.
+        The configuration file, for error messages.
     channels
-        How many the image has.
+        Number of channels of the image.
 
     Raises
     ------
     ModelError
-        If a transform is unknown, or has an option that cannot be translated: a map on another
-        image than the network saw would be wrong.
+        If a transform or one of its options is not supported. Ignoring it would explain the
+        network on an image that differs from its training data.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def read_transforms(chain: Any, source: Path, channels: int) -> Recipe:
     'zscore_nonzero'
     """
     recipe = Recipe({"intensity": "none", "orientation": None, "size": None, "clip": None})
-    for table in _tables(chain, source):
+    for table in _entries(chain, source):
         options = {k: v for k, v in table.items() if k not in ("keys", "allow_missing_keys")}
         name = str(options.pop("_target_")).rsplit(".", 1)[-1]
         name = name.removesuffix("Dict").removesuffix("D").removesuffix("d")
@@ -81,30 +81,32 @@ def read_transforms(chain: Any, source: Path, channels: int) -> Recipe:
             if not others:
                 continue
             raise ModelError(
-                f"{source}: {table['_target_']} works on {', '.join(others)}; only chains on one "
-                "image with all modalities, under the key 'image', are read"
+                f"{source}: {table['_target_']} uses the keys {', '.join(others)}; only the key "
+                "'image', one image with all modalities, is supported"
             )
         options.pop("_desc_", None)
-        if name in _NOTHING:
+        if name in _IGNORED:
             continue
         if name not in _KNOWN:
             raise ModelError(
-                f"{source}: the transform {table['_target_']} is unknown here, so the network's "
-                f"input cannot be made; known: {', '.join(sorted((*_KNOWN, *_NOTHING)))}"
+                f"{source}: the transform {table['_target_']} is not supported; supported: "
+                f"{', '.join(sorted((*_KNOWN, *_IGNORED)))}"
             )
-        complaint = _KNOWN[name](options, recipe, channels)
-        if complaint:
-            raise ModelError(f"{source}: {table['_target_']}: {complaint}")
+        problem = _KNOWN[name](options, recipe, channels)
+        if problem:
+            raise ModelError(f"{source}: {table['_target_']}: {problem}")
     return recipe
 
 
-def _tables(chain: Any, source: Path) -> Sequence[Mapping[str, Any]]:
+def _entries(chain: Any, source: Path) -> Sequence[Mapping[str, Any]]:
     if isinstance(chain, Mapping):
         chain = chain.get("transforms", [])
     if not isinstance(chain, list) or not all(
         isinstance(table, Mapping) and isinstance(table.get("_target_"), str) for table in chain
     ):
-        raise ModelError(f"{source}: preprocessing is no list of transforms with _target_")
+        raise ModelError(
+            f"{source}: preprocessing is not a list of transforms with _target_; list them"
+        )
     return chain
 
 
@@ -113,11 +115,13 @@ def _keys(table: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(keys) if isinstance(keys, list) else (str(keys),)
 
 
-def _unread(options: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]]) -> str | None:
-    """Return a complaint about the first option with a value that changes the meaning."""
+def _check_options(
+    options: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]]
+) -> str | None:
+    """Return a description of the first option that is not supported."""
     for key, value in options.items():
         if key not in allowed:
-            return f"the option {key!r} is unknown here"
+            return f"the option {key!r} is not supported"
         if allowed[key] and value not in allowed[key]:
             return f"{key} is {value!r}, expected {' or '.join(map(repr, allowed[key]))}"
     return None
@@ -126,23 +130,23 @@ def _unread(options: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]]) 
 def _normalize(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
     nonzero = bool(options.pop("nonzero", False))
     if not options.pop("channel_wise", False) and channels > 1:
-        return "without channel_wise the modalities share one mean, which is not supported"
+        return "channel_wise is false, expected true: a mean over all modalities is not supported"
     if not nonzero:
-        return "nonzero must be true: a mean over the air is not supported"
+        return "nonzero is false, expected true: a mean over the background is not supported"
     if recipe.settings["intensity"] != "none":
-        return "a second change of intensities is not supported"
+        return "a second normalization of intensities is not supported"
     recipe.settings["intensity"] = "zscore_nonzero"
-    return _unread(options, {"subtrahend": (None,), "divisor": (None,), "dtype": ()})
+    return _check_options(options, {"subtrahend": (None,), "divisor": (None,), "dtype": ()})
 
 
 def _orient(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
     axcodes = options.pop("axcodes", None)
     if not isinstance(axcodes, str):
-        return f"axcodes is {axcodes!r}, expected three letters"
+        return f"axcodes is {axcodes!r}, expected three axis codes, for example 'RAS'"
     if len({*(recipe.settings.get("voxel_mm") or ())}) > 1:
-        return "after Spacing with other lengths for each axis it is not supported"
+        return "reorienting after an anisotropic Spacing is not supported; put Orientation first"
     recipe.settings["orientation"] = axcodes
-    return _unread(options, {"as_closest_canonical": (False,), "labels": ()})
+    return _check_options(options, {"as_closest_canonical": (False,), "labels": ()})
 
 
 def _space(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
@@ -150,9 +154,9 @@ def _space(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None
     sizes = pixdim if isinstance(pixdim, list) else [pixdim] * 3
     if len(sizes) != 3 or not all(isinstance(mm, int | float) for mm in sizes):
         return f"pixdim is {pixdim!r}, expected three lengths in mm"
-    # MONAI keeps an axis' voxels as they are where no length above 0 is given.
+    # MONAI does not resample an axis without a length above 0.
     recipe.settings["voxel_mm"] = [float(mm) if mm > 0 else None for mm in sizes]
-    return _unread(
+    return _check_options(
         options,
         {"mode": (), "padding_mode": (), "align_corners": (), "dtype": (), "diagonal": (False,),
          "scale_extent": (), "recompute_affine": (), "min_pixdim": (None,), "max_pixdim": (None,),
@@ -167,12 +171,14 @@ def _divisible(options: dict[str, Any], recipe: Recipe, channels: int) -> str | 
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         return f"k is {k!r}, expected one whole number for all axes"
     recipe.settings["divisor"] = k
-    return _unread(options, {"mode": ("constant",), "method": ("symmetric",)})
+    return _check_options(options, {"mode": ("constant",), "method": ("symmetric",)})
 
 
 def _foreground(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
-    recipe.notes.append("CropForeground is left out: the network sees the air around the head too")
-    return _unread(
+    recipe.notes.append(
+        "CropForeground is ignored: the network also gets the background around the head"
+    )
+    return _check_options(
         options,
         {"source_key": ("image",), "margin": (), "k_divisible": (), "allow_smaller": (),
          "start_coord_key": (), "end_coord_key": (), "select_fn": ()},

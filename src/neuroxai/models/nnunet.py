@@ -1,4 +1,4 @@
-"""nnU-Net v2: a trained-model folder, read as data (Isensee et al. 2021)."""
+"""Loading of trained nnU-Net v2 models, without nnU-Net itself."""
 
 from __future__ import annotations
 
@@ -11,50 +11,49 @@ from typing import Any
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.models.card import Card
-from neuroxai.models.channel_names import MODALITIES, OUTPUTS, in_our_words, regions_of
+from neuroxai.models.channel_names import MODALITIES, OUTPUTS, standard_name, regions_of
 from neuroxai.models.config_data import read_json
 from neuroxai.models.formats import DATASET, PLANS
 from neuroxai.models.model import Model
-from neuroxai.models.nnunet_networks import own_names
+from neuroxai.models.nnunet_networks import unique_names
 from neuroxai.models.nnunet_plans import (
     build_network,
     read_configuration,
     read_preprocessing,
 )
-from neuroxai.models.nnunet_slices import thick_weights
+from neuroxai.models.nnunet_slices import volume_weights
 from neuroxai.models.torch_weights import convert_torch
-from neuroxai.models.weights import Weights, fit, read_weights
+from neuroxai.models.weights import Weights, load_state, read_weights
 
 _CHECKPOINTS = ("checkpoint_final", "checkpoint_best")
 
 
 def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
-    """Load a trained-model folder of nnU-Net v2, as it predicts without mirroring.
+    """Load the folder of a trained nnU-Net v2 model.
 
-    ``dataset.json`` names channels and labels, ``plans.json`` the network, the preprocessing and
-    the patch; the weights are those of every ``fold_X``, whose answers are averaged. nnU-Net
-    itself is not needed. Its checkpoints are pickles: convert each with
-    ``neuroxai convert torch fold_X/checkpoint_final.pth --entry network_weights --trust``, or
-    ``trust`` them here, and they are converted in memory every time.
+    ``dataset.json`` defines channels and labels, ``plans.json`` the network, the preprocessing and
+    the patch size. The logits of all folds ``fold_X`` are averaged. nnU-Net itself is not needed.
+    Its checkpoints are pickles: convert each once with
+    ``neuroxai convert torch fold_X/checkpoint_final.pth --entry network_weights --trust``, or pass
+    ``trust`` to convert them at every load.
 
-    What it does on scans is followed exactly: axes z, y, x as stored, the box of what is not zero,
-    its z-scores, its resampling, windows of the patch's size spread evenly by half a patch with
-    Gaussian weights, logits averaged over the folds. A 2D configuration answers every slice, the
-    volume's answer is all of theirs. Mirroring at test time is left out: a map of a
-    mirrored answer is a mixture of maps.
+    Inference reproduces nnU-Net's: axes z, y, x as stored, cropping to nonzero voxels, z-scores,
+    resampling, evenly spaced windows of the patch size that overlap by half, with Gaussian
+    weights. A 2D configuration is applied to every slice of the volume. Test-time mirroring is not
+    supported, because the map of a mirrored prediction is a mixture of maps.
 
     Parameters
     ----------
     folder
-        As ``nnUNetTrainer__nnUNetPlans__3d_fullres``.
+        For example ``nnUNetTrainer__nnUNetPlans__3d_fullres``.
     trust
-        Read pickled checkpoints, in a process with limits.
+        Read pickled checkpoints in a separate process with limits.
 
     Raises
     ------
     ModelError
-        Naming the file and what cannot be read or followed: cascades, and readers and
-        normalizations other than nnU-Net's usual ones.
+        Naming the file and the entry that is invalid or not supported, for example cascades and
+        readers or normalizations other than nnU-Net's defaults.
 
     References
     ----------
@@ -70,13 +69,15 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     for path in checkpoints:
         weights = _weights(path, trust=trust)
         network = build_network(configuration, len(modalities), len(names))
-        tensors = own_names(weights.tensors)
-        fit(network, thick_weights(tensors) if configuration.slices else tensors, path)
+        tensors = unique_names(weights.tensors)
+        load_state(network, volume_weights(tensors) if configuration.slices else tensors, path)
         members.append(network.eval().requires_grad_(requires_grad=False))
         hashes.append(weights.sha256)
-    notes = ["nnU-Net's mirroring at test time is left out: its own answer is a mean over mirrors"]
+    notes = [
+        "nnU-Net's test-time mirroring is off: its own prediction is a mean over mirrored inputs"
+    ]
     if checkpoints[0].stem != _CHECKPOINTS[0]:
-        notes.append(f"there is no {_CHECKPOINTS[0]}, so {checkpoints[0].stem} was read")
+        notes.append(f"{checkpoints[0].stem} was loaded, because {_CHECKPOINTS[0]} does not exist")
     card = Card.from_dict(
         {
             "name": f"{dataset.get('name') or plans.get('dataset_name') or folder.resolve().name}",
@@ -115,59 +116,61 @@ def _modalities(dataset: Mapping[str, Any], source: Path) -> tuple[str, ...]:
     if not isinstance(channels, Mapping) or sorted(channels) != sorted(
         map(str, range(len(channels)))
     ):
-        raise ModelError(f"{source}: channel_names is {channels!r}, expected a name for 0, 1, …")
-    names = tuple(in_our_words(str(channels[str(i)]), MODALITIES) for i in range(len(channels)))
+        raise ModelError(
+            f"{source}: channel_names is {channels!r}, expected a name for each of 0, 1, …"
+        )
+    names = tuple(standard_name(str(channels[str(i)]), MODALITIES) for i in range(len(channels)))
     if len(set(names)) < len(names):
-        raise ModelError(f"{source}: channel_names names one channel twice: {dict(channels)}")
+        raise ModelError(f"{source}: channel_names has duplicate channels: {dict(channels)}")
     return names
 
 
 def _outputs(dataset: Mapping[str, Any], source: Path) -> tuple[tuple[str, ...], str]:
-    """Return what the output channels are, and their activation."""
+    """Return the names of the output channels, and their activation."""
     labels = dataset.get("labels")
     if not isinstance(labels, Mapping) or labels.get("background") != 0:
-        raise ModelError(f"{source}: labels is {labels!r}, expected a table with background 0")
+        raise ModelError(f"{source}: labels is {labels!r}, expected a mapping with background 0")
     known = {str(name): value for name, value in labels.items() if name != "ignore"}
     if any(isinstance(value, list) and len(value) > 1 for value in known.values()):
-        # Regions, one sigmoid each, in the order of the file.
+        # Overlapping regions, in the order of the file.
         del known["background"]
-        return tuple(in_our_words(name, OUTPUTS) for name in known), "sigmoid"
+        return tuple(standard_name(name, OUTPUTS) for name in known), "sigmoid"
     numbers = {
         name: value[0] if isinstance(value, list) else value for name, value in known.items()
     }
     if sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
         raise ModelError(f"{source}: labels are {dict(labels)}, expected the numbers 0, 1, 2, …")
     ordered = sorted(numbers, key=numbers.__getitem__)
-    return tuple(in_our_words(name, OUTPUTS) for name in ordered), "softmax"
+    return tuple(standard_name(name, OUTPUTS) for name in ordered), "softmax"
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Return one checkpoint of every fold, without its ending; of ``fold_all`` if it is alone."""
+    """Return the checkpoint of every fold, or of ``fold_all``, without its suffix."""
     folds = sorted(each for each in folder.glob("fold_*") if each.name[5:].isdigit())
     for name in _CHECKPOINTS:
         for group in (folds, [folder / "fold_all"]):
             found = [
                 fold / name
                 for fold in group
-                if any((fold / f"{name}{end}").is_file() for end in (".safetensors", ".pth"))
+                if any((fold / f"{name}{suffix}").is_file() for suffix in (".safetensors", ".pth"))
             ]
             if found:
                 return found
     raise ModelError(
-        f"{folder}: holds no fold_X with {_CHECKPOINTS[0]}.safetensors or {_CHECKPOINTS[0]}.pth"
+        f"{folder}: no fold_X with {_CHECKPOINTS[0]}.safetensors or {_CHECKPOINTS[0]}.pth"
     )
 
 
 def _weights(path: Path, *, trust: bool) -> Weights:
-    ready = path.with_suffix(".safetensors")
-    if ready.is_file():
-        return read_weights(ready)
+    converted = path.with_suffix(".safetensors")
+    if converted.is_file():
+        return read_weights(converted)
     pickled = path.with_suffix(".pth")
     if not trust:
         raise ModelError(
-            f"{pickled}: a pickled file can carry code and is not read; if you trust it, convert "
-            f"it once:  neuroxai convert torch {pickled} --entry network_weights --trust"
+            f"{pickled}: a pickled file can contain code and is not read; if you trust it, "
+            f"convert it:  neuroxai convert torch {pickled} --entry network_weights --trust"
         )
     with tempfile.TemporaryDirectory(prefix="neuroxai-") as temporary:
-        made = Path(temporary, "weights.safetensors")
-        return read_weights(convert_torch(pickled, made, trust=True, entry="network_weights"))
+        target = Path(temporary, "weights.safetensors")
+        return read_weights(convert_torch(pickled, target, trust=True, entry="network_weights"))

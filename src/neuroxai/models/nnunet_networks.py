@@ -1,7 +1,7 @@
-"""The two U-Nets that nnU-Net v2 trains, with its names, without its packages.
+"""The U-Nets of nnU-Net v2, reimplemented with the same layer names.
 
-nnU-Net's own network classes come with a computer vision stack that replaces or breaks the pinned
-torch, so they are built here: the same layers under the same names, and nothing beside them.
+The package of nnU-Net's network classes depends on libraries that conflict with the supported
+versions of PyTorch.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _POOLED: Mapping[type[nn.Module], type[nn.Module]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """How a network is built; the keys of ``arch_kwargs`` in the plans.
+class Architecture:
+    """Architecture of a network: ``arch_kwargs`` in the plans.
 
     Raises
     ------
     ValueError
-        If the stages do not agree.
+        If the lists disagree in length, or the convolutions are not 2D or 3D.
     """
 
     n_stages: int
@@ -55,11 +55,11 @@ class Shape:
         per_stage = (self.features_per_stage, self.kernel_sizes, self.strides)
         encoder = self.n_conv_per_stage or self.n_blocks_per_stage
         if any(len(each) != self.n_stages for each in (*per_stage, encoder)):
-            raise ValueError(f"not every list has {self.n_stages} entries, one a stage")
+            raise ValueError(f"expected {self.n_stages} entries in every list, one per stage")
         if len(self.n_conv_per_stage_decoder) != self.n_stages - 1:
-            raise ValueError(f"the decoder has not {self.n_stages - 1} stages")
+            raise ValueError(f"expected {self.n_stages - 1} stages in the decoder")
         if self.conv_op not in _TRANSPOSED:
-            raise ValueError(f"convolutions are {self.conv_op.__name__}")
+            raise ValueError(f"convolutions are {self.conv_op.__name__}, expected Conv2d or Conv3d")
 
     def unit(
         self,
@@ -71,9 +71,9 @@ class Shape:
         bias: bool | None = None,
         last: bool = False,
     ) -> nn.Sequential:
-        """Return convolution, dropout, norm and activation; the ``last`` of a block stops early.
+        """Build a unit of convolution, dropout, norm and activation.
 
-        What comes last in a residual block, and its projection, have neither dropout nor
+        The ``last`` unit of a residual block and its projection have neither dropout nor
         activation.
         """
         parts: OrderedDict[str, nn.Module] = OrderedDict()
@@ -93,82 +93,103 @@ class Shape:
         return nn.Sequential(parts)
 
     def activation(self) -> nn.Module:
-        """Return a new activation."""
+        """Build an activation."""
         return nn.Identity() if self.nonlin is None else self.nonlin(**(self.nonlin_kwargs or {}))
 
 
 class _Stack(nn.Module):
-    """Units one after the other; the first one has the stride."""
+    """Sequence of units; the first one has the stride."""
 
     def __init__(
-        self, shape: Shape, count: int, inputs: int, outputs: int, stage: int, stride: Sequence[int]
+        self,
+        architecture: Architecture,
+        count: int,
+        inputs: int,
+        outputs: int,
+        stage: int,
+        stride: Sequence[int],
     ) -> None:
         super().__init__()
-        kernel = shape.kernel_sizes[stage]
+        kernel = architecture.kernel_sizes[stage]
         ones = [1] * len(kernel)
-        first = shape.unit(inputs, outputs, kernel, stride)
-        rest = [shape.unit(outputs, outputs, kernel, ones) for _ in range(count - 1)]
+        first = architecture.unit(inputs, outputs, kernel, stride)
+        rest = [architecture.unit(outputs, outputs, kernel, ones) for _ in range(count - 1)]
         self.convs = nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.convs(x)
-        return found
+        output: Tensor = self.convs(x)
+        return output
 
 
 class _Residual(nn.Module):
-    """Two units beside a shortcut: pooled where there is a stride, projected where it widens."""
+    """Residual block; its shortcut is pooled if strided, and projected if the width changes."""
 
     def __init__(
-        self, shape: Shape, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int]
+        self,
+        architecture: Architecture,
+        inputs: int,
+        outputs: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
     ) -> None:
         super().__init__()
         ones = [1] * len(kernel)
-        self.conv1 = shape.unit(inputs, outputs, kernel, stride)
-        self.conv2 = shape.unit(outputs, outputs, kernel, ones, last=True)
+        self.conv1 = architecture.unit(inputs, outputs, kernel, stride)
+        self.conv2 = architecture.unit(outputs, outputs, kernel, ones, last=True)
         shortcut: list[nn.Module] = []
         if any(step != 1 for step in stride):
-            shortcut.append(_POOLED[shape.conv_op](list(stride), list(stride)))
+            shortcut.append(_POOLED[architecture.conv_op](list(stride), list(stride)))
         if inputs != outputs:
-            shortcut.append(shape.unit(inputs, outputs, ones, ones, bias=False, last=True))
+            shortcut.append(architecture.unit(inputs, outputs, ones, ones, bias=False, last=True))
         self.skip = nn.Sequential(*shortcut)
-        self.nonlin2 = shape.activation()
+        self.nonlin2 = architecture.activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.nonlin2(self.conv2(self.conv1(x)) + self.skip(x))
-        return found
+        output: Tensor = self.nonlin2(self.conv2(self.conv1(x)) + self.skip(x))
+        return output
 
 
 class _Blocks(nn.Module):
-    def __init__(self, shape: Shape, count: int, inputs: int, outputs: int, stage: int) -> None:
+    """Sequence of residual blocks; the first one has the stride."""
+
+    def __init__(
+        self, architecture: Architecture, count: int, inputs: int, outputs: int, stage: int
+    ) -> None:
         super().__init__()
-        kernel, stride = shape.kernel_sizes[stage], shape.strides[stage]
+        kernel, stride = architecture.kernel_sizes[stage], architecture.strides[stage]
         ones = [1] * len(kernel)
-        first = _Residual(shape, inputs, outputs, kernel, stride)
-        rest = [_Residual(shape, outputs, outputs, kernel, ones) for _ in range(count - 1)]
+        first = _Residual(architecture, inputs, outputs, kernel, stride)
+        rest = [_Residual(architecture, outputs, outputs, kernel, ones) for _ in range(count - 1)]
         self.blocks = nn.Sequential(first, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.blocks(x)
-        return found
+        output: Tensor = self.blocks(x)
+        return output
 
 
 class _Encoder(nn.Module):
-    def __init__(self, shape: Shape, inputs: int) -> None:
+    """Encoder; returns the output of every stage."""
+
+    def __init__(self, architecture: Architecture, inputs: int) -> None:
         super().__init__()
         self.stem: nn.Module | None = None
-        widths = shape.features_per_stage
-        if shape.n_blocks_per_stage:
-            stem = shape.stem_channels or widths[0]
-            self.stem = _Stack(shape, 1, inputs, stem, 0, [1] * len(shape.kernel_sizes[0]))
+        widths = architecture.features_per_stage
+        if architecture.n_blocks_per_stage:
+            stem = architecture.stem_channels or widths[0]
+            self.stem = _Stack(
+                architecture, 1, inputs, stem, 0, [1] * len(architecture.kernel_sizes[0])
+            )
             inputs = stem
         stages: list[nn.Module] = []
-        for stage, (outputs, stride) in enumerate(zip(widths, shape.strides, strict=True)):
-            if shape.n_blocks_per_stage:
-                count = shape.n_blocks_per_stage[stage]
-                stages.append(_Blocks(shape, count, inputs, outputs, stage))
+        for stage, (outputs, stride) in enumerate(zip(widths, architecture.strides, strict=True)):
+            if architecture.n_blocks_per_stage:
+                count = architecture.n_blocks_per_stage[stage]
+                stages.append(_Blocks(architecture, count, inputs, outputs, stage))
             else:
-                count = shape.n_conv_per_stage[stage]
-                stages.append(nn.Sequential(_Stack(shape, count, inputs, outputs, stage, stride)))
+                count = architecture.n_conv_per_stage[stage]
+                stages.append(
+                    nn.Sequential(_Stack(architecture, count, inputs, outputs, stage, stride))
+                )
             inputs = outputs
         self.stages = nn.Sequential(*stages)
 
@@ -183,31 +204,37 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, shape: Shape, outputs: int) -> None:
+    """Decoder with transposed convolutions; returns logits of the full resolution."""
+
+    def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__()
-        up = _TRANSPOSED[shape.conv_op]
-        widths = shape.features_per_stage
+        up = _TRANSPOSED[architecture.conv_op]
+        widths = architecture.features_per_stage
         self.stages, self.transpconvs, self.seg_layers = (nn.ModuleList() for _ in range(3))
-        for number, stage in enumerate(reversed(range(shape.n_stages - 1))):
-            below, width, stride = widths[stage + 1], widths[stage], list(shape.strides[stage + 1])
-            self.transpconvs.append(up(below, width, stride, stride, bias=shape.conv_bias))
-            count, ones = shape.n_conv_per_stage_decoder[number], [1] * len(stride)
-            self.stages.append(_Stack(shape, count, 2 * width, width, stage, ones))
-            self.seg_layers.append(shape.conv_op(width, outputs, 1))
+        for number, stage in enumerate(reversed(range(architecture.n_stages - 1))):
+            below, width, stride = (
+                widths[stage + 1],
+                widths[stage],
+                list(architecture.strides[stage + 1]),
+            )
+            self.transpconvs.append(up(below, width, stride, stride, bias=architecture.conv_bias))
+            count, ones = architecture.n_conv_per_stage_decoder[number], [1] * len(stride)
+            self.stages.append(_Stack(architecture, count, 2 * width, width, stage, ones))
+            self.seg_layers.append(architecture.conv_op(width, outputs, 1))
 
     def forward(self, skips: Sequence[Tensor]) -> Tensor:
         x = skips[-1]
         for up, stage, skip in zip(self.transpconvs, self.stages, skips[-2::-1], strict=True):
             x = stage(torch.cat([up(x), skip], dim=1))
-        found: Tensor = self.seg_layers[-1](x)
-        return found
+        output: Tensor = self.seg_layers[-1](x)
+        return output
 
 
 class NNUNet(nn.Module):
-    """nnU-Net's PlainConvUNet, or with residual blocks its ResidualEncoderUNet.
+    """nnU-Net's PlainConvUNet, or its ResidualEncoderUNet if there are residual blocks.
 
-    Going up, only the full resolution's output is computed; those for deep supervision have
-    weights, as in every checkpoint, but never run.
+    The layers for deep supervision exist, because checkpoints contain their weights, but only the
+    output of the full resolution is computed.
 
     References
     ----------
@@ -216,33 +243,33 @@ class NNUNet(nn.Module):
 
     Examples
     --------
-    >>> shape = Shape(
+    >>> architecture = Architecture(
     ...     n_stages=2, features_per_stage=[4, 8], conv_op=nn.Conv2d, kernel_sizes=[[3, 3]] * 2,
     ...     strides=[[1, 1], [2, 2]], n_conv_per_stage=[1, 1], n_conv_per_stage_decoder=[1],
     ... )
-    >>> NNUNet(shape, 3, 5)(torch.zeros(1, 3, 6, 8)).shape
+    >>> NNUNet(architecture, 3, 5)(torch.zeros(1, 3, 6, 8)).shape
     torch.Size([1, 5, 6, 8])
     """
 
-    def __init__(self, shape: Shape, inputs: int, outputs: int) -> None:
+    def __init__(self, architecture: Architecture, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.encoder = _Encoder(shape, inputs)
-        self.decoder = _Decoder(shape, outputs)
+        self.encoder = _Encoder(architecture, inputs)
+        self.decoder = _Decoder(architecture, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(B, K, *S)``."""
-        found: Tensor = self.decoder(self.encoder(x))
-        return found
+        output: Tensor = self.decoder(self.encoder(x))
+        return output
 
 
-def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a checkpoint's weights by one name each; nnU-Net keeps most under two or four.
+def unique_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove duplicates from a state dict; nnU-Net stores most tensors under two or four names.
 
     Examples
     --------
     >>> one = torch.zeros(1)
     >>> names = ("encoder.a.conv.bias", "encoder.a.all_modules.0.bias")
-    >>> list(own_names(dict.fromkeys([*names, f"decoder.{names[0]}"], one)))
+    >>> list(unique_names(dict.fromkeys([*names, f"decoder.{names[0]}"], one)))
     ['encoder.a.conv.bias']
     """
     return {

@@ -1,4 +1,4 @@
-"""What an nnU-Net's plans say: the network, the preprocessing, the windows."""
+"""Reading of nnU-Net's ``plans.json``: network, preprocessing and sliding windows."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from torch import nn
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.windows import Windows
 from neuroxai.models.formats import PLANS
-from neuroxai.models.nnunet_networks import NNUNet, Shape
-from neuroxai.models.nnunet_slices import thickened
+from neuroxai.models.nnunet_networks import Architecture, NNUNet
+from neuroxai.models.nnunet_slices import volume_arguments
 
 _NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
 _READERS: Mapping[str, str | None] = {
     "SimpleITKIO": None, "NibabelIO": None, "NibabelIOWithReorient": "RAS",
 }  # fmt: skip
-"""How scans are read: their axes as stored, or turned; all hand them on in the order z, y, x."""
+"""Orientation per reader, None for the stored one; all return axes in the order z, y, x."""
 
 _OPERATION = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
-_FLOAT16 = 10.0
-"""What nnU-Net scales its importance map by before it rounds it to float16."""
+_IMPORTANCE_SCALE = 10.0
+"""Factor that nnU-Net applies to its importance map before rounding to float16."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One configuration of the plans, its inheritance followed.
+    """A configuration of the plans, with inherited entries.
 
     Attributes
     ----------
-    source, name
-        The plans' file, and the configuration's name.
+    source
+        The file of the plans.
+    name
+        Name of the configuration.
     table
-        Its entries.
+        Entries of the configuration.
     network, arguments
-        The network's class, and what it is built with.
+        Class of the network, and its keyword arguments.
     classes
-        Arguments that name classes of torch.nn.
+        Arguments whose values are names of classes in ``torch.nn``.
     """
 
     source: Path
@@ -54,40 +56,39 @@ class Configuration:
 
     @property
     def slices(self) -> bool:
-        """Whether it is a 2D one, which answers slice by slice."""
+        """Whether the network is 2D and is applied to every slice."""
         return len(self.table["patch_size"]) == 2
 
     @property
     def patch(self) -> tuple[int, ...]:
-        """The window, of one slice for a 2D configuration."""
+        """Size of a window, one slice thick for a 2D configuration."""
         size = tuple(self.table["patch_size"])
         return (1, *size) if self.slices else size
 
 
 def read_configuration(plans: Mapping[str, Any], folder: Path) -> Configuration:
-    """Return the configuration that the folder's name ends in, or the only one.
+    """Return the configuration named at the end of the folder's name, or the only one.
 
     Raises
     ------
     ModelError
-        If there is none, or it is a cascade's.
+        If no configuration matches, or it belongs to a cascade.
     """
     source, known = folder / PLANS, plans.get("configurations")
     if not isinstance(known, Mapping) or not known:
-        raise ModelError(f"{source}: names no configurations")
+        raise ModelError(f"{source}: configurations is {known!r}, expected at least one")
     name = folder.resolve().name.rpartition("__")[2]
     if name not in known:
         name = next(iter(known))
         if len(known) > 1:
             raise ModelError(
-                f"{folder}: its name does not end in one of the configurations of {PLANS} "
+                f"{folder}: the name does not end in a configuration of {PLANS} "
                 f"({', '.join(known)}); rename it to nnUNetTrainer__nnUNetPlans__CONFIGURATION"
             )
     table = _inherited(known, name, source)
     if table.get("previous_stage"):
         raise ModelError(
-            f"{source}: {name} is a cascade's second stage, which needs the first one's answer; "
-            "only single networks are supported"
+            f"{source}: {name} is the second stage of a cascade; only single networks are supported"
         )
     patch = table.get("patch_size")
     if not (_whole_numbers(patch, 3) or _whole_numbers(patch, 2)):
@@ -99,13 +100,13 @@ def read_configuration(plans: Mapping[str, Any], folder: Path) -> Configuration:
 
 
 def _inherited(known: Mapping[str, Any], name: str, source: Path) -> dict[str, Any]:
-    """Return a configuration's entries, and those that it takes from others."""
+    """Return the entries of a configuration, including inherited ones."""
     table: dict[str, Any] = {}
     at: Any = name
     for _ in known:
         found = known.get(at)
         if not isinstance(found, Mapping):
-            raise ModelError(f"{source}: there is no configuration {at!r}")
+            raise ModelError(f"{source}: unknown configuration {at!r}; known: {', '.join(known)}")
         table = {**found, **table}
         at = found.get("inherits_from")
         if at is None:
@@ -116,14 +117,14 @@ def _inherited(known: Mapping[str, Any], name: str, source: Path) -> dict[str, A
 def _architecture(
     table: Mapping[str, Any], source: Path
 ) -> tuple[str, Mapping[str, Any], tuple[str, ...]]:
-    """Return the network's class, its arguments, and those of them that name classes."""
+    """Return the network's class, its arguments, and the keys of those that are classes."""
     described = table.get("architecture")
     if isinstance(described, Mapping):
         network, arguments = described.get("network_class_name"), described.get("arch_kwargs")
         classes = described.get("_kw_requires_import", ())
         if isinstance(arguments, Mapping) and isinstance(classes, list | tuple):
             return str(network), arguments, tuple(map(str, classes))
-        raise ModelError(f"{source}: the architecture has no table arch_kwargs")
+        raise ModelError(f"{source}: architecture.arch_kwargs is {arguments!r}, expected a mapping")
     # Plans written before version 2.4.
     try:
         stages = table["n_conv_per_stage_encoder"]
@@ -146,26 +147,28 @@ def _architecture(
             "nonlin_kwargs": {"inplace": True},
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{source}: says nothing of the network ({error!r})") from error
+        raise ModelError(
+            f"{source}: the network's architecture is missing or invalid ({error!r})"
+        ) from error
     return network, arguments, ("conv_op", "norm_op", "nonlin")
 
 
 def build_network(configuration: Configuration, inputs: int, outputs: int) -> nn.Module:
-    """Build the network that the plans describe, without deep supervision.
+    """Build the network of the plans, without deep supervision.
 
-    That of a 2D configuration is built over the volume, with kernels one slice thick.
+    A 2D configuration becomes a network of volumes with kernels one slice thick.
 
     Raises
     ------
     ModelError
-        If its class or an argument is none that is known.
+        If the class or an argument is not supported.
     """
     source = configuration.source
     name = configuration.network.rpartition(".")[2]
     if name not in _NETWORKS:
         raise ModelError(
             f"{source}: the network is {configuration.network!r}, expected one of "
-            f"{', '.join(_NETWORKS)}; give another as --model package.module:factory"
+            f"{', '.join(_NETWORKS)}; load others with --model package.module:factory"
         )
     arguments = dict(configuration.arguments)
     for key in configuration.classes:
@@ -173,15 +176,17 @@ def build_network(configuration: Configuration, inputs: int, outputs: int) -> nn
             arguments[key] = _operation(arguments[key], key, source)
     try:
         if configuration.slices:
-            arguments = thickened(arguments)
+            arguments = volume_arguments(arguments)
         with torch.random.fork_rng(devices=[]):
-            return NNUNet(Shape(**arguments), inputs, outputs)
+            return NNUNet(Architecture(**arguments), inputs, outputs)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise ModelError(f"{source}: {name} cannot be built as it says ({error})") from error
+        raise ModelError(
+            f"{source}: {name} cannot be built with its arguments ({error})"
+        ) from error
 
 
 def _operation(value: Any, key: str, source: Path) -> type[nn.Module]:
-    """Return a class of ``torch.nn`` by its name; nothing else is looked up."""
+    """Return a class of ``torch.nn`` by its name; other modules are not searched."""
     match = _OPERATION.fullmatch(str(value))
     found = getattr(nn, match[1], None) if match else None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
@@ -192,19 +197,19 @@ def _operation(value: Any, key: str, source: Path) -> type[nn.Module]:
 def read_preprocessing(
     plans: Mapping[str, Any], configuration: Configuration, modalities: tuple[str, ...]
 ) -> tuple[dict[str, Any], Windows]:
-    """Return the keys of our preprocessing, and the windows.
+    """Return the preprocessing recipe and the sliding windows.
 
     Raises
     ------
     ModelError
-        If scans are read or normalized in a way that is not known here.
+        If the reader or the normalization is not supported.
     """
     source = configuration.source
     table = configuration.table
     reader = str(plans.get("image_reader_writer"))
     if reader not in _READERS:
         raise ModelError(
-            f"{source}: image_reader_writer is {reader!r}, known are {', '.join(_READERS)}"
+            f"{source}: image_reader_writer is {reader!r}, expected one of {', '.join(_READERS)}"
         )
     if table.get("preprocessor_name") != "DefaultPreprocessor":
         raise ModelError(
@@ -218,7 +223,7 @@ def read_preprocessing(
     axes = 2 if configuration.slices else 3
     if not isinstance(spacing, list) or len(spacing) != axes:
         raise ModelError(f"{source}: spacing is {spacing!r}, expected {axes} lengths in mm")
-    # A 2D configuration takes slices as far apart as they are.
+    # A 2D configuration does not change the distance between slices.
     voxel = [*[None] * (3 - axes), *(float(mm) for mm in spacing)]
     size = configuration.patch
     recipe = {
@@ -239,13 +244,15 @@ def read_preprocessing(
 def _intensity(table: Mapping[str, Any], source: Path) -> str:
     schemes, masked = table.get("normalization_schemes"), table.get("use_mask_for_norm")
     if not isinstance(schemes, list) or not isinstance(masked, list):
-        raise ModelError(f"{source}: normalization_schemes and use_mask_for_norm are missing")
-    asked = set(zip(map(str, schemes), map(bool, masked), strict=False))
-    if asked == {("ZScoreNormalization", True)}:
+        raise ModelError(
+            f"{source}: missing required keys normalization_schemes and use_mask_for_norm"
+        )
+    used = set(zip(map(str, schemes), map(bool, masked), strict=False))
+    if used == {("ZScoreNormalization", True)}:
         return "zscore_filled"
-    if asked == {("ZScoreNormalization", False)}:
+    if used == {("ZScoreNormalization", False)}:
         return "zscore_box"
-    if {scheme for scheme, _ in asked} == {"NoNormalization"}:
+    if {scheme for scheme, _ in used} == {"NoNormalization"}:
         return "none"
     raise ModelError(
         f"{source}: normalization_schemes are {schemes} with use_mask_for_norm {masked}; expected "
@@ -254,14 +261,14 @@ def _intensity(table: Mapping[str, Any], source: Path) -> str:
 
 
 def _resampling(table: Mapping[str, Any]) -> str:
-    """Return ``nnunet`` where the plans ask for nnU-Net's usual way, which is known here."""
-    usual = "resample_data_or_seg_to_shape"
+    """Return ``nnunet`` if the plans use nnU-Net's default resampling, otherwise ``refuse``."""
+    default = "resample_data_or_seg_to_shape"
     for kind, order in (("data", 3), ("probabilities", 1)):
         options = table.get(f"resampling_fn_{kind}_kwargs")
-        if table.get(f"resampling_fn_{kind}") != usual or not isinstance(options, Mapping):
+        if table.get(f"resampling_fn_{kind}") != default or not isinstance(options, Mapping):
             return "refuse"
-        asked = {key: options.get(key) for key in ("order", "order_z", "force_separate_z")}
-        if asked != {"order": order, "order_z": 0, "force_separate_z": None}:
+        orders = {key: options.get(key) for key in ("order", "order_z", "force_separate_z")}
+        if orders != {"order": order, "order_z": 0, "force_separate_z": None}:
             return "refuse"
     return "nnunet"
 
@@ -271,19 +278,19 @@ def _divisor(configuration: Configuration) -> int:
     axes = 2 if configuration.slices else 3
     if not isinstance(strides, list) or not all(_whole_numbers(each, axes) for each in strides):
         raise ModelError(
-            f"{configuration.source}: strides is {strides!r}, expected {axes} numbers a stage"
+            f"{configuration.source}: strides is {strides!r}, expected {axes} numbers per stage"
         )
     return int(np.prod(np.array(strides), axis=0).max())
 
 
 def _importance(size: tuple[int, ...]) -> torch.Tensor:
-    """Return nnU-Net's weights of a window: a Gaussian of an eighth of its edges, in float16."""
+    """Return nnU-Net's importance map: a Gaussian with σ of an eighth of each edge, in float16."""
     from scipy.ndimage import gaussian_filter
 
     impulse = np.zeros(size)
     impulse[tuple(n // 2 for n in size)] = 1
-    bell = gaussian_filter(impulse, [n / 8 for n in size], mode="constant")
-    rounded = torch.from_numpy(bell / bell.max() * _FLOAT16).half().float()
+    gaussian = gaussian_filter(impulse, [n / 8 for n in size], mode="constant")
+    rounded = torch.from_numpy(gaussian / gaussian.max() * _IMPORTANCE_SCALE).half().float()
     rounded[rounded == 0] = rounded[rounded > 0].min()
     return rounded
 

@@ -1,8 +1,8 @@
-"""nnU-Net's 2D configurations, as networks over a volume whose kernels are one slice thick.
+"""Conversion of nnU-Net's 2D configurations to networks of volumes, with kernels of one slice.
 
-A 2D network that answers every slice by itself is, to the number, a 3D one with kernels
-``1 × k × k``: weights ``(O, I, k, k)`` become ``(O, I, 1, k, k)``. The whole volume's answer is
-then one answer to be explained, and a layer's map lies in the volume as any other does.
+A 2D network applied to every slice equals a 3D network with kernels ``1 × k × k``: weights
+``(O, I, k, k)`` become ``(O, I, 1, k, k)``. The volume then has a single prediction to explain, and
+layer maps are volumes as for any 3D network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class SliceNorm(nn.InstanceNorm3d):
-    """Instance norm of every slice ``(B, C, :, Y, Z)`` by its own statistics.
+    """Instance norm with separate statistics for every slice along X.
 
     Examples
     --------
@@ -26,16 +26,16 @@ class SliceNorm(nn.InstanceNorm3d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` ``(B, C, X, Y, Z)`` with each of its slices normed."""
+        """Return ``x`` ``(B, C, X, Y, Z)`` with each slice normalized."""
         batch, slices = x.shape[0], x.shape[2]
-        apart = x.movedim(2, 1).flatten(0, 1).unsqueeze(2) if slices > 1 else x
-        normed: Tensor = super().forward(apart)
+        separate = x.movedim(2, 1).flatten(0, 1).unsqueeze(2) if slices > 1 else x
+        normed: Tensor = super().forward(separate)
         if slices > 1:
             normed = normed.squeeze(2).unflatten(0, (batch, slices)).movedim(1, 2)
         return normed
 
 
-_THICK: Mapping[Any, type[nn.Module]] = {
+_VOLUME_OPERATIONS: Mapping[Any, type[nn.Module]] = {
     nn.Conv2d: nn.Conv3d,
     nn.InstanceNorm2d: SliceNorm,
     nn.BatchNorm2d: nn.BatchNorm3d,
@@ -43,36 +43,36 @@ _THICK: Mapping[Any, type[nn.Module]] = {
 }
 
 
-def thickened(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a 2D network is built with, for its counterpart over a volume.
+def volume_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the arguments of a 2D network to those of its 3D equivalent.
 
     Raises
     ------
     ValueError
-        If its convolutions are not 2D.
+        If the convolutions are not 2D.
 
     Examples
     --------
-    >>> thickened({"conv_op": nn.Conv2d, "strides": [[1, 1], [2, 2]]})["strides"]
+    >>> volume_arguments({"conv_op": nn.Conv2d, "strides": [[1, 1], [2, 2]]})["strides"]
     [[1, 1, 1], [1, 2, 2]]
     """
     if arguments.get("conv_op") is not nn.Conv2d:
-        raise ValueError("its patch is a slice's, and its convolutions are not Conv2d")
-    made: dict[str, Any] = {}
+        raise ValueError("the patch size has two axes, so conv_op must be Conv2d")
+    converted: dict[str, Any] = {}
     for name, value in arguments.items():
-        made[name] = _THICK.get(value, value) if isinstance(value, type) else value
-    for name in {"kernel_sizes", "strides"} & made.keys():
-        made[name] = [[1, *each] for each in made[name]]
-    return made
+        converted[name] = _VOLUME_OPERATIONS.get(value, value) if isinstance(value, type) else value
+    for name in {"kernel_sizes", "strides"} & converted.keys():
+        converted[name] = [[1, *each] for each in converted[name]]
+    return converted
 
 
-def thick_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a 2D network's weights for its counterpart over a volume.
+def volume_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the weights of a 2D network to those of its 3D equivalent.
 
     Examples
     --------
     >>> import torch
-    >>> thick_weights({"conv.weight": torch.zeros(8, 4, 3, 3)})["conv.weight"].shape
+    >>> volume_weights({"conv.weight": torch.zeros(8, 4, 3, 3)})["conv.weight"].shape
     torch.Size([8, 4, 1, 3, 3])
     """
     return {

@@ -1,4 +1,4 @@
-"""ResNet-50 with the head of the paper's Table 1, its tumor grading network."""
+"""ResNet-50 with the head of the paper's Table 1, for tumor grading."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from neuroxai.models.counts import check_counts
 class ResNet50(nn.Module):
     """ResNet-50 classifier of slices ``(B, C, X, Y)``; returns logits ``(B, K)``.
 
-    The backbone is the usual one (stride on the 3×3 convolution, "version 1.5"), its parameters
-    named ``conv1, bn1, layer1 … layer4`` as in torchvision, so such a weight file fits it. The head
-    is Table 1 of the paper: average pooling to 2×2, flattening, a dense layer of 256 with ReLU,
-    dropout, a dense layer of K.
+    The backbone is "version 1.5", with the stride on the 3×3 convolution. Its parameters are named
+    ``conv1, bn1, layer1 … layer4`` as in torchvision, so torchvision's weights can be loaded. The
+    head is Table 1 of the paper: average pooling to 2×2, flattening, a dense layer of 256 with
+    ReLU, dropout, a dense layer of K.
 
-    The table prints 512 feature maps and 2048 flattened values (512 · 2 · 2). A ResNet-50 ends in
-    2048 maps (512 is the width *inside* its last bottlenecks, and the end of the smaller ResNet-18
-    and -34), so here the flattened vector has 2048 · 2 · 2 = 8192 values: the network is followed,
-    not the table.
+    The table lists 512 feature maps and 2048 flattened values (512 · 2 · 2). A ResNet-50 ends in
+    2048 maps; 512 is the width *inside* its last bottlenecks, and of the last maps of ResNet-18
+    and -34. We follow the architecture, not the table: the flattened vector has
+    2048 · 2 · 2 = 8192 values.
 
     Parameters
     ----------
@@ -29,18 +29,18 @@ class ResNet50(nn.Module):
     out_channels
         Number of classes K.
     dropout
-        Probability of dropping a value of the dense layer while training.
+        Probability of dropping a value of the dense layer during training.
 
     Raises
     ------
     ModelError
-        If an argument is out of range, or an input has not the shape ``(B, C, X, Y)``.
+        If an argument is out of range, or an input does not have the shape ``(B, C, X, Y)``.
 
     References
     ----------
     He et al. 2016, doi:10.1109/CVPR.2016.90; Zeineldin et al. 2022,
-    doi:10.1007/s11548-022-02619-x, Table 1. The last norm of each block starts at zero, so that
-    every block starts as the identity: Goyal et al. 2017, arXiv:1706.02677.
+    doi:10.1007/s11548-022-02619-x, Table 1. The scale of each block's last norm is initialized to
+    zero, so that every block starts as the identity: Goyal et al. 2017, arXiv:1706.02677.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class ResNet50(nn.Module):
         self.dense1_relu = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.dense2 = nn.Linear(256, out_channels)
-        self._start()
+        self._initialize()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(B, K)`` for slices ``(B, C, X, Y)``."""
@@ -83,7 +83,7 @@ class ResNet50(nn.Module):
         logits: Tensor = self.dense2(self.dropout(self.dense1_relu(self.dense1(x))))
         return logits
 
-    def _start(self) -> None:
+    def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -92,7 +92,7 @@ class ResNet50(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 convolutions beside a shortcut."""
+    """Residual block of 1×1, 3×3 and 1×1 convolutions."""
 
     expansion = 4
 
@@ -119,12 +119,12 @@ class _Bottleneck(nn.Module):
         residual = self.relu1(self.bn1(self.conv1(x)))
         residual = self.relu2(self.bn2(self.conv2(residual)))
         residual = self.bn3(self.conv3(residual))
-        joined: Tensor = self.relu3(residual + self.downsample(x))
-        return joined
+        activated: Tensor = self.relu3(residual + self.downsample(x))
+        return activated
 
 
 def _stage(channels: int, width: int, *, blocks: int, stride: int) -> nn.Sequential:
-    """Bottlenecks in a row; the first one changes width and resolution."""
+    """Build a stage of bottlenecks; the first one changes width and resolution."""
     out = width * _Bottleneck.expansion
     rest = (_Bottleneck(out, width, 1) for _ in range(blocks - 1))
     return nn.Sequential(_Bottleneck(channels, width, stride), *rest)

@@ -1,4 +1,4 @@
-"""ResNet-50 version 2, norms before convolutions: the classifier of the paper's published code."""
+"""Pre-activation ResNet-50 (version 2), the classifier of the paper's published code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from neuroxai.core.errors import ModelError
 from neuroxai.models.counts import check_counts
 
 _EPSILON = 1.001e-5
+"""Epsilon of batch norms in ``keras.applications.ResNet50V2``."""
 _STAGES = ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1))
 """Width, blocks and stride of each stage; the stride is its last block's."""
 
@@ -16,12 +17,11 @@ _STAGES = ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1))
 class ResNet50V2(nn.Module):
     """Pre-activation ResNet-50 classifier of slices ``(B, C, X, Y)``; returns logits ``(B, K)``.
 
-    The backbone is that of ``keras.applications.ResNet50V2``: a convolution with bias and no norm
-    at the start, norm and ReLU before each convolution of a block, the stride in a stage's last
-    block,
-    zeros around the first pooling. The head is that of the paper's published code: average pooling
-    over 3×3, flattening, a dense layer of 256 with ReLU, dropout, a dense layer of K. On slices of
-    224×224 the pooling leaves 2×2 of the 7×7 cells, as in the paper's Table 1.
+    The backbone is that of ``keras.applications.ResNet50V2``: a first convolution with bias and
+    without norm, norm and ReLU before each convolution of a block, the stride in a stage's last
+    block, zero padding before the first pooling. The head is that of the paper's published code:
+    average pooling over 3×3, flattening, a dense layer of 256 with ReLU, dropout, a dense layer of
+    K. For slices of 224×224 the pooling reduces 7×7 cells to 2×2, as in the paper's Table 1.
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ class ResNet50V2(nn.Module):
     out_channels
         Number of classes K.
     size
-        Length of both sides of a slice; the dense layer's width follows from it.
+        Edge of the square slices in pixels; it determines the input size of the dense layer.
     dropout
-        Probability of dropping a value of the dense layer while training.
+        Probability of dropping a value of the dense layer during training.
 
     Raises
     ------
     ModelError
-        If an argument is out of range, or an input has not the shape ``(B, C, size, size)``.
+        If an argument is out of range, or an input does not have the shape ``(B, C, size, size)``.
 
     References
     ----------
@@ -84,7 +84,7 @@ class ResNet50V2(nn.Module):
                 f"ResNet50V2: got an input of shape {tuple(x.shape)}, "
                 f"expected (B, {self.in_channels}, {self.size}, {self.size})"
             )
-        # Nothing has been rectified yet: zeros around the image are not the least values.
+        # Pads with zeros, unlike the pooling's own padding: values can still be negative here.
         x = self.pool1(functional.pad(self.conv1(x), (1, 1, 1, 1)))
         for block in self.blocks:
             x = block(x)
@@ -94,7 +94,7 @@ class ResNet50V2(nn.Module):
 
 
 class _Block(nn.Module):
-    """Norm, ReLU, and 1×1, 3×3, 1×1 convolutions beside a shortcut."""
+    """Pre-activation residual block of 1×1, 3×3 and 1×1 convolutions."""
 
     def __init__(self, channels: int, width: int, stride: int, *, first: bool) -> None:
         super().__init__()
@@ -115,9 +115,9 @@ class _Block(nn.Module):
         self.conv3 = nn.Conv2d(width, 4 * width, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        ready = self.relu0(self.norm0(x))
-        beside = self.shortcut(ready if self.first else x)
-        y = self.relu1(self.norm1(self.conv1(ready)))
-        y = self.conv3(self.relu2(self.norm2(self.conv2(y))))
-        joined: Tensor = y + beside
-        return joined
+        activated = self.relu0(self.norm0(x))
+        shortcut = self.shortcut(activated if self.first else x)
+        residual = self.relu1(self.norm1(self.conv1(activated)))
+        residual = self.conv3(self.relu2(self.norm2(self.conv2(residual))))
+        total: Tensor = residual + shortcut
+        return total

@@ -1,4 +1,4 @@
-"""Small text files that somebody gives us."""
+"""Reading of small text files."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from neuroxai.core.errors import ModelError
 
 
 def read_text(path: Path, *, largest: int, missing: str = "no such file") -> str:
-    """Return the text of a file in UTF-8.
+    """Read a UTF-8 text file.
 
     Parameters
     ----------
     path
         The file.
     largest
-        Bytes that it may have.
+        Maximum size in bytes.
     missing
-        What is said where there is none.
+        Error message if the file does not exist.
 
     Raises
     ------
     ModelError
-        If the file is missing, unreadable, too large or no text, naming it.
+        Naming the file, if it is missing, unreadable, too large or not UTF-8 text.
     """
     try:
         size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""Pickled weights turned to safetensors, in a process of their own."""
+"""Conversion of pickled weights to safetensors in a separate process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuroxai.files.atomic import replaced_whole
 from neuroxai.models.weights import LARGEST, read_weights
 
 LIMIT_S = 300
-"""Seconds after which a conversion is stopped."""
+"""Seconds after which a conversion is stopped, far more than a valid file needs."""
 
 _CHILD = Path(__file__).with_name("torch_weights_child.py")
 
@@ -25,54 +25,64 @@ def convert_torch(
     trust: bool = False,
     entry: str | None = None,
 ) -> Path:
-    """Read the tensors of a ``torch.save`` file and write them as safetensors.
+    """Convert a ``torch.save`` file to safetensors.
 
-    The file is read with ``weights_only=True`` by another process, with an empty environment, in a
-    folder of its own, with limits on memory, time, and the size of what it writes. That lowers the
-    risk of a file that is made to do harm; it does not remove it (CVE-2025-32434), so it must be
-    asked for.
+    The file is read with ``weights_only=True`` in another process, with an empty environment, in a
+    temporary folder, with limits on memory, time and output size. This reduces the risk of a
+    malicious file but does not remove it (CVE-2025-32434), so ``trust`` is required.
 
     Parameters
     ----------
     source, out
-        The pickled file and the safetensors file.
+        The pickled file and the safetensors file to write.
     trust
-        That the file comes from somebody you trust.
+        Confirms that the file comes from a trusted source.
     entry
-        Where the tensors are in a nested file, as ``state_dict``; found by itself if there is one
-        table of tensors only.
+        Key of the state dict in a nested file, for example ``state_dict``. Not needed if the file
+        contains only one.
 
     Raises
     ------
     ModelError
-        If it is not trusted, cannot be read, or holds more or less than one table of tensors.
+        If the file is not trusted, cannot be read, or contains no or several state dicts.
     """
     path, target = Path(source), Path(out)
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     if not trust:
         raise ModelError(
-            f"{path}: a pickled file can carry code that runs when it is read; "
-            "if you trust where it comes from, add --trust"
+            f"{path}: a pickled file can contain code that runs when it is read; "
+            "if you trust its source, add --trust"
         )
     if path.stat().st_size > LARGEST:
-        raise ModelError(f"{path}: {path.stat().st_size} bytes, more than a network should have")
+        raise ModelError(
+            f"{path}: {path.stat().st_size} bytes, expected a network of at most {LARGEST}"
+        )
     if target.suffix != ".safetensors":
-        raise ModelError(f"{target}: expected a name that ends in .safetensors")
+        raise ModelError(f"{target}: expected a file name that ends in .safetensors")
     with tempfile.TemporaryDirectory(prefix="neuroxai-") as folder:
-        made = Path(folder, "weights.safetensors")
-        command = [sys.executable, "-I", str(_CHILD), str(path.resolve()), str(made), entry or ""]
+        converted = Path(folder, "weights.safetensors")
+        command = [
+            sys.executable,
+            "-I",
+            str(_CHILD),
+            str(path.resolve()),
+            str(converted),
+            entry or "",
+        ]
         try:
             done = subprocess.run(  # noqa: S603
                 command, cwd=folder, env={"TMPDIR": folder, "HOME": folder}, timeout=LIMIT_S,
                 capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise ModelError(f"{path}: not read after {LIMIT_S} s; given up") from error
-        if done.returncode or not made.is_file():
-            lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
+            raise ModelError(
+                f"{path}: conversion stopped after {LIMIT_S} s; check the file"
+            ) from error
+        if done.returncode or not converted.is_file():
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise ModelError(f"{path}: cannot be converted ({lines[-1]})")
-        read_weights(made)
+        read_weights(converted)
         with replaced_whole(target) as temporary:
-            temporary.write_bytes(made.read_bytes())
+            temporary.write_bytes(converted.read_bytes())
     return target

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors alone, exactly the network's names and shapes, finite."""
+"""Reading of safetensors files, and strict loading into a network."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from neuroxai.core.errors import ModelError, suggestion
 from neuroxai.models.formats import refuse_code
 
 LARGEST = 4 * 1024**3
-"""Bytes of a weight file or tensor, at most."""
+"""Maximum size of a weight file or a tensor in bytes."""
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """What a weight file holds."""
+    """Content of a weight file."""
 
     tensors: Mapping[str, Tensor]
+    """Tensors by name."""
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a safetensors file, which carries no code.
+    """Read a safetensors file, a format that cannot contain code.
 
     Raises
     ------
     ModelError
-        If the file is missing, of another kind, unreadable, too large or damaged.
+        If the file is missing, in another format, unreadable, too large or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     refuse_code(path)
-    payload = read_whole(path)
+    payload = read_bytes(path)
     try:
         tensors: dict[str, Tensor] = load(payload)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -48,40 +49,40 @@ def read_weights(path: Path) -> Weights:
     return Weights(tensors, hashlib.sha256(payload).hexdigest())
 
 
-def read_whole(path: Path) -> bytes:
-    """Read a file that is no larger than a network should be.
+def read_bytes(path: Path) -> bytes:
+    """Read a file of at most :data:`LARGEST` bytes.
 
     Raises
     ------
     ModelError
-        If it is missing, unreadable or too large.
+        If the file is missing, unreadable or too large.
     """
     try:
         if not path.is_file():
-            raise ModelError(f"{path}: no such file; the weights were expected there")
+            raise ModelError(f"{path}: no such file, expected the network's weights")
         size = path.stat().st_size
         if size > LARGEST:
-            raise ModelError(f"{path}: {size} bytes, more than a network should have")
+            raise ModelError(f"{path}: {size} bytes, expected a network of at most {LARGEST}")
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load ``state`` into ``network``, widened to its own types.
+def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load ``state`` into ``network`` strictly, converted to the network's data types.
 
     Raises
     ------
     ModelError
-        Naming ``source`` and the tensor that is missing, unknown, of another shape or type, or
-        not finite.
+        Naming ``source`` and the tensor that is missing, unknown, not finite, or of the wrong
+        shape or type.
     """
     expected = network.state_dict()
-    state = _with_shared(expected, state)
+    state = _add_shared(expected, state)
     for name in expected:
         if name not in state:
-            raise ModelError(f"{source}: the tensor {name!r} is missing")
-    # A file gives its tensors in any order; the same fault is to be named every time.
+            raise ModelError(f"{source}: missing tensor {name!r}")
+    # Sorted, so that the error does not depend on the order of the file.
     for name in sorted(state):
         if name not in expected:
             raise ModelError(f"{source}: unknown tensor {name!r}; {suggestion(name, expected)}")
@@ -95,22 +96,19 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> 
         if value.dtype not in allowed:
             raise ModelError(f"{source}: {name} is {value.dtype}, expected {allowed[0]}")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ModelError(f"{source}: {name} holds values that are not finite")
+            raise ModelError(f"{source}: {name} has values that are not finite")
     network.load_state_dict({name: value.to(expected[name]) for name, value in state.items()})
 
 
-def _with_shared(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state with the names of tensors that are written once though they have several.
-
-    So ``safetensors.torch.save_model`` writes them.
-    """
+def _add_shared(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the names of shared tensors, which ``safetensors.torch.save_model`` writes only once."""
     whole = dict(state)
-    written = {_memory_of(expected[name]): name for name in state if name in expected}
+    written = {_storage(expected[name]): name for name in state if name in expected}
     for name, wanted in expected.items():
-        if name not in whole and wanted.numel() and _memory_of(wanted) in written:
-            whole[name] = state[written[_memory_of(wanted)]]
+        if name not in whole and wanted.numel() and _storage(wanted) in written:
+            whole[name] = state[written[_storage(wanted)]]
     return whole
 
 
-def _memory_of(tensor: Tensor) -> tuple[object, ...]:
+def _storage(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
