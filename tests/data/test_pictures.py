@@ -36,7 +36,7 @@ def shown(case_path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
     """Return the picture as the figures lay it before a reader: rows from the top."""
     case = read_picture(case_path, size)
     upright = Placement.fit(case.shape, case.affine)
-    cut: NDArray[np.float32] = AXIAL.cut(upright.turn(case.volumes[GRAY]), 0)
+    cut: NDArray[np.float32] = AXIAL.cut(upright.reorient(case.volumes[GRAY]), 0)
     return cut
 
 

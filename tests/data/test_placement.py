@@ -44,7 +44,7 @@ def placements(draw: st.DrawFn) -> Placement:
     shape = draw(st.tuples(*[st.integers(1, 6)] * 3))
     affine = affine_of(order, signs, draw(st.sampled_from([0.0, 0.3])))
     axes = draw(st.sampled_from([2, 3]))
-    ras = Placement.fit(shape, affine).turned_shape
+    ras = Placement.fit(shape, affine).reoriented_shape
     index = draw(st.integers(0, ras[2] - 1)) if axes == 2 else None
     start = draw(st.tuples(*[st.integers(-8, 8)] * axes))
     size = draw(st.tuples(*[st.integers(1, 9)] * axes))
@@ -58,12 +58,12 @@ def test_turning_is_nibabels(order: tuple[int, ...], signs: tuple[int, ...], til
     data = np.arange(140, dtype=np.int16).reshape(SHAPE)
     oracle = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
     placement = Placement.fit(SHAPE, affine)
-    np.testing.assert_array_equal(placement.turn(data), np.asarray(oracle.dataobj))
-    np.testing.assert_allclose(placement.turned_affine, oracle.affine, atol=1e-12)
-    np.testing.assert_array_equal(placement.turn_back(placement.turn(data)), data)
+    np.testing.assert_array_equal(placement.reorient(data), np.asarray(oracle.dataobj))
+    np.testing.assert_allclose(placement.reoriented_affine, oracle.affine, atol=1e-12)
+    np.testing.assert_array_equal(placement.restore_orientation(placement.reorient(data)), data)
     np.testing.assert_array_equal(placement.to_network(data), np.asarray(oracle.dataobj))
-    assert placement.turned_shape == oracle.shape
-    assert placement.turn(data).flags.c_contiguous
+    assert placement.reoriented_shape == oracle.shape
+    assert placement.reorient(data).flags.c_contiguous
 
 
 @settings(max_examples=100, deadline=None)
@@ -113,8 +113,8 @@ def test_the_description_is_json() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     placement = Placement.fit(SHAPE, np.eye(4), (0, 0, 0), (2, 2, 2))
-    for call in (placement.to_network, placement.turn, placement.turn_back):
-        with pytest.raises(CaseError, match="not on the grid"):
+    for call in (placement.to_network, placement.reorient, placement.restore_orientation):
+        with pytest.raises(CaseError, match=r"expected the grid \(4, 5, 7\)"):
             call(np.zeros((7, 5, 4)))
     with pytest.raises(CaseError, match="network's grid"):
         placement.to_patient(np.zeros(SHAPE))

@@ -405,8 +405,8 @@ def test_a_map_of_a_resampled_scan_lies_where_it_was_asked(model: Model, tmp_pat
     # A cell of the network's grid lies where its affine says: the centers of both boxes agree.
     placement = prepared.placement
     middle = (np.array(placement.grid) - 1) / 2
-    low = placement.turned_affine @ [*(np.array(placement.start)), 1]
-    high = placement.turned_affine @ [*(np.array(placement.start) + placement.size - 1.0), 1]
+    low = placement.reoriented_affine @ [*(np.array(placement.start)), 1]
+    high = placement.reoriented_affine @ [*(np.array(placement.start) + placement.size - 1.0), 1]
     np.testing.assert_allclose(
         (placement.network_affine @ [*middle, 1])[:3], ((low + high) / 2)[:3]
     )

@@ -1,9 +1,9 @@
-"""Intensities made comparable, each modality for itself."""
+"""Intensity normalization of one modality."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,14 @@ Intensity = Literal[
     "minmax",
     "none",
 ]
-INTENSITIES = get_args(Intensity)
-"""Known ways of normalizing intensities."""
+"""Names of the normalizations; see :class:`~neuroxai.data.preprocessing.Preprocessing`."""
 
 
-def counted_voxels(kind: Intensity, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the voxels whose mean and deviation count, the same for every modality."""
+def statistics_mask(kind: Intensity, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the voxels that mean and standard deviation are computed over.
+
+    ``zscore_nonzero`` uses the nonzero voxels of each modality instead; see :func:`normalize`.
+    """
     if kind == "zscore_filled":
         from scipy.ndimage import binary_fill_holes
 
@@ -40,27 +42,36 @@ def counted_voxels(kind: Intensity, brain: NDArray[np.bool_]) -> NDArray[np.bool
 
 
 def normalize(
-    what: str,
+    label: str,
     volume: NDArray[np.float32],
-    counted: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
     kind: Intensity,
     clip: float | None,
 ) -> tuple[NDArray[np.float32], float]:
-    """Return the volume and what zero intensity became.
+    """Normalize a volume.
 
     Parameters
     ----------
-    what
-        The scan, for messages.
-    volume, counted
-        ``(X, Y, Z)``; the voxels that :func:`counted_voxels` gave.
+    label
+        Name of the scan, for error messages.
+    volume
+        Intensities ``(X, Y, Z)``.
+    mask
+        Voxels ``(X, Y, Z)`` to compute statistics over; see :func:`statistics_mask`.
     kind, clip
         See :class:`~neuroxai.data.preprocessing.Preprocessing`.
+
+    Returns
+    -------
+    volume
+        Normalized intensities, 0 outside the mask.
+    background_value
+        Normalized value of zero intensity.
 
     Raises
     ------
     CaseError
-        If the volume is constant there.
+        If the volume is constant inside the mask.
 
     Examples
     --------
@@ -69,11 +80,11 @@ def normalize(
     (array([ 0., -1.,  1.], dtype=float32), -2.0)
     """
     if kind == "zscore_nonzero":
-        counted = volume != 0
-    values = volume[counted].astype(np.float64)
+        mask = volume != 0
+    values = volume[mask].astype(np.float64)
     if not values.size or values.min() == values.max():
         gray = values[0] if values.size else 0
-        raise CaseError(f"{what} is constant ({gray:g}) inside the brain; check the export")
+        raise CaseError(f"{label} is constant ({gray:g}) inside the brain; check the export")
     if kind == "none":
         return volume, 0.0
     if kind == "minmax":
@@ -88,5 +99,5 @@ def normalize(
     elif kind == "zscore_scaled":
         z, background_value = (z + bound) / (2 * bound), 0.0
     normalized = np.zeros_like(volume)
-    normalized[counted] = z
+    normalized[mask] = z
     return normalized, background_value

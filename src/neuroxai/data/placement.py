@@ -1,4 +1,4 @@
-"""The way between the patient's grid and the network's, and back, voxel for voxel."""
+"""Mapping between the patient's grid and the network's grid."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where the network's grid lies in the patient's.
+    """Position of the network's grid in the patient's grid.
 
-    Three exact steps: axes permuted and flipped to the network's orientation and order (RAS+
-    unless it was trained otherwise: X to the patient's right, Y to the front, Z to the head), one
-    axial slice taken for a 2D network, and a crop or pad per axis. The way back is exact, unless
-    the network needs voxels of another size, for which what was cut is resampled at the end.
+    The mapping reorients the image to the network's axes (by default RAS+: X to the patient's
+    right, Y to the front, Z to the head), selects an axial slice for a 2D network, and crops or
+    pads each axis. These steps are inverted exactly. If the network requires another voxel size,
+    the cropped image is resampled, which is not.
 
     Attributes
     ----------
     shape
-        The patient's grid ``(I, J, K)``.
+        Shape of the patient's grid ``(I, J, K)``.
     affine
-        ``(4, 4)``, the patient's voxel index to mm in RAS+ world space.
+        ``(4, 4)``, from voxel indices of the patient's grid to mm in RAS+ world space.
     axes
-        For X, Y, Z the patient's axis it is taken from.
+        Axis of the patient's grid for each of X, Y, Z.
     flips
-        For X, Y, Z whether it runs against that axis.
+        Whether each of X, Y, Z is flipped.
     start
-        Per network axis the turned index of its first voxel; negative where padding comes first.
+        Index of the first voxel per axis of the reoriented image; negative if padded.
     size
-        What is cut, in the patient's voxels: three numbers, or two for an axial slice.
+        Size of the crop in the patient's voxels: three numbers, or two for an axial slice.
     slice_index
-        The axial slice's index along Z, counted in RAS+, or None in 3D.
+        Index of the axial slice along Z of the reoriented image, None in 3D.
     resampling
-        From what was cut to the network's grid, or None where they are the same.
+        Resampling of the crop to the network's grid, None if the voxel size is the same.
 
     Examples
     --------
@@ -75,26 +75,31 @@ class Placement:
         orientation: str | None = "RAS",
         order: Sequence[int] = (0, 1, 2),
     ) -> Placement:
-        """Turn a grid and crop or pad it to ``size`` from ``start`` (default: as it is).
+        """Build a placement from the patient's grid.
 
         Parameters
         ----------
+        shape, affine
+            The patient's grid.
+        start, size
+            First voxel and size of the crop on the reoriented image; by default all of it.
+        slice_index
+            Index of the axial slice, None in 3D.
         orientation
-            Where the axes point, as ``RAS`` or ``LPS``; None leaves them as stored.
+            Directions of the axes, for example ``RAS`` or ``LPS``; None keeps the stored axes.
         order
-            Which of the turned axes is the network's first, second and third; ``(2, 1, 0)`` for a
-            network that works in z, y, x.
+            Order of these axes in the network's input; ``(2, 1, 0)`` is z, y, x.
 
         Raises
         ------
         CaseError
-            If the affine is singular or the slice lies outside.
+            If the affine is singular or the slice does not exist.
         """
         i, j, k = (int(n) for n in shape)
-        turned, turned_flips = _orientation(np.asarray(affine, dtype=np.float64), orientation)
+        axes, flips = _orientation(np.asarray(affine, dtype=np.float64), orientation)
         first, second, third = order
-        axes = turned[first], turned[second], turned[third]
-        flips = turned_flips[first], turned_flips[second], turned_flips[third]
+        axes = axes[first], axes[second], axes[third]
+        flips = flips[first], flips[second], flips[third]
         whole = tuple((i, j, k)[axis] for axis in axes)
         if slice_index is not None:
             if not 0 <= slice_index < whole[2]:
@@ -115,28 +120,28 @@ class Placement:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """The network's grid ``*S``."""
+        """Shape of the network's grid ``*S``."""
         return self.size if self.resampling is None else self.resampling.grid
 
     @property
-    def turned_shape(self) -> tuple[int, int, int]:
-        """The patient's grid, turned: ``(X, Y, Z)``."""
+    def reoriented_shape(self) -> tuple[int, int, int]:
+        """Shape of the reoriented image ``(X, Y, Z)``."""
         x, y, z = (self.shape[axis] for axis in self.axes)
         return x, y, z
 
     @property
-    def turned_affine(self) -> NDArray[np.float64]:
-        """``(4, 4)``, index in the turned volume to mm in the same world space."""
-        turn = np.zeros((4, 4))
-        turn[3, 3] = 1
+    def reoriented_affine(self) -> NDArray[np.float64]:
+        """``(4, 4)``, from voxel indices of the reoriented image to mm in RAS+ world space."""
+        to_patient = np.zeros((4, 4))
+        to_patient[3, 3] = 1
         for ras, (axis, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
-            turn[axis, ras] = -1 if flip else 1
-            turn[axis, 3] = self.shape[axis] - 1 if flip else 0
-        return self.affine @ turn
+            to_patient[axis, ras] = -1 if flip else 1
+            to_patient[axis, 3] = self.shape[axis] - 1 if flip else 0
+        return self.affine @ to_patient
 
     @property
     def network_affine(self) -> NDArray[np.float64]:
-        """``(4, 4)``, index ``(x, y, z)`` on the network's grid to mm; z is 0 in 2D."""
+        """``(4, 4)``, from indices ``(x, y, z)`` on the network's grid to mm; z is 0 in 2D."""
         shift = np.eye(4)
         shift[: len(self.start), 3] = self.start
         if self.slice_index is not None:
@@ -147,98 +152,100 @@ class Placement:
                 stretch[axis, axis] = old / new
                 stretch[axis, 3] = (old / new - 1) / 2
             shift = shift @ stretch
-        return self.turned_affine @ shift
+        return self.reoriented_affine @ shift
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """The patient's voxel edges in mm along the network's axes."""
-        columns = np.linalg.norm(self.turned_affine[:3, :3], axis=0)
+        """Voxel edges of the patient's grid in mm, along the network's axes."""
+        columns = np.linalg.norm(self.reoriented_affine[:3, :3], axis=0)
         return tuple(float(mm) for mm in columns[: len(self.size)])
 
     @property
     def upright(self) -> Placement:
-        """The same patient's grid, only turned to RAS+: what is drawn, whatever the network saw."""
+        """Placement of the whole patient's grid in RAS+, for figures."""
         return Placement.fit(self.shape, self.affine)
 
-    def turn(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Turn ``(..., I, J, K)`` to the orientation, ``(..., X, Y, Z)``, C-contiguous.
+    def reorient(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Reorient ``(..., I, J, K)`` to the network's axes ``(..., X, Y, Z)``, C-contiguous.
 
         Raises
         ------
         CaseError
-            If the array does not lie on the patient's grid.
+            If the array is not on the patient's grid.
         """
         if array.shape[-3:] != self.shape:
-            raise CaseError(f"an array of shape {array.shape} is not on the grid {self.shape}")
+            raise CaseError(f"array of shape {array.shape}, expected the grid {self.shape}")
         lead = array.ndim - 3
         order = (*range(lead), *(lead + axis for axis in self.axes))
         return np.ascontiguousarray(array.transpose(order)[self._steps()])
 
-    def turn_back(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Turn ``(..., X, Y, Z)`` back to the patient's ``(..., I, J, K)``.
+    def restore_orientation(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Reorient ``(..., X, Y, Z)`` back to the patient's axes ``(..., I, J, K)``.
 
         Raises
         ------
         CaseError
-            If the array does not lie on the turned grid.
+            If the array does not have the shape of the reoriented image.
         """
-        if array.shape[-3:] != self.turned_shape:
+        if array.shape[-3:] != self.reoriented_shape:
             raise CaseError(
-                f"an array of shape {array.shape} is not on the grid {self.turned_shape}"
+                f"array of shape {array.shape}, expected the grid {self.reoriented_shape}"
             )
         lead = array.ndim - 3
         order = (*range(lead), *(lead + self.axes.index(axis) for axis in range(3)))
         return np.ascontiguousarray(array[self._steps()].transpose(order))
 
     def to_network(self, volume: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
-        """Bring ``(..., I, J, K)`` to the network's ``(..., *S)``; ``fill`` goes where it pads.
+        """Map ``(..., I, J, K)`` to the network's grid ``(..., *S)``; padding is ``fill``.
 
         Raises
         ------
         CaseError
-            If the volume does not lie on the patient's grid.
+            If the volume is not on the patient's grid.
         """
-        turned = self.turn(volume)
-        return self.crop(
-            turned if self.slice_index is None else turned[..., self.slice_index], fill
+        image = self.reorient(volume)
+        return self.reoriented_to_network(
+            image if self.slice_index is None else image[..., self.slice_index], fill
         )
 
-    def crop(self, turned: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
-        """Bring what is turned already, ``(..., X, Y, Z)`` or a slice of it, to the network's."""
-        found = self.cut(turned, fill)
-        return found if self.resampling is None else self.resampling.to_grid(found)
+    def reoriented_to_network(self, image: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
+        """Map a reoriented image ``(..., X, Y, Z)``, or its slice, to the network's grid."""
+        cropped = self.crop_or_pad(image, fill)
+        return cropped if self.resampling is None else self.resampling.to_grid(cropped)
 
-    def cut(self, turned: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
-        """Crop or pad what is turned already, in the patient's own voxels."""
-        lead = turned.shape[: turned.ndim - len(self.size)]
-        found: NDArray[Scalar] = np.full((*lead, *self.size), fill, dtype=turned.dtype)
-        inside, taken = self._overlap()
-        found[taken] = turned[inside]
-        return found
+    def crop_or_pad(self, image: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
+        """Crop or pad a reoriented image or slice, in the patient's voxels."""
+        lead = image.shape[: image.ndim - len(self.size)]
+        cropped: NDArray[Scalar] = np.full((*lead, *self.size), fill, dtype=image.dtype)
+        in_image, in_crop = self._overlap()
+        cropped[in_crop] = image[in_image]
+        return cropped
 
     def to_patient(self, array: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
-        """Lay ``(..., *S)`` on the patient's grid ``(..., I, J, K)``; ``fill`` where it was cut.
+        """Map ``(..., *S)`` to the patient's grid ``(..., I, J, K)``; cropped voxels are ``fill``.
 
         Raises
         ------
         CaseError
-            If the array does not lie on the network's grid.
+            If the array is not on the network's grid.
         """
         dimension = len(self.size)
         if array.shape[-dimension:] != self.grid:
             raise CaseError(
-                f"an array of shape {array.shape} is not on the network's grid {self.grid}"
+                f"array of shape {array.shape}, expected the network's grid {self.grid}"
             )
         if self.resampling is not None:
             array = self.resampling.to_shape(array)
-        whole = np.full((*array.shape[:-dimension], *self.turned_shape), fill, dtype=array.dtype)
-        inside, taken = self._overlap()
+        whole = np.full(
+            (*array.shape[:-dimension], *self.reoriented_shape), fill, dtype=array.dtype
+        )
+        in_image, in_crop = self._overlap()
         plane: NDArray[Scalar] = whole if self.slice_index is None else whole[..., self.slice_index]
-        plane[inside] = array[taken]
-        return self.turn_back(whole)
+        plane[in_image] = array[in_crop]
+        return self.restore_orientation(whole)
 
     def describe(self) -> dict[str, Any]:
-        """Return all of it as plain numbers and lists, for a JSON sidecar."""
+        """Return the placement as plain numbers and lists, for a JSON sidecar."""
         return {
             "patient_shape": list(self.shape),
             "patient_affine": self.affine.tolist(),
@@ -254,21 +261,22 @@ class Placement:
         return (..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))
 
     def _overlap(self) -> tuple[Any, Any]:
-        """Return what both grids share, as indices into the turned volume and the network's."""
-        inside, taken = [], []
-        for n, first, s in zip(self.turned_shape, self.start, self.size, strict=False):
+        """Return the overlap of image and crop, as indices into each."""
+        in_image, in_crop = [], []
+        for n, first, s in zip(self.reoriented_shape, self.start, self.size, strict=False):
             low = min(max(first, 0), n)
             high = max(min(first + s, n), low)
-            inside.append(slice(low, high))
-            taken.append(slice(low - first, high - first) if high > low else slice(0, 0))
-        return (..., *inside), (..., *taken)
+            in_image.append(slice(low, high))
+            in_crop.append(slice(low - first, high - first) if high > low else slice(0, 0))
+        return (..., *in_image), (..., *in_crop)
 
 
 def crop_start(length: int, size: int, low: int, high: int) -> int:
-    """Return where ``size`` voxels start on an axis of ``length``, to hold ``[low, high)``.
+    """Return the start of a crop of ``size`` voxels on an axis of ``length`` voxels.
 
-    Centered on the image, moved as little as needed to keep the interval inside; centered on the
-    interval if that is too long; negative where the axis is padded.
+    The crop is centered on the image and moved as little as necessary to contain ``[low, high)``.
+    If the interval is longer than the crop, the crop is centered on it. The start is negative if
+    the axis is padded.
 
     Examples
     --------
@@ -276,7 +284,7 @@ def crop_start(length: int, size: int, low: int, high: int) -> int:
     (24, 10, -2)
     """
     if size >= length:
-        # As MONAI pads: what is odd goes to the end.
+        # As in MONAI, an odd voxel of padding goes to the end.
         return -((size - length) // 2)
     start = (length - size) // 2
     if high - low > size:
@@ -294,7 +302,7 @@ def _orientation(
         or not np.isfinite(affine).all()
         or np.linalg.matrix_rank(affine[:3, :3]) < 3
     ):
-        raise CaseError("the affine is singular or not finite, so voxels have no place in the body")
+        raise CaseError("the affine is singular or not finite, so voxels have no position in space")
     if orientation is None:
         return (0, 1, 2), (False, False, False)
     ornt = nib.orientations.ornt_transform(

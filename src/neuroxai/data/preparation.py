@@ -14,10 +14,10 @@ from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError
 from neuroxai.data.case import Case
 from neuroxai.data.grid import obliquity
-from neuroxai.data.intensity import counted_voxels, normalize
+from neuroxai.data.intensity import normalize, statistics_mask
 from neuroxai.data.placement import Placement, crop_start
 from neuroxai.data.preprocessing import Preprocessing
-from neuroxai.data.resampling import Resampling, grid_of
+from neuroxai.data.resampling import Resampling, resampled_shape
 from neuroxai.data.slices import choose_slice
 
 if TYPE_CHECKING:
@@ -71,9 +71,11 @@ def prepare(
             f"{case.name}: every voxel of {', '.join(volumes)} is zero; check the skull-stripping"
         )
     _check_voxel_size(recipe, case, reoriented, brain)
-    counted = counted_voxels(recipe.intensity, brain)
+    mask_of_statistics = statistics_mask(recipe.intensity, brain)
     normalized = {
-        name: normalize(f"{case.name}: {name}", volume, counted, recipe.intensity, recipe.clip)
+        name: normalize(
+            f"{case.name}: {name}", volume, mask_of_statistics, recipe.intensity, recipe.clip
+        )
         for name, volume in volumes.items()
     }
     index = None if recipe.plane is None else choose_slice(case, slice_index, mask, brain)
@@ -144,7 +146,7 @@ def _read_volumes(
         )
     volumes = {}
     for name in names:
-        volume = reoriented.turn(np.asarray(case.volumes[name]))
+        volume = reoriented.reorient(np.asarray(case.volumes[name]))
         invalid = int(volume.size - np.isfinite(volume).sum())
         if invalid:
             raise CaseError(
@@ -171,7 +173,7 @@ def _check_voxel_size(
     if required is None or recipe.resampling != "refuse":
         return
     shape = _box_shape(brain)
-    if grid_of(shape, reoriented.spacing, required) != shape:
+    if resampled_shape(shape, reoriented.spacing, required) != shape:
         raise CaseError(
             f"{case.name}: voxels of {_millimeters(reoriented.spacing)} along the network's axes, "
             f"expected {_millimeters(required)}; resample the scans first"
@@ -186,7 +188,7 @@ def _resampling(
     if required is None or recipe.resampling == "refuse":
         return None
     shape = _box_shape(brain)
-    grid = grid_of(shape, reoriented.spacing, required)
+    grid = resampled_shape(shape, reoriented.spacing, required)
     if grid == shape:
         return None
     return Resampling(shape, reoriented.spacing, _padded(grid, recipe.divisor), required)
@@ -263,7 +265,7 @@ def _placement_warnings(
             f"{_millimeters(resampling.grid_mm)} for the network; maps and labels are resampled "
             "back"
         )
-    lost = int(shown.sum() - placement.cut(shown).sum())
+    lost = int(shown.sum() - placement.crop_or_pad(shown).sum())
     if lost:
         warnings.append(
             f"{case.name}: the brain is larger than the network's input of {_times(size)} voxels; "
@@ -283,7 +285,7 @@ def _stack(
         volume = normalized[name]
         if placement.slice_index is not None:
             volume = volume[..., placement.slice_index]
-        channels.append(placement.crop(volume))
+        channels.append(placement.reoriented_to_network(volume))
     return torch.from_numpy(np.stack(channels).astype(np.float32, copy=False))[None]
 
 

@@ -34,7 +34,7 @@ def largest_slice(mask: NDArray[Any], affine: NDArray[np.float64]) -> int:
     >>> largest_slice(mask, np.eye(4)), largest_slice(mask, np.diag([1.0, 1, -1, 1]))
     (3, 1)
     """
-    area = Placement.fit(mask.shape, affine).turn(mask != 0).sum(axis=(0, 1))
+    area = Placement.fit(mask.shape, affine).reorient(mask != 0).sum(axis=(0, 1))
     if not area.any():
         raise CaseError("no slice can be selected: the mask is empty; give the slice index")
     return int(area.argmax())
@@ -57,7 +57,9 @@ def tumor_slices(case: Case, count: int) -> list[int]:
             f"{case.name}: slices through the tumor need a ground-truth segmentation, which the "
             "case does not have"
         )
-    areas = Placement.fit(case.shape, case.affine).turn(region(case.truth, "WT")).sum(axis=(0, 1))
+    areas = (
+        Placement.fit(case.shape, case.affine).reorient(region(case.truth, "WT")).sum(axis=(0, 1))
+    )
     if not areas.any():
         return []
     large = np.flatnonzero(areas >= 0.7 * areas.max())

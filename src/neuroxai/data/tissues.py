@@ -111,14 +111,16 @@ def segment_tissues(case: Case) -> NDArray[np.uint8] | None:
     # Work in one orientation, so that rounding does not depend on that of the file.
     upright = Placement.fit(case.shape, case.affine)
     try:
-        segmented = _segment(upright.turn(t1), upright.turn(mask), upright.turned_affine)
+        segmented = _segment(
+            upright.reorient(t1), upright.reorient(mask), upright.reoriented_affine
+        )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise CaseError(
             f"{case.name}: tissue segmentation of the T1 volume failed ({reason}); give tissue "
             "masks instead, or omit tissues (--no-tissues)"
         ) from error
-    return upright.turn_back(segmented)
+    return upright.restore_orientation(segmented)
 
 
 def _segment(

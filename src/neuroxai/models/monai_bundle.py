@@ -14,7 +14,7 @@ from torch import nn
 
 from neuroxai.core.errors import MissingExtraError, ModelError, suggestion
 from neuroxai.models.card import USE, Card
-from neuroxai.models.channel_names import MODALITIES, OUTPUTS, standard_name, regions_of
+from neuroxai.models.channel_names import MODALITIES, OUTPUTS, regions_of, standard_name
 from neuroxai.models.config_data import ConfigData, read_json, read_yaml
 from neuroxai.models.formats import METADATA, refuse_code
 from neuroxai.models.model import Model

@@ -11,7 +11,7 @@ from typing import Any
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.models.card import Card
-from neuroxai.models.channel_names import MODALITIES, OUTPUTS, standard_name, regions_of
+from neuroxai.models.channel_names import MODALITIES, OUTPUTS, regions_of, standard_name
 from neuroxai.models.config_data import read_json
 from neuroxai.models.formats import DATASET, PLANS
 from neuroxai.models.model import Model

@@ -146,12 +146,12 @@ def picture_of(
     asked = maps[0].asked() if maps else None
     if asked is not None:
         of = str(maps[0].explanation.target["within"])
-        scan = replace(scan, target_mask=upright.turn(asked), target_mask_name=of)
+        scan = replace(scan, target_mask=upright.reorient(asked), target_mask_name=of)
     heats = [
         HeatMap(
             method=m.explanation.method,
             title=m.explanation.title,
-            values=upright.turn(m.volume()),
+            values=upright.reorient(m.volume()),
             signed=m.explanation.signed,
             channels=("",) if m.channels == ("all",) else m.channels,
         )
@@ -175,10 +175,10 @@ def scan_of(
     upright = placement.upright
     return Scan(
         name=case.name,
-        modalities={name: upright.turn(case.volumes[name]) for name in names},
+        modalities={name: upright.reorient(case.volumes[name]) for name in names},
         spacing=spacing_ras(placement),
-        prediction=upright.turn(labels) if labels is not None else None,
-        truth=upright.turn(truth) if truth is not None else None,
+        prediction=upright.reorient(labels) if labels is not None else None,
+        truth=upright.reorient(truth) if truth is not None else None,
         classes=prediction.classes if own and prediction is not None else LABELS,
         slice_only=placement.slice_index,
         laterality_known=case.laterality_known,
@@ -188,7 +188,7 @@ def scan_of(
 
 def spacing_ras(placement: Placement) -> tuple[float, float, float]:
     """Return the voxel size in mm along X, Y, Z."""
-    x, y, z = np.linalg.norm(placement.upright.turned_affine[:3, :3], axis=0)
+    x, y, z = np.linalg.norm(placement.upright.reoriented_affine[:3, :3], axis=0)
     return float(x), float(y), float(z)
 
 

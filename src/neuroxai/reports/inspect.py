@@ -102,7 +102,7 @@ class InspectionReport:
         values = found.activations[0].float().numpy()
         cells = values[..., None] if values.ndim == 3 else values
         upright = Placement.fit(cells.shape[1:], affine)
-        drawn = upright.turn(cells)
+        drawn = upright.reorient(cells)
         pages: list[Path] = []
         part = f"desc-filters-{slug(found.layer.name)}"
         for target, importance in found.importance.items():
@@ -215,7 +215,7 @@ class InspectionReport:
         self, shown: PatientMap, layer: Layer, index: int, shares: Mapping[str, Any]
     ) -> FlowPanel:
         seen = self.inspection
-        volume = shown.placement.upright.turn(shown.volume()[0])
+        volume = shown.placement.upright.reorient(shown.volume()[0])
         picture: NDArray[Any] = np.ascontiguousarray(volume[:, :, index])
         lines: tuple[str, ...] = ("no evidence for it",)
         positive = evidence_of(shares)

@@ -21,7 +21,7 @@ from neuroxai.training.card.metrics import measure
 from neuroxai.training.card.training_card import describe_data, make_card
 from neuroxai.training.config.config import Config
 from neuroxai.training.config.config_file import read_config
-from neuroxai.training.config.network_check import check_network, check_recipe
+from neuroxai.training.config.network_check import check_network, check_task
 from neuroxai.training.data.cases import PreparedCase, PreparedCases, prepare_cases
 from neuroxai.training.loop.best_checkpoint import BestCheckpoint
 from neuroxai.training.loop.losses import GradingLoss, RegionDiceCrossEntropy
@@ -89,7 +89,7 @@ def train(
             "overrides and data apply to a configuration file, but a Config was given; change the "
             "Config instead"
         )
-    check_recipe(config)
+    check_task(config)
     _check_initialized(config)
     report = progress or _silent
     out = Path(out)

@@ -95,10 +95,10 @@ class Inspection:
 
     def cell_at(self, cells: Placement, index: int) -> int:
         """Return the axial cell, of cells turned to RAS+, that holds the scan's slice ``index``."""
-        scan = self.prepared.placement.upright.turned_affine
-        along = np.linalg.solve(cells.turned_affine, scan)[2]
+        scan = self.prepared.placement.upright.reoriented_affine
+        along = np.linalg.solve(cells.reoriented_affine, scan)[2]
         nearest = int(np.floor(along[2] * index + along[3] + 0.5))
-        return min(max(nearest, 0), cells.turned_shape[2] - 1)
+        return min(max(nearest, 0), cells.reoriented_shape[2] - 1)
 
     def patient_map(self, target: TargetFlow, layer: Layer) -> PatientMap:
         """Return a layer's map on the patient's own grid, ready to be saved."""

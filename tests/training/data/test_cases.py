@@ -150,7 +150,7 @@ def test_slices_intersect_the_tumor_largest_area_first(tmp_path: Path, made: lis
     assert [case.grade for case in train] == [0, 1, 0]
     case = study(1)
     assert case.truth is not None
-    areas = Placement.fit(case.shape, case.affine).turn(case.truth > 0).sum((0, 1))
+    areas = Placement.fit(case.shape, case.affine).reorient(case.truth > 0).sum((0, 1))
     expected = settings.preprocessing.prepare(case, slice_index=int(areas.argmax()))
     np.testing.assert_allclose(train[1].images[0], expected.x[0].numpy(), atol=1e-3)
     assert train[1].images.shape == (3, 2, 24, 32)

@@ -1,4 +1,4 @@
-"""Whether a network fits what it is to learn, told before any case is made ready."""
+"""Checks of a training configuration against its data and network, before cases are prepared."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from neuroxai.data.case import Grade
 from neuroxai.training.config.config import Config
 
 
-def check_recipe(config: Config) -> None:
-    """Refuse a recipe that makes no sense, or that makes another kind of image than the task's.
+def check_task(config: Config) -> None:
+    """Raise if the preprocessing or the classes do not match the task.
 
     Raises
     ------
-    ModelError
-        If a value of ``preprocessing`` makes no sense.
     TrainingError
-        If it makes slices for a segmenter or volumes for a classifier, or the classes are none
-        that the data has.
+        If the preprocessing yields slices for a segmenter or volumes for a classifier, or the
+        classes of a classifier of scans are not tumor grades.
     """
     plane = config.preprocessing.plane
-    wanted, shown = (None, "null") if config.task == "segmentation" else ("axial", "'axial'")
-    if plane != wanted:
+    expected, shown = (None, "null") if config.task == "segmentation" else ("axial", "'axial'")
+    if plane != expected:
         raise TrainingError(
-            f"preprocessing.plane is {plane!r}, expected {shown}: task is {config.task}"
+            f"preprocessing.plane is {plane!r}, expected {shown}, because task is {config.task}"
         )
     grades = get_args(Grade)
     graded = config.task == "classification" and config.data.pictures is None
@@ -39,42 +37,42 @@ def check_recipe(config: Config) -> None:
 
 
 def check_network(network: nn.Module, config: Config) -> None:
-    """Refuse a network that cannot be shown the batches, or whose answer is not the task's.
+    """Raise if the network does not accept the batches, or its output does not match the task.
 
-    A twin without numbers is asked: shapes alone are worked out, in no time and memory.
+    A copy of the network on the meta device computes the shapes, without memory and arithmetic.
 
     Raises
     ------
     TrainingError
-        Naming the argument, what it is and what is expected.
+        Naming the argument, its value and what was expected.
     """
     _check_channels("in_channels", config.arguments.get("in_channels"), config.modalities)
-    twin = copy.deepcopy(network).to("meta").train(not config.frozen_norms)
+    meta_network = copy.deepcopy(network).to("meta").train(not config.frozen_norms)
+    description = f"architecture: {config.architecture} with arguments {dict(config.arguments)}"
     for size in _sizes(config):
-        asked = (config.batch, len(config.modalities), *size)
+        shape = (config.batch, len(config.modalities), *size)
         try:
-            # Dropout must not move the random numbers that the training's own layers start from.
+            # Dropout must not advance the random numbers that initialize the layers of the loss.
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                answer = tuple(twin(torch.empty(asked, device="meta")).shape)
+                output = tuple(meta_network(torch.empty(shape, device="meta")).shape)
         except (ModelError, RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
             raise TrainingError(
-                f"architecture: {config.architecture} with arguments {dict(config.arguments)} "
-                f"cannot be shown batches of shape {asked} ({str(error).partition(chr(10))[0]})"
+                f"{description} cannot process batches of shape {shape} ({reason})"
             ) from error
-        flat = config.task == "classification"
-        if answer[2:] != (() if flat else size):
+        classifies = config.task == "classification"
+        if output[2:] != (() if classifies else size):
             expected = (
-                "(B, K) of a classifier" if flat else f"(B, K, {str(size)[1:]} of a segmenter"
+                "(B, K) of a classifier" if classifies else f"(B, K, {str(size)[1:]} of a segmenter"
             )
             raise TrainingError(
-                f"architecture: {config.architecture} with arguments {dict(config.arguments)} "
-                f"answers with the shape {answer}, expected {expected}"
+                f"{description} has an output of shape {output}, expected {expected}"
             )
-        _check_channels("out_channels", answer[1], config.classes)
+        _check_channels("out_channels", output[1], config.classes)
 
 
 def _sizes(config: Config) -> list[tuple[int, ...]]:
-    """Return the sizes of the images that the network will be shown."""
+    """Return the sizes of the training images."""
     if config.task == "segmentation":
         return [config.patch]
     whole = config.preprocessing.size or ()

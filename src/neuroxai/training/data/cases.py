@@ -199,7 +199,7 @@ def _prepare(job: Job, folder: Path) -> None:
         meta |= {"start": start, "shape": shape, "grade": -1}
         resampling = prepared.placement.resampling
         if resampling is not None:
-            original = prepared.placement.cut(prepared.placement.turn(truth_given))
+            original = prepared.placement.crop_or_pad(prepared.placement.reorient(truth_given))
             _write(folder / f"{job.key}.t.npy", original)
             meta["resampling"] = dataclasses.asdict(resampling)
         else:
@@ -227,7 +227,7 @@ def _case(job: Job) -> Case:
 
 def _unpadded(placement: Any) -> list[list[int]]:
     """First and last voxel (exclusive) of the patient's image along each axis of the grid."""
-    image = placement.cut(np.ones(placement.turned_shape, bool))
+    image = placement.crop_or_pad(np.ones(placement.reoriented_shape, bool))
     return [[side.start, side.stop] for side in bounding_box(image)]
 
 
