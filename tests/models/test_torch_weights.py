@@ -72,7 +72,7 @@ def test_two_tables_ask_for_a_choice(tmp_path: Path) -> None:
     torch.save({"net": dict(STATE), "ema": dict(STATE)}, tmp_path / "a.pt")
     with pytest.raises(ModelError, match=r"2 state dicts; choose one with --entry: net, ema"):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
-    with pytest.raises(ModelError, match=r"no table of tensors at 'nte'"):
+    with pytest.raises(ModelError, match=r"no state dict at 'nte'"):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="nte")
     convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="ema")
 
