@@ -31,7 +31,7 @@ install: $(VENV)/.installed
 
 # Half an hour on an idle machine; each script also runs alone.
 BENCHES := passes memory import_time cli_start convolutions guided_ig grad_cam inspection \
-           integrated_gradients sliding_window seven_maps scaling training gpu
+           integrated_gradients sliding_window seven_maps scaling training augmentation gpu
 bench: $(VENV)/.tested
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@$(BIN)/python benchmarks/report.py

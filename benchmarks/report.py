@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 ORDER = (
     "passes", "seven_maps", "grad_cam", "inspection", "guided_ig", "integrated_gradients",
     "memory", "sliding_window", "import_time", "cli_start", "convolutions", "scaling", "training",
-    "gpu",
+    "augmentation", "gpu",
 )  # fmt: skip
 
 HEAD = """# Benchmarks

@@ -42,7 +42,10 @@ def augment_intensity(x: Tensor, rng: np.random.Generator, settings: Augmentatio
 
     noise_seed = int(rng.integers(2**62))
     y = x.sub(low).div_(span).clamp_(0, 1)
-    _tone_curves(y, rng, settings)
+    _tone_curve(y, rng, settings.tone)
+    _gamma(y, rng, settings.gamma)
+    _contrast(y, rng, settings.contrast)
+    _brightness(y, rng, settings.brightness)
     _smooth_field(y, rng, settings.bias)
     y.masked_fill_(~foreground, 0)
     _blur(y, rng, settings.blur)
@@ -62,23 +65,35 @@ def _drawn(y: Tensor, rng: np.random.Generator, values: Array) -> Iterator[tuple
         yield y[sample, channel], values[sample, channel]
 
 
-def _tone_curves(y: Tensor, rng: np.random.Generator, settings: Augmentation) -> None:
-    """Apply a monotonic curve, gamma, contrast and brightness."""
-    pairs = (y.shape[0], y.shape[1])
-    # Sines keep 0 and 1 fixed. Their slopes add up to at most twice the strength, which keeps the
-    # curve monotonic.
+def _tone_curve(y: Tensor, rng: np.random.Generator, tone: float) -> None:
+    """Apply a random monotonic curve.
+
+    Sines keep 0 and 1 fixed. Their slopes add up to at most twice the strength, which keeps the
+    curve monotonic.
+    """
     for k in (1, 2):
-        strength = rng.uniform(-1, 1, pairs) * settings.tone / (k * np.pi)
+        strength = rng.uniform(-1, 1, y.shape[:2]) * tone / (k * np.pi)
         for image, amplitude in _drawn(y, rng, strength):
             image.add_(torch.sin(k * torch.pi * image), alpha=float(amplitude))
     y.clamp_(min=0)
-    smallest, largest = np.log(settings.gamma)
-    for image, gamma in _drawn(y, rng, np.exp(rng.uniform(smallest, largest, pairs))):
-        image.pow_(float(gamma))
-    for image, contrast in _drawn(y, rng, rng.uniform(*settings.contrast, pairs)):
-        image.sub_(0.5).mul_(float(contrast)).add_(0.5)
-    shifts = rng.uniform(-settings.brightness, settings.brightness, pairs)
-    for image, shift in _drawn(y, rng, shifts):
+
+
+def _gamma(y: Tensor, rng: np.random.Generator, limits: tuple[float, float]) -> None:
+    """Raise to a random power."""
+    exponents = np.exp(rng.uniform(*np.log(limits), y.shape[:2]))
+    for image, exponent in _drawn(y, rng, exponents):
+        image.pow_(float(exponent))
+
+
+def _contrast(y: Tensor, rng: np.random.Generator, limits: tuple[float, float]) -> None:
+    """Scale around the middle of the range."""
+    for image, factor in _drawn(y, rng, rng.uniform(*limits, y.shape[:2])):
+        image.sub_(0.5).mul_(float(factor)).add_(0.5)
+
+
+def _brightness(y: Tensor, rng: np.random.Generator, largest: float) -> None:
+    """Add a constant."""
+    for image, shift in _drawn(y, rng, rng.uniform(-largest, largest, y.shape[:2])):
         image.add_(float(shift))
 
 
