@@ -80,7 +80,8 @@ def _tone_curve(y: Tensor, rng: np.random.Generator, tone: float) -> None:
 
 def _gamma(y: Tensor, rng: np.random.Generator, limits: tuple[float, float]) -> None:
     """Raise to a random power."""
-    exponents = np.exp(rng.uniform(*np.log(limits), y.shape[:2]))
+    smallest, largest = np.log(limits)
+    exponents = np.exp(rng.uniform(smallest, largest, y.shape[:2]))
     for image, exponent in _drawn(y, rng, exponents):
         image.pow_(float(exponent))
 
