@@ -1,4 +1,4 @@
-"""The contract of every explanation method."""
+"""The base class of explanation methods."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import isfinite
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -19,45 +17,40 @@ from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import Request
+from neuroxai.methods.parameters import check_parameter, parameter_types
 
 _OVERFLOW = (
     "{} NaN or infinite values: the network overflows on this input; check its weights and the "
-    "input's scale"
+    "scale of the input"
 )
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """One way to attribute a target to the input.
+    """A method that attributes a target to the input.
 
-    A subclass is a frozen dataclass whose fields are the method's parameters. It implements
-    :meth:`attribute`; this class checks what goes in, keeps the random state apart, checks what
-    comes out, and wraps it.
+    A subclass is a frozen dataclass whose fields are the method's parameters; values are checked
+    against their annotations. It implements :meth:`attribute`. This class checks the input, keeps
+    the global random state out, checks the result, and adds the provenance.
     """
 
     name: ClassVar[str]
-    """The word on the command line, in file names and in the table ``METHODS``."""
+    """The name on the command line, in file names and in the table ``METHODS``."""
     title: ClassVar[str]
-    """The name for people."""
+    """The name in figures and reports."""
     signed: ClassVar[bool] = True
     """Whether negative values are evidence against the target."""
     shared: ClassVar[bool] = False
-    """Whether the map has one channel for all of the input's."""
+    """Whether the map has a single channel for all channels of the input."""
     units: ClassVar[str] = "target per unit of the network's input"
-    """What one unit of the map is."""
+    """The unit of the map's values."""
     citation: ClassVar[str]
     """DOI or arXiv number."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are none; a subclass with a check of its own calls this first."""
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            if each.type == "int":
-                whole = isinstance(value, Integral) and not isinstance(value, bool)
-                require(whole, self.name, f"{each.name} is {value!r}, expected a whole number")
-            elif each.type in ("float", "float | None") and value is not None:
-                real = isinstance(value, Real) and isfinite(value)
-                require(real, self.name, f"{each.name} is {value!r}, expected a number")
+        """Check the types of the parameters; an overriding method calls this first."""
+        for name, types in parameter_types(type(self)).items():
+            check_parameter(self.name, name, getattr(self, name), types)
 
     @property
     def requests(self) -> frozenset[Request]:
@@ -66,14 +59,14 @@ class Method(ABC):
 
     @property
     def gradients(self) -> int:
-        """How many input gradients the method takes per sample, for a progress bar."""
+        """The number of input gradients per sample, for progress."""
         return 0
 
     @abstractmethod
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Compute the attribution of the probe's target at ``x``, ``(B, C, *S)``.
 
-        Random numbers are drawn from ``generator`` alone.
+        All random numbers are drawn from ``generator``.
         """
 
     def explain(self, probe: Probe, x: Tensor, *, seed: int = 0) -> Explanation:
@@ -90,7 +83,7 @@ class Method(ABC):
         opened = nullcontext() if probe.explained is x else probe.at(x, self.requests)
         started = time.perf_counter()
         with opened:
-            # The probe differentiates for itself; an input that wants gradients starts no graph.
+            # The probe enables gradients itself; an input that requires them starts no graph.
             with torch.no_grad():
                 attribution = self.attribute(probe, x, generator)
             self._check_output(attribution.values, x)
@@ -144,13 +137,13 @@ class Method(ABC):
 
 
 def require(condition: bool, method: str, sentence: str) -> None:
-    """Refuse a bad parameter."""
+    """Raise unless a condition on a parameter holds."""
     if not condition:
         raise MethodError(f"{method}: {sentence}")
 
 
 def check_input(x: Tensor) -> None:
-    """Refuse what is no image.
+    """Raise if an input is not a batch of images.
 
     Raises
     ------
@@ -162,17 +155,19 @@ def check_input(x: Tensor) -> None:
         raise MethodError(f"the input is {got}, expected a floating point tensor (B, C, *S)")
     if torch.is_inference_mode_enabled() or x.is_inference():
         raise MethodError(
-            "the input is of torch.inference_mode(), in which there are no gradients: explain "
-            "outside of it, and give x.clone() of what was made inside"
+            "the input was made in torch.inference_mode(), which disables gradients: explain "
+            "outside of it, and pass x.clone() of a tensor that was made within"
         )
     if x.dim() < 3:
         raise MethodError(
             f"the input has shape {tuple(x.shape)}, expected (B, C, H, W) or (B, C, D, H, W)"
         )
     if x.numel() == 0:
-        raise MethodError(f"the input is empty, its shape is {tuple(x.shape)}: give it voxels")
+        raise MethodError(
+            f"the input is empty, its shape is {tuple(x.shape)}: pass at least one voxel"
+        )
     if not bool(torch.isfinite(x).all()):
-        raise MethodError("the input has NaN or infinite values: repair it before explaining")
+        raise MethodError("the input has NaN or infinite values: replace them before explaining")
 
 
 def _plain(value: Any) -> Any:

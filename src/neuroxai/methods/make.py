@@ -1,18 +1,18 @@
-"""Methods by name: look up, set parameters, and those that installed packages add."""
+"""Methods from their names and parameters."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
-from types import MappingProxyType, NoneType
-from typing import Any, get_args, get_type_hints
+from types import MappingProxyType
+from typing import Any
 
 from neuroxai.core.errors import MethodError
 from neuroxai.methods.base import Method
+from neuroxai.methods.installed import installed_methods
+from neuroxai.methods.parameters import check_parameter, parameter_types
 from neuroxai.methods.table import (
-    ENTRY_POINTS,
     METHODS,
     Entry,
     check_layer_used,
@@ -20,22 +20,11 @@ from neuroxai.methods.table import (
     check_parameter_name,
 )
 
-_KINDS = {int: "a whole number", float: "a number", str: "a word", NoneType: "null"}
-
 
 @cache
 def all_methods() -> Mapping[str, type[Method]]:
-    """Return ``METHODS`` and what installed packages add through ``neuroxai.methods``."""
-    added = {}
-    for entry in entry_points(group=ENTRY_POINTS):
-        loaded = entry.load()
-        if not (isinstance(loaded, type) and issubclass(loaded, Method)):
-            raise MethodError(
-                f"the entry point {entry.name!r} gives {loaded!r}, "
-                "expected a subclass of neuroxai.methods.base.Method"
-            )
-        added[loaded.name] = loaded
-    return MappingProxyType({**added, **METHODS})
+    """Return ``METHODS`` and the methods of installed packages."""
+    return MappingProxyType({**METHODS, **installed_methods().methods})
 
 
 def describe_method(method: type[Method]) -> Entry:
@@ -46,27 +35,32 @@ def describe_method(method: type[Method]) -> Entry:
     >>> describe_method(METHODS["grad_cam"]).parameters
     'layer=auto'
     """
-    defaults = method()
-    parameters = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(method)}
     return Entry(
         method.__name__,
         method.title,
         method.citation,
-        " ".join(
-            f"{name}={value.name if isinstance(value, Method) else value}"
-            for name, value in parameters.items()
-        ),
+        " ".join(map(_with_default, dataclasses.fields(method))),
         method.signed,
     )
 
 
+def _with_default(field: dataclasses.Field[Any]) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    else:
+        default = field.default
+    if default is dataclasses.MISSING:
+        return field.name
+    return f"{field.name}={default.name if isinstance(default, Method) else default}"
+
+
 def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Method:
-    """Return a method by its word, with some of its parameters set.
+    """Return a method by its name, with some of its parameters set.
 
     Raises
     ------
     MethodError
-        If the method or a parameter is unknown.
+        If the method or a parameter is unknown, or a value does not fit its parameter.
 
     Examples
     --------
@@ -76,48 +70,45 @@ def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Metho
     known = all_methods()
     check_method_name(name, known)
     method = known[name]
-    hints = get_type_hints(method)
-    fields = {field.name for field in dataclasses.fields(method)}
+    types = parameter_types(method)
     given = dict(parameters or {})
     for parameter, value in given.items():
-        check_parameter_name(name, parameter, fields)
-        given[parameter] = _fitting(name, parameter, value, hints[parameter])
+        check_parameter_name(name, parameter, types)
+        given[parameter] = _converted(name, parameter, value, types[parameter])
     return method(**given)
 
 
-def _fitting(method: str, parameter: str, value: Any, hint: Any) -> Any:
-    """Return a value of the parameter's type, or refuse it."""
-    kinds = get_args(hint) or (hint,)
-    if Method in kinds and isinstance(value, str):
+def _converted(method: str, parameter: str, value: Any, types: tuple[type, ...]) -> Any:
+    """Return a value as its parameter takes it: a name of a method made, a number as a float."""
+    if Method in types and isinstance(value, str):
         return make_method(value)
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
-        expected = " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
-        raise MethodError(f"{method}: {parameter} is {value!r}, expected {expected}")
-    return value
+    check_parameter(method, parameter, value, types)
+    return float(value) if float in types and type(value) is int else value
 
 
 def make_methods(
     methods: str | Method | Iterable[str | Method], layer: str | None = None
 ) -> list[Method]:
-    """Return methods given by word or ready-made; ``all`` is the whole table.
+    """Return methods from names and methods; ``all`` stands for every known method.
 
-    ``layer`` is handed to those given by word that look into one; one that is ready-made keeps its
-    own.
+    Parameters
+    ----------
+    methods
+        Names, or methods with their parameters set.
+    layer
+        The layer of those given by name that use one.
 
     Raises
     ------
     MethodError
-        If there is none, one is unknown, two have the same name, or the layer would not be looked
-        into.
+        If no method is requested, one is unknown, two have the same name, or none uses the layer.
     """
     if isinstance(methods, (str, Method)):
         methods = all_methods() if methods == "all" else [methods]
     made: list[Method] = []
-    asked = list(methods)
-    for place, method in enumerate(asked):
-        if isinstance(method, str) and method in asked[:place]:
+    requested = list(methods)
+    for place, method in enumerate(requested):
+        if isinstance(method, str) and method in requested[:place]:
             continue
         if isinstance(method, Method):
             made.append(method)
@@ -125,14 +116,14 @@ def make_methods(
         layered = layer and method in all_methods() and _has_layer(all_methods()[method])
         made.append(make_method(method, {"layer": layer} if layered else {}))
     if not made:
-        raise MethodError("no method was asked for: name one, or 'all'")
+        raise MethodError("no method is requested: name one, or 'all'")
     if layer:
         _check_layer(made, layer)
     for place, method in enumerate(made):
         if method.name in [other.name for other in made[:place]]:
             raise MethodError(
-                f"{method.name} is asked for twice with different parameters, and results go by "
-                "the method's name: ask one after the other"
+                f"{method.name} is requested twice with different parameters, and results are "
+                "stored by the method's name: request one at a time"
             )
     return made
 
@@ -151,6 +142,6 @@ def _check_layer(methods: Sequence[Method], layer: str) -> None:
         own = getattr(method, "layer", None)
         if own != layer:
             raise MethodError(
-                f"{method.name} is made already: the layer {layer!r} would not reach it, it keeps "
-                f"{own!r}; give it the layer when it is made"
+                f"{method.name} cannot take layer {layer!r}, because it was made with layer "
+                f"{own!r}: make it with the layer, or leave layer= out"
             )

@@ -113,19 +113,25 @@ METHODS: Mapping[str, type[Method]] = _Classes()
 
 
 def all_entries() -> Mapping[str, Entry]:
-    """Return the table and the methods of installed packages, which are imported."""
+    """Return the listings of all methods; those of installed packages are imported."""
     if not entry_points(group=ENTRY_POINTS):
         return TABLE
     from neuroxai.methods.make import all_methods, describe_method
 
     added = {name: describe_method(method) for name, method in all_methods().items()}
-    return MappingProxyType({**added, **TABLE})
+    return MappingProxyType(added)
 
 
 def check_method_name(name: str, known: Iterable[str]) -> None:
-    """Raise if a method is unknown."""
-    if name not in known:
-        raise MethodError(f"unknown method {name!r}: {suggestion(name, known)}")
+    """Raise if a method is unknown, or an installed one cannot be used."""
+    if name in known:
+        return
+    if name in entry_points(group=ENTRY_POINTS).names:
+        from neuroxai.methods.installed import installed_methods
+
+        if name in installed_methods().unavailable:
+            raise MethodError(installed_methods().unavailable[name])
+    raise MethodError(f"unknown method {name!r}: {suggestion(name, known)}")
 
 
 def check_parameter_name(method: str, parameter: str, known: Collection[str]) -> None:
