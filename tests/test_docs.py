@@ -1,0 +1,46 @@
+"""The documentation: links lead to files, and the index of decisions agrees with their pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+STATUS = re.compile(r"^\*\*Status:\*\* (accepted|withdrawn|superseded by) ?(?:\[decision (\d+)\])?")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if not link.startswith(("http://", "https://")):
+            assert (page.parent / link).exists(), link
+
+
+def test_the_index_of_decisions_has_every_page_with_its_title_and_status() -> None:
+    rows = []
+    for page in DECISIONS:
+        number = int(page.name[:4])
+        title, blank, status = page.read_text("utf-8").splitlines()[:3]
+        found = STATUS.match(status)
+        assert found is not None, f"{page.name}: no status line below the title"
+        assert blank == ""
+        assert title.startswith(f"# {number}. ")
+        shown = " ".join(part for part in found.groups() if part)
+        rows.append(f"| {number} | [{title.split('. ', 1)[1]}]({page.name}) | {shown} |")
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text("utf-8").splitlines()
+    assert [line for line in index if re.match(r"\| \d", line)] == rows
+
+
+def test_a_decision_that_supersedes_another_is_named_there() -> None:
+    for page in DECISIONS:
+        found = STATUS.match(page.read_text("utf-8").splitlines()[2])
+        assert found is not None
+        if found[1] == "superseded by":
+            (newer,) = (other for other in DECISIONS if int(other.name[:4]) == int(found[2]))
+            link = f"supersedes [decision {int(page.name[:4])}]({page.name})"
+            assert link in newer.read_text("utf-8")
