@@ -191,8 +191,8 @@ def _how(model: Model) -> list[str]:
         moved = {name: by for name, by in training.get("logit_bias", {}).items() if by}
         if moved:
             low, high = data.get("validation_seeds", ["?", "?"])
-            levels = ", ".join(f"{name} {by:+g}" for name, by in moved.items())
-            lines[-1] += f"; then the outputs' levels set on seeds {low} to {high}: {levels}"
+            bias = ", ".join(f"{name} {by:+g}" for name, by in moved.items())
+            lines[-1] += f"; then a logit bias fitted on seeds {low} to {high}: {bias}"
         if training.get("averaged"):
             lines[-1] += "; then averaged, half and half, with the weights it began with"
         if training.get("converted"):
