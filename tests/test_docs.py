@@ -1,8 +1,9 @@
-"""The documentation: links lead to files, and the index of decisions agrees with their pages."""
+"""Documentation: links, the index of decisions, and the architecture agree with the files."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,28 @@ def test_a_decision_that_supersedes_another_is_named_there() -> None:
             (newer,) = (other for other in DECISIONS if int(other.name[:4]) == int(found[2]))
             link = f"supersedes [decision {int(page.name[:4])}]({page.name})"
             assert link in newer.read_text("utf-8")
+
+
+def test_the_import_order_is_that_of_the_contracts() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    shown = [block.splitlines() for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL)]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    assert shown == [each["layers"] for each in contracts if each["type"] == "layers"]
+
+
+def test_the_modules_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    package = ROOT / "src" / "neuroxai"
+    rows = re.findall(r"^\| `([\w/]+)` \| (.*) \|$", text, re.MULTILINE)
+    named = {folder for folder, _ in rows}
+    folders = {path.parent for path in package.rglob("*.py")} - {package}
+    top = {path.relative_to(package).as_posix() for path in folders if path.parent == package}
+    assert {folder.partition("/")[0] for folder in named} == top
+    for folder, content in rows:
+        assert (package / folder).is_dir(), folder
+        for name in re.findall(r"`([a-z_]\w*)`", content):
+            place = package / folder / name
+            assert place.is_dir() or place.with_suffix(".py").is_file(), f"{folder}/{name}"
+    for path in re.findall(r"`((?:core|methods|inspection)/[\w/]+\.py)`", text):
+        assert (package / path).is_file(), path
