@@ -1,4 +1,4 @@
-"""Filters: their maps, their order, their files."""
+"""Filters: activation maps, importance, ranking, figures and files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from neuroxai.workflows.inspect import inspect
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("task", networks.TASKS)
-def test_maps_and_importance_from_the_definition(task: str, dims: int) -> None:
+def test_maps_and_importance_equal_their_definition(task: str, dims: int) -> None:
     network = networks.make(task, dims).eval()
     x = torch.rand(networks.BATCH, 4, *networks.SHAPES[dims])
     name = "second_act" if task == "classifier" else "join_act"
@@ -51,8 +51,8 @@ def test_maps_and_importance_from_the_definition(task: str, dims: int) -> None:
         assert sorted(order) == list(range(len(size)))
 
 
-def test_importance_of_a_linear_layer_is_what_it_adds() -> None:
-    """Behind a linear rest, activation times gradient is the exact contribution."""
+def test_importance_before_linear_layers_is_the_exact_contribution() -> None:
+    """Activation × gradient is exact if the rest of the network is linear."""
     network = nn.Sequential(
         nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 3, 3, bias=False)
     )
@@ -67,7 +67,7 @@ def test_importance_of_a_linear_layer_is_what_it_adds() -> None:
         torch.testing.assert_close(found.importance["1"][:, k], (whole - rest).detach())
 
 
-def test_targets_of_one_name_are_kept_apart() -> None:
+def test_targets_with_equal_names_have_different_labels() -> None:
     network = networks.make("segmenter").eval()
     x = torch.rand(2, 4, *networks.SHAPES[2])
     outputs = Outputs(activation="softmax")
@@ -85,7 +85,7 @@ def test_targets_of_one_name_are_kept_apart() -> None:
         (alone,) = filters(network, x, [target], ["join"], outputs)
         torch.testing.assert_close(alone.importance[target.name], found.importance[word])
     twice = [Class(1, within=Mask(mask, "half")) for mask in (half, ~half)]
-    with pytest.raises(TargetError, match=r"both called '1'.*ask for one at a time"):
+    with pytest.raises(TargetError, match=r"have the label '1'; request them separately"):
         filters(network, x, twice, ["join"], outputs)
 
 
@@ -109,11 +109,11 @@ def test_layers_by_number_name_and_call() -> None:
         ("L9", "L1 to L4"),
         ("inner.jion", "did you mean 'inner.join'"),
         ("head", "does not exist"),
-        ("unused", "never ran"),
+        ("unused", "did not run"),
         ("flat", "has no map"),
     ],
 )
-def test_refusals(layer: str, words: str) -> None:
+def test_invalid_layers_raise_errors(layer: str, words: str) -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -123,14 +123,14 @@ def test_refusals(layer: str, words: str) -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             out: torch.Tensor = self.inner(x)
-            beside: torch.Tensor = self.flat(out).sum() * 0.0
-            return out + beside
+            zero: torch.Tensor = self.flat(out).sum() * 0.0
+            return out + zero
 
     with pytest.raises(LayerError, match=words):
         filters(Odd(), torch.rand(1, 4, 10, 14), [Class(1)], [layer])
 
 
-def test_sheets_are_paged_and_repeatable(tmp_path: Path) -> None:
+def test_contact_sheets_are_paged_and_reproducible(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     shown = [FilterPicture(k, rng.normal(size=(7, 9)), 1 / (k + 1)) for k in range(100)]
     shown[3] = FilterPicture(3, np.zeros((7, 9)), 0.0)
@@ -141,7 +141,7 @@ def test_sheets_are_paged_and_repeatable(tmp_path: Path) -> None:
     assert [page.read_bytes() for page in pages] == [page.read_bytes() for page in again]
 
 
-def test_a_filter_of_the_left_is_drawn_on_the_right(tmp_path: Path) -> None:
+def test_the_left_of_the_patient_is_drawn_on_the_right(tmp_path: Path) -> None:
     picture = np.zeros((12, 12))
     picture[1:3, 2:4] = 1.0  # left and back
     (page,) = draw_filters(
@@ -156,8 +156,8 @@ def test_a_filter_of_the_left_is_drawn_on_the_right(tmp_path: Path) -> None:
     assert rows.mean() > panel.shape[0] / 2
 
 
-def test_filters_lie_where_the_patient_lies(tmp_path: Path) -> None:
-    """A filter that passes a modality on has, at every cell's center, what the scan has there."""
+def test_filter_files_have_the_affine_of_their_layer(tmp_path: Path) -> None:
+    """Cell centers of a pooled layer are the mean position of their voxels."""
     study = nx.read_case(cases.write_study(tmp_path))
     model = load_model(cases.segmenter(tmp_path))
     seen = inspect(model, study, ["ET"], filters_of=["encoder.0.pool", "L1"])
@@ -174,8 +174,7 @@ def test_filters_lie_where_the_patient_lies(tmp_path: Path) -> None:
         Path(f"{stem}_desc-filters-encoder-0-pool_statmap.json").read_text(encoding="utf-8")
     )
     assert len(sidecar["importance"]["ET"]) == 8
-    # The first layer lies voxel by voxel on the scan; a pooled cell's center is the middle of its
-    # eight voxels.
+    # The first layer has one cell per voxel, the pooled one a cell per eight voxels.
     point = np.array([3.0, 4.0, 5.0])
     eight = np.array([[6.0 + a, 8 + b, 10 + c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
     np.testing.assert_allclose(

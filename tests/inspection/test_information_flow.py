@@ -1,4 +1,4 @@
-"""Information flow against captum, one layer at a time, and on networks of every kind."""
+"""Information flow against Captum layer by layer, and on networks of many architectures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OURS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
-def test_every_layer_equals_captum_one_at_a_time(name: str) -> None:
+def test_every_layer_equals_captum(name: str) -> None:
     build, shape = OURS[name]
     network = networks.seeded(3, build).eval()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -63,7 +63,7 @@ def test_every_layer_equals_captum_one_at_a_time(name: str) -> None:
             assert relative(target.maps[layer], expected) <= 1e-5, layer
 
 
-def test_layers_come_in_the_order_data_flows() -> None:
+def test_layers_are_in_order_of_execution() -> None:
     flow = information_flow(
         DeepSeg(1, 2, filters=1, depth=2), torch.rand(1, 1, 8, 4, 12), [Class(1)]
     )
@@ -88,7 +88,7 @@ def test_small_networks_equal_captum(task: str, dims: int) -> None:
         assert relative(flow.targets[0].maps[layer.name], expected) <= 1e-5
 
 
-def test_a_region_and_its_only_class_flow_alike() -> None:
+def test_a_region_of_one_class_has_the_maps_of_the_class() -> None:
     network = networks.make("segmenter", 3).eval()
     x = torch.rand(2, 4, *networks.SHAPES[3])
     outputs = Outputs(("a", "b", "c", "d", "e"), {"C": ("c",), "CD": ("c", "d")}, "softmax")
@@ -153,7 +153,7 @@ def test_networks_of_monai(name: str) -> None:
     assert set(convolutions(network)) <= ran
     for layer in flow.layers:
         if layer.name not in flow.targets[0].maps:
-            assert layer.name in {*flow.targets[0].beside, *flow.targets[0].cancelled}
+            assert layer.name in {*flow.targets[0].independent_layers, *flow.targets[0].cancelled}
             continue
         found = flow.targets[0].maps[layer.name]
         assert found.shape == (1, 1, *layer.shape[1:])
@@ -165,7 +165,7 @@ def test_networks_of_monai(name: str) -> None:
 
 
 def oracle(network: nn.Module, name: str, x: Tensor, channel: int) -> Tensor:
-    """Grad-CAM of one layer from its definition, with a copy against in-place layers."""
+    """Grad-CAM of one layer from its definition; copies the output because of in-place layers."""
     kept: list[Tensor] = []
 
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def oracle(network: nn.Module, name: str, x: Tensor, channel: int) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_transformers_show_their_blocks_and_name_their_attention() -> None:
+def test_transformer_blocks_have_maps_and_attention_is_reported() -> None:
     import monai.networks.nets as nets
 
     for name, count in (("UNETR", 12), ("SwinUNETR", 4)):
@@ -200,8 +200,8 @@ def test_transformers_show_their_blocks_and_name_their_attention() -> None:
         assert len(attention) == count
 
 
-def test_tokens_lie_where_their_patches_lie() -> None:
-    """A block that passes its tokens on: its map is that of the convolution before it."""
+def test_tokens_are_mapped_to_the_positions_of_their_patches() -> None:
+    """An identity block has the map of the convolution before it."""
 
     class PassingTransformerBlock(nn.Module):
         def forward(self, tokens: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ def test_tokens_lie_where_their_patches_lie() -> None:
 
 
 class Awkward(nn.Module):
-    """In-place activations, a reused module, nested and functional blocks, an unused one."""
+    """In-place activations, reused, nested, functional and unused layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class Awkward(nn.Module):
         self.shared = nn.Conv2d(4, 4, 3, padding=1)
         self.kernel = nn.Parameter(torch.randn(4, 4, 3, 3))
         self.unused = nn.Conv2d(4, 4, 1)
-        self.beside = nn.Conv2d(4, 1, 1)
+        self.unused_output = nn.Conv2d(4, 1, 1)
         self.last = nn.Conv2d(4, 3, 1)
         self.side: Tensor | None = None
 
@@ -248,24 +248,24 @@ class Awkward(nn.Module):
         x = functional.leaky_relu_(self.shared(x))
         x = self.shared(x).relu_()
         x = functional.conv2d(x, self.kernel, padding=1).relu()
-        self.side = self.beside(x)
+        self.side = self.unused_output(x)
         out: Tensor = self.last(x)
         return out
 
 
-def test_an_awkward_network() -> None:
+def test_reused_in_place_and_functional_layers() -> None:
     network = networks.seeded(4, Awkward)
     x = torch.rand(3, 2, 7, 9)
     flow = information_flow(network, x, [Class(1)])
     assert [layer.name for layer in flow.layers] == [
-        "first.0", "shared", "shared#2", "conv2d", "beside", "last",
+        "first.0", "shared", "shared#2", "conv2d", "unused_output", "last",
     ]  # fmt: skip
     assert flow.never_ran == ("unused",)
     target = flow.targets[0]
-    assert target.beside == ("beside",)
+    assert target.independent_layers == ("unused_output",)
     assert list(target.maps) == ["first.0", "shared", "shared#2", "conv2d", "last"]
 
-    # The same by hand, every convolution a function of its own.
+    # The same with functional convolutions.
     w = dict(network.named_parameters())
     a = functional.conv2d(x, w["first.0.weight"], w["first.0.bias"], padding=1)
     b = functional.conv2d(a.relu(), w["shared.weight"], w["shared.bias"], padding=1)
@@ -300,7 +300,7 @@ def hooks(network: nn.Module) -> int:
     )  # fmt: skip
 
 
-def test_hooks_are_gone_after_an_exception_in_the_middle() -> None:
+def test_hooks_are_removed_after_an_exception() -> None:
     network = Breaks().train()
     with pytest.raises(KeyError, match="in the middle"):
         information_flow(network, torch.rand(1, 1, 5, 6), [Class(0)])
@@ -322,7 +322,7 @@ def test_hooks_are_gone_after_an_exception_in_the_middle() -> None:
     assert len(flow.layers) == 4
 
 
-def test_a_network_that_catches_an_exception_is_followed_right() -> None:
+def test_a_network_may_catch_exceptions() -> None:
     class Careful(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -342,7 +342,7 @@ def test_a_network_that_catches_an_exception_is_followed_right() -> None:
 @pytest.mark.parametrize(
     ("network", "x", "targets", "error", "words"),
     [
-        (nn.Conv2d(1, 2, 3), torch.rand(1, 1, 5, 6), [], MethodError, "at least one target"),
+        (nn.Conv2d(1, 2, 3), torch.rand(1, 1, 5, 6), [], MethodError, "at least one class"),
         (nn.Conv2d(1, 2, 3), torch.rand(1, 5, 6), [Class(0)], MethodError, "expected \\(B, C"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(30, 2)), torch.rand(1, 1, 5, 6), [Class(0)],
@@ -350,7 +350,7 @@ def test_a_network_that_catches_an_exception_is_followed_right() -> None:
         ),
     ],
 )  # fmt: skip
-def test_refusals(
+def test_invalid_arguments_raise_errors(
     network: nn.Module, x: Tensor, targets: list[Target], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -380,7 +380,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_layers() -> None:
-    """Of all 26 layers and 4 targets, against one layer and one target over the same graph."""
+    """All 26 layers and 4 targets against one layer and one target of the same graph."""
 
     def peak(what: str) -> int:
         ran = subprocess.run(
@@ -393,7 +393,7 @@ def test_memory_does_not_grow_with_the_number_of_layers() -> None:
 
 
 def test_the_oracle_can_fail() -> None:
-    """A map with the sign of its weights lost is not captum's."""
+    """Maps with absolute weights differ from Captum's."""
     network = networks.make("segmenter").eval()
     x = torch.rand(2, 4, 10, 14)
 

@@ -129,8 +129,10 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
             "What is not in the brain lies outside.",
             soft_wrap=True,
         )
-        if target.beside:
-            console.print(f"{target.name} does not depend on: {', '.join(target.beside)}")
+        if target.independent_layers:
+            console.print(
+                f"{target.name} does not depend on: {', '.join(target.independent_layers)}"
+            )
     for name in seen.flow.never_ran:
         console.print(f"Never ran: {name}")
     for name, reason in seen.flow.not_shown.items():

@@ -1,4 +1,4 @@
-"""Looking inside a network: information flow, filters, and what each has learned."""
+"""Inspection of networks: information flow, filters, dissection and ablation."""
 
 from neuroxai.inspection.filters import LayerFilters, filters
 from neuroxai.inspection.information_flow import InformationFlow, TargetFlow, information_flow

@@ -1,4 +1,4 @@
-"""Filters: the activation map of every filter of a layer, and how much each matters to a target."""
+"""Activation maps of the filters of a layer, and their importance for a target."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from neuroxai.core.layers.layers import Layer
 from neuroxai.core.layers.reduction import LayerReduction
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target, same_question
-from neuroxai.inspection.walk import Walk, bind_all, take_walk
+from neuroxai.inspection.recorded_pass import RecordedPass, bind_targets, record_pass
 
 
 @dataclass(frozen=True, eq=False)
 class LayerFilters:
-    """One layer's filters on one input.
+    """Filters of one layer for one input.
 
     Attributes
     ----------
     layer
         The layer.
     activations
-        ``(B, C, *S_layer)``, as the layer gave them.
+        Output of the layer, ``(B, C, *S_layer)``.
     importance
-        Target's word to ``(B, C)``: what each filter adds to the target to first order. The word is
-        the target's name; of several with one name it says what tells them apart too, as in
-        ``1 (probability)``.
+        Target label to ``(B, C)``, the first-order contribution of each filter. The label is the
+        name of the target; targets with equal names are distinguished as in ``1 (probability)``.
     """
 
     layer: Layer
@@ -39,7 +38,7 @@ class LayerFilters:
     importance: Mapping[str, Tensor]
 
     def ranked(self, target: str, sample: int = 0) -> list[int]:
-        """Return the filters' numbers, the one that matters most first; ties by number."""
+        """Rank filter indices by absolute importance, largest first; ties by index."""
         size = self.importance[target][sample].abs()
         order: list[int] = torch.argsort(size, descending=True, stable=True).tolist()
         return order
@@ -52,35 +51,33 @@ def filters(
     layers: Sequence[str],
     outputs: Outputs | None = None,
 ) -> list[LayerFilters]:
-    r"""Return every filter's activation map in some layers, and how much each matters.
+    r"""Compute activation maps and importance of all filters of some layers.
 
     .. math:: c_k = \sum_v A^k_v \, \frac{\partial S}{\partial A^k_v}
 
-    is what filter k adds to the target S to first order, signed (activation × gradient; Kindermans
-    et al. 2016, arXiv:1611.07270, at a layer in place of the input). It takes one forward pass and
-    one backward pass for each target.
+    is the signed first-order contribution of filter k to the target S: activation × gradient, that
+    is input × gradient (Kindermans et al. 2016, arXiv:1611.07270) at a layer. It requires one
+    forward pass and one backward pass per target.
 
     Parameters
     ----------
     network
-        Any module; it is left as found.
+        Any module; it is not changed.
     x
         ``(B, C, *S)``.
     targets
-        What importance refers to; at least one.
+        Targets of the importance, at least one.
     layers
-        Names of modules with a place in the image; ``L3`` is the third layer of the information
-        flow.
+        Names of modules with a spatial output; ``L3`` is the third layer of the information flow.
     outputs
-        What the output channels mean.
+        Meaning of the output channels.
 
     Raises
     ------
     LayerError
-        If a layer does not exist, never ran, has no place in the image, or does not matter to any
-        target.
+        If a layer does not exist, does not run, has no spatial output, or runs without gradients.
     TargetError
-        If two targets differ in nothing that has a name.
+        If two different targets have the same label.
 
     Examples
     --------
@@ -92,85 +89,84 @@ def filters(
     """
     outputs = outputs or Outputs()
     modules = {name for name, _ in network.named_modules() if name}
-    plain = {name.partition("#")[0] for name in layers}
+    without_call = {name.partition("#")[0] for name in layers}
     with untouched(network), torch.enable_grad():
-        walk = take_walk(network, x, outputs, also=plain & modules)
-        names = [_found(name, walk, modules) for name in layers]
+        recorded = record_pass(network, x, outputs, also=without_call & modules)
+        recorder = recorded.recorder
+        names = [_resolve(name, recorded, modules) for name in layers]
         for name in names:
-            if name in walk.recorder.without_gradients:
+            if name in recorder.without_gradients:
                 raise no_gradient_error(name)
-        walk.recorder.keep_only(set(names))
-        bound = bind_all(targets, outputs, walk)
+        recorder.keep_only(set(names))
+        bound = bind_targets(targets, outputs, recorded)
         importance: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-        words = _words(bound)
         first_order = dict.fromkeys(names, (_FirstOrder(),))
-        for number, (target, word) in enumerate(zip(bound, words, strict=True), start=1):
-            score = target.score(walk.output)
+        labels = _labels(bound)
+        for number, (target, label) in enumerate(zip(bound, labels, strict=True), start=1):
+            score = target.score(recorded.output)
             reduced: dict[str, dict[LayerReduction, Tensor]] = {}
             if score.requires_grad:
-                _, reduced = walk.recorder.backward(
+                _, reduced = recorder.backward(
                     score.sum(), [], first_order, retain_graph=number < len(bound)
                 )
             for name in names:
-                zero = torch.zeros(walk.recorder.activation(name).shape[:2])
-                importance[name][word] = reduced.get(name, {}).get(_FirstOrder(), zero).cpu()
+                zero = torch.zeros(recorder.activation(name).shape[:2])
+                importance[name][label] = reduced.get(name, {}).get(_FirstOrder(), zero).cpu()
         return [
-            LayerFilters(
-                walk.recorder.layers[name], walk.recorder.activation(name).cpu(), importance[name]
-            )
+            LayerFilters(recorder.layers[name], recorder.activation(name).cpu(), importance[name])
             for name in names
         ]
 
 
-def _words(bound: Sequence[BoundTarget]) -> list[str]:
-    """Return each target's name, and behind it what tells it from others of that name."""
-    words: dict[str, BoundTarget] = {}
-    found: list[str] = []
+def _labels(bound: Sequence[BoundTarget]) -> list[str]:
+    """Label of each target: its name, and its differences to other targets of that name."""
+    seen: dict[str, BoundTarget] = {}
+    labels: list[str] = []
     for target in bound:
-        asked = target.description
-        same = [other.description for other in bound if other.description["name"] == asked["name"]]
-        differs = {key for key in asked if any(other[key] != asked[key] for other in same)}
-        told = [asked["kind"]] if "channels" in differs else []
-        told += [asked[key] or "everywhere" for key in ("scale", "within") if key in differs]
-        word = f"{asked['name']} ({', '.join(told)})" if told else str(asked["name"])
-        if not _same(words.setdefault(word, target), target):
+        own = target.description
+        same = [other.description for other in bound if other.description["name"] == own["name"]]
+        differs = {key for key in own if any(other[key] != own[key] for other in same)}
+        details = [own["kind"]] if "channels" in differs else []
+        details += [own[key] or "everywhere" for key in ("scale", "within") if key in differs]
+        label = f"{own['name']} ({', '.join(details)})" if details else str(own["name"])
+        if not _equal(seen.setdefault(label, target), target):
             raise TargetError(
-                f"two targets that differ are both called {word!r}: ask for one at a time, or name "
-                "their masks differently"
+                f"two different targets have the label {label!r}; request them separately, or give "
+                "their masks different names"
             )
-        found.append(word)
-    return found
+        labels.append(label)
+    return labels
 
 
-def _same(one: BoundTarget, other: BoundTarget) -> bool:
-    if not same_question(one.description, other.description):
+def _equal(first: BoundTarget, second: BoundTarget) -> bool:
+    if not same_question(first.description, second.description):
         return False
-    if one.mask is None or other.mask is None:
-        return one.mask is other.mask
-    return torch.equal(one.mask, other.mask)
+    if first.mask is None or second.mask is None:
+        return first.mask is second.mask
+    return torch.equal(first.mask, second.mask)
 
 
 @dataclass(frozen=True)
 class _FirstOrder(LayerReduction):
-    """Activation times gradient, summed over the cells of each filter: ``(B, C)``."""
+    """Activation times gradient, summed over positions: ``(B, C)``."""
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return (activation * gradient).flatten(2).sum(dim=2)
 
 
-def _found(name: str, walk: Walk, modules: set[str]) -> str:
-    """Return the label of a layer given by name, by name and call, or by its number."""
-    ran = walk.recorder.layers
+def _resolve(name: str, recorded: RecordedPass, modules: set[str]) -> str:
+    """Label of a layer given by its name, its name and call, or its number in the flow."""
+    ran = recorded.recorder.layers
     if name in ran:
         return name
-    flow = [label for label in ran if label in walk.calls.flow]
+    flow = [label for label in ran if label in recorded.calls.flow]
     number = name[1:] if name[:1] in "Ll" else ""
     if number.isdigit() and name not in modules:
         if 1 <= int(number) <= len(flow):
             return flow[int(number) - 1]
-        raise LayerError(f"layer {name} does not exist: the flow has L1 to L{len(flow)}")
-    if name in walk.calls.not_shown:
-        raise LayerError(f"layer {name!r} has no map: {walk.calls.not_shown[name]}")
+        raise LayerError(f"layer {name} does not exist; expected L1 to L{len(flow)}")
+    if name in recorded.calls.not_shown:
+        raise LayerError(f"layer {name!r} has no map: {recorded.calls.not_shown[name]}")
     if name.partition("#")[0] in modules:
-        raise LayerError(f"layer {name!r} never ran in the forward pass: name one that does")
-    raise LayerError(f"layer {name!r} does not exist: {suggestion(name, ran)}")
+        raise LayerError(f"layer {name!r} did not run in the forward pass; name a layer that does")
+    raise LayerError(f"layer {name!r} does not exist; {suggestion(name, ran)}")

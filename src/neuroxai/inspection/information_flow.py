@@ -1,4 +1,4 @@
-"""Information flow: the class activation map of every layer, in the order the data flows."""
+"""Information flow: class activation maps of all layers."""
 
 from __future__ import annotations
 
@@ -17,61 +17,61 @@ from neuroxai.core.layers.layers import Layer
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target
-from neuroxai.inspection.walk import Walk, bind_all, take_walk
+from neuroxai.inspection.recorded_pass import RecordedPass, bind_targets, record_pass
 
 
 @dataclass(frozen=True, eq=False)
 class TargetFlow:
-    """How one target is decided on along the network.
+    """Class activation maps of all layers for one target.
 
     Attributes
     ----------
     target
-        What was asked, as it was bound.
+        Description of the bound target.
     score
-        Its value per sample.
+        Value of the target for each sample.
     maps
-        Layer to its signed class activation map ``(B, 1, *S_layer)``, in the order data flows.
-    beside
+        Layer name to its signed class activation map ``(B, 1, *S_layer)``, in order of execution.
+    independent_layers
         Layers that the target does not depend on.
     cancelled
-        Layers whose gradients add up to nothing, so that a map of them would be rounding noise:
-        what follows takes the mean away, as an instance norm does.
+        Layers without a map because their gradients cancel over the image, for example before an
+        instance norm, which subtracts the mean. A map would be rounding noise.
     notes
-        What a reader must know.
+        Remarks for the reader.
     """
 
     target: Mapping[str, Any]
     score: tuple[float, ...]
     maps: Mapping[str, Tensor]
-    beside: tuple[str, ...]
+    independent_layers: tuple[str, ...]
     cancelled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The target's word."""
+        """Name of the target."""
         return str(self.target["name"])
 
 
 @dataclass(frozen=True, eq=False)
 class InformationFlow:
-    """Every layer's map for every target.
+    """Class activation maps of all layers for several targets.
 
     Attributes
     ----------
     layers
-        The layers that ran, in the order data flows.
+        Layers that ran, in order of execution.
     targets
-        One flow for each target asked.
+        Maps of each target.
     never_ran
-        Convolutions and blocks that the network has but did not use.
+        Convolutions and blocks of the network that did not run.
     not_shown
-        What ran but has no place in the image, and why.
+        Modules that ran but have no map, with the reason.
     output
-        The model output.
+        Model output.
     seconds, forward, backward
-        What it took: wall time, and passes through the network.
+        Wall time, and number of passes through the network.
     """
 
     layers: tuple[Layer, ...]
@@ -92,36 +92,36 @@ def information_flow(
     *,
     reduction: LayerReduction = MEAN_GRADIENT_WEIGHTS,
 ) -> InformationFlow:
-    r"""Return the class activation map of every layer, for every target.
+    r"""Compute the class activation map of every layer for every target.
 
     .. math:: L^l = \sum_k \Big(\frac{1}{N_l} \sum_v
               \frac{\partial S}{\partial A^{l,k}_v}\Big) A^{l,k}
 
-    signed, on the layer's own grid: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of each
-    convolution's output, as in the third experiment of Zeineldin et al. 2022
-    (doi:10.1007/s11548-022-02619-x, Fig. 5). It takes one forward pass and one backward pass for
-    each target. Gradients are reduced to maps as they arrive, so memory does not grow with the
-    number of layers.
+    This is the signed Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of each convolution's
+    output on the layer's grid, as in the third experiment of Zeineldin et al. 2022
+    (doi:10.1007/s11548-022-02619-x, Fig. 5). It requires one forward pass and one backward pass per
+    target. Gradients are reduced to maps during the backward pass, so memory does not grow with
+    the number of layers.
 
     Parameters
     ----------
     network
-        Any module; it is left as found.
+        Any module; it is not changed.
     x
         ``(B, C, *S)``.
     targets
-        What is asked; at least one.
+        Targets, at least one.
     outputs
-        What the output channels mean.
+        Meaning of the output channels.
     reduction
-        How a layer's activation and gradient become its map.
+        Reduction of a layer's activation and gradient to its map.
 
     Raises
     ------
     LayerError
-        If the network runs no layer with a place in the image.
+        If no layer with a spatial output runs.
     MethodError
-        If there is no target, or the input is no batch of images.
+        If there is no target, or the input is not a batch of images.
     TargetError
         If a target does not exist.
 
@@ -146,60 +146,66 @@ def _flow(
     reduction: LayerReduction,
 ) -> InformationFlow:
     began = time.perf_counter()
-    walk = take_walk(network, x, outputs)
-    bound = bind_all(targets, outputs, walk)
+    recorded = record_pass(network, x, outputs)
+    bound = bind_targets(targets, outputs, recorded)
     flows = [
-        _follow(walk, target, reduction, retain_graph=number < len(bound))
+        _backward(recorded, target, reduction, retain_graph=number < len(bound))
         for number, target in enumerate(bound, start=1)
     ]
     return InformationFlow(
-        layers=tuple(walk.recorder.layers.values()),
+        layers=tuple(recorded.recorder.layers.values()),
         targets=tuple(flows),
-        never_ran=walk.calls.never_ran,
-        not_shown=dict(walk.calls.not_shown),
-        output=walk.output.detach().cpu(),
+        never_ran=recorded.calls.never_ran,
+        not_shown=dict(recorded.calls.not_shown),
+        output=recorded.output.detach().cpu(),
         seconds=time.perf_counter() - began,
-        forward=walk.forward,
+        forward=recorded.forward,
         backward=len(bound),
     )
 
 
-def _follow(
-    walk: Walk, target: BoundTarget, reduction: LayerReduction, *, retain_graph: bool
+def _backward(
+    recorded: RecordedPass, target: BoundTarget, reduction: LayerReduction, *, retain_graph: bool
 ) -> TargetFlow:
-    """Take one target's backward pass."""
-    score = target.score(walk.output)
+    """Run the backward pass of one target."""
+    recorder = recorded.recorder
+    score = target.score(recorded.output)
     maps: dict[str, Tensor] = {}
     if score.requires_grad:
-        reductions = dict.fromkeys(walk.recorder.layers, (reduction,))
-        _, reduced = walk.recorder.backward(score.sum(), [], reductions, retain_graph=retain_graph)
+        reductions = dict.fromkeys(recorder.layers, (reduction,))
+        _, reduced = recorder.backward(score.sum(), [], reductions, retain_graph=retain_graph)
         maps = {name: found[reduction] for name, found in reduced.items()}
-    cancelled = walk.recorder.cancelled
-    ran_without = [name for name in walk.recorder.layers if name in walk.recorder.without_gradients]
-    names = [name for name in walk.recorder.layers if name not in cancelled]
+    cancelled = recorder.cancelled
+    without_gradients = [name for name in recorder.layers if name in recorder.without_gradients]
+    names = [name for name in recorder.layers if name not in cancelled]
+    explained = {*maps, *without_gradients}
     return TargetFlow(
         target=target.description,
         score=tuple(score.detach().tolist()),
         maps={name: maps[name].cpu() for name in names if name in maps},
-        beside=tuple(name for name in names if name not in {*maps, *ran_without}),
-        cancelled=tuple(name for name in walk.recorder.layers if name in cancelled),
-        notes=(*target.notes, *_said(cancelled), *_without(ran_without)),
+        independent_layers=tuple(name for name in names if name not in explained),
+        cancelled=tuple(name for name in recorder.layers if name in cancelled),
+        notes=(
+            *target.notes,
+            *_note_cancelled(cancelled),
+            *_note_without_gradients(without_gradients),
+        ),
     )
 
 
-def _without(layers: Sequence[str]) -> tuple[str, ...]:
+def _note_without_gradients(layers: Sequence[str]) -> tuple[str, ...]:
     if not layers:
         return ()
     return (
-        f"{len(layers)} layer(s) have no map, because they run without gradients, under "
-        f"torch.no_grad() or in a checkpoint with use_reentrant=True: {', '.join(layers)}",
+        f"{len(layers)} layer(s) have no map because they run without gradients (torch.no_grad() "
+        f"or a checkpoint with use_reentrant=True): {', '.join(layers)}",
     )
 
 
-def _said(cancelled: Collection[str]) -> tuple[str, ...]:
-    if not cancelled:
+def _note_cancelled(layers: Collection[str]) -> tuple[str, ...]:
+    if not layers:
         return ()
     return (
-        f"{len(cancelled)} layer(s) have no map, because their gradients cancel out over the "
-        "image: a norm behind them takes the mean away; look at the norm instead",
+        f"{len(layers)} layer(s) have no map because their gradients cancel over the image; the "
+        "norm that follows subtracts the mean, so look at the norm instead",
     )

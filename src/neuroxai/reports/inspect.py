@@ -188,7 +188,7 @@ class InspectionReport:
                     "target": dict(target.target),
                     "score": target.score[0],
                     "layers": self.rows.get(target.name, []),
-                    "beside": list(target.beside),
+                    "independent_layers": list(target.independent_layers),
                     "cancelled": list(target.cancelled),
                     "notes": list(target.notes),
                 }

@@ -81,8 +81,8 @@ def test_a_layer_that_runs_without_gradients_is_not_called_unimportant(way: str)
 def test_the_flow_names_what_ran_without_gradients() -> None:
     (target,) = information_flow(blocks("no_grad"), IMAGE, [Class(2)]).targets
     assert list(target.maps) == ["last"]
-    assert target.beside == ("first",)
-    assert "1 layer(s) have no map, because they run without gradients" in target.notes[0]
+    assert target.independent_layers == ("first",)
+    assert "1 layer(s) have no map because they run without gradients" in target.notes[0]
     assert target.notes[0].endswith(": middle")
 
 
