@@ -57,12 +57,12 @@ def test_a_file_in_place_of_the_folder_is_told_before_the_work(
 def test_a_prediction_is_written_whole_or_not_at_all(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import neuroxai.files.folder
+    import neuroxai.files.atomic
 
     def full(path: Path, content: object) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(neuroxai.files.folder, "write_json", full)
+    monkeypatch.setattr(neuroxai.files.atomic, "write_json", full)
     out = tmp_path / "out"
     run = here("predict", room / STUDY, "--model", room / "tiny", "-o", out)
     assert run.returncode != 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuroxai.core.errors import MissingExtraError, NeuroXAIError, OutputError, suggestion
+from neuroxai.core.errors import MissingExtraError, NeuroXAIError, suggestion
 from neuroxai.core.explanation import network_hash, tensor_hash, versions
 from neuroxai.core.spatial import (
     channel_range,
@@ -19,7 +19,6 @@ from neuroxai.core.spatial import (
     upsample,
     upsample_within,
 )
-from neuroxai.files.atomic import replaced_whole
 
 
 def test_a_tensors_hash_tells_type_shape_and_every_bit() -> None:
@@ -52,36 +51,6 @@ def test_suggestions() -> None:
     assert suggestion("zzz", ["b", "a"]) == "known: a, b"
     assert issubclass(MissingExtraError, NeuroXAIError)
     assert "pip install 'neuroxai[phantom]'" in str(MissingExtraError("x", "phantom", "nilearn"))
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "map.nii.gz"
-    path.write_text("old")
-
-    def fail_halfway() -> None:
-        with replaced_whole(path) as temporary:
-            assert temporary.name.endswith(".nii.gz")
-            temporary.write_text("half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail_halfway()
-    assert [p.name for p in tmp_path.iterdir()] == ["map.nii.gz"]
-    assert path.read_text() == "old"
-    with replaced_whole(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    with replaced_whole(tmp_path / "deeper" / "still" / "b.txt") as temporary:
-        temporary.write_text("b")
-    assert (tmp_path / "deeper/still/b.txt").read_text() == "b"
-
-
-def test_a_folder_that_is_a_file_is_said_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    writing = replaced_whole(tmp_path / "file" / "a.txt")
-    with pytest.raises(OutputError, match=r"a\.txt: cannot be written"), writing:
-        pass
 
 
 def test_spatial_words() -> None:

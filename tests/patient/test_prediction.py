@@ -20,7 +20,7 @@ from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case, region
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.placement import Placement
-from neuroxai.files.folder import slug
+from neuroxai.files.names import slug
 from neuroxai.patient.lesions import label_components
 from neuroxai.patient.prediction import read_output
 

@@ -18,7 +18,8 @@ import cases
 import neuroxai as nx
 from neuroxai.core.explanation import Explanation
 from neuroxai.data.case import Case
-from neuroxai.files.folder import Results, sidecar
+from neuroxai.files.folder import Results
+from neuroxai.files.names import sidecar
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.regions import Regions, format_share
 from neuroxai.reports.explain import CaseReport, picture_of

@@ -76,7 +76,7 @@ def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[
         If two targets would be written to files of the same name.
     """
     from neuroxai.core.target.target import Predicted
-    from neuroxai.files.folder import slug
+    from neuroxai.files.names import slug
 
     found: dict[object, Target] = {}
     by_file: dict[str, Target] = {}

@@ -61,7 +61,8 @@ def dissect(
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.data.case_files import find_cases
     from neuroxai.data.mask_files import MaskFiles
-    from neuroxai.files.folder import Results, results_folder
+    from neuroxai.files.folder import Results
+    from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.dissect import write_dissection
     from neuroxai.workflows.dissect import dissect as run

@@ -71,7 +71,8 @@ def evaluate(
     from neuroxai.core.errors import CaseError
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.data.pictures import expects_pictures
-    from neuroxai.files.folder import Results, results_folder
+    from neuroxai.files.folder import Results
+    from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.evaluate import write_evaluation
     from neuroxai.workflows.evaluate import Settings, cases_of

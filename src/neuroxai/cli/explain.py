@@ -47,7 +47,8 @@ def explain(
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.target import named_target
-    from neuroxai.files.folder import Results, refuse_other_case, results_folder
+    from neuroxai.files.folder import Results, refuse_other_case
+    from neuroxai.files.names import results_folder
     from neuroxai.methods import make_method
     from neuroxai.models.loading import load_model
     from neuroxai.reports.explain import CaseReport

@@ -49,7 +49,8 @@ def inspect(
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.target import named_target
-    from neuroxai.files.folder import Results, refuse_other_case, results_folder
+    from neuroxai.files.folder import Results, refuse_other_case
+    from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.inspect import InspectionReport
     from neuroxai.workflows.explain import outputs_of

@@ -31,7 +31,9 @@ def predict(
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-    from neuroxai.files.folder import Results, refuse_other_case, results_folder, write_json
+    from neuroxai.files.atomic import write_json
+    from neuroxai.files.folder import Results, refuse_other_case
+    from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.workflows.explain import describe_model
     from neuroxai.workflows.explain import predict as run

@@ -20,7 +20,7 @@ from neuroxai.data.grid import reorient_to
 from neuroxai.data.label_values import decode_labels, encode_labels
 from neuroxai.data.layouts import Layout, file_name, get_layout
 from neuroxai.data.nifti import read_labels, read_nifti, write_nifti
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path
 
 _MAPPING_BYTES = 2**23  # 8 MB; the lists of BraTS have a few kB
 
@@ -193,7 +193,7 @@ def write_name_mapping(
     grades = cases if isinstance(cases, Mapping) else {case.name: case.grade for case in cases}
     path = Path(folder) / "name_mapping.csv"
     with (
-        replaced_whole(path) as temporary,
+        atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,
     ):
         rows = csv.writer(stream, lineterminator="\n")

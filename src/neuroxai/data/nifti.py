@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.data.grid import corner_distance
 from neuroxai.data.nifti_header import Header, validated_header
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path
 
 _DEFLATE_LIMIT = 1032  # largest compression ratio of deflate
 _CHUNK = 2**20
@@ -324,7 +324,7 @@ def write_nifti(
         image.set_qform(affine, code=0)
         image.set_sform(affine, code=1)
     blob = image.to_bytes()
-    with replaced_whole(path) as temporary, temporary.open("wb") as stream:
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
         if path.name.lower().endswith(".gz"):
             # No file name and no time stamp, so that equal maps are equal files.
             with gzip.GzipFile("", "wb", compresslevel=2, fileobj=stream, mtime=0) as packed:

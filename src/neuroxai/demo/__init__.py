@@ -26,7 +26,8 @@ from neuroxai.demo.sections import (
     next_section,
     segmentation_section,
 )
-from neuroxai.files.folder import Results, write_json
+from neuroxai.files.atomic import write_json
+from neuroxai.files.folder import Results
 from neuroxai.methods import PAPER, make_method
 from neuroxai.methods.base import Method
 from neuroxai.models.formats import DEFAULT_MODEL

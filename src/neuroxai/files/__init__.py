@@ -1,1 +1,1 @@
-"""How results are written: whole files or none, names, folders."""
+"""Writing of results: atomic files, file names, and result folders."""

@@ -1,36 +1,40 @@
-"""Write a file whole or not at all."""
+"""Atomic writing: a file is complete, or it is not there."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from neuroxai.core.errors import OutputError
 
 
 @contextmanager
-def replaced_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; sync and rename it to ``path`` on success.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Context manager for a temporary path that replaces ``path`` on success.
 
-    After an exception nothing is left behind and an older file at ``path`` is untouched. The
-    temporary name keeps the suffixes, because writers choose their format by them.
+    The temporary file is in the same folder and keeps the suffixes of ``path``, because writers
+    choose their format by them; it is synced to disk before it is renamed. After an exception, it
+    is deleted, and an existing file at ``path`` is unchanged.
 
     Raises
     ------
     OutputError
-        If the folder cannot be written to or the disk is full.
+        If the folder is not writable or the disk is full.
 
     Examples
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> with replaced_whole(folder / "a.txt") as temporary:
-    ...     _ = temporary.write_text("whole")
+    >>> with atomic_path(folder / "a.txt") as temporary:
+    ...     _ = temporary.write_text("complete")
     >>> (folder / "a.txt").read_text(), len(list(folder.iterdir()))
-    ('whole', 1)
+    ('complete', 1)
     """
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
@@ -45,3 +49,37 @@ def replaced_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write JSON atomically; return the path.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
+    return path
+
+
+def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
+    """Write a CSV table atomically; return the path.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path

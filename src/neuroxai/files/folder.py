@@ -1,21 +1,18 @@
-"""A folder of results: described for BIDS tools, its files kept together or taken back together."""
+"""Result folders: all files of a run or none, described for BIDS tools."""
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from neuroxai.core.errors import OutputError
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path, write_json
 from neuroxai.version import __version__
 
 _DESCRIPTION, _IGNORE = "dataset_description.json", ".bidsignore"
@@ -25,34 +22,34 @@ _NOT_BIDS = (
     "best_*.csv", "cases.csv", "dissection.*", "evaluation*", "flow.json", "prediction.json",
     "slices.csv", "summary.json", "tables.csv",
 )  # fmt: skip
-"""What the standard has no name for."""
+"""Files that the BIDS standard does not define."""
 
 
 class Results:
-    """The files of one run: all of them, or none.
+    """Context manager that collects the files of a run and publishes all of them, or none.
 
-    As a context it has them written beside the folder, and moves them there in the end. If the
-    run fails or is broken off, what an earlier run has left in the folder is untouched.
+    Files are written to a temporary folder, and moved to the final folder on success. If the run
+    fails or is interrupted, the final folder is unchanged.
 
     Parameters
     ----------
     folder
-        Where they are to be; it need not exist yet.
+        Final folder; it is created if necessary.
 
     Attributes
     ----------
     folder
-        Where to write them now.
+        Folder to write to: temporary inside the context, final before and after.
     written
-        The files so far, in order.
+        Files written so far, in order.
     kept
-        How many files were in the folder before and are still there, after the run.
+        Number of files from earlier runs in the final folder, after the run.
 
     Raises
     ------
     OutputError
-        On entering, if the folder is a file or cannot be written to; on adding, if a file is there
-        already, which two things of one name would write over each other.
+        On entry, if the folder is a file or is not writable; from :meth:`add`, if a file is added
+        twice.
 
     Examples
     --------
@@ -68,36 +65,36 @@ class Results:
         self.folder = folder
         self.written: list[Path] = []
         self.kept = 0
-        self._place = folder
+        self._final = folder
 
     def __str__(self) -> str:
         count = len(self.written)
-        beside = f", beside {self.kept} of earlier runs" if self.kept else ""
-        return f"{count} file{'s' if count != 1 else ''} in {self.folder}{beside}"
+        kept = f", and {self.kept} from earlier runs" if self.kept else ""
+        return f"{count} file{'s' if count != 1 else ''} in {self.folder}{kept}"
 
     def add(self, *paths: Path) -> Path:
-        """Count files among the results; return the first."""
+        """Register files as results; return the first."""
         for path in paths:
             if path in self.written:
                 raise OutputError(
-                    f"{self._final(path)}: is written twice in one run, the second time over the "
-                    "first: ask for what has one name one after the other, each with its own --out"
+                    f"{self._final_path(path)}: written twice in one run; request results of the "
+                    "same file name in separate runs, each with its own --out"
                 )
             self.written.append(path)
         return paths[0]
 
     def __enter__(self) -> Results:
-        if self._place.exists() and not self._place.is_dir():
-            raise OutputError(f"{self._place}: is a file, expected a folder for results")
-        # In the folder itself, or in the nearest one there is: moving costs nothing there.
-        near = next(
-            path for path in (self._place, *self._place.absolute().parents) if path.exists()
+        if self._final.exists() and not self._final.is_dir():
+            raise OutputError(f"{self._final}: is a file, expected a folder for results")
+        # In the final folder or its nearest existing parent: moving within a disk is a rename.
+        parent = next(
+            path for path in (self._final, *self._final.absolute().parents) if path.exists()
         )
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=".neuroxai-", dir=near))
+            self.folder = Path(tempfile.mkdtemp(prefix=".neuroxai-", dir=parent))
         except OSError as error:
             raise OutputError(
-                f"{self._place}: cannot be written ({error.strerror or error})"
+                f"{self._final}: cannot be written ({error.strerror or error})"
             ) from error
         return self
 
@@ -107,59 +104,58 @@ class Results:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        made, self.folder = self.folder, self._place
+        temporary, self.folder = self.folder, self._final
         try:
             if error is None:
-                self._move(made)
-            elif isinstance(error, OutputError) and str(made) in str(error):
-                # A user knows where the file was to be, and soon nobody where it was in between.
-                raise OutputError(str(error).replace(str(made), str(self._place))) from error
+                self._publish(temporary)
+            elif isinstance(error, OutputError) and str(temporary) in str(error):
+                # The user knows the final folder only.
+                raise OutputError(str(error).replace(str(temporary), str(self._final))) from error
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
-    def _final(self, path: Path) -> Path:
-        """Return where a file is to be in the end."""
+    def _final_path(self, path: Path) -> Path:
         inside = self.folder in path.parents
-        return self._place / path.relative_to(self.folder) if inside else path
+        return self._final / path.relative_to(self.folder) if inside else path
 
-    def _move(self, made: Path) -> None:
-        """Move the files to where they are to be; the folder's own description stays."""
+    def _publish(self, temporary: Path) -> None:
+        """Move the files to the final folder; an existing data set description is kept."""
         own = {_DESCRIPTION, _IGNORE}
-        # By its name: where Python gives it as an absolute path, the folder may be a relative one.
+        # Compared by name, because the temporary path may be absolute and the final one relative.
         before = {
             path
-            for path in self._place.rglob("*")
-            if path.is_file() and path.name not in own and made.name not in path.parts
+            for path in self._final.rglob("*")
+            if path.is_file() and path.name not in own and temporary.name not in path.parts
         }
         try:
-            for path in sorted(path for path in made.rglob("*") if path.is_file()):
-                to = self._place / path.relative_to(made)
+            for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+                to = self._final / path.relative_to(temporary)
                 if to.name in own and to.exists():
                     continue
                 to.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(to)
         except OSError as error:
             raise OutputError(
-                f"{self._place}: cannot be written ({error.strerror or error})"
+                f"{self._final}: cannot be written ({error.strerror or error})"
             ) from error
         self.written = [
-            self._place / path.relative_to(made) if made in path.parents else path
+            self._final / path.relative_to(temporary) if temporary in path.parents else path
             for path in self.written
         ]
         self.kept = len(before - {*self.written})
 
 
 @contextmanager
-def opened(out: Path | Results) -> Iterator[Results]:
-    """Give results to write into: a folder's own, or those that somebody has entered before.
+def open_results(out: Path | Results) -> Iterator[Results]:
+    """Context manager for results to write to, given as a folder or as entered results.
 
-    These are left to whoever entered them, so that it is known whether they can be written before
-    there is anything to write.
+    Entered results are left open for their owner, who can thus find out that a folder is not
+    writable before anything is computed.
 
     Examples
     --------
     >>> import tempfile
-    >>> with Results(Path(tempfile.mkdtemp())) as results, opened(results) as same:
+    >>> with Results(Path(tempfile.mkdtemp())) as results, open_results(results) as same:
     ...     same is results
     True
     """
@@ -170,13 +166,13 @@ def opened(out: Path | Results) -> Iterator[Results]:
         yield results
 
 
-def results_folder(out: Path | None, name: str) -> Path:
-    """Return where results go by default: ``neuroxai-out/NAME``."""
-    return out if out is not None else Path("neuroxai-out") / slug(name)
-
-
 def refuse_other_case(folder: Path, name: str, case: str) -> None:
-    """Refuse a folder whose file of a case's numbers is of another case: it would be lost.
+    """Raise if a folder's summary file belongs to another case, and would be overwritten.
+
+    Raises
+    ------
+    OutputError
+        If the file names another case.
 
     Examples
     --------
@@ -187,50 +183,18 @@ def refuse_other_case(folder: Path, name: str, case: str) -> None:
     """
     try:
         found = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or none of ours
+    except (OSError, ValueError):  # there is no such file, or it is from another program
         return
     other = found.get("case") if isinstance(found, dict) else None
     if other is not None and other != case:
         raise OutputError(
-            f"{folder / name}: is of the case {other}, and that of {case} would be written over "
-            "it: give another folder with --out"
+            f"{folder / name}: belongs to the case {other} and would be overwritten by {case}; "
+            "choose another folder with --out"
         )
-
-
-def sidecar(path: Path) -> Path:
-    """Return the JSON file beside a NIfTI file.
-
-    Examples
-    --------
-    >>> sidecar(Path("a.nii.gz")).name
-    'a.json'
-    """
-    return path.with_name(f"{path.name.removesuffix('.gz').removesuffix('.nii')}.json")
-
-
-def slug(text: str) -> str:
-    """Return a text as one word of a file name, letters of any script kept.
-
-    Examples
-    --------
-    >>> slug("WT/../x y")
-    'WT-x-y'
-    """
-    return re.sub(r"[^\w+]+", "-", text).strip("-") or "unnamed"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    """Write JSON whole or not at all."""
-    with replaced_whole(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
-        )
-    return path
 
 
 def describe_dataset(folder: Path) -> None:
-    """Make a folder of results one that BIDS tools accept: description and ignore list."""
+    """Add the files that make a folder a BIDS derivative: description and ignore list."""
     description = folder / _DESCRIPTION
     if not description.exists():
         write_json(
@@ -245,17 +209,5 @@ def describe_dataset(folder: Path) -> None:
         )
     ignore = folder / _IGNORE
     if not ignore.exists():
-        with replaced_whole(ignore) as temporary:
+        with atomic_path(ignore) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in _NOT_BIDS), encoding="utf-8")
-
-
-def write_table(table: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
-    """Write a table as CSV, whole or not at all."""
-    with (
-        replaced_whole(table) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    return table

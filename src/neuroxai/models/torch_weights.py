@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from neuroxai.core.errors import ModelError
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path
 from neuroxai.models.weights import LARGEST, read_weights
 
 LIMIT_S = 300
@@ -83,6 +83,6 @@ def convert_torch(
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise ModelError(f"{path}: cannot be converted ({lines[-1]})")
         read_weights(converted)
-        with replaced_whole(target) as temporary:
+        with atomic_path(target) as temporary:
             temporary.write_bytes(converted.read_bytes())
     return target

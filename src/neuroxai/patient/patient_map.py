@@ -18,7 +18,9 @@ from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
-from neuroxai.files.folder import describe_dataset, sidecar, slug, write_json
+from neuroxai.files.atomic import write_json
+from neuroxai.files.folder import describe_dataset
+from neuroxai.files.names import sidecar, slug
 from neuroxai.patient.regions import Regions
 
 _MOST = 0.5

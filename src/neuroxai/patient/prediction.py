@@ -21,7 +21,8 @@ from neuroxai.data.label_values import encode_labels
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
 from neuroxai.data.postprocessing import relabel_small_enhancement
-from neuroxai.files.folder import describe_dataset, slug
+from neuroxai.files.folder import describe_dataset
+from neuroxai.files.names import slug
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from neuroxai.core.errors import OutputError
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def write_page(
         policy=policy,
         style=Markup(style),  # noqa: S704 - a file of the package
     )
-    with replaced_whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path
 from neuroxai.render.colors import LABEL_COLORS, Limits, color_index
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def save_figure(make: Callable[[], Figure], path: Path) -> Path:
 
     path = Path(path)
     defaults = {k: v for k, v in mpl.rcParamsDefault.items() if not k.startswith("backend")}
-    with mpl.rc_context(defaults), replaced_whole(path) as temporary:
+    with mpl.rc_context(defaults), atomic_path(path) as temporary:
         canvas = FigureCanvasAgg(make())
         canvas.print_png(str(temporary), metadata={"Software": None})
     return path

@@ -8,7 +8,8 @@ from typing import Any
 
 from neuroxai.core.explanation import versions
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-from neuroxai.files.folder import Results, opened, write_json, write_table
+from neuroxai.files.atomic import write_json, write_table
+from neuroxai.files.folder import Results, open_results
 from neuroxai.inspection.dissection import BAU
 from neuroxai.render.concept_chart import draw_concepts
 from neuroxai.workflows.dissect import Dissected, Finding
@@ -31,7 +32,7 @@ def write_dissection(dissected: Dissected, out: Path | Results) -> list[Path]:
     dissected
         Result of :func:`~neuroxai.workflows.dissect.dissect`.
     out
-        The folder, or open results: see :func:`~neuroxai.files.folder.opened`.
+        The folder, or open results: see :func:`~neuroxai.files.folder.open_results`.
 
     Returns
     -------
@@ -45,7 +46,7 @@ def write_dissection(dissected: Dissected, out: Path | Results) -> list[Path]:
     """
     numbers = {unit.layer: number for number, unit in enumerate(dissected.units, start=1)}
     summary = _summary(dissected, numbers)
-    with opened(out) as results:
+    with open_results(out) as results:
         before = len(results.written)
         folder = results.folder
         results.add(write_table(folder / "dissection.csv", HEADER, _rows(dissected, numbers)))

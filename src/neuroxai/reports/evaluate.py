@@ -10,8 +10,8 @@ from typing import Any
 from neuroxai.accuracy.classification import roc_curve
 from neuroxai.core.explanation import versions
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
-from neuroxai.files.atomic import replaced_whole
-from neuroxai.files.folder import Results, opened, write_json, write_table
+from neuroxai.files.atomic import atomic_path, write_json, write_table
+from neuroxai.files.folder import Results, open_results
 from neuroxai.render.score_chart import Curves, ScorePanel, draw_curves, draw_scores
 from neuroxai.reports.evaluation_scores import (
     GradingScores,
@@ -36,14 +36,14 @@ def write_evaluation(evaluation: Evaluation, out: Path | Results) -> list[Path]:
     evaluation
         Result of :func:`~neuroxai.workflows.evaluate.evaluate`.
     out
-        The folder, or open results: see :func:`~neuroxai.files.folder.opened`.
+        The folder, or open results: see :func:`~neuroxai.files.folder.open_results`.
 
     Raises
     ------
     OutputError
         If a file cannot be written.
     """
-    with opened(out) as results:
+    with open_results(out) as results:
         page = markdown(evaluation)
         if evaluation.segmented:
             _write_segmentation(evaluation, results)
@@ -225,6 +225,6 @@ def _cells(estimate: dict[str, float | None]) -> list[str]:
 
 
 def _write_text(path: Path, text: str) -> Path:
-    with replaced_whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

@@ -17,7 +17,9 @@ from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
 from neuroxai.data.grid import obliquity
 from neuroxai.data.placement import Placement
-from neuroxai.files.folder import Results, sidecar, write_json
+from neuroxai.files.atomic import write_json
+from neuroxai.files.folder import Results
+from neuroxai.files.names import sidecar
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction

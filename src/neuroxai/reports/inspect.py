@@ -16,7 +16,9 @@ from neuroxai.core.layers.layers import Layer
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
-from neuroxai.files.folder import Results, describe_dataset, sidecar, slug, write_json
+from neuroxai.files.atomic import write_json
+from neuroxai.files.folder import Results, describe_dataset
+from neuroxai.files.names import sidecar, slug
 from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
 from neuroxai.inspection.relevance_mass import relevance_mass

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroxai.core.errors import ModelError, OutputError, TrainingError
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path
 from neuroxai.models.card import read_card
 from neuroxai.training.config.config import Config
 from neuroxai.training.data.split import SplitEntry, read_split, write_split
@@ -65,7 +65,7 @@ def check_folder(out: Path, config: Config, *, resume: bool) -> Path | None:
 
 def write_settings(out: Path, config: Config) -> None:
     """Write ``config.json``, which marks ``out`` as the folder of this training."""
-    with replaced_whole(out / _CONFIG) as temporary:
+    with atomic_path(out / _CONFIG) as temporary:
         table = {"digest": config.digest(), **portable_settings(config)}
         temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 

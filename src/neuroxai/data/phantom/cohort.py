@@ -20,7 +20,7 @@ from neuroxai.data.case import CLASSES, Grade
 from neuroxai.data.layouts import file_name, get_layout, numbered_name
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.phantom.make import RECIPE, check_request, make_phantom
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path
 
 TRUTH_FOLDER = ".phantom"
 """Folder in the cohort with the ground truth of each phantom; skipped when cases are read."""
@@ -152,7 +152,7 @@ def _write(job: Job) -> dict[str, Any]:
     if phantom.cause is not None:
         write_nifti(known / "cause.nii.gz", phantom.cause.mask.astype(np.uint8), case.affine)
         note["cause"] = {"variant": job.variant, "modalities": list(phantom.cause.modalities)}
-    with replaced_whole(note_path) as temporary:
+    with atomic_path(note_path) as temporary:
         temporary.write_text(json.dumps(note, indent=1, sort_keys=True), encoding="utf-8")
     return note
 
@@ -210,7 +210,7 @@ def _write_tables(root: Path, layout: str) -> None:
     grades: dict[str, Grade | None] = {Path(note["case"]).name: note["grade"] for note in notes}
     table = root / "phantoms.csv"
     with (
-        replaced_whole(table) as temporary,
+        atomic_path(table) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,
     ):
         rows = csv.writer(stream, lineterminator="\n")

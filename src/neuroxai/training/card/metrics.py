@@ -11,7 +11,7 @@ import torch
 
 from neuroxai.accuracy.interval import proportion_interval, wilson_interval
 from neuroxai.core.progress import Report
-from neuroxai.files.folder import write_table
+from neuroxai.files.atomic import write_table
 from neuroxai.models.model import Model
 from neuroxai.training.card.evaluate import DiceScores, evaluate_slices, evaluate_volumes
 from neuroxai.training.config.config import Config

@@ -12,7 +12,7 @@ from typing import Literal, cast
 import numpy as np
 
 from neuroxai.core.errors import TrainingError, suggestion
-from neuroxai.files.folder import write_table
+from neuroxai.files.atomic import write_table
 from neuroxai.training.config.sources import CohortSource
 
 Part = Literal["train", "validation", "test"]

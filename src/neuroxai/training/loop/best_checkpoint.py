@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from neuroxai.files.folder import write_table
+from neuroxai.files.atomic import write_table
 
 ValidationScore = Callable[[nn.Module], float]
 """Score of a network on the validation cases; higher is better."""

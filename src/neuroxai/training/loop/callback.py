@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuroxai.core.errors import MissingExtraError, TrainingError
 from neuroxai.core.progress import Report
-from neuroxai.files.atomic import replaced_whole
+from neuroxai.files.atomic import atomic_path
 from neuroxai.training.config.config import Config
 from neuroxai.training.loop.best_checkpoint import BestCheckpoint
 from neuroxai.training.loop.training_module import TrainingModule, lightning
@@ -117,7 +117,7 @@ class TrainingCallback(lightning.Callback):  # type: ignore[misc]
     def _save(self, trainer: Any) -> None:
         last = self._out / LAST
         if trainer.is_global_zero:
-            with replaced_whole(last) as temporary:
+            with atomic_path(last) as temporary:
                 trainer.save_checkpoint(temporary)
         else:
             # Rank 0 alone writes, but saving waits for all processes.
