@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it, and what it leaves on disk."""
+"""Commands end to end: printed output, exit codes, and files on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(run: Run, *words: str) -> None:
-    """Check rule R: not zero, one line that says why, no traceback."""
+    """Check that a run failed with one line that contains these words, without a traceback."""
     assert run.returncode != 0, run.stdout
     assert "Traceback" not in run.stderr
     lines = [line for line in run.stderr.splitlines() if line.startswith("neuroxai: ")]
@@ -42,7 +42,7 @@ def refused(run: Run, *words: str) -> None:
 
 
 @pytest.mark.slow
-def test_explain_writes_everything_on_the_patients_grid(room: Path, tmp_path: Path) -> None:
+def test_explain_writes_all_files_on_the_grid_of_the_scan(room: Path, tmp_path: Path) -> None:
     study = room / "BraTS2021_00007"
     run = neuroxai(
         "explain", study, "--model", room / "segmenter", "--method", "all",
@@ -100,7 +100,7 @@ def test_explain_a_classifier(room: Path, tmp_path: Path) -> None:
     assert not any("dseg" in name for name in names)
 
 
-def test_predict_and_files_one_by_one(room: Path, tmp_path: Path) -> None:
+def test_predict_with_one_option_per_file(room: Path, tmp_path: Path) -> None:
     study = room / "BraTS2021_00007"
     files = [
         item
@@ -139,7 +139,7 @@ def test_phantom_methods_version_help(tmp_path: Path) -> None:
         (["--device", "tpu9"], ["tpu9"]),
     ],
 )
-def test_words_that_do_not_exist(
+def test_unknown_names_are_refused(
     room: Path, tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
     model = [] if "--model" in arguments else ["--model", room / "segmenter"]
@@ -210,7 +210,7 @@ def _damaged(folder: Path) -> None:
         (_damaged, ["t1.nii.gz"]),
     ],
 )
-def test_file_faults_a_user_meets_daily(
+def test_common_file_faults_are_refused(
     room: Path, tmp_path: Path, harm: object, words: list[str]
 ) -> None:
     study = cases.write_study(tmp_path)
@@ -224,14 +224,14 @@ def test_file_faults_a_user_meets_daily(
     assert before == {path.name: path.read_bytes() for path in study.iterdir()}
 
 
-def test_wrong_folders(room: Path, tmp_path: Path) -> None:
+def test_folders_without_a_case_are_refused(room: Path, tmp_path: Path) -> None:
     for where in (tmp_path / "nowhere", tmp_path):
         refused(here("explain", where, "--model", room / "segmenter"), str(where))
     for run in (here, neuroxai):
         refused(run("explain", "--model", room / "segmenter"), "no case given")
 
 
-def test_a_failure_between_targets_takes_back_what_was_written(room: Path, tmp_path: Path) -> None:
+def test_a_failure_between_targets_leaves_no_files(room: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = here(
         "explain", room / "BraTS2021_00007", "--model", room / "segmenter",

@@ -1,4 +1,4 @@
-"""What commands leave: looked at before the work, kept from other cases, taken back when ended."""
+"""Result folders of commands: checked before the run, protected, and removed on failure."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def never(*_: Any, **__: Any) -> None:
-    pytest.fail("it was begun")
+    pytest.fail("the run was started")
 
 
 SUMMARY = {"explain": "summary.json", "inspect": "flow.json", "predict": "prediction.json"}
 
 
 @pytest.mark.parametrize("command", ["explain", "inspect", "predict", "evaluate", "dissect"])
-def test_a_file_in_place_of_the_folder_is_told_before_the_work(
+def test_a_file_in_place_of_the_folder_is_refused_before_the_run(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     (tmp_path / "afile").write_text("mine")
@@ -54,7 +54,7 @@ def test_a_file_in_place_of_the_folder_is_told_before_the_work(
     assert (tmp_path / "afile").read_text() == "mine"
 
 
-def test_a_prediction_is_written_whole_or_not_at_all(
+def test_a_prediction_is_written_completely_or_not_at_all(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import neuroxai.files.atomic
@@ -70,7 +70,7 @@ def test_a_prediction_is_written_whole_or_not_at_all(
 
 
 @pytest.mark.parametrize(("command", "file"), SUMMARY.items())
-def test_another_case_is_not_written_over_the_first_ones_numbers(
+def test_results_of_another_case_are_not_overwritten(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, file: str
 ) -> None:
     (tmp_path / file).write_text('{"case": "BraTS2021_00008"}')
@@ -82,7 +82,7 @@ def test_another_case_is_not_written_over_the_first_ones_numbers(
     assert (tmp_path / file).read_text() == '{"case": "BraTS2021_00008"}'
 
 
-def test_the_same_case_is_written_over_and_another_is_not(room: Path, tmp_path: Path) -> None:
+def test_results_of_the_same_case_are_replaced(room: Path, tmp_path: Path) -> None:
     ask = ("predict", "--model", room / "tiny", "-o", tmp_path / "out")
     for _ in range(2):
         said(here(*ask, room / STUDY))
@@ -92,7 +92,7 @@ def test_the_same_case_is_written_over_and_another_is_not(room: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("command", ["inspect", "evaluate", "dissect"])
-def test_what_the_loader_warns_of_is_said_once(
+def test_warnings_of_the_loader_are_printed_once(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     real = loading.load_model
@@ -113,7 +113,7 @@ def test_what_the_loader_warns_of_is_said_once(
         assert json.loads((tmp_path / "out" / "flow.json").read_text())["warnings"].count(NOTE) == 1
 
 
-def test_inspect_says_what_is_odd_about_the_prediction(
+def test_inspect_prints_warnings_about_the_prediction(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def odd(*given: Any) -> Any:
@@ -127,13 +127,13 @@ def test_inspect_says_what_is_odd_about_the_prediction(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="no such signal here")
-def test_a_run_that_is_ended_takes_back_what_it_wrote(
+def test_a_terminated_run_leaves_no_files(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended(*_: Any, **__: Any) -> None:
         assert list(tmp_path.glob(".neuroxai-*"))
         os.kill(os.getpid(), signal.SIGTERM)
-        pytest.fail("it went on")
+        pytest.fail("the run continued")
 
     monkeypatch.setattr(explain, "predict", ended)
     before = signal.getsignal(signal.SIGTERM)

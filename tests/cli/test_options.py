@@ -1,4 +1,4 @@
-"""Words a user gives: names that markup or file names would swallow, options that disagree."""
+"""Options: names with special characters, duplicate targets, contradicting options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ODD = "a/b [x] <i>"
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study, a tiny network of the tumor's classes, and one whose classes have odd names."""
+    """A study, a small network for tumor classes, and one with special characters in its classes."""
     folder = tmp_path_factory.mktemp("words")
     cases.write_study(folder)
     regions = {"WT": ("NCR", "ED", "ET"), "core": ("ET",)}
@@ -34,19 +34,19 @@ def explained(room: Path, out: Path, *more: object, model: str = "tiny") -> Run:
     return here("explain", room / STUDY, "--model", room / model, *quick, *more, "-o", out)
 
 
-def test_two_classes_that_would_share_a_file_name_are_refused_at_the_start(
+def test_two_classes_with_one_file_name_are_refused_at_the_start(
     room: Path, tmp_path: Path
 ) -> None:
     both = ("--target", "<3cm", "--target", ">3cm")
     for command in ("explain", "inspect"):
         run = here(command, room / STUDY, "--model", room / "odd", *both, "-o", tmp_path / "out")
         refusal(run, "'<3cm'", "'>3cm'", "3cm", "--out")
-    # Asked of every class at once, as by default.
+    # All classes are requested by default.
     refusal(here("inspect", room / STUDY, "--model", room / "odd", "-o", tmp_path / "out"), "3cm")
     assert not (tmp_path / "out").exists()
 
 
-def test_one_target_by_two_words_is_made_once(room: Path, tmp_path: Path) -> None:
+def test_a_target_requested_by_two_names_is_explained_once(room: Path, tmp_path: Path) -> None:
     words = [part for word in ("ET", "3", "et", "core") for part in ("--target", word)]
     assert "Warning: target core is the same as ET" in said(
         explained(room, tmp_path / "out", *words)
@@ -56,7 +56,7 @@ def test_one_target_by_two_words_is_made_once(room: Path, tmp_path: Path) -> Non
     assert list(json.loads((tmp_path / "out" / "summary.json").read_text())["targets"]) == ["ET"]
 
 
-def test_what_a_target_is_decides_whether_it_was_asked_before() -> None:
+def test_targets_are_duplicates_if_they_cover_the_same_channels() -> None:
     from neuroxai.cli.case import distinct_targets
 
     outputs = Outputs(("background", "ED", "ET"), {"WT": ("ED", "ET"), "core": ("ET",)})
@@ -72,7 +72,7 @@ def test_what_a_target_is_decides_whether_it_was_asked_before() -> None:
 
 
 @pytest.mark.slow
-def test_the_predicted_class_by_its_name_too_is_made_once(tmp_path: Path) -> None:
+def test_the_predicted_class_requested_by_name_too_is_explained_once(tmp_path: Path) -> None:
     cases.write_study(tmp_path)
     model = cases.classifier(tmp_path)
     found = here("predict", tmp_path / STUDY, "--model", model, "-o", tmp_path / "p")
@@ -88,14 +88,14 @@ def test_the_predicted_class_by_its_name_too_is_made_once(tmp_path: Path) -> Non
     assert len(list((tmp_path / "out").glob("*_statmap.nii.gz"))) == 1
 
 
-def test_names_are_printed_as_they_are(room: Path, tmp_path: Path) -> None:
+def test_names_are_printed_verbatim(room: Path, tmp_path: Path) -> None:
     folder = tmp_path / "o5[old]:smile:o6[" / "b]"
     shown = said(explained(room, folder, "--target", ODD, model="odd"))
     assert f"files in {folder}" in shown
     assert ODD in shown
 
 
-def test_inspect_and_check_print_names_as_they_are(room: Path, tmp_path: Path) -> None:
+def test_inspect_and_check_print_names_verbatim(room: Path, tmp_path: Path) -> None:
     out = tmp_path / "[red]"
     run = here(
         "inspect", room / STUDY, "--model", room / "odd", "--target", ODD, "-o", out,
@@ -112,7 +112,7 @@ def test_inspect_and_check_print_names_as_they_are(room: Path, tmp_path: Path) -
     assert named.splitlines()[0].startswith("vanilla_gradient  ")
 
 
-def test_the_bar_shows_a_stage_as_it_is_named() -> None:
+def test_the_progress_bar_shows_names_verbatim() -> None:
     from rich.console import Console
 
     from neuroxai.cli.progress import bars
@@ -137,7 +137,7 @@ def test_the_bar_shows_a_stage_as_it_is_named() -> None:
         ),
     ],
 )  # fmt: skip
-def test_options_that_disagree_are_refused(
+def test_contradicting_options_are_refused(
     tmp_path: Path, options: list[str], words: list[str]
 ) -> None:
     run = here("explain", "case", "--model", "nowhere", *options, "-o", tmp_path / "out")
@@ -145,11 +145,11 @@ def test_options_that_disagree_are_refused(
     assert "nowhere" not in run.stderr
 
 
-def test_a_layer_that_no_method_takes_is_refused() -> None:
+def test_a_layer_that_no_method_uses_is_refused() -> None:
     for methods in ("vanilla_gradient", ["vanilla_gradient", "smoothgrad"]):
         with pytest.raises(MethodError, match="layer 'enter'"):
             make_methods(methods, layer="enter")
-    # Made before, it would go on with its own.
+    # A method made before keeps its own layer.
     with pytest.raises(MethodError, match=r"grad_cam.*'enter'.*'leave'"):
         make_methods(make_method("grad_cam", {"layer": "leave"}), layer="enter")
     with pytest.raises(MethodError, match=r"grad_cam.*'enter'"):
@@ -176,20 +176,20 @@ def test_a_layer_that_no_method_takes_is_refused() -> None:
         ("dissect", ["--mask", "lesion"], "NAME=PATH"),
     ],
 )
-def test_wrong_options_are_told_before_a_network_is_loaded(
+def test_invalid_options_are_refused_before_a_network_is_loaded(
     tmp_path: Path, command: str, options: list[str], word: str
 ) -> None:
-    """The network does not exist, which loading it would say."""
+    """The network does not exist, but the message is about the option."""
     run = here(command, "case", "--model", "nowhere", *options, cwd=tmp_path)
     refusal(run, word)
     assert "nowhere" not in run.stderr
 
 
-def test_a_case_is_asked_for_before_a_network_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_case_is_refused_before_a_network_is_loaded(tmp_path: Path) -> None:
     refusal(here("predict", "--model", "nowhere", cwd=tmp_path), "no case given")
 
 
-def test_a_missing_modality_says_how_to_name_its_file(room: Path, tmp_path: Path) -> None:
+def test_a_missing_modality_names_the_option_for_its_file(room: Path, tmp_path: Path) -> None:
     study = cases.write_study(tmp_path)
     moved = (study / f"{STUDY}_t1ce.nii.gz").rename(tmp_path / "contrast.nii.gz")
     ask = ("predict", study, "--model", room / "tiny", "-o", tmp_path / "out")
