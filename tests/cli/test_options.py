@@ -20,7 +20,7 @@ ODD = "a/b [x] <i>"
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study, a small network for tumor classes, and one with special characters in its classes."""
+    """A study, and small networks with plain and with unusual class names."""
     folder = tmp_path_factory.mktemp("words")
     cases.write_study(folder)
     regions = {"WT": ("NCR", "ED", "ET"), "core": ("ET",)}
