@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
+import monai_matrix
 import networks
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layers.reduction import LayerReduction
@@ -45,9 +45,20 @@ OURS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+everywhere_or_every_fifth = pytest.mark.parametrize(
+    "step", [5, pytest.param(1, marks=pytest.mark.soak)]
+)
+
+
+def thinned(layers: list[str], step: int) -> list[str]:
+    """Return every ``step``-th layer of a large network, all layers of a small one."""
+    return layers if len(layers) <= 20 else [*layers[::step], layers[-1]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
-def test_every_layer_equals_captum(name: str) -> None:
+@everywhere_or_every_fifth
+def test_every_layer_equals_captum(name: str, step: int) -> None:
     build, shape = OURS[name]
     network = networks.seeded(3, build).eval()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -57,7 +68,8 @@ def test_every_layer_equals_captum(name: str) -> None:
     assert flow.forward == 1
     assert flow.backward == 2
     for target, channel in zip(flow.targets, (2, 1), strict=True):
-        for layer in layers:
+        assert list(target.maps) == layers
+        for layer in thinned(layers, step):
             expected = captum_map(network, network.get_submodule(layer), x, channel)
             assert target.maps[layer].shape == expected.shape
             assert relative(target.maps[layer], expected) <= 1e-5, layer
@@ -100,104 +112,51 @@ def test_a_region_of_one_class_has_the_maps_of_the_class() -> None:
     assert not torch.equal(alone.maps["enter"], both.maps["enter"])
 
 
-MONAI: dict[str, tuple[Callable[[Any], nn.Module], tuple[int, ...]]] = {
-    "UNet": (lambda m: m.UNet(3, 2, 3, (4, 8, 16), (2, 2), num_res_units=1), (16, 8, 24)),
-    "BasicUNet": (lambda m: m.BasicUNet(3, 2, 3, (4, 4, 8, 8, 16, 4)), (32, 16, 48)),
-    "SegResNet": (
-        lambda m: m.SegResNet(3, 8, 2, 3, blocks_down=(1, 1), blocks_up=(1,)),
-        (8, 4, 12),
-    ),
-    "DynUNet": (
-        lambda m: m.DynUNet(3, 2, 3, [3, 3, 3], [1, 2, 2], [2, 2], filters=[4, 8, 16]),
-        (16, 8, 24),
-    ),
-    "ResNet": (
-        lambda m: m.ResNet(
-            "basic", [1, 1, 1, 1], [4, 8, 8, 16], n_input_channels=2, num_classes=3,
-        ),
-        (48, 32, 64),
-    ),
-    "DenseNet": (
-        lambda m: m.DenseNet(3, 2, 3, init_features=8, growth_rate=4, block_config=(2, 2)),
-        (32, 48, 24),
-    ),
-    "EfficientNet": (
-        lambda m: m.EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=2,
-                                   in_channels=2, num_classes=3),
-        (32, 64),
-    ),
-    "UNETR": (
-        lambda m: m.UNETR(2, 3, (32, 16, 48), feature_size=4, hidden_size=24, mlp_dim=32,
-                          num_heads=2),
-        (32, 16, 48),
-    ),
-    "SwinUNETR": (
-        lambda m: m.SwinUNETR(2, 3, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)),
-        (64, 32, 32),
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MONAI)
+@pytest.mark.parametrize(("name", "dims"), monai_matrix.CASES)
+@everywhere_or_every_fifth
 @pytest.mark.filterwarnings("ignore")
-def test_networks_of_monai(name: str) -> None:
-    import monai.networks.nets as nets
-
-    build, shape = MONAI[name]
-    network = networks.seeded(5, lambda: build(nets)).eval().double()
-    x = torch.rand(1, 2, *shape, dtype=torch.float64)
+def test_networks_of_monai(name: str, dims: int, step: int) -> None:
+    case = monai_matrix.Case(name, dims)
+    network = case.network
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    flow = information_flow(network, x, [Class(1)])
+    flow = information_flow(network, case.x, [Class(monai_matrix.TARGET)], case.outputs)
+    target = flow.targets[0]
     ran = {layer.name for layer in flow.layers} | set(flow.not_shown) | set(flow.never_ran)
     assert set(convolutions(network)) <= ran
+    checked = []
     for layer in flow.layers:
-        if layer.name not in flow.targets[0].maps:
-            assert layer.name in {*flow.targets[0].independent_layers, *flow.targets[0].cancelled}
+        if layer.name not in target.maps:
+            assert layer.name in {*target.independent_layers, *target.cancelled}
             continue
-        found = flow.targets[0].maps[layer.name]
-        assert found.shape == (1, 1, *layer.shape[1:])
+        assert target.maps[layer.name].shape == (len(case.x), 1, *layer.shape[1:])
         if layer.kind.startswith("Conv") and "#" not in layer.name:
-            expected = oracle(network, layer.name, x, 1)
-            assert relative(found, expected) <= 1e-4, layer.name
+            checked.append(layer.name)
+    for layer in thinned(checked, step):
+        assert relative(target.maps[layer], case.layer_cam("grad_cam", layer)) <= 1e-4, layer
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key])
 
 
-def oracle(network: nn.Module, name: str, x: Tensor, channel: int) -> Tensor:
-    """Grad-CAM of one layer from its definition; copies the output because of in-place layers."""
-    kept: list[Tensor] = []
-
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        kept.append(output)
-        return output.clone()
-
-    handle = network.get_submodule(name).register_forward_hook(hook)
-    try:
-        score = networks.Pooled(network)(x)[:, channel].sum()
-    finally:
-        handle.remove()
-    (gradient,) = torch.autograd.grad(score, kept[-1])
-    weights = gradient.flatten(2).mean(2)[(...,) + (None,) * (x.dim() - 2)]
-    return (weights * kept[-1]).sum(1, keepdim=True).detach()
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_transformer_blocks_have_maps_and_attention_is_reported() -> None:
-    import monai.networks.nets as nets
-
-    for name, count in (("UNETR", 12), ("SwinUNETR", 4)):
-        build, shape = MONAI[name]
-        network = networks.seeded(5, lambda build=build: build(nets)).eval()  # type: ignore[misc]
-        flow = information_flow(network, torch.rand(1, 2, *shape), [Class(1)])
-        blocks = [layer for layer in flow.layers if layer.kind.endswith("TransformerBlock")]
-        assert len(blocks) == count
-        # 16 is UNETR's patch; SwinUNETR starts at half the resolution.
-        first = tuple(n // (16 if name == "UNETR" else 2) for n in shape)
-        assert blocks[0].shape[1:] == first
-        attention = [k for k, v in flow.not_shown.items() if "attention" in v]
-        assert len(attention) == count
+@pytest.mark.parametrize(
+    ("name", "dims", "count", "patch"),
+    [
+        ("UNETR", 3, 12, 16),
+        ("SwinUNETR", 2, 4, 2),  # starts at half the resolution
+        pytest.param("SwinUNETR", 3, 4, 2, marks=pytest.mark.soak),
+    ],
+)
+def test_transformer_blocks_have_maps_and_attention_is_reported(
+    name: str, dims: int, count: int, patch: int
+) -> None:
+    case = monai_matrix.Case(name, dims)
+    flow = information_flow(case.network, case.x, [Class(1)])
+    blocks = [layer for layer in flow.layers if layer.kind.endswith("TransformerBlock")]
+    assert len(blocks) == count
+    assert blocks[0].shape[1:] == tuple(n // patch for n in case.x.shape[2:])
+    attention = [k for k, v in flow.not_shown.items() if "attention" in v]
+    assert len(attention) == count
 
 
 def test_tokens_are_mapped_to_the_positions_of_their_patches() -> None:

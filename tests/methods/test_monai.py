@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_matrix import HEAD, NETWORKS, Case, cells, line
+from monai_matrix import CASES, HEAD, NETWORKS, Case, cells, line
 from networks import relative
 from neuroxai.core.errors import TargetError
 from neuroxai.core.probe.whole_volume import WholeVolume
@@ -21,8 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "dims"), CASES)
 def test_a_right_map_or_a_clear_no(name: str, dims: int) -> None:
     found = cells(name, dims)
     (row,) = (each for each in TABLE.read_text().splitlines() if each.startswith(f"| {name} |"))
