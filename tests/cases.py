@@ -78,7 +78,7 @@ def orientations() -> Iterator[NDArray[np.float64]]:
             yield np.array(list(zip(axes, flips, strict=True)), dtype=float)
 
 
-def segmenter(folder: Path, size: tuple[int, int, int] = (192, 224, 160), filters: int = 8) -> Path:
+def segmenter(folder: Path, size: tuple[int, int, int] = (192, 224, 160), filters: int = 4) -> Path:
     """Write an untrained DeepSeg that sees ``size`` voxels as a checkpoint."""
     torch.manual_seed(5)
     arguments = {"in_channels": 4, "out_channels": 4, "filters": filters}
@@ -118,8 +118,13 @@ def classifier(folder: Path) -> Path:
     return save_checkpoint(folder / "classifier", ResNet50(in_channels=3, out_channels=2), card)
 
 
-def tiny(folder: Path, classes: tuple[str, ...], regions: dict[str, tuple[str, ...]]) -> Path:
-    """Save an untrained DeepSeg of two filters."""
+def tiny(
+    folder: Path,
+    classes: tuple[str, ...],
+    regions: dict[str, tuple[str, ...]],
+    size: tuple[int, int, int] = (32, 64, 32),
+) -> Path:
+    """Save an untrained DeepSeg of two levels and two filters."""
     arguments = {"in_channels": 4, "out_channels": len(classes), "filters": 2, "depth": 2}
     card = Card(
         name="tiny [bold]",
@@ -130,6 +135,6 @@ def tiny(folder: Path, classes: tuple[str, ...], regions: dict[str, tuple[str, .
         classes=classes,
         regions=regions,
         activation="softmax",
-        preprocessing={"modalities": list(MODALITIES), "size": [32, 64, 32]},
+        preprocessing={"modalities": list(MODALITIES), "size": list(size)},
     )
     return save_checkpoint(folder, DeepSeg(**arguments), card)

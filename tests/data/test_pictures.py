@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from command_line import here, said
 from neuroxai.core.errors import CaseError, TrainingError
 from neuroxai.data.pictures import GRAY, find_pictures, read_picture
 from neuroxai.data.placement import Placement
 from neuroxai.data.preprocessing import Preprocessing
+from neuroxai.models.checkpoint import ARCHITECTURES
 from neuroxai.render import figures
 from neuroxai.render.planes import AXIAL
 from neuroxai.render.scan import Scan
@@ -188,9 +190,23 @@ def collection(folder: Path, count: int = 24) -> None:
             save(folder / kind / f"{number:02}.png", pixels.astype(np.uint8))
 
 
-@pytest.mark.slow
-def test_pictures_are_learned_measured_and_explained_from_the_command_line(tmp_path: Path) -> None:
+class Small(nn.Sequential):
+    """A classifier in place of the ResNet-50, quick to train; a large one shows nothing more."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Dropout(dropout),
+            nn.Linear(144, out_channels),
+        )  # fmt: skip
+
+
+def test_pictures_are_learned_measured_and_explained_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("lightning")
+    monkeypatch.setitem(ARCHITECTURES, "resnet50", Small)
     cache, folder, run = (tmp_path / name for name in ("cache", "pictures", "run"))
     collection(folder)
     sizes = (

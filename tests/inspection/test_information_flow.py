@@ -132,8 +132,8 @@ def test_networks_of_monai(name: str, dims: int, step: int) -> None:
         assert target.maps[layer.name].shape == (len(case.x), 1, *layer.shape[1:])
         if layer.kind.startswith("Conv") and "#" not in layer.name:
             checked.append(layer.name)
-    for layer in thinned(checked, step):
-        assert relative(target.maps[layer], case.layer_cam("grad_cam", layer)) <= 1e-4, layer
+    for name in thinned(checked, step):
+        assert relative(target.maps[name], case.layer_cam("grad_cam", name)) <= 1e-4, name
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key])
 

@@ -22,6 +22,7 @@ from neuroxai.data.case import Case as NamedCase
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.methods import METHODS, make_method
 from neuroxai.models import load_model
+from neuroxai.models.model import Model
 from neuroxai.workflows.explain import explain, predict
 
 CARD: dict[str, Any] = {
@@ -31,6 +32,9 @@ CARD: dict[str, Any] = {
     "activation": "softmax",
     "preprocessing": {"modalities": ["T1", "T1ce", "T2", "FLAIR"], "divisor": 2, "size": None},
 }
+
+Pair = tuple[int, nn.Module, Model]
+"""Dimensions, a network, and its exported program as loaded."""
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,11 +56,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(tmp_path_factory.mktemp("exported"), make("segmenter", 3).eval())
 
 
+@pytest.fixture(scope="module", params=[2, 3])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    network = make("segmenter", request.param).eval()
+    path = export(tmp_path_factory.mktemp("pair"), network, request.param)
+    return request.param, network, load_model(path, trust=True)
+
+
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dims", [2, 3])
-def test_maps_are_those_of_the_network(tmp_path: Path, method: str, dims: int) -> None:
-    network, x = make("segmenter", dims).eval(), image(dims)
-    loaded = load_model(export(tmp_path, network, dims), trust=True)
+def test_maps_are_those_of_the_network(pair: Pair, method: str) -> None:
+    dims, network, loaded = pair
+    x = image(dims)
     named = {"layer": "join"} if "cam" in method else None
     made = make_method(method, named) if named else quick(method)
     found = made.explain(WholeVolume(loaded.network, Class(2)), x, seed=1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from command_line import here, neuroxai
+from command_line import here
 from neuroxai.core.errors import ModelError
 from neuroxai.models import load_model, save_checkpoint
 from neuroxai.models.keras_file import read_keras_layers
@@ -101,7 +101,7 @@ def test_the_classifier_answers_as_keras_did(tmp_path: Path) -> None:
 def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:
     source = FOLDER / "deepseg_weights.h5"
     command = ("convert", "keras", source, "--architecture")
-    done = neuroxai(*command, "deepseg", "-o", "made", cwd=tmp_path)
+    done = here(*command, "deepseg", "-o", "made", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert load_model(tmp_path / "made").card.architecture == "deepseg"
     wrong = here(*command, "resnet50v2", cwd=tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from command_line import here, neuroxai
+from command_line import here
 from neuroxai.core.errors import ModelError
+from neuroxai.models import torch_weights_child
 from neuroxai.models.torch_weights import convert_torch
 
 STATE = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2)).state_dict()
@@ -29,8 +31,25 @@ class Harm:
         return os.system, (f"touch {self.mark}",)
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert without a process of its own, which takes two seconds to start, and its limits."""
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        try:
+            torch_weights_child.main(*command[3:])
+        except SystemExit as end:
+            return subprocess.CompletedProcess(command, 1, "", str(end.code))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("subprocess.run", run)
+
+
 @pytest.mark.parametrize("wrapped", ["plain", "nested", "parallel"])
-def test_tensors_come_through(tmp_path: Path, wrapped: str) -> None:
+def test_tensors_come_through(tmp_path: Path, wrapped: str, request: pytest.FixtureRequest) -> None:
+    if wrapped != "plain":
+        request.getfixturevalue("in_this_process")
     content: dict[str, object] = dict(STATE)
     if wrapped == "nested":
         content = {"epoch": 3, "model": {"state_dict": dict(STATE)}}
@@ -59,6 +78,7 @@ def test_code_is_not_run_even_when_trusted(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_whole_network_is_refused_with_the_way_round_it(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Conv2d(1, 2, 3)), tmp_path / "a.pt")
     with pytest.raises(
@@ -68,6 +88,7 @@ def test_a_whole_network_is_refused_with_the_way_round_it(tmp_path: Path) -> Non
     assert "torch.save(network.state_dict(), 'weights.pt')" in str(no.value)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_two_tables_ask_for_a_choice(tmp_path: Path) -> None:
     torch.save({"net": dict(STATE), "ema": dict(STATE)}, tmp_path / "a.pt")
     with pytest.raises(ModelError, match=r"2 state dicts; choose one with --entry: net, ema"):
@@ -77,6 +98,7 @@ def test_two_tables_ask_for_a_choice(tmp_path: Path) -> None:
     convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="ema")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"no pickle")
     for source, words in (("a.pt", "cannot be converted"), ("b.pt", "no such file")):
@@ -93,7 +115,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "--trust" in refused.stderr
-    done = neuroxai(*command, "--trust", cwd=tmp_path)
+    done = here(*command, "--trust", cwd=tmp_path)
     assert done.returncode == 0
     assert "a.safetensors" in done.stdout
 

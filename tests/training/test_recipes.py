@@ -18,13 +18,20 @@ from safetensors.torch import load_file, save_file
 
 from command_line import here, said
 from neuroxai.core.errors import TrainingError
+from neuroxai.data.phantom import cohort
 from neuroxai.models.card import read_card
 from neuroxai.models.resnet import ResNet50
 from neuroxai.training.config.config_file import read_config
 from neuroxai.training.loop.pretrained import load_pretrained
+from session_cache import phantom
 
 pytest.importorskip("lightning")
 pytest.importorskip("nilearn")
+
+
+@pytest.fixture(autouse=True)
+def _each_phantom_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort, "make_phantom", phantom)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -47,7 +54,7 @@ def imagenet_weights(path: Path, seed: int = 3) -> dict[str, torch.Tensor]:
 def test_grading_on_brats_2019(tmp_path: Path) -> None:
     cache, cohort, run, out = (tmp_path / name for name in ("cache", "cohort", "run", "out"))
     said(here(
-        "phantom", "-n", 10, "--seed", 40, "--spacing", 3, "--layout", "brats2019", "-o", cohort,
+        "phantom", "-n", 10, "--seed", 0, "--spacing", 3, "--layout", "brats2019", "-o", cohort,
         cache=cache,
     ))  # fmt: skip
     start = imagenet_weights(tmp_path / "resnet50.safetensors")
@@ -98,7 +105,7 @@ def test_grading_on_brats_2019(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_segmentation_on_brats_2021(tmp_path: Path) -> None:
     cache, cohort, run, out = (tmp_path / name for name in ("cache", "cohort", "run", "out"))
-    said(here("phantom", "-n", 8, "--seed", 60, "--spacing", 3, "-o", cohort, cache=cache))
+    said(here("phantom", "-n", 8, "--seed", 0, "--spacing", 3, "-o", cohort, cache=cache))
     sizes = ("arguments.filters=4", "arguments.depth=3", "preprocessing.size=[64,64,64]")
     patch = ("patch=[32,40,24]", "batch=2", "accumulate=2", "epochs=4", "validate_every=2")
     settings = [word for s in (*sizes, *patch, "workers=1") for word in ("--set", s)]

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 import bundles
-from command_line import here, neuroxai
+from command_line import here
 from neuroxai.core.errors import ModelError
 from neuroxai.methods import METHODS
 from neuroxai.models import load_model
@@ -41,7 +41,7 @@ def test_channels_that_the_card_does_not_name_are_refused(tmp_path: Path) -> Non
 
 def test_the_command_line(tmp_path: Path) -> None:
     bundles.write_bundle(tmp_path / "brats")
-    done = neuroxai("models", "check", "brats", cwd=tmp_path)
+    done = here("models", "check", "brats", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for words in ("SegResNet", "T1ce, T1, T2, FLAIR", "TC, WT, ET by sigmoid", "grad_cam: yes",
                   "diagnostic"):  # fmt: skip

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import cases
-from command_line import here, neuroxai
+from command_line import here
 from neuroxai.core.errors import CaseError, OutputError
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.data.layouts import LAYOUTS
@@ -278,8 +278,10 @@ def test_the_command_line(tmp_path: Path) -> None:
     (truth,) = first.glob("*_seg.nii.gz")
     mine = tmp_path / f"{first.name}_mine.nii.gz"
     mine.write_bytes(truth.read_bytes())
-    checkpoint = cases.segmenter(tmp_path, size=(64, 96, 64), filters=4)
-    run = neuroxai(
+    regions = {"WT": ("NCR", "ED", "ET"), "ET": ("ET",)}
+    classes = ("background", "NCR", "ED", "ET")
+    checkpoint = cases.tiny(tmp_path / "tiny", classes, regions, size=(64, 96, 64))
+    run = here(
         "dissect", tmp_path / "cohort", "--cases", 1, "--causal", 1, "-o", tmp_path / "out",
         "--model", checkpoint, "--mask", f"mine={tmp_path / '{case}_mine.nii.gz'}",
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, label
 
 from neuroxai.core.errors import CaseError
 from neuroxai.data.case import CLASSES, MODALITIES
-from neuroxai.data.phantom import Phantom, contrast, make_phantom, write_cohort
+from neuroxai.data.phantom import Phantom, contrast, make_phantom, tumor, write_cohort
 from neuroxai.data.phantom import make as making
+from neuroxai.data.phantom.anatomy import draw_warp, sample_tissues
 from neuroxai.data.phantom.artifacts import (
     Scanner,
     acquire,
@@ -24,11 +26,13 @@ from neuroxai.data.phantom.artifacts import (
     draw_scanners,
 )
 from neuroxai.data.phantom.contrast import Scene
+from neuroxai.data.phantom.field import lattice, stream
 from neuroxai.data.phantom.make import grid
 from neuroxai.data.phantom.tumor import SMALLEST_ENHANCEMENT
-from neuroxai.data.phantom.variety import TYPICAL, Variety, draw_variety
+from neuroxai.data.phantom.variety import TYPICAL, Location, Variety, draw_variety
 from session_cache import phantom, shared_object
 
+LOCATIONS: tuple[Location, ...] = ("anywhere", "surface", "ventricles")
 NCR, ED, ET = (CLASSES.index(name) for name in ("NCR", "ED", "ET"))
 
 
@@ -148,25 +152,47 @@ def test_a_cavity_is_fluid_within_what_is_left_of_the_core(
     assert 0.7 < ratio < 1.5
 
 
-def test_places_are_the_surface_and_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
-    def depths(variety: Variety) -> tuple[list[float], list[float]]:
-        outer, inner = [], []
-        for seed in range(8):
-            made = forced(monkeypatch, variety, seed)
+def check_locations(
+    outer: Mapping[Location, list[float]], inner: Mapping[Location, list[float]]
+) -> None:
+    """Check depths below the brain's surface and distances to the ventricles, in mm."""
+    assert np.median(outer["surface"]) < np.median(outer["anywhere"]) - 3
+    assert np.median(inner["ventricles"]) < np.median(inner["anywhere"]) - 3
+
+
+def test_tumors_start_at_the_surface_and_at_the_ventricles() -> None:
+    outer: dict[Location, list[float]] = {name: [] for name in LOCATIONS}
+    inner: dict[Location, list[float]] = {name: [] for name in LOCATIONS}
+    axes, _ = lattice(tumor.GROWTH_PITCH)
+    for seed in range(8):
+        tissues = sample_tissues(draw_warp(seed)[0], axes, tumor.GROWTH_PITCH)
+        fluid = (tissues.csf > 0.5) & (tissues.depth > 20)
+        away = distance_transform_edt(~fluid) * tumor.GROWTH_PITCH
+        for location in LOCATIONS:
+            plan = tumor.draw_plan(seed, "HGG", Variety(location=location))
+            points = tumor._draw_seeds(stream(seed, "tumor growth"), plan, tissues, axes)
+            nearest = tuple(
+                int(np.abs(a - p).argmin()) for a, p in zip(axes, points[0], strict=True)
+            )
+            outer[location].append(float(tissues.depth[nearest]))
+            inner[location].append(float(away[nearest]))
+    check_locations(outer, inner)
+
+
+def test_tumors_grow_at_the_surface_and_at_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
+    outer: dict[Location, list[float]] = {name: [] for name in LOCATIONS}
+    inner: dict[Location, list[float]] = {name: [] for name in LOCATIONS}
+    for location in LOCATIONS:
+        for seed in range(3):
+            made = forced(monkeypatch, Variety(location=location), seed)
             truth = made.case.truth
             assert truth is not None
             middle = np.rint(np.argwhere(np.isin(truth, (NCR, ET))).mean(axis=0)).astype(int)
             depth = distance_transform_edt(made.tissues > 0) * 3.0
             fluid = (made.tissues == 1) & (depth > 20) & (truth == 0)
-            outer.append(float(depth[tuple(middle)]))
-            inner.append(float((distance_transform_edt(~fluid) * 3.0)[tuple(middle)]))
-        return outer, inner
-
-    deep, surface, ventricles = (
-        depths(Variety(location=place)) for place in ("anywhere", "surface", "ventricles")
-    )
-    assert np.median(surface[0]) < np.median(deep[0]) - 3
-    assert np.median(ventricles[1]) < np.median(deep[1]) - 3
+            outer[location].append(float(depth[tuple(middle)]))
+            inner[location].append(float((distance_transform_edt(~fluid) * 3.0)[tuple(middle)]))
+    check_locations(outer, inner)
 
 
 def test_age_widens_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:

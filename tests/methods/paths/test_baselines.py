@@ -271,14 +271,17 @@ def test_each_sample_starts_where_it_must() -> None:
 
 
 @pytest.mark.parametrize(("rule", "factor"), [("midpoint", 3), ("left", 2), ("right", 2)])
-def test_refinement_asks_only_for_new_nodes(rule: str, factor: int) -> None:
+def test_refinement_asks_only_for_new_nodes(
+    rule: str, factor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A tolerance out of reach: the same map as with all nodes at once, no gradient taken twice."""
     network, x = make("segmenter", 3).double(), image(3).double()
-    most, steps = 1024, 70
+    most, steps = 100, 7
+    monkeypatch.setattr("neuroxai.methods.integrated_gradients.MAX_NODES", most)
     while steps * factor <= most:
         steps *= factor
     probe = WholeVolume(network, Class(2))
-    tight = make_method("integrated_gradients", {"steps": 70, "rule": rule, "tolerance": 1e-12})
+    tight = make_method("integrated_gradients", {"steps": 7, "rule": rule, "tolerance": 1e-12})
     refined = tight.explain(probe, x)
     assert refined.diagnostics["nodes"] == steps
     assert probe.passes.gradients == steps * x.shape[0]

@@ -218,10 +218,15 @@ def test_a_cohort_is_split_by_patient(tmp_path: Path, layout: str) -> None:
         prepare_cases(config(tmp_path, data={"cohort": {"folder": str(folder), "test": ["X"]}}))
 
 
-@pytest.mark.slow
-def test_parallel_processes_generate_the_same_phantoms(tmp_path: Path) -> None:
-    pytest.importorskip("nilearn")
-    source = {"phantom": {"train": [0, 2], "test": [7, 7], "spacings": [3.0]}}
+@pytest.mark.parametrize("kind", ["cohort", pytest.param("phantom", marks=pytest.mark.soak)])
+def test_parallel_processes_prepare_the_same_cases(tmp_path: Path, kind: str) -> None:
+    """The tests of phantom cohorts compare phantoms from parallel processes."""
+    source: dict[str, Any] = {"cohort": {"folder": str(tmp_path / "cohort")}}
+    if kind == "cohort":
+        for patient in range(4):
+            write_case(study(patient), tmp_path / "cohort", "brats2021")
+    else:
+        source = {"phantom": {"train": [0, 2], "test": [7, 7], "spacings": [3.0]}}
     size = {"preprocessing": {"size": [64, 80, 64], "divisor": 16}, "data": source}
     many = prepare_cases(config(tmp_path, workers=2, cache=str(tmp_path / "many"), **size)).train
     one = prepare_cases(config(tmp_path, cache=str(tmp_path / "one"), **size)).train
