@@ -49,6 +49,13 @@ def test_guided_backprop(dims: int, task: str, modalities: int) -> None:
 
 
 @everywhere
+def test_deconvolution(dims: int, task: str, modalities: int) -> None:
+    network, pooled, x = case(dims, task, modalities)
+    theirs = captum.Deconvolution(pooled).attribute(x.clone(), target=TARGET).detach()
+    assert relative(explain("deconvolution", network, x, Class(TARGET)).values, theirs) <= 1e-5
+
+
+@everywhere
 @pytest.mark.parametrize(
     ("rule", "named"),
     [

@@ -98,6 +98,73 @@ def test_guided_backprop_of_a_network_solved_by_hand(dims: int) -> None:
     assert relative(plain, torch.ones_like(x) / voxels) <= 1e-6
 
 
+@DIMS
+def test_deconvolution_of_a_network_solved_by_hand(dims: int) -> None:
+    """Units relu(x), relu(−x), class = first + 2 · second: both gradients pass, whatever x is."""
+    network = nn.Sequential(CONV[dims](1, 2, 1, bias=False), nn.ReLU(), CONV[dims](2, 2, 1))
+    with torch.no_grad():
+        rows = ((network[0], [1.0, -1.0]), (network[2], [1.0, 2.0, 1.0, -2.0]))
+        for layer, row in rows:
+            layer.weight.copy_(torch.tensor(row).reshape(layer.weight.shape))  # type: ignore[operator,arg-type]
+    x = image(dims, modalities=1)
+    one = torch.ones_like(x) / float(np.prod(SHAPES[dims]))
+    assert relative(explain("deconvolution", network, x, Class(0)).values, (1 - 2) * one) <= 1e-6
+    # Of class 1 the second unit's gradient is negative, and stopped.
+    assert relative(explain("deconvolution", network, x, Class(1)).values, one) <= 1e-6
+    guided = explain("guided_backprop", network, x, Class(0)).values
+    assert relative(guided, torch.where(x > 0, one, -2 * one)) <= 1e-6
+
+
+def linear_behind(dims: int) -> nn.Sequential:
+    """A layer, behind which the output is linear."""
+    conv = CONV[dims]
+    layers = [conv(4, 6, 3, padding=1), nn.Softplus(), conv(6, 7, 3, padding=1), conv(7, 5, 1)]
+    network = seeded(5, lambda: nn.Sequential(*layers)).double().eval()
+    assert isinstance(network, nn.Sequential)
+    return network
+
+
+@DIMS
+@pytest.mark.parametrize("within", [False, True], ids=["image", "box"])
+def test_hirescam_adds_up_to_the_target(dims: int, within: bool) -> None:
+    """Where S is linear in the layer, S = Σ dS/dA · A + S at A = 0."""
+    network, x = linear_behind(dims), image(dims).double()
+    box = Box((1,) * dims, tuple(n - 1 for n in SHAPES[dims])) if within else None
+    got = explain(make_method("hirescam", {"layer": "1"}), network, x, Class(2, within=box))
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    bias = [each.bias for each in (network[2], network[3])]
+    inner = torch.einsum("k,k...->...", bias[0], network[3].weight[2]).sum() + bias[1][2]  # type: ignore[index]
+    expected = torch.tensor(got.score, dtype=torch.double) - float(inner)
+    assert relative(got.values.flatten(1).sum(dim=1), expected) <= 1e-12
+    assert bool((got.values < 0).any()), "the sum needs the sign"
+
+
+@DIMS
+def test_class_activation_maps_that_keep_the_place_solved_by_hand(dims: int) -> None:
+    """Two maps that copy two modalities, class 1 = 3 · first − second, within a box of n voxels.
+
+    The gradients are 3/n and −1/n in the box and zero outside.
+    """
+    conv, out = CONV[dims](2, 2, 1, bias=False), CONV[dims](2, CLASSES, 1, bias=False)
+    with torch.no_grad():
+        rows = torch.zeros(CLASSES, 2)
+        rows[1] = torch.tensor([3.0, -1.0])
+        for layer, weight in ((conv, torch.eye(2)), (out, rows)):
+            layer.weight.copy_(weight.reshape(*weight.shape, *[1] * dims))  # type: ignore[operator]
+    network, x = nn.Sequential(conv, out), image(dims, modalities=2)
+    box = torch.zeros(SHAPES[dims])
+    box[(slice(1, 3),) * dims] = 1 / 2**dims
+    target = Class(1, within=Mask(box > 0))
+    first, second = x[:, :1], x[:, 1:]
+    got = explain("hirescam", network, x, target)
+    assert relative(got.values, (3 * first - second) * box) <= 1e-6
+    assert any("is zero outside mask by construction" in note for note in got.notes)
+    layered = explain("layercam", network, x, target)
+    assert relative(layered.values, (3 * first).clamp(min=0) * box) <= 1e-6
+    assert layered.notes == got.notes
+
+
 def differences(network: nn.Module, score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Central differences at some voxels of every sample; the others stay NaN."""
     step = 1e-5

@@ -79,8 +79,10 @@ class Skipping(nn.Module):
         return out
 
 
-def loop(network: Skipping, x: Array, channel: int, *, guided: bool) -> dict[str, Array]:
-    """Forward and backward by hand; every gradient, plain or guided (eqs. 2 and 3)."""
+def loop(
+    network: Skipping, x: Array, channel: int, rule: str = "vanilla_gradient"
+) -> dict[str, Array]:
+    """Forward and backward by hand; every gradient, plain or under a rule of its method."""
     w = {n: p.detach().double().numpy() for n, p in network.named_parameters()}
     a1 = convolve(x, w["one.weight"], w["one.bias"])
     r1 = np.maximum(a1, 0)
@@ -88,8 +90,13 @@ def loop(network: Skipping, x: Array, channel: int, *, guided: bool) -> dict[str
     r2 = np.maximum(a2, 0)
 
     def back(gradient: Array, activation: Array) -> Array:
-        kept = gradient * (activation > 0)
-        return kept * (gradient > 0) if guided else kept
+        active, positive = activation > 0, gradient > 0
+        passes = {
+            "vanilla_gradient": active,
+            "guided_backprop": active & positive,  # eqs. 2 and 3 of the paper
+            "deconvolution": positive,
+        }
+        return gradient * passes[rule]
 
     space = x.shape[1:]
     g_out = np.zeros((4, *space))
@@ -102,6 +109,34 @@ def loop(network: Skipping, x: Array, channel: int, *, guided: bool) -> dict[str
             "g_a2": g_a2}  # fmt: skip
 
 
+def grad_cam(activation: Array, gradient: Array) -> Array:
+    """Equations 9 and 10 of the paper."""
+    total = np.zeros(activation.shape[1:])
+    for k in range(activation.shape[0]):
+        alpha = sum(gradient[k].ravel().tolist()) / gradient[k].size
+        total += alpha * activation[k]
+    return np.maximum(total, 0)
+
+
+def hirescam(activation: Array, gradient: Array) -> Array:
+    """Draelos & Carin 2020, without a rectification."""
+    total = np.zeros(activation.shape[1:])
+    for index in np.ndindex(*activation.shape):
+        total[index[1:]] += gradient[index] * activation[index]
+    return total
+
+
+def layercam(activation: Array, gradient: Array) -> Array:
+    """Jiang et al. 2021."""
+    total = np.zeros(activation.shape[1:])
+    for index in np.ndindex(*activation.shape):
+        total[index[1:]] += max(gradient[index], 0) * activation[index]
+    return np.maximum(total, 0)
+
+
+CAMS = {"grad_cam": grad_cam, "hirescam": hirescam, "layercam": layercam}
+
+
 def skipping(dims: int) -> tuple[Skipping, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
@@ -112,35 +147,31 @@ def skipping(dims: int) -> tuple[Skipping, Tensor]:
 
 
 @DIMS
-@pytest.mark.parametrize("guided", [False, True], ids=["vanilla", "guided"])
-def test_gradients_layer_by_layer(dims: int, guided: bool) -> None:
+@pytest.mark.parametrize("name", ["vanilla_gradient", "guided_backprop", "deconvolution"])
+def test_gradients_layer_by_layer(dims: int, name: str) -> None:
     network, x = skipping(dims)
-    name = "guided_backprop" if guided else "vanilla_gradient"
     got = explain(name, network, x, Class(TARGET)).values
-    expected = np.stack([loop(network, s.numpy(), TARGET, guided=guided)["x"] for s in x])
+    expected = np.stack([loop(network, s.numpy(), TARGET, name)["x"] for s in x])
     assert relative(got, torch.from_numpy(expected)) <= 1e-12
 
 
 @DIMS
 @pytest.mark.parametrize(("layer", "number"), [("one", "a1"), ("two", "a2")])
-def test_grad_cam_by_equations_9_and_10(dims: int, layer: str, number: str) -> None:
+@pytest.mark.parametrize("name", CAMS)
+def test_class_activation_maps_cell_by_cell(dims: int, layer: str, number: str, name: str) -> None:
     network, x = skipping(dims)
     expected = []
     for sample in x:
-        seen = loop(network, sample.numpy(), TARGET, guided=False)
-        activation, gradient = seen[number], seen[f"g_{number}"]
-        total = np.zeros(activation.shape[1:])
-        for k in range(activation.shape[0]):
-            alpha = sum(gradient[k].ravel().tolist()) / gradient[k].size
-            total += alpha * activation[k]
-        expected.append(np.maximum(total, 0)[np.newaxis])
-    got = explain(make_method("grad_cam", {"layer": layer}), network, x, Class(TARGET))
+        seen = loop(network, sample.numpy(), TARGET)
+        expected.append(CAMS[name](seen[number], seen[f"g_{number}"])[np.newaxis])
+    got = explain(make_method(name, {"layer": layer}), network, x, Class(TARGET))
     assert relative(got.values, torch.from_numpy(np.stack(expected))) <= 1e-12
 
 
 @everywhere
-def test_grad_cam_of_a_coarse_layer_is_interpolated_after_its_rectification(
-    dims: int, task: str
+@pytest.mark.parametrize("name", CAMS)
+def test_a_map_of_a_coarse_layer_is_interpolated_after_its_rectification(
+    dims: int, task: str, name: str
 ) -> None:
     network, x = make(task, dims).double().eval(), image(dims).double()
     layer = "third" if task == "classifier" else "down"
@@ -154,11 +185,12 @@ def test_grad_cam_of_a_coarse_layer_is_interpolated_after_its_rectification(
     (gradient,) = torch.autograd.grad(score, seen[0])
     expected = []
     for a, g in zip(seen[0].detach().numpy(), gradient.numpy(), strict=True):
-        weighted = sum(g[k].mean() * a[k] for k in range(a.shape[0]))
-        expected.append(upsample(np.maximum(weighted, 0), SHAPES[dims])[np.newaxis])
+        expected.append(upsample(CAMS[name](a, g), SHAPES[dims])[np.newaxis])
     values = torch.from_numpy(np.stack(expected))
-    cam = explain(make_method("grad_cam", {"layer": layer}), network, x)
+    cam = explain(make_method(name, {"layer": layer}), network, x)
     assert relative(cam.values, values) <= 1e-12
+    if name != "grad_cam":
+        return
     both = explain(make_method("guided_grad_cam", {"layer": layer}), network, x)
     fine = explain("guided_backprop", network, x)
     assert relative(both.values, values * fine.values) <= 1e-12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from monai.inferers import sliding_window_inference
 from monai.inferers.utils import _get_scan_interval
 from torch import Tensor, nn
 
-from networks import image, make, quick_methods, relative, seeded, snapshot
+from networks import CONV, image, make, quick_methods, relative, seeded, snapshot
 from neuroxai.core.errors import LayerError, ModelError, TargetError
+from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.core.probe.requests import InputGradient, LayerMap
 from neuroxai.core.probe.sliding_window import SlidingWindow
@@ -25,7 +27,9 @@ from neuroxai.core.spatial import upsample
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Box
 from neuroxai.core.target.target import Class, Region, Target
-from neuroxai.methods import METHODS
+from neuroxai.methods import METHODS, make_method
+from neuroxai.methods.hirescam import ActivationTimesGradient
+from neuroxai.methods.layercam import ActivationTimesPositiveGradient
 
 SIZES = {2: (6, 8), 3: (4, 4, 6)}
 IMAGES = {2: (13, 11), 3: (7, 9, 5)}  # the last axis in 3D is smaller than a window
@@ -60,6 +64,10 @@ def an_image(dims: int, batch: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     return torch.rand(batch, 4, *IMAGES[dims], generator=generator)
 
+
+REDUCTIONS: tuple[LayerReduction, ...] = (
+    MEAN_GRADIENT_WEIGHTS, ActivationTimesGradient(), ActivationTimesPositiveGradient(),
+)  # fmt: skip
 
 TARGETS: dict[str, Target] = {
     "class": Class(2),
@@ -137,7 +145,8 @@ def test_one_window_is_the_whole_volume(dims: int) -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("layer", ["down", "join_act"])
-def test_a_layer_map_from_the_definition(dims: int, layer: str) -> None:
+@pytest.mark.parametrize("reduction", REDUCTIONS, ids=lambda each: type(each).__name__)
+def test_a_layer_map_from_the_definition(dims: int, layer: str, reduction: LayerReduction) -> None:
     # A batch of one, because MONAI takes the samples of a batch one at a time.
     network, x, windows = make("segmenter", dims).eval(), an_image(dims, 1), some_windows(dims)
     laid = windows.over(IMAGES[dims])
@@ -153,15 +162,85 @@ def test_a_layer_map_from_the_definition(dims: int, layer: str) -> None:
     cells = seen[0][0, 0].numel() * torch.zeros(laid.padded).numel() / windows.weights.numel()
     weights = torch.stack([g.flatten(2).sum(dim=2) for g in gradients]).sum(dim=0) / cells
     blended, total = torch.zeros(len(x), 1, *laid.padded), torch.zeros(laid.padded)
-    for cut, activation in zip(laid, seen, strict=True):
-        small = torch.einsum("bk,bk...->b...", weights, activation.detach()).unsqueeze(1)
-        blended[cut] += windows.weights * upsample(small, windows.size)
-        total[cut] += windows.weights
+    for cut, activation, gradient in zip(laid, seen, gradients, strict=True):
+        if reduction == MEAN_GRADIENT_WEIGHTS:
+            small = torch.einsum("bk,bk...->b...", weights, activation.detach()).unsqueeze(1)
+            blended[cut] += windows.weights * upsample(small, windows.size)
+            total[cut] += windows.weights
+            continue
+        # The gradient holds the window's share of the weights already: contributions add up.
+        positive = reduction == ActivationTimesPositiveGradient()
+        slope = gradient.relu() if positive else gradient
+        small = torch.einsum("bk...,bk...->b...", slope, activation.detach()).unsqueeze(1)
+        blended[cut] += upsample(small, windows.size)
+        total[cut] = 1
     probe = SlidingWindow(network, Region("ab"), OUTPUTS, windows=windows)
-    with probe.at(x, [InputGradient(), LayerMap(layer)]):
-        found, signed = probe.layer_map(x, layer)
+    with probe.at(x, [InputGradient(), LayerMap(layer, reduction)]):
+        found, signed = probe.layer_map(x, layer, reduction)
     assert relative(signed, laid.crop(blended / total)) <= 1e-5
     assert found.name == layer
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("within", [False, True], ids=["image", "box"])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_hirescam_over_windows_adds_up_to_the_target(
+    dims: int, within: bool, overlap: float
+) -> None:
+    """Blended twice, by the gradients' shares and once more, it would not."""
+    layers = [CONV[dims](4, 6, 3, padding=1), nn.Tanh(), CONV[dims](6, 5, 1, bias=False)]
+    network, x = seeded(2, lambda: nn.Sequential(*layers)).double(), an_image(dims).double()
+    box = Box((1,) * dims, tuple(n - 1 for n in IMAGES[dims])) if within else None
+    windows = some_windows(dims, overlap=overlap)
+    windows = Windows(windows.size, windows.weights.double(), overlap)
+    probe = SlidingWindow(network, Class(2, within=box), OUTPUTS, windows=windows)
+    got = make_method("hirescam", {"layer": "1"}).explain(probe, x)
+    score = torch.tensor(got.score, dtype=torch.double)
+    assert relative(got.values.flatten(1).sum(dim=1), score) <= 1e-6
+    assert any("zero outside box" in note for note in got.notes) is within
+
+
+def test_maps_of_several_layers_take_one_more_sweep() -> None:
+    network, x, windows = make("segmenter", 2), an_image(2), some_windows(2)
+    count = len(windows.over(IMAGES[2]))
+    probe = SlidingWindow(network, Region("ab"), OUTPUTS, windows=windows)
+    averaged = [LayerMap(layer) for layer in ("enter", "down", "join")]
+    placed = [LayerMap(layer, ActivationTimesGradient()) for layer in ("enter", "down")]
+    with probe.at(x, [*averaged, *placed, InputGradient(), InputGradient(GUIDED)]):
+        together = [probe.layer_map(x, each.layer, each.reduction)[1] for each in averaged + placed]
+    # The output, the gradients, and the maps with the weights that are known after them.
+    assert probe.passes.forward == 3 * count
+    assert probe.passes.backward == 2 * count
+    for request, values in zip(averaged + placed, together, strict=True):
+        alone = SlidingWindow(network, Region("ab"), OUTPUTS, windows=windows)
+        with alone.at(x, [request]):
+            expected = alone.layer_map(x, request.layer, request.reduction)[1]
+        assert relative(values, expected) <= 1e-5
+
+
+@dataclass(frozen=True)
+class Largest(LayerReduction):
+    """Of the whole image alone: which cell is the largest cannot be said of a window."""
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return (activation * gradient).sum(dim=1, keepdim=True) == gradient.max()
+
+
+def test_a_reduction_of_the_whole_image_is_refused() -> None:
+    probe = SlidingWindow(make("segmenter", 2), Class(1), OUTPUTS, windows=some_windows(2))
+    x = an_image(2)
+    with probe.at(x, [LayerMap("down", Largest()), InputGradient()]):
+        assert probe.gradient(x).any()
+        with pytest.raises(LayerError, match="Largest is not defined over windows"):
+            probe.layer_map(x, "down", Largest())
+
+
+def test_cells_are_measured_within_a_window() -> None:
+    network, x = make("segmenter", 2), an_image(2)
+    found = make_method("grad_cam", {"layer": "down"}).explain(
+        SlidingWindow(network, Class(1), OUTPUTS, windows=some_windows(2)), x
+    )
+    assert found.diagnostics["cell_voxels"] == [2, 2]
 
 
 def test_the_oracle_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,18 +265,19 @@ def test_every_method_over_windows_keeps_its_contract(method: str) -> None:
     assert snapshot(network) == before
 
 
-def test_an_ensemble_answers_with_the_mean_and_maps_with_the_sum() -> None:
+@pytest.mark.parametrize("reduction", REDUCTIONS, ids=lambda each: type(each).__name__)
+def test_an_ensemble_answers_with_the_mean_and_maps_with_the_sum(reduction: LayerReduction) -> None:
     members = [make("segmenter", 2, seed=seed).eval() for seed in (0, 7)]
     ensemble, x, windows = Ensemble(members), an_image(2), some_windows(2)
     probe = SlidingWindow(ensemble, Class(2), OUTPUTS, windows=windows)
-    with probe.at(x, [LayerMap("auto")]):
-        layer, signed = probe.layer_map(x, "auto")
+    with probe.at(x, [LayerMap("auto", each) for each in REDUCTIONS]):
+        layer, signed = probe.layer_map(x, "auto", reduction)
         assert layer.name == "members.*.join"
         alone = []
         for number, member in enumerate(members):
             single = SlidingWindow(member, Class(2), OUTPUTS, windows=windows)
             with single.at(x):
-                alone.append(single.layer_map(x, "join")[1])
+                alone.append(single.layer_map(x, "join", reduction)[1])
                 if number == 0:
                     gradient, output = single.gradient(x) / 2, single.output() / 2
                 else:

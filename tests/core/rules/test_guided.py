@@ -48,6 +48,23 @@ def by_function(x: Tensor) -> Tensor:
     return out
 
 
+class Through(torch.autograd.Function):
+    """Any activation, whose backward pass lets every positive gradient through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, act: Act) -> Tensor:
+        return act(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * (grads[0] > 0), None
+
+
+def through(x: Tensor, act: Act = torch.relu) -> Tensor:
+    out: Tensor = Through.apply(x, act)  # type: ignore[no-untyped-call]
+    return out
+
+
 class Net(nn.Module):
     """Two levels with skips around each rectifier; the rectifiers are given."""
 
@@ -153,13 +170,17 @@ SPELLINGS: dict[str, Callable[[], tuple[Act, ...]]] = {
 }
 
 
+RULES: dict[str, Act] = {"guided_backprop": by_function, "deconvolution": through}
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_a_rectifier(dims: int, spelling: str) -> None:
+@pytest.mark.parametrize("name", RULES)
+def test_every_spelling_of_a_rectifier(name: str, dims: int, spelling: str) -> None:
     network, x = net(*SPELLINGS[spelling](), dims=dims), image(dims)
-    expected = plain_gradient(net(by_function, dims=dims), x, TARGET)
+    expected = plain_gradient(net(RULES[name], dims=dims), x, TARGET)
     before = snapshot(network)
-    got = explain("guided_backprop", network, x, Class(TARGET))
+    got = explain(name, network, x, Class(TARGET))
     assert relative(got.values, expected) <= 1e-6
     assert not got.notes
     assert snapshot(network) == before
@@ -246,6 +267,13 @@ def test_other_activations_get_the_natural_extension_and_a_note(name: str) -> No
     )
     both = explain("guided_grad_cam", network, x, Class(TARGET))
     assert got.notes[0] in both.notes
+    expected_net = net(lambda x: through(x, by_hand))
+    got = explain("deconvolution", network, x, Class(TARGET))
+    assert relative(got.values, plain_gradient(expected_net, x, TARGET)) <= 1e-6
+    assert got.notes == (
+        f"deconvolution was not published for {word}: a positive gradient passes unchanged, "
+        "whatever the activation's input and derivative",
+    )
 
 
 def test_mixed_rectifiers_name_those_outside_the_paper() -> None:
@@ -277,7 +305,7 @@ def test_mixed_rectifiers_name_those_outside_the_paper() -> None:
 )
 def test_a_network_without_rectifiers_is_refused_and_the_gradient_is_not(act: Act) -> None:
     network, x = net(act), image()
-    for name in ("guided_backprop", "guided_grad_cam"):
+    for name in ("guided_backprop", "guided_grad_cam", "deconvolution"):
         with pytest.raises(MethodError, match="void on this network: Net has no rectifier"):
             explain(name, network, x)
     got = explain("vanilla_gradient", network, x, Class(TARGET)).values
@@ -334,7 +362,8 @@ def test_checkpointed_segments() -> None:
             return out
 
     network, x = make("segmenter"), image()
-    for name in ("guided_backprop", "vanilla_gradient", "integrated_gradients", "smoothgrad"):
+    names = ("guided_backprop", "vanilla_gradient", "integrated_gradients", "deconvolution")
+    for name in (*names, "smoothgrad"):
         got = explain(name, Segmented(network, reentrant=False), x, Class(TARGET)).values
         assert relative(got, explain(name, network, x, Class(TARGET)).values) <= 1e-6
     # Reentrant checkpoints cannot give a gradient to chosen tensors; PyTorch says so itself.
