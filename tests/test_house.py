@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
+from neuroxai.core.engine.fast_path import VERIFIED_TORCH
 from neuroxai.methods import METHODS
 from neuroxai.version import __version__
 
@@ -70,8 +74,13 @@ def test_public_names_in_the_readme_exist() -> None:
         assert getattr(nx, name) is not None
 
 
-def test_pinned_torch_is_one_version() -> None:
-    pins = (ROOT / "constraints.txt").read_text()
-    project = (ROOT / "pyproject.toml").read_text()
-    assert "torch==2.13.0\n" in pins
-    assert '"torch==2.13.0"' in project
+def test_torch_is_pinned_in_the_constraints_alone() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (supported,) = (each for each in project["dependencies"] if each.startswith("torch"))
+    (pinned,) = re.findall("^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert "==" not in supported
+    assert Requirement(supported).specifier.contains(pinned)
+    assert pinned in VERIFIED_TORCH
+    script = (ROOT / "tests" / "torch_releases.sh").read_text()
+    (releases,) = re.findall(r"set -- (.+)$", script, re.MULTILINE)
+    assert all(Requirement(supported).specifier.contains(each) for each in releases.split())

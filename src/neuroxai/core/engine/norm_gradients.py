@@ -4,7 +4,7 @@ On the CPU, the backward pass of batch norm (instance norm uses it, too) reads t
 the strides of the input or of the incoming gradient are neither those of ``contiguous_format`` nor
 those of ``channels_last``, although torch considers the tensor contiguous in one of the two: sizes
 of one leave strides undetermined. Gradients are then off by 100 % and more (torch 2.13, see
-``docs/upstream/batch-norm-backward-strides``). It happens for a batch of one whose channels become
+``docs/upstream``). It happens for a batch of one whose channels become
 tokens of a frozen linear layer, as in hybrids of convolutions and transformers. Instance norm even
 misreads a plain channels-last gradient.
 
@@ -85,7 +85,7 @@ def _with_plain_input(
 def _contiguous(x: Tensor) -> Tensor:
     """Return ``x`` with exactly the strides of ``contiguous_format``, a copy if necessary.
 
-    ``x.contiguous()`` is not enough: it ignores the strides of sizes of one.
+    Unlike ``x.contiguous()``, this also fixes the strides of axes of size one.
     """
     if x.stride() == _packed_strides(x, range(x.dim())):
         return x
