@@ -192,7 +192,7 @@ def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str 
     if "preprocessing" not in table:
         raise ModelError(
             f"{path}: missing required key 'preprocessing'; add it, for example "
-            '"preprocessing": {"intensity": "zscore"}'
+            '"preprocessing": {"modalities": ["T1", "FLAIR"], "intensity": "zscore"}'
         )
     if "regions" not in table and card.task == "segmentation":
         card = card.replace(regions=regions_of(card.classes, card.activation))

@@ -49,7 +49,7 @@ def read_checkpoint(folder: Path) -> Model:
             f"{source}: sha256 is {weights.sha256[:12]}…, expected "
             f"{card.weights_sha256[:12]}… as in {CARD}; the file is damaged or has another card"
         )
-    # The random initial weights are replaced; the global generator must not notice.
+    # Building draws random initial weights; the global generator stays as it was.
     with torch.random.fork_rng(devices=[]):
         network = build_network(card.architecture, card.arguments, source=folder / CARD)
     load_state(network, weights.tensors, source)

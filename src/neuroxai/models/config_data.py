@@ -11,7 +11,9 @@ from neuroxai.core.errors import MissingExtraError, ModelError
 from neuroxai.models.text_file import read_text
 
 _LARGEST = 4_000_000
+"""Bytes of a configuration; those of published bundles have some 10 kB."""
 _DEEPEST = 40
+"""Levels of nesting, far more than any bundle has."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

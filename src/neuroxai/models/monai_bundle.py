@@ -95,8 +95,8 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
 
 
 def _configuration(folder: Path, *, trust: bool) -> ConfigData:
-    for ending, read in ((".json", read_json), (".yaml", read_yaml), (".yml", read_yaml)):
-        path = (folder / INFERENCE).with_suffix(ending)
+    for suffix, read in ((".json", read_json), (".yaml", read_yaml), (".yml", read_yaml)):
+        path = (folder / INFERENCE).with_suffix(suffix)
         if path.is_file():
             return ConfigData(read(path), path, trust=trust)
     raise ModelError(f"{folder / INFERENCE}: no such file, and no inference.yaml")
@@ -157,9 +157,9 @@ def _network(config: ConfigData) -> tuple[nn.Module, dict[str, Any]]:
     found = {name: value for name, value in found.items() if name not in ("_desc_", "_disabled_")}
     target = found["_target_"]
     name = target.removeprefix("monai.networks.nets.").rsplit(".", 1)[-1]
-    built = getattr(nets, name, None)
-    inside = name == target or target.startswith("monai.networks.nets.")
-    if not (inside and inspect.isclass(built) and issubclass(built, nn.Module)):
+    network_class = getattr(nets, name, None)
+    in_nets = name == target or target.startswith("monai.networks.nets.")
+    if not (in_nets and inspect.isclass(network_class) and issubclass(network_class, nn.Module)):
         known = [each for each, kind in vars(nets).items() if inspect.isclass(kind)]
         raise ModelError(
             f"{config.source}: {key} is {target!r}, expected a network of "
@@ -169,7 +169,7 @@ def _network(config: ConfigData) -> tuple[nn.Module, dict[str, Any]]:
     arguments = {key: value for key, value in found.items() if key != "_target_"}
     try:
         with torch.random.fork_rng(devices=[]):
-            network = built(**arguments)
+            network = network_class(**arguments)
     # Some networks of MONAI, for example MedNeXt, check their arguments with assertions.
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ModelError(
@@ -182,9 +182,9 @@ def _weights_file(folder: Path) -> Path:
     path = folder / SAFETENSORS
     if not path.is_file():
         for other in ("model.pt", "model.pth", "model.ts"):
-            refuse = folder / "models" / other
-            if refuse.is_file():
-                refuse_code(refuse)
+            pickled = folder / "models" / other
+            if pickled.is_file():
+                refuse_code(pickled)
     return path
 
 

@@ -21,7 +21,7 @@ _IGNORED = {
 """Options that affect device and speed, but not the output."""
 
 _SMALLEST_WEIGHT = 1e-3
-"""Minimum of MONAI's importance maps, as in ``monai.inferers.utils``."""
+"""Minimum of MONAI's importance maps, as in ``monai.data.utils``."""
 
 
 def read_inferer(config: ConfigData) -> Windows | None:

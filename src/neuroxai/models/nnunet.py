@@ -68,10 +68,10 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
     members, hashes = [], []
     for path in checkpoints:
         weights = _weights(path, trust=trust)
-        network = build_network(configuration, len(modalities), len(names))
+        member = build_network(configuration, len(modalities), len(names))
         tensors = unique_names(weights.tensors)
-        load_state(network, volume_weights(tensors) if configuration.slices else tensors, path)
-        members.append(network.eval().requires_grad_(requires_grad=False))
+        load_state(member, volume_weights(tensors) if configuration.slices else tensors, path)
+        members.append(member.eval().requires_grad_(requires_grad=False))
         hashes.append(weights.sha256)
     notes = [
         "nnU-Net's test-time mirroring is off: its own prediction is a mean over mirrored inputs"
@@ -99,10 +99,10 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
         },
         source=folder / DATASET,
     )
-    whole = members[0] if len(members) == 1 else Ensemble(members)
-    pinned = hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
+    network = members[0] if len(members) == 1 else Ensemble(members)
+    combined = hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
     return Model(
-        whole, card, folder, pinned, kind=f"a trained nnU-Net v2, {_folds(len(members))}",
+        network, card, folder, combined, kind=f"a trained nnU-Net v2, {_folds(len(members))}",
         windows=windows, notes=tuple(notes),
     )  # fmt: skip
 
