@@ -1,4 +1,4 @@
-"""The way to the network's grid and back, held against nibabel and world coordinates."""
+"""Placement: mapping to the network's grid and back, against nibabel and world coordinates."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def placements(draw: st.DrawFn) -> Placement:
 
 @pytest.mark.parametrize(("order", "signs"), ORIENTATIONS)
 @pytest.mark.parametrize("tilt", [0.0, 0.3])
-def test_turning_is_nibabels(order: tuple[int, ...], signs: tuple[int, ...], tilt: float) -> None:
+def test_reorientation_equals_nibabel(
+    order: tuple[int, ...], signs: tuple[int, ...], tilt: float
+) -> None:
     affine = affine_of(order, signs, tilt)
     data = np.arange(140, dtype=np.int16).reshape(SHAPE)
     oracle = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
@@ -68,8 +70,8 @@ def test_turning_is_nibabels(order: tuple[int, ...], signs: tuple[int, ...], til
 
 @settings(max_examples=100, deadline=None)
 @given(placements())
-def test_there_and_back_voxel_by_voxel(placement: Placement) -> None:
-    """A slow walk over all network voxels, by world coordinates, is the oracle."""
+def test_mapping_to_the_network_and_back(placement: Placement) -> None:
+    """Against a slow loop over all voxels of the network, by world coordinates."""
     volume = np.arange(1, np.prod(placement.shape) + 1, dtype=np.float32)
     volume = volume.reshape(placement.shape)
     x = placement.to_network(volume, fill=-1)
@@ -103,7 +105,7 @@ def test_spacing_follows_the_axes() -> None:
     assert flat.spacing == pytest.approx((1.5, 2.0))
 
 
-def test_the_description_is_json() -> None:
+def test_description_is_json() -> None:
     placement = Placement.fit(SHAPE, np.eye(4), (0, -1), (4, 8), 3)
     text = json.loads(json.dumps(placement.describe()))
     assert text["axial_slice"] == 3
@@ -111,7 +113,7 @@ def test_the_description_is_json() -> None:
     assert text["patient_shape"] == [4, 5, 7]
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_arrays_on_other_grids() -> None:
     placement = Placement.fit(SHAPE, np.eye(4), (0, 0, 0), (2, 2, 2))
     for call in (placement.to_network, placement.reorient, placement.restore_orientation):
         with pytest.raises(CaseError, match=r"expected the grid \(4, 5, 7\)"):
@@ -126,9 +128,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
-def test_crop_start_keeps_the_interval_and_moves_little(
-    length: int, size: int, data: st.DataObject
-) -> None:
+def test_crop_start_contains_the_interval(length: int, size: int, data: st.DataObject) -> None:
     low = data.draw(st.integers(0, length - 1))
     high = data.draw(st.integers(low + 1, length))
     start = crop_start(length, size, low, high)

@@ -1,4 +1,4 @@
-"""Preparing cases: intensities against a slow reading of the formula, space against the world."""
+"""Preprocessing: intensities against a slow formula, geometry against world coordinates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECIPE = Preprocessing(modalities=MODALITIES, size=(32, 64, 32))
 
 
 def phantom(affine: NDArray[Any] | None = None) -> Case:
-    """An asymmetric head with a tumor on the right, RAS+ unless told otherwise."""
+    """Return an asymmetric head with a tumor on the right, in RAS+ by default."""
     rng = np.random.default_rng(3)
     x, y, z = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
     brain = ((x - 15) / 12) ** 2 + ((y - 21) / 16) ** 2 + ((z - 11) / 8) ** 2 < 1
@@ -46,7 +46,7 @@ def phantom(affine: NDArray[Any] | None = None) -> Case:
 
 
 def turned(case: Case, codes: str) -> Case:
-    """Turn a case with nibabel, the oracle."""
+    """Reorient a case with nibabel, the oracle."""
     turn = nib.orientations.ornt_transform(
         nib.io_orientation(case.affine), nib.orientations.axcodes2ornt(codes)
     )
@@ -72,7 +72,7 @@ def all_codes() -> list[str]:
 
 
 def slow_normalized(case: Case, names: tuple[str, ...], clip: float) -> dict[str, NDArray[Any]]:
-    """Loop over voxels and add up by hand, in Python's own floats."""
+    """Compute the normalization voxel by voxel, in Python floats."""
     columns = [case.volumes[name].ravel().tolist() for name in names]
     brain = [i for i, voxel in enumerate(zip(*columns, strict=True)) if any(voxel)]
     result = {}
@@ -93,7 +93,7 @@ def slow_normalized(case: Case, names: tuple[str, ...], clip: float) -> dict[str
 
 
 @pytest.mark.parametrize("clip", [5.0, 1.5])
-def test_zscore_then_minmax_as_the_formula_reads(clip: float) -> None:
+def test_zscore_minmax_equals_the_formula(clip: float) -> None:
     case = phantom()
     prepared = RECIPE.replace(clip=clip).prepare(case)
     slow = slow_normalized(case, MODALITIES, clip)
@@ -107,7 +107,7 @@ def test_zscore_then_minmax_as_the_formula_reads(clip: float) -> None:
     assert prepared.x.max() == 1
 
 
-def test_without_the_clip_the_zscore_is_a_no_op() -> None:
+def test_zscore_minmax_without_clipping_is_minmax() -> None:
     case = phantom()
     x = RECIPE.replace(clip=None).prepare(case).x[0, 1].numpy()
     values = case.volumes["T1ce"]
@@ -118,7 +118,7 @@ def test_without_the_clip_the_zscore_is_a_no_op() -> None:
     assert np.abs(x - RECIPE.replace(clip=2.0).prepare(case).x[0, 1].numpy()).max() > 0.05
 
 
-def test_zscore_leaves_the_background_zero_and_names_the_color_of_air() -> None:
+def test_zscore_keeps_the_background_at_zero() -> None:
     case = phantom()
     prepared = RECIPE.replace(intensity="zscore").prepare(case)
     for channel, name in enumerate(MODALITIES):
@@ -134,7 +134,7 @@ def test_zscore_leaves_the_background_zero_and_names_the_color_of_air() -> None:
 
 
 @pytest.mark.parametrize("clip", [5.0, 1.5])
-def test_a_scaled_zscore_says_the_same_of_every_case(clip: float) -> None:
+def test_zscore_scaled_equals_the_formula(clip: float) -> None:
     case = phantom()
     recipe = RECIPE.replace(intensity="zscore_scaled", clip=clip)
     prepared = recipe.prepare(case)
@@ -148,7 +148,7 @@ def test_a_scaled_zscore_says_the_same_of_every_case(clip: float) -> None:
     assert prepared.background_value == (0.0,) * 4
 
 
-def test_one_bright_vessel_moves_a_minmax_but_hardly_a_scaled_zscore() -> None:
+def test_a_bright_vessel_changes_minmax_but_not_zscore_scaled() -> None:
     dull, bright = phantom(), phantom()
     values = dull.volumes["T1"]
     np.minimum(values, np.quantile(values[values != 0], 0.95), out=values)
@@ -164,7 +164,7 @@ def test_one_bright_vessel_moves_a_minmax_but_hardly_a_scaled_zscore() -> None:
     assert moved["zscore_minmax"] > 0.1
 
 
-def test_none_leaves_the_numbers_alone() -> None:
+def test_none_keeps_intensities() -> None:
     case = phantom()
     prepared = RECIPE.replace(intensity="none").prepare(case)
     np.testing.assert_array_equal(
@@ -173,22 +173,22 @@ def test_none_leaves_the_numbers_alone() -> None:
 
 
 @pytest.mark.parametrize("intensity", ["zscore", "zscore_minmax", "zscore_scaled"])
-def test_the_scanners_scale_does_not_matter(intensity: Any) -> None:
+def test_zscores_do_not_depend_on_the_scanners_scale(intensity: Any) -> None:
     case = phantom()
     recipe = RECIPE.replace(intensity=intensity)
     scaled = replace(case, volumes={n: v * np.float32(8) for n, v in case.volumes.items()})
     assert torch.equal(recipe.prepare(case).x, recipe.prepare(scaled).x)
 
 
-def test_channels_follow_the_recipes_order_and_may_repeat() -> None:
+def test_channels_have_the_order_of_the_recipe() -> None:
     case = phantom()
     x = RECIPE.prepare(case).x
     order = RECIPE.replace(modalities=("FLAIR", "T1", "FLAIR"))
-    # The brain is where any of the network's modalities is not zero: the same here.
+    # The union of nonzero voxels is the same for these modalities.
     assert torch.equal(order.prepare(case).x, x[:, [3, 0, 3]])
 
 
-def test_a_hole_in_one_modality_is_still_brain() -> None:
+def test_brain_is_the_union_of_nonzero_modalities() -> None:
     case = phantom()
     holed = dict(case.volumes)
     holed["T1"] = holed["T1"].copy()
@@ -201,7 +201,7 @@ def test_a_hole_in_one_modality_is_still_brain() -> None:
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.35])
-def test_all_orientations_give_the_same_input_and_the_same_map_in_the_world(tilt: float) -> None:
+def test_input_and_maps_do_not_depend_on_the_orientation(tilt: float) -> None:
     affine = np.eye(4)
     affine[:3, :3] = euler2mat(tilt, tilt / 2, -tilt) @ np.diag([1.0, 1.25, 1.5])
     affine[:3, 3] = (-16, -18, 5)
@@ -232,7 +232,7 @@ def test_all_orientations_give_the_same_input_and_the_same_map_in_the_world(tilt
             )
 
 
-def test_brats_gets_the_papers_grid() -> None:
+def test_brats_scans_have_the_papers_grid() -> None:
     volume = np.zeros((240, 240, 155), np.float32)
     volume[60:180, 30:200, 5:150] = np.random.default_rng(0).uniform(1, 9, (120, 170, 145))
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -244,7 +244,7 @@ def test_brats_gets_the_papers_grid() -> None:
     np.testing.assert_array_equal(back, volume)
 
 
-def test_small_scans_get_the_least_multiple_and_no_bound_grows_with_the_scan() -> None:
+def test_size_is_the_smallest_multiple_of_the_divisor() -> None:
     case = phantom()
     default = Preprocessing(modalities=MODALITIES)
     assert default.prepare(case).x.shape[2:] == (64, 64, 32)
@@ -252,7 +252,7 @@ def test_small_scans_get_the_least_multiple_and_no_bound_grows_with_the_scan() -
     assert default.replace(size=None, divisor=8).prepare(case).x.shape[2:] == (40, 40, 24)
 
 
-def test_the_crop_moves_to_keep_the_brain() -> None:
+def test_the_crop_contains_the_brain() -> None:
     volume = np.zeros((100, 40, 30), np.float32)
     volume[2:50, 5:20, 5:20] = np.random.default_rng(0).uniform(1, 2, (48, 15, 15))
     case = Case("a", {"T1": volume}, np.eye(4), LAYOUTS["plain"])
@@ -262,7 +262,7 @@ def test_the_crop_moves_to_keep_the_brain() -> None:
     assert int((prepared.placement.to_network(volume) != 0).sum()) == int((volume != 0).sum())
 
 
-def test_a_brain_that_does_not_fit_warns_with_the_voxels_cut() -> None:
+def test_cropping_the_brain_is_a_warning() -> None:
     case = phantom()
     prepared = Preprocessing(modalities=MODALITIES, size=(16, 16, 16), divisor=16).prepare(case)
     whole = case.volumes["T1"] != 0
@@ -272,14 +272,14 @@ def test_a_brain_that_does_not_fit_warns_with_the_voxels_cut() -> None:
     assert prepared.warnings[0].startswith("head")
 
 
-def test_spacing_outside_the_networks_training_warns() -> None:
+def test_spacing_outside_of_the_training_range_is_a_warning() -> None:
     recipe = RECIPE.replace(spacing_mm=(1.0, 1.0))
     assert recipe.prepare(phantom(np.diag([1 + 1e-6, 1, 1, 1]))).warnings == ()
     assert "1 x 1 x 2.5 mm" in recipe.prepare(phantom(np.diag([1, 1, 2.5, 1]))).warnings[0]
 
 
 @pytest.mark.parametrize(("degrees", "said"), [(0, False), (12, False), (20, True), (44, True)])
-def test_a_tilted_head_is_said_to_be_so(degrees: int, said: bool) -> None:
+def test_tilted_scans_are_a_warning(degrees: int, said: bool) -> None:
     affine = np.eye(4)
     affine[:3, :3] = euler2mat(0, 0, np.radians(degrees)) @ np.diag([-1.0, 1.25, 1.5])
     warnings = RECIPE.prepare(phantom(affine)).warnings
@@ -288,7 +288,7 @@ def test_a_tilted_head_is_said_to_be_so(degrees: int, said: bool) -> None:
     assert not any("tilted" in warning for warning in RECIPE.prepare(unsided).warnings)
 
 
-def test_no_background_warns() -> None:
+def test_a_scan_without_background_is_a_warning() -> None:
     case = phantom()
     filled = replace(case, volumes={n: v + np.float32(1) for n, v in case.volumes.items()})
     assert "skull-stripped" in RECIPE.prepare(filled).warnings[0]
@@ -315,7 +315,7 @@ def test_the_slice_with_the_largest_tumor() -> None:
     assert largest_slice(np.flip(mask, 2), np.diag([1, 1, -1, 1])) == 7
 
 
-def test_a_cavity_is_no_tumor_to_choose_by() -> None:
+def test_resection_cavities_do_not_count_as_tumor() -> None:
     case = phantom()
     recipe = Preprocessing(modalities=("FLAIR",), plane="axial")
     cavity = np.zeros(SHAPE, np.uint8)
@@ -325,7 +325,7 @@ def test_a_cavity_is_no_tumor_to_choose_by() -> None:
     assert recipe.prepare(replace(case, truth=cavity)).placement.slice_index == 10
 
 
-def test_no_way_to_choose_a_slice() -> None:
+def test_slices_that_cannot_be_chosen() -> None:
     case = replace(phantom(), truth=None)
     recipe = Preprocessing(modalities=("FLAIR",), plane="axial", size=(48, 36))
     for bad, words in (
@@ -365,21 +365,21 @@ def test_a_missing_modality_is_named() -> None:
         (lambda v: np.where(v > 900, np.nan, v), "head: T1 has .* NaN"),
     ],
 )
-def test_modalities_that_show_nothing(intensity: Any, spoil: Any, words: str) -> None:
+def test_constant_or_invalid_modalities(intensity: Any, spoil: Any, words: str) -> None:
     case = phantom()
     volumes = {**case.volumes, "T1": spoil(case.volumes["T1"]).astype(np.float32)}
     with pytest.raises(CaseError, match=words):
         RECIPE.replace(intensity=intensity).prepare(replace(case, volumes=volumes))
 
 
-def test_an_empty_brain() -> None:
+def test_scans_that_are_all_zero() -> None:
     case = phantom()
     empty = replace(case, volumes={n: v * 0 for n, v in case.volumes.items()})
     with pytest.raises(CaseError, match="head: every voxel of T1, T1ce, T2, FLAIR is zero"):
         RECIPE.prepare(empty)
 
 
-def test_truth_on_the_networks_grid_needs_a_truth() -> None:
+def test_truth_on_network_grid() -> None:
     case = phantom()
     placement = RECIPE.prepare(case).placement
     truth = truth_on_network_grid(case, placement)
@@ -404,7 +404,7 @@ def test_truth_on_the_networks_grid_needs_a_truth() -> None:
         ),
     ],
 )
-def test_recipes_survive_json(recipe: Preprocessing) -> None:
+def test_recipes_round_trip_through_json(recipe: Preprocessing) -> None:
     assert Preprocessing.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
@@ -446,7 +446,7 @@ def test_recipes_survive_json(recipe: Preprocessing) -> None:
         ({"crop_to_brain": 1}, "crop_to_brain is 1, expected true or false"),
     ],
 )
-def test_recipes_are_read_strictly(change: dict[str, Any], word: str) -> None:
+def test_invalid_recipes(change: dict[str, Any], word: str) -> None:
     with pytest.raises(ModelError, match=word) as caught:
         Preprocessing.from_dict({**RECIPE.to_dict(), **change}, source="card.json")
     assert str(caught.value).startswith("card.json: ")
@@ -460,7 +460,7 @@ def test_a_recipe_has_a_json_schema() -> None:
     assert all(entry.get("description") for entry in properties.values())
 
 
-def test_a_recipe_needs_modalities() -> None:
+def test_modalities_are_required() -> None:
     with pytest.raises(ModelError, match="missing required key 'modalities'; add it, for example"):
         Preprocessing.from_dict({})
     with pytest.raises(ModelError, match="expected a mapping"):
@@ -472,7 +472,7 @@ def test_a_recipe_needs_modalities() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("year", ["brats2018", "brats2023"])
-def test_real_cases_fit_whole(year: str) -> None:
+def test_real_cases_fit_the_papers_grid(year: str) -> None:
     root = Path(os.environ.get("NEUROXAI_SHARED") or Path(__file__).parents[3] / "shared" / "data")
     if not (root / year).exists():
         pytest.skip(f"no real scans at {root / year}")

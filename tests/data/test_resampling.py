@@ -1,4 +1,4 @@
-"""Between voxel sizes: against scipy, and closed forms."""
+"""Resampling between voxel sizes, against SciPy and closed forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EDGES = st.tuples(*[st.integers(2, 9)] * 3)
 
 @settings(deadline=None)
 @given(EDGES, EDGES, st.integers(0, 99))
-def test_the_way_back_is_scipys_linear_zoom(
+def test_resampling_back_equals_scipys_linear_zoom(
     shape: tuple[int, int, int], grid: tuple[int, int, int], seed: int
 ) -> None:
     values = np.random.default_rng(seed).normal(size=(2, *grid)).astype(np.float32)
@@ -27,7 +27,7 @@ def test_the_way_back_is_scipys_linear_zoom(
         np.testing.assert_allclose(one, expected, atol=1e-6)
 
 
-def test_thick_slices_are_carried_back_one_by_one() -> None:
+def test_thick_slices_are_resampled_separately() -> None:
     values = np.random.default_rng(0).normal(size=(1, 5, 4, 3))
     made = Resampling((10, 8, 6), (1.0, 1.0, 1.0), (5, 4, 3), (1.0, 1.0, 4.0)).to_shape(values)
     for z in range(6):
@@ -36,8 +36,8 @@ def test_thick_slices_are_carried_back_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_ramp_comes_back_as_it_went(axis: int) -> None:
-    """Outer edges meet: a voxel's center keeps its place in mm, whatever the grid."""
+def test_a_ramp_is_preserved(axis: int) -> None:
+    """The outer edges coincide, so the position of a voxel's center in mm is preserved."""
     shape, grid = (12, 15, 9), (6, 5, 3)
     places = [(np.arange(n) + 0.5) / n for n in shape]
     ramp = np.broadcast_to(np.meshgrid(*places, indexing="ij")[axis], shape)
@@ -47,12 +47,12 @@ def test_a_ramp_comes_back_as_it_went(axis: int) -> None:
     expected = np.broadcast_to(np.meshgrid(*coarse, indexing="ij")[axis], grid)
     inner = (slice(1, -1),) * 3
     np.testing.assert_allclose(small[inner], expected[inner], atol=0.02)
-    # Beyond the outermost centers nothing is known, and nothing is made up.
+    # Beyond the outermost centers, values are not extrapolated.
     near = (slice(3, -3),) * 3
     np.testing.assert_allclose(way.to_shape(expected)[near], ramp[near], atol=1e-12)
 
 
-def test_labels_go_by_the_nearest_voxel_and_stay_labels() -> None:
+def test_labels_use_the_nearest_voxel() -> None:
     labels = np.array([[[0, 1, 2, 4]]], np.uint8)
     way = Resampling((1, 1, 4), (1.0, 1.0, 1.0), (1, 1, 2), (1.0, 1.0, 2.0))
     assert set(np.unique(way.to_grid(labels))) <= {0, 1, 2, 4}

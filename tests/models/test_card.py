@@ -1,4 +1,4 @@
-"""The card: a strict round trip."""
+"""The model card: round trip and validation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_postprocessing_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("key", REQUIRED)
-def test_every_key_must_be_there(key: str) -> None:
+def test_a_missing_key_is_an_error(key: str) -> None:
     table = json.loads(CARD.to_json())
     del table[key]
     with pytest.raises(ModelError, match=rf"here/card.json: missing required key '{key}'"):
@@ -84,7 +84,7 @@ def test_every_key_must_be_there(key: str) -> None:
         ("weights_sha256", "", "without a hash"),
     ],
 )
-def test_what_is_wrong_is_named(key: str, value: Any, word: str) -> None:
+def test_invalid_values_are_named(key: str, value: Any, word: str) -> None:
     table = json.loads(CARD.to_json()) | {key: value}
     with pytest.raises(ModelError, match=word) as caught:
         Card.from_json(json.dumps(table), source="x/card.json")
@@ -103,7 +103,7 @@ def test_a_card_has_a_json_schema() -> None:
     assert set(table) == set(schema["properties"])
 
 
-def test_a_card_does_not_change() -> None:
+def test_cards_are_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         CARD.name = "other"
     other = CARD.replace(name="other")
@@ -113,12 +113,12 @@ def test_a_card_does_not_change() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '"card"', "1e999"])
-def test_what_is_no_card_is_refused(text: str) -> None:
+def test_text_that_is_not_a_card(text: str) -> None:
     with pytest.raises(ModelError, match=r"^c\.json: "):
         Card.from_json(text, source="c.json")
 
 
-def test_files_that_cannot_be_cards_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_cards(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     with pytest.raises(ModelError, match=r"no such file; .* model\.safetensors"):
         read_card(path)

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is what is loaded, and nothing else is."""
+"""Checkpoints: saving, loading and rejected files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return save_checkpoint(tmp_path / "run" / "checkpoint", _network(), CARD)
 
 
-def test_float32_comes_back_bit_for_bit(folder: Path) -> None:
+def test_float32_round_trip_is_exact(folder: Path) -> None:
     model = load_model(folder)
     for name, value in _network().state_dict().items():
         assert torch.equal(model.network.state_dict()[name], value), name
@@ -62,7 +62,7 @@ def test_saving_and_loading_draw_no_random_numbers(folder: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_float16_halves_kernels_and_keeps_vectors(tmp_path: Path) -> None:
+def test_float16_applies_to_kernels_only(tmp_path: Path) -> None:
     network = _network()
     network.state_dict()["encoder.0.norm1.running_var"].fill_(1e-9)
     save_checkpoint(tmp_path / "half", network, CARD, dtype="float16")
@@ -76,15 +76,13 @@ def test_float16_halves_kernels_and_keeps_vectors(tmp_path: Path) -> None:
     assert model.card.weights_dtype == "float16"
 
 
-def test_equal_networks_give_equal_files(folder: Path, tmp_path: Path) -> None:
+def test_equal_networks_have_equal_files(folder: Path, tmp_path: Path) -> None:
     again = save_checkpoint(tmp_path / "again", _network(), CARD)
     for name in ("card.json", "model.safetensors"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_an_older_checkpoint_is_replaced_and_anything_else_is_not(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_only_a_checkpoint_is_overwritten(folder: Path, tmp_path: Path) -> None:
     save_checkpoint(folder, _network(), CARD.replace(name="newer"))
     assert load_model(folder).card.name == "newer"
     (folder / "diary.txt").write_text("dear")
@@ -93,7 +91,9 @@ def test_an_older_checkpoint_is_replaced_and_anything_else_is_not(
     assert (folder / "diary.txt").read_text() == "dear"
 
 
-def test_a_failed_save_leaves_the_older_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_existing_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     real, calls = Path.rename, []
 
@@ -110,7 +110,7 @@ def test_a_failed_save_leaves_the_older_one(folder: Path, monkeypatch: pytest.Mo
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_what_must_not_be_saved_is_refused(tmp_path: Path) -> None:
+def test_networks_that_cannot_be_saved(tmp_path: Path) -> None:
     network = _network()
     with pytest.raises(ModelError, match="float32 or float16"):
         save_checkpoint(tmp_path / "a", network, CARD, dtype="bfloat16")
@@ -129,7 +129,7 @@ def test_what_must_not_be_saved_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_one_changed_byte_is_noticed(folder: Path) -> None:
+def test_a_changed_byte_is_detected(folder: Path) -> None:
     path = folder / "model.safetensors"
     payload = bytearray(path.read_bytes())
     payload[-1] ^= 1
@@ -170,7 +170,7 @@ def _retype(state: dict[str, Tensor]) -> None:
         (_retype, "int64, expected torch.float32"),
     ],
 )
-def test_weights_must_fit_exactly(
+def test_weights_must_match_the_network(
     folder: Path, spoil: Callable[[dict[str, Tensor]], None], word: str
 ) -> None:
     path = folder / "model.safetensors"
@@ -183,7 +183,7 @@ def test_weights_must_fit_exactly(
     assert "model.safetensors" in str(caught.value)
 
 
-def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
+def test_files_that_are_not_safetensors(folder: Path) -> None:
     for payload in (b"", b"\x80\x04.", b"\xff" * 100):
         (folder / "model.safetensors").write_bytes(payload)
         _pin(folder)
@@ -202,9 +202,7 @@ def test_a_file_that_is_no_safetensors_is_refused(folder: Path) -> None:
         ("arguments", {"filters": "two"}, "cannot be built"),
     ],
 )
-def test_a_card_that_names_no_network_is_refused(
-    folder: Path, key: str, value: object, word: str
-) -> None:
+def test_cards_of_unknown_networks(folder: Path, key: str, value: object, word: str) -> None:
     path = folder / "card.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(ModelError, match=word):
@@ -212,14 +210,14 @@ def test_a_card_that_names_no_network_is_refused(
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".PKL", ".ckpt", ".h5", ".bin"])
-def test_files_that_carry_code_are_not_even_opened(tmp_path: Path, suffix: str) -> None:
+def test_files_that_can_contain_code_are_not_opened(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(ModelError, match="can contain code and are not read"):
         load_model(path)
 
 
-def test_names_that_lead_nowhere_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_paths_that_do_not_exist(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="neither a shipped network"):
         load_model("deepseg-fantom")
     (tmp_path / "notes.txt").write_text("x")
@@ -239,7 +237,7 @@ def test_shipped_networks_load_and_are_small() -> None:
 
 
 def _pin(folder: Path) -> None:
-    """Let the card pin whatever the weight file is now."""
+    """Set the card's hash to that of the weight file."""
     table = json.loads((folder / "card.json").read_text())
     table["weights_sha256"] = hashlib.sha256(
         (folder / "model.safetensors").read_bytes()

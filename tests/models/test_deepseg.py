@@ -1,4 +1,4 @@
-"""DeepSeg against its description: counts, arithmetic, and a slow re-implementation."""
+"""DeepSeg against its description: parameters, arithmetic, and a slow reimplementation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuroxai.models import DeepSeg
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolve tap by tap; kernel 3 is padded on both sides, kernel 2 at the end, 1 not at all."""
+    """Convolve tap by tap; pad kernel 3 on both sides, kernel 2 at the end, kernel 1 not at all."""
     before, after = {1: (0, 0), 2: (0, 1), 3: (1, 1)}[weight.shape[-1]]
     sizes = x.shape[2:]
     padded = functional.pad(x, [before, after] * len(sizes))
@@ -50,7 +50,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 def _slow(x: Tensor, state: dict[str, Tensor], depth: int) -> Tensor:
-    """The issue's sentences, one after the other."""
+    """Run the network as its description reads."""
     skips = []
     for level in range(depth):
         skips.append(x)
@@ -66,7 +66,7 @@ def _slow(x: Tensor, state: dict[str, Tensor], depth: int) -> Tensor:
 
 
 def _lively(network: nn.Module) -> nn.Module:
-    """Give the norms statistics and gains that are not neutral."""
+    """Set statistics and scales of the norms to values other than 0 and 1."""
     torch.manual_seed(3)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
@@ -82,7 +82,7 @@ def _lively(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("dims", "channels", "shape"), [(3, 4, (8, 16, 24)), (3, 1, (16, 8, 8)), (2, 3, (16, 40))]
 )
-def test_it_equals_a_slow_reimplementation(
+def test_output_equals_a_slow_reimplementation(
     dims: int, channels: int, shape: tuple[int, ...]
 ) -> None:
     network = _lively(DeepSeg(channels, 5, filters=3, depth=3, spatial_dims=dims))
@@ -93,14 +93,14 @@ def test_it_equals_a_slow_reimplementation(
         )
 
 
-def test_the_papers_network_has_26_convolutions_and_2_58_million_parameters() -> None:
+def test_26_convolutions_and_2_58_million_parameters() -> None:
     network = DeepSeg()
     assert sum(isinstance(module, nn.Conv3d) for module in network.modules()) == 26
     assert sum(p.numel() for p in network.parameters()) == 2_578_860
 
 
-def test_arithmetic_at_128_is_57_3_gflop() -> None:
-    """Count multiplications in hooks; on the meta device shapes alone are computed."""
+def test_57_3_gflop_for_a_patch_of_128() -> None:
+    """Count multiplications in hooks, on the meta device."""
     with torch.device("meta"):
         network = DeepSeg().eval()
     products = []
@@ -117,7 +117,7 @@ def test_arithmetic_at_128_is_57_3_gflop() -> None:
     assert 2 * sum(products) / 1e9 == pytest.approx(57.3, abs=0.05)
 
 
-def test_the_bottom_has_128_maps_at_a_32nd_and_only_dropout() -> None:
+def test_the_bottleneck_is_dropout_of_128_maps() -> None:
     network = DeepSeg(1, 2).eval()
     seen: list[Tensor] = []
     network.bottom.register_forward_hook(lambda _module, _args, output: seen.append(output))
@@ -127,7 +127,7 @@ def test_the_bottom_has_128_maps_at_a_32nd_and_only_dropout() -> None:
     assert network.bottom.p == 0.5
 
 
-def test_modules_are_listed_in_the_order_they_run() -> None:
+def test_modules_are_listed_in_execution_order() -> None:
     network = DeepSeg(1, 2, filters=2, depth=3).eval()
     ran: list[str] = []
     for name, module in network.named_modules():
@@ -140,7 +140,7 @@ def test_modules_are_listed_in_the_order_they_run() -> None:
 
 
 @pytest.mark.parametrize(("dims", "shape"), [(3, (5, 9, 12)), (2, (13, 7))])
-def test_any_size_is_padded_at_the_end_and_cropped_back(dims: int, shape: tuple[int, ...]) -> None:
+def test_any_size_is_padded_and_cropped(dims: int, shape: tuple[int, ...]) -> None:
     network = _lively(DeepSeg(2, 3, filters=2, depth=2, spatial_dims=dims))
     x = torch.randn(1, 2, *shape, dtype=torch.float64)
     whole = torch.zeros(1, 2, *(-(-size // 4) * 4 for size in shape), dtype=torch.float64)
@@ -150,7 +150,7 @@ def test_any_size_is_padded_at_the_end_and_cropped_back(dims: int, shape: tuple[
     torch.testing.assert_close(network(x), network(whole)[place], rtol=0, atol=0)
 
 
-def test_dropout_drops_whole_maps_while_training() -> None:
+def test_dropout_drops_whole_maps() -> None:
     network = DeepSeg(1, 2, filters=4, depth=2, dropout=0.5).train()
     maps = network.bottom(torch.ones(1, 400, 2, 3, 4)).flatten(2)
     assert bool((maps.amin(2) == maps.amax(2)).all())
@@ -166,27 +166,27 @@ def test_dropout_drops_whole_maps_while_training() -> None:
         ({"spatial_dims": 1}, "spatial_dims"),
     ],
 )
-def test_arguments_out_of_range_are_refused(arguments: dict[str, int], word: str) -> None:
+def test_arguments_out_of_range(arguments: dict[str, int], word: str) -> None:
     with pytest.raises(ModelError, match=word):
         DeepSeg(**arguments)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8, 8), (1, 4, 8, 8), (4, 8, 8, 8)])
-def test_an_input_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+def test_inputs_of_the_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match=r"expected \(B, 4, X, Y, Z\)"):
         DeepSeg(4, 2, filters=2, depth=1)(torch.zeros(shape))
     with pytest.raises(ModelError, match=r"expected \(B, 4, X, Y\)"):
         DeepSeg(4, 2, filters=2, depth=1, spatial_dims=2)(torch.zeros(1, 1, 8, 8))
 
 
-def test_a_layers_map_lies_where_its_evidence_lies_on_a_padded_image() -> None:
-    """A size that 4 does not divide is padded; the map must be cut, not squeezed, to the image."""
+def test_layer_maps_of_a_padded_image_are_cropped() -> None:
+    """The map of a padded image must be cropped to the image, not resized."""
     from neuroxai import explain
 
     network = DeepSeg(in_channels=1, out_channels=2, filters=1, depth=2).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            # Every layer passes its input on: the middle of each kernel is one.
+            # Every layer is the identity: the center of each kernel is one.
             parameter.zero_()
             if name.endswith("weight") and parameter.dim() == 1:
                 parameter.fill_(1)

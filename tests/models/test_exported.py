@@ -1,4 +1,4 @@
-"""Programs of ``torch.export``: the maps of the network they were made of, and nothing pickled."""
+"""Exported programs: maps equal those of the original network, and pickles are not read."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_are_those_of_the_network(pair: Pair, method: str) -> None:
+def test_maps_equal_those_of_the_network(pair: Pair, method: str) -> None:
     dims, network, loaded = pair
     x = image(dims)
     named = {"layer": "join"} if "cam" in method else None
@@ -76,7 +76,7 @@ def test_maps_are_those_of_the_network(pair: Pair, method: str) -> None:
     assert loaded.kind == "an exported program"
 
 
-def test_a_layer_must_be_named(program: Path) -> None:
+def test_layer_methods_need_a_name(program: Path) -> None:
     loaded = load_model(program, trust=True)
     maps = explain(loaded.network, image(3), target=1)
     assert set(maps.refused) == {"grad_cam", "guided_grad_cam", "hirescam", "layercam"}
@@ -105,13 +105,13 @@ def test_the_guided_rule_finds_rectifiers_in_a_graph(tmp_path: Path, act: Any) -
     assert relative(found.values, expected.values) <= 1e-6
 
 
-def test_a_program_in_training_mode_is_refused(tmp_path: Path) -> None:
+def test_programs_in_training_mode_are_rejected(tmp_path: Path) -> None:
     network = make("segmenter", 2).train()
     with pytest.raises(ModelError, match=r"export network\.eval\(\) instead"):
         load_model(export(tmp_path, network, 2), trust=True)
 
 
-def test_it_must_be_trusted_and_described(program: Path, tmp_path: Path) -> None:
+def test_programs_need_trust_and_a_card(program: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="load it with --trust"):
         load_model(program)
     alone = tmp_path / "net.pt2"
@@ -140,7 +140,7 @@ def spoiled(program: Path, out: Path, changed: dict[str, bytes], root: str = "ne
     return out
 
 
-def test_pickled_example_inputs_are_never_read(program: Path, tmp_path: Path) -> None:
+def test_pickled_example_inputs_are_not_read(program: Path, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     bad = spoiled(
         program, tmp_path / "net.pt2",
@@ -152,7 +152,7 @@ def test_pickled_example_inputs_are_never_read(program: Path, tmp_path: Path) ->
     assert not mark.exists()
 
 
-def test_pickled_weights_in_it_are_refused(program: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_rejected(program: Path, tmp_path: Path) -> None:
     mark, name = tmp_path / "ran", "data/weights/model_weights_config.json"
     with zipfile.ZipFile(program) as archive:
         (inside,) = (n for n in archive.namelist() if n.endswith(name))
@@ -177,7 +177,7 @@ def test_pickled_weights_in_it_are_refused(program: Path, tmp_path: Path) -> Non
         ("code/run.py", "compiled or pickled code"),
     ],
 )
-def test_archives_with_more_in_them_are_refused(
+def test_archives_with_other_files_are_rejected(
     program: Path, tmp_path: Path, name: str, words: str
 ) -> None:
     with pytest.raises(ModelError, match=words):
@@ -185,7 +185,7 @@ def test_archives_with_more_in_them_are_refused(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["card.json", "net.pt2"]
 
 
-def test_what_is_no_archive_or_half_of_one(program: Path, tmp_path: Path) -> None:
+def test_damaged_archives(program: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.pt2"
     (tmp_path / "card.json").write_text(json.dumps(CARD))
     for payload in (b"", b"no zip", program.read_bytes()[:4000]):
@@ -198,7 +198,7 @@ def test_what_is_no_archive_or_half_of_one(program: Path, tmp_path: Path) -> Non
         load_model(path, trust=True)
 
 
-def test_an_archive_that_swells_is_refused(
+def test_archives_with_a_large_content_are_rejected(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "net.pt2"
@@ -210,7 +210,7 @@ def test_an_archive_that_swells_is_refused(
         load_model(out, trust=True)
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     network = make("segmenter", 2).eval()
     with torch.no_grad():
         network.get_parameter("join.weight")[0, 0] = float("nan")
@@ -218,7 +218,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         load_model(export(tmp_path, network, 2), trust=True)
 
 
-def test_a_size_it_does_not_take_is_the_networks_fault_not_ours(
+def test_unsupported_sizes_are_reported_as_the_networks_error(
     program: Path, tmp_path: Path
 ) -> None:
     volume = np.random.default_rng(0).random((10, 8, 404)).astype(np.float32)
@@ -232,7 +232,7 @@ def test_a_size_it_does_not_take_is_the_networks_fault_not_ours(
         predict(loaded, case)
 
 
-def test_an_archive_with_broken_compression_is_refused(tmp_path: Path) -> None:
+def test_archives_with_broken_compression(tmp_path: Path) -> None:
     path, name = tmp_path / "net.pt2", "net/models/model.json"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr(name, bytes(range(256)) * 40)

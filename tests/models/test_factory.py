@@ -1,4 +1,4 @@
-"""Networks of the user's own: a factory, weights, and a card."""
+"""Networks of a user's own: factory, weights and card."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["build", "Net"])
-def test_a_factory_or_a_class_explains_a_case(home: Path, name: str) -> None:
+def test_factories_and_classes_explain_a_case(home: Path, name: str) -> None:
     model = load_model(f"my_network:{name}", weights=home / "w.safetensors")
     assert model.card.modalities == ("T1ce", "FLAIR")
     assert model.card.name == name
@@ -83,8 +83,8 @@ def test_a_factory_or_a_class_explains_a_case(home: Path, name: str) -> None:
     assert str(home) not in sys.path
 
 
-def test_classes_of_a_tumor_have_its_regions(home: Path) -> None:
-    """As those of a bundle have, so that WT means the same whatever format a network comes in."""
+def test_tumor_regions_follow_from_class_names(home: Path) -> None:
+    """As for a bundle, so that WT has the same meaning in every format."""
     model = load_model("my_network:build", weights=home / "w.safetensors")
     assert model.card.regions == {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
     other = home / "other.json"
@@ -104,8 +104,8 @@ def test_classes_of_a_tumor_have_its_regions(home: Path) -> None:
         explain(model, phantom(7).case, "vanilla_gradient")
 
 
-def test_tensors_that_are_written_once_for_several_names(home: Path) -> None:
-    """MONAI's DynUNet has such; safetensors' own way to write them keeps one name of each."""
+def test_shared_tensors_are_stored_once(home: Path) -> None:
+    """MONAI's DynUNet has shared tensors; ``save_model`` stores each under one name."""
     from monai.networks.nets import DynUNet
     from safetensors.torch import load_file, save_model
 
@@ -137,13 +137,13 @@ def test_tensors_that_are_written_once_for_several_names(home: Path) -> None:
         ("no_such_module:build", "cannot be built"),
     ],
 )
-def test_a_factory_that_fails_is_named(home: Path, spec: str, words: str) -> None:
+def test_factories_that_fail(home: Path, spec: str, words: str) -> None:
     with pytest.raises(ModelError, match=words) as caught:
         load_model(spec, weights=home / "w.safetensors")
     assert str(caught.value).startswith(spec)
 
 
-def test_what_is_missing_is_asked_for(home: Path) -> None:
+def test_missing_files_and_keys_are_named(home: Path) -> None:
     with pytest.raises(ModelError, match="add --weights"):
         load_model("my_network:build")
     (home / "card.json").unlink()
@@ -158,12 +158,12 @@ def test_what_is_missing_is_asked_for(home: Path) -> None:
         load_model("my_network:build", weights=home / "w.safetensors", card=other)
 
 
-def test_only_a_factory_takes_weights(home: Path) -> None:
+def test_only_factories_accept_weights(home: Path) -> None:
     with pytest.raises(ModelError, match="has its own weights"):
         load_model("deepseg-phantom", weights=home / "w.safetensors")
 
 
-def test_half_precision_weights_are_widened(home: Path) -> None:
+def test_half_precision_weights_become_float32(home: Path) -> None:
     from safetensors.torch import load_file
 
     state = load_file(home / "w.safetensors")
@@ -174,9 +174,7 @@ def test_half_precision_weights_are_widened(home: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "output"), [("Several", "seg"), ("Pair", 1)])
-def test_of_several_outputs_the_card_names_the_one_that_counts(
-    home: Path, name: str, output: int | str
-) -> None:
+def test_the_card_selects_one_of_several_outputs(home: Path, name: str, output: int | str) -> None:
     case = phantom(7).case
     plain = load_model("my_network:Net", weights=home / "w.safetensors")
     expected = explain(plain, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()

@@ -1,4 +1,4 @@
-"""Keras weights: what TensorFlow answered, answered again without it."""
+"""Keras weights: outputs equal those of TensorFlow, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reference() -> dict[str, Any]:
 
 
 def write_like_keras(path: Path, network: str, *, whole: bool = False) -> Path:
-    """Write drawn weights as Keras does, without Keras."""
+    """Write random weights in the format of Keras, without Keras."""
     layers, gain = reference()[network]["layers"], GAINS[network]
     with h5py.File(path, "w") as file:
         root = file.create_group("model_weights") if whole else file
@@ -54,7 +54,7 @@ def channels_first(x: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["deepseg_model.h5", "deepseg_weights.h5"])
-def test_deepseg_answers_as_keras_did(name: str, tmp_path: Path) -> None:
+def test_deepseg_output_equals_keras(name: str, tmp_path: Path) -> None:
     said = reference()["deepseg"]
     network, card = convert_keras(FOLDER / name, "deepseg")
     folder = save_checkpoint(tmp_path / "deepseg", network, card)
@@ -68,7 +68,7 @@ def test_deepseg_answers_as_keras_did(name: str, tmp_path: Path) -> None:
     assert np.ptp(said["probabilities"]) > 0.3
 
 
-def test_the_imitation_of_a_keras_file_is_faithful(tmp_path: Path) -> None:
+def test_generated_files_equal_those_of_keras(tmp_path: Path) -> None:
     for whole, name in ((True, "deepseg_model.h5"), (False, "deepseg_weights.h5")):
         path = write_like_keras(tmp_path / name, "deepseg", whole=whole)
         ours, theirs = read_keras_layers(path), read_keras_layers(FOLDER / name)
@@ -80,7 +80,7 @@ def test_the_imitation_of_a_keras_file_is_faithful(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_classifier_answers_as_keras_did(tmp_path: Path) -> None:
+def test_classifier_output_equals_keras(tmp_path: Path) -> None:
     said = reference()["resnet50v2"]
     path = write_like_keras(tmp_path / "resnet.h5", "resnet50v2")
     network, card = convert_keras(path, "resnet50v2")
@@ -170,7 +170,7 @@ def _shape(file: Any, path: Path) -> None:
         (_shape, "has shape"),
     ],
 )
-def test_a_file_made_to_do_harm_is_refused(
+def test_malicious_files_are_rejected(
     tmp_path: Path, spoil: Callable[[Any, Path], None], words: str
 ) -> None:
     path = write_like_keras(tmp_path / "a.h5", "deepseg")
@@ -181,7 +181,7 @@ def test_a_file_made_to_do_harm_is_refused(
     assert str(path) in str(caught.value)
 
 
-def test_what_is_no_keras_file_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_keras_files(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     path.write_bytes(b"nothing")
     with pytest.raises(ModelError, match="not a legacy Keras HDF5 file"):

@@ -1,4 +1,4 @@
-"""MONAI bundles: the same answer as MONAI's own pipeline, and nothing executed."""
+"""MONAI bundles: outputs equal MONAI's own pipeline, and no code is executed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 SMALL: dict[str, Any] = {"roi_size": [40, 48, 32], "overlap": 0.5, "mode": "gaussian"}
-"""Windows that do not hold the patient, whose grid is 64×77×63 or so."""
+"""Windows smaller than the patient's grid of about 64×77×63."""
 
 
 def with_inferer(folder: Path, **inferer: Any) -> Path:
@@ -53,7 +53,7 @@ def with_inferer(folder: Path, **inferer: Any) -> Path:
 
 
 def monai_logits(patient: Path, **inferer: Any) -> torch.Tensor:
-    """What MONAI itself makes of the files, on the patient's grid."""
+    """Return the logits of MONAI's own pipeline on the patient's grid."""
     files = [str(patient / f"{patient.name}_{SUFFIX[name]}.nii.gz") for name in bundles.CHANNELS]
     pipeline = Compose([
         LoadImaged(keys="image"),
@@ -66,7 +66,7 @@ def monai_logits(patient: Path, **inferer: Any) -> torch.Tensor:
     return found[0]
 
 
-def test_the_card_says_what_the_configurations_say(bundle: Path) -> None:
+def test_the_card_matches_the_configuration(bundle: Path) -> None:
     model = load_model(bundle)
     card = model.card
     assert card.name == "brats_mri_segmentation"
@@ -90,7 +90,7 @@ def test_the_card_says_what_the_configurations_say(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("inferer", [{}, SMALL], ids=["one window", "many windows"])
-def test_the_answer_is_that_of_monais_own_pipeline(
+def test_output_equals_monais_pipeline(
     tmp_path: Path, patient: Path, inferer: dict[str, Any]
 ) -> None:
     folder = tmp_path / "b"
@@ -110,7 +110,7 @@ def test_the_answer_is_that_of_monais_own_pipeline(
 
 
 @pytest.mark.parametrize("divisor", [32, 16])
-def test_padding_before_windows_is_monais(tmp_path: Path, patient: Path, divisor: int) -> None:
+def test_padding_before_windows_equals_monais(tmp_path: Path, patient: Path, divisor: int) -> None:
     config = bundles.inference()
     config["inferer"] = {"_target_": "SlidingWindowInferer", **SMALL}
     pad = {"_target_": "DivisiblePadd", "keys": "image", "k": divisor}
@@ -144,7 +144,7 @@ def test_padding_before_windows_is_monais(tmp_path: Path, patient: Path, divisor
         ({"_target_": "LoadImaged", "keys": ["t1c", "label"]}, "uses the keys t1c"),
     ],
 )
-def test_transforms_of_single_modalities_are_refused(
+def test_transforms_of_single_modalities_are_rejected(
     tmp_path: Path, table: dict[str, Any], words: str
 ) -> None:
     config = bundles.inference()
@@ -153,7 +153,7 @@ def test_transforms_of_single_modalities_are_refused(
         load_model(bundles.write_bundle(tmp_path / "b", config=config))
 
 
-def test_voxel_sizes_before_the_orientation_are_refused(tmp_path: Path) -> None:
+def test_spacing_before_orientation_is_rejected(tmp_path: Path) -> None:
     for pixdim, refused in (([1.0, 1.0, 3.0], True), ([3.0, 3.0, 3.0], False)):
         config = bundles.inference()
         config["preprocessing"]["transforms"] += [
@@ -168,8 +168,8 @@ def test_voxel_sizes_before_the_orientation_are_refused(tmp_path: Path) -> None:
             assert load_model(folder).card.preprocessing["orientation"] == "RAS"
 
 
-def test_maps_lie_on_the_side_that_was_changed(bundle: Path, patient: Path) -> None:
-    """The gradient of one voxel's output is largest near that voxel, on the patient's own grid."""
+def test_gradients_peak_at_the_explained_voxel(bundle: Path, patient: Path) -> None:
+    """The gradient of a voxel's logit is largest near that voxel, on the patient's grid."""
     model = load_model(bundle)
     case = read_case(patient)
     mask = np.zeros(case.shape, bool)
@@ -181,7 +181,7 @@ def test_maps_lie_on_the_side_that_was_changed(bundle: Path, patient: Path) -> N
     assert maps.warnings[-1] == model.notes[-1]
 
 
-def test_every_method_gives_a_map_or_a_reason(bundle: Path) -> None:
+def test_every_method_returns_a_map_or_a_reason(bundle: Path) -> None:
     model = load_model(bundle)
     x = torch.rand(2, 4, 16, 24, 8, generator=torch.Generator().manual_seed(1))
     maps = explain(model.network, x, quick_methods(), target=1)
@@ -202,7 +202,7 @@ def test_channels_are_matched_by_name(tmp_path: Path, spelling: str, name: str) 
     assert model.card.modalities[int(position)] == name
 
 
-def test_an_orientation_is_followed(tmp_path: Path, patient: Path) -> None:
+def test_orientation_is_applied(tmp_path: Path, patient: Path) -> None:
     config = bundles.inference()
     config["preprocessing"]["transforms"].insert(
         1, {"_target_": "Orientationd", "keys": "image", "axcodes": "SPR"}
@@ -218,9 +218,7 @@ def test_an_orientation_is_followed(tmp_path: Path, patient: Path) -> None:
     )
 
 
-def test_a_network_for_windows_is_inspected_at_once_and_says_so(
-    tmp_path: Path, patient: Path
-) -> None:
+def test_inspection_uses_the_whole_image_and_warns(tmp_path: Path, patient: Path) -> None:
     model = load_model(with_inferer(tmp_path / "b", **SMALL))
     case = read_case(patient)
     prepared = prepare(model, case, None, at_once=True)
@@ -242,14 +240,14 @@ def test_a_network_for_windows_is_inspected_at_once_and_says_so(
         ({"inner_size": 4}, "option 'inner_size' is not supported"),
     ],
 )
-def test_inferers_that_cannot_be_followed_are_refused(
+def test_unsupported_inferers_are_rejected(
     tmp_path: Path, inferer: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ModelError, match=words):
         load_model(with_inferer(tmp_path / "b", **{**SMALL, **inferer}))
 
 
-def test_another_voxel_size_is_refused(tmp_path: Path, patient: Path) -> None:
+def test_other_voxel_sizes_are_rejected(tmp_path: Path, patient: Path) -> None:
     config = bundles.inference()
     config["preprocessing"]["transforms"].insert(
         1, {"_target_": "Spacingd", "keys": "image", "pixdim": [1.0, 1.0, 1.0]}
@@ -259,7 +257,7 @@ def test_another_voxel_size_is_refused(tmp_path: Path, patient: Path) -> None:
         prepare(model, read_case(patient), None)
 
 
-def test_expressions_run_only_when_trusted(tmp_path: Path) -> None:
+def test_expressions_need_trust(tmp_path: Path) -> None:
     config = bundles.inference()
     config["network_def"]["init_filters"] = "$4 * 2"
     folder = bundles.write_bundle(tmp_path / "b", config=config)
@@ -268,7 +266,7 @@ def test_expressions_run_only_when_trusted(tmp_path: Path) -> None:
     assert load_model(folder, trust=True).card.arguments["init_filters"] == 8
 
 
-def test_references_are_followed(tmp_path: Path) -> None:
+def test_references_are_resolved(tmp_path: Path) -> None:
     config = bundles.inference()
     config["sizes"] = {"filters": [16, 8]}
     config["network_def"]["init_filters"] = "@sizes#filters#1"
@@ -331,7 +329,7 @@ def _width(config: dict[str, Any], mark: Path) -> None:
         (_width, "has shape"),
     ],
 )
-def test_what_cannot_be_read_as_data_is_refused(
+def test_unsupported_configurations_are_rejected(
     tmp_path: Path, spoil: Callable[[dict[str, Any], Path], None], words: str
 ) -> None:
     mark, config = tmp_path / "ran", bundles.inference()
@@ -343,7 +341,7 @@ def test_what_cannot_be_read_as_data_is_refused(
     assert not mark.exists()
 
 
-def test_pickled_weights_are_refused_and_the_way_named(bundle: Path) -> None:
+def test_pickled_weights_are_rejected_with_the_conversion_command(bundle: Path) -> None:
     weights = bundle / "models" / "model.safetensors"
     torch.save(load_file(weights), bundle / "models" / "model.pt")
     weights.unlink()
@@ -352,7 +350,7 @@ def test_pickled_weights_are_refused_and_the_way_named(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["nan", "missing", "extra"])
-def test_weights_must_fit(bundle: Path, fault: str) -> None:
+def test_weights_must_match_the_network(bundle: Path, fault: str) -> None:
     path = bundle / "models" / "model.safetensors"
     state = load_file(path)
     name = next(iter(state))
@@ -371,7 +369,7 @@ def test_weights_must_fit(bundle: Path, fault: str) -> None:
 @pytest.mark.parametrize(
     "channels", [{}, {"0": "T1", "2": "T2"}, {"a": "T1"}, {"0": "T1", "1": "t1w"}]
 )
-def test_channels_without_names_are_refused(tmp_path: Path, channels: dict[str, str]) -> None:
+def test_channels_need_names(tmp_path: Path, channels: dict[str, str]) -> None:
     about = bundles.metadata()
     image = about["network_data_format"]["inputs"]["image"]
     image["channel_def"], image["num_channels"] = channels, len(channels)
@@ -380,7 +378,7 @@ def test_channels_without_names_are_refused(tmp_path: Path, channels: dict[str, 
         load_model(folder)
 
 
-def test_a_broken_configuration_is_named(bundle: Path) -> None:
+def test_invalid_json_is_named(bundle: Path) -> None:
     path = bundle / "configs" / "inference.json"
     for text in ("{", "[]", json.dumps({"network_def": 3})):
         path.write_text(text)
@@ -395,7 +393,7 @@ def as_yaml(bundle: Path, text: str) -> Path:
     return path
 
 
-def test_a_configuration_in_yaml_says_the_same(bundle: Path, patient: Path) -> None:
+def test_yaml_equals_json(bundle: Path, patient: Path) -> None:
     case = read_case(patient)
     expected = predict(load_model(bundle), case).labels
     as_yaml(bundle, yaml.safe_dump(bundles.inference()))
@@ -412,7 +410,7 @@ def test_a_configuration_in_yaml_says_the_same(bundle: Path, patient: Path) -> N
         ("[" * 1200, "YAML of plain values"),
     ],
 )
-def test_yaml_that_is_more_than_data_is_refused(bundle: Path, text: str, words: str) -> None:
+def test_yaml_with_tags_or_anchors_is_rejected(bundle: Path, text: str, words: str) -> None:
     mark = bundle / "ran"
     path = as_yaml(bundle, text.replace("{mark}", str(mark)))
     with pytest.raises(ModelError, match=words) as caught:
@@ -422,7 +420,7 @@ def test_yaml_that_is_more_than_data_is_refused(bundle: Path, text: str, words: 
 
 
 @pytest.mark.parametrize("name", ["bundle.zip", "bundle.tar", "bundle.tar.gz", "fold.tgz"])
-def test_archives_are_not_unpacked(tmp_path: Path, name: str) -> None:
+def test_archives_are_rejected(tmp_path: Path, name: str) -> None:
     path = tmp_path / "in" / name
     path.parent.mkdir()
     if name.endswith("zip"):

@@ -1,4 +1,4 @@
-"""nnU-Net folders: the answer of nnU-Net itself, exact gradients of it, and nothing executed."""
+"""nnU-Net models: outputs equal nnU-Net's, gradients are exact, and no code is executed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(nnunets.write_nnunet(tmp_path_factory.mktemp("nnunet")))
 
 
-def test_the_card_says_what_dataset_and_plans_say(model: Model) -> None:
+def test_the_card_matches_dataset_and_plans(model: Model) -> None:
     card = model.card
     assert card.modalities == ("T1", "T1ce", "T2", "FLAIR")
     assert card.classes == ("WT", "TC", "ET")
@@ -64,7 +64,7 @@ def test_the_card_says_what_dataset_and_plans_say(model: Model) -> None:
 
 
 @pytest.mark.parametrize("word", nnunets.KINDS)
-def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
+def test_output_equals_nnunet(tmp_path: Path, word: str) -> None:
     kind = nnunets.KINDS[word]
     case = read_case(nnunets.write_case(tmp_path / "BraTS2021_01", kind.edges))
     folder = nnunets.write_nnunet(
@@ -78,7 +78,7 @@ def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
     placement = maps["vanilla_gradient"].placement
     logits = placement.to_patient(maps.output[0].numpy(), fill=np.nan)[:, ::3, ::3, ::3]
     if kind.axes == 2:
-        # Four times as many slices, each four times, would answer the same.
+        # Repeating every slice four times would give the same output.
         slices = np.flatnonzero(case.brain().any(axis=(0, 2)))
         assert maps.output.shape[2] == slices[-1] - slices[0] + 1
     seen = ~np.isnan(expected)
@@ -87,7 +87,7 @@ def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
     np.testing.assert_allclose(logits[seen], expected[seen], atol=2e-4)
     found = predict(loaded, case).labels
     assert found is not None
-    # nnU-Net numbers edema 1, necrosis 2, enhancing tumor 3; here they are 2, 1, 3.
+    # nnU-Net labels edema 1, necrosis 2, enhancing tumor 3; here they are 2, 1, 3.
     in_theirs = np.array([0, 2, 1, 3])[found]
     values = placement.to_patient(maps.output[0].numpy(), fill=9.0)
     if loaded.card.activation == "softmax":
@@ -95,8 +95,8 @@ def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
         sure = (ordered[-1] - ordered[-2] > 0.05) | (values == 9.0).all(axis=0)
     else:
         sure = (np.abs(values) > 0.05).all(axis=0)
-    # It rounds logits to float16 and sums in it: in the image's corners, where the weights are
-    # float16's smallest numbers, its own labels are rounding.
+    # nnU-Net sums logits in float16. In the corners of the image the weights are the smallest
+    # numbers of float16, so its labels there are determined by rounding.
     assert loaded.windows is not None
     weight = loaded.windows.over(maps.output.shape[2:])._total.numpy()
     sure &= placement.to_patient(weight, fill=1.0) > 1e-4
@@ -106,14 +106,14 @@ def test_the_answer_is_that_of_nnunet(tmp_path: Path, word: str) -> None:
 
 
 def test_the_oracle_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thick slices resampled as if they were thin give another answer than nnU-Net's."""
+    """Resampling thick slices like thin ones changes the output."""
     monkeypatch.setattr("neuroxai.data.resampling._ANISOTROPIC", 9.0)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        test_the_answer_is_that_of_nnunet(tmp_path, "thick")
+        test_output_equals_nnunet(tmp_path, "thick")
 
 
-def test_the_gradient_is_that_of_the_blended_mean_of_folds(model: Model, case: Case) -> None:
-    """Against one big graph through preprocessed image, tiles and folds, written out by hand."""
+def test_gradient_of_blended_windows_and_folds(model: Model, case: Case) -> None:
+    """Against a single graph through preprocessing, windows and folds, written by hand."""
     with stock_torch():
         maps = explain(model, case, "vanilla_gradient", "ET")
     x = prepare(model, case, None).x.requires_grad_()
@@ -146,7 +146,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
-def test_a_2d_network_answers_every_slice_by_itself(tmp_path: Path, kind: str) -> None:
+def test_2d_networks_process_slices_independently(tmp_path: Path, kind: str) -> None:
     folder = nnunets.write_nnunet(tmp_path, folds=(0,), kind=kind, axes=2)
     thick = load_model(folder)
     assert thick.card.training["configuration"] == "2d"
@@ -161,8 +161,8 @@ def test_a_2d_network_answers_every_slice_by_itself(tmp_path: Path, kind: str) -
             torch.testing.assert_close(whole[:, :, number], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_gradient_of_slices_is_that_of_the_2d_network(slices: Model, case: Case) -> None:
-    """Against one big graph through the windows of every slice and the 2D network."""
+def test_gradient_of_slices_equals_the_2d_network(slices: Model, case: Case) -> None:
+    """Against a single graph through the windows of every slice and the 2D network."""
     with stock_torch():
         maps = explain(slices, case, "vanilla_gradient", "ET")
     x = prepare(slices, case, None).x.requires_grad_()
@@ -190,14 +190,14 @@ def test_the_gradient_of_slices_is_that_of_the_2d_network(slices: Model, case: C
     assert relative(maps.explanation("vanilla_gradient").values, gradient) <= 1e-5
 
 
-def test_every_method_and_layer_gives_a_map_of_a_2d_network(slices: Model, case: Case) -> None:
+def test_methods_and_layers_of_a_2d_network(slices: Model, case: Case) -> None:
     mask = np.zeros(case.shape, bool)
     mask[6:9, 12:15, 8:11] = True
     quick = ["vanilla_gradient", "guided_backprop", "grad_cam", "guided_grad_cam"]
     maps = explain(slices, case, [*quick, SmoothGrad(samples=2)], "WT", within=mask)
     assert not maps.refused
     seen = np.abs(maps["vanilla_gradient"].volume()).sum(axis=0)
-    # The network's slices lie across the patient's second axis: others say nothing of these.
+    # The network's slices are perpendicular to the patient's second axis.
     assert set(np.flatnonzero(seen.any(axis=(0, 2)))) == {12, 13, 14}
     peak = np.unravel_index(seen.argmax(), seen.shape)
     assert np.abs(np.array(peak) - [7, 13, 9]).max() <= 3
@@ -206,7 +206,7 @@ def test_every_method_and_layer_gives_a_map_of_a_2d_network(slices: Model, case:
     assert all(reason is None for reason in found.refused.values()), found.refused
 
 
-def test_a_layer_in_front_of_a_norm_says_why_it_has_no_map(
+def test_layers_before_a_norm_report_why_there_is_no_map(
     slices: Model, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = inspect(slices, case, ["WT"])
@@ -226,7 +226,7 @@ def test_a_layer_in_front_of_a_norm_says_why_it_has_no_map(
     assert {panel.name for panel in drawn if panel.picture is not None} == set(flow.maps)
 
 
-def test_every_method_gives_a_map_on_the_patients_grid(model: Model, case: Case) -> None:
+def test_every_method_returns_a_map_on_the_patients_grid(model: Model, case: Case) -> None:
     mask = np.zeros(case.shape, bool)
     mask[6:9, 12:15, 8:11] = True
     quick = ["vanilla_gradient", "guided_backprop", "grad_cam", "guided_grad_cam", "smoothgrad"]
@@ -247,8 +247,8 @@ def test_methods_that_apply(model: Model) -> None:
     assert found.output_shape[1] == 3
 
 
-def test_an_oriented_file_gives_the_same_map_in_the_world(tmp_path: Path) -> None:
-    """A network that reads scans turned to RAS sees one patient however the file is turned."""
+def test_maps_do_not_depend_on_the_files_orientation(tmp_path: Path) -> None:
+    """A network that reorients scans to RAS gets the same input in every orientation."""
     planned = nnunets.plans() | {"image_reader_writer": "NibabelIOWithReorient"}
     loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))
     straight = read_case(nnunets.write_case(tmp_path / "BraTS2021_01"))
@@ -269,7 +269,7 @@ def test_an_oriented_file_gives_the_same_map_in_the_world(tmp_path: Path) -> Non
     np.testing.assert_allclose(image.affine, other.affine)
 
 
-def test_pickles_are_read_only_when_trusted_and_safetensors_at_once(tmp_path: Path) -> None:
+def test_pickles_need_trust_and_safetensors_do_not(tmp_path: Path) -> None:
     folder = nnunets.write_nnunet(tmp_path, folds=(0,), pickled=True)
     pickled = folder / "fold_0" / "checkpoint_final.pth"
     with pytest.raises(ModelError, match=r"neuroxai convert torch .*checkpoint_final\.pth --entry"):
@@ -283,7 +283,7 @@ def test_pickles_are_read_only_when_trusted_and_safetensors_at_once(tmp_path: Pa
     assert ready.kind == "a trained nnU-Net v2, one fold"
 
 
-def test_a_hostile_checkpoint_runs_nothing(tmp_path: Path) -> None:
+def test_malicious_checkpoints_execute_nothing(tmp_path: Path) -> None:
     folder = nnunets.write_nnunet(tmp_path, folds=(0,), pickled=True)
     mark = tmp_path / "ran"
 
@@ -353,7 +353,7 @@ BASE = ("configurations", "base")
         (_set("dataset", "labels", to={"background": 0, "edema": 4}), "expected the numbers"),
     ],
 )
-def test_what_cannot_be_followed_is_refused(tmp_path: Path, spoil: Spoil, words: str) -> None:
+def test_unsupported_plans_are_rejected(tmp_path: Path, spoil: Spoil, words: str) -> None:
     about, planned = nnunets.dataset(), copy.deepcopy(nnunets.plans())
     spoil(about, planned)
     folder = nnunets.write_nnunet(tmp_path, folds=(0,))
@@ -364,7 +364,7 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path, spoil: Spoil, words:
     assert str(folder) in str(caught.value)
 
 
-def test_plans_of_before_2_4_are_understood(tmp_path: Path) -> None:
+def test_plans_before_version_2_4(tmp_path: Path) -> None:
     planned = copy.deepcopy(nnunets.plans())
     base = planned["configurations"]["base"]
     arguments = base.pop("architecture")["arch_kwargs"]
@@ -375,7 +375,7 @@ def test_plans_of_before_2_4_are_understood(tmp_path: Path) -> None:
         "n_conv_per_stage_decoder": [2, 2], "num_pool_per_axis": [1, 2, 2],
     }  # fmt: skip
     folder = nnunets.write_nnunet(tmp_path, folds=())
-    # Its widths are 6, 12 capped at 10, 24 capped at 10.
+    # Widths of 6, 12 and 24, limited to 10.
     planned["configurations"]["base"] = base
     (folder / "plans.json").write_text(json.dumps(planned))
     with pytest.raises(ModelError, match="no fold_X"):
@@ -390,8 +390,10 @@ def test_plans_of_before_2_4_are_understood(tmp_path: Path) -> None:
         load_model(folder)
 
 
-def test_a_map_of_a_resampled_scan_lies_where_it_was_asked(model: Model, tmp_path: Path) -> None:
-    """The gradient of one spot's output peaks at that spot, on the patient's own grid."""
+def test_gradients_of_resampled_scans_peak_at_the_explained_voxel(
+    model: Model, tmp_path: Path
+) -> None:
+    """The gradient of a voxel's logit peaks at that voxel, on the patient's grid."""
     case = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1.3, 0.8, 1.1)))
     prepared = prepare(model, case, None)
     assert any("resampled from voxels of 0.8 x 1.1 x 1.3 mm" in w for w in prepared.warnings)
@@ -402,7 +404,7 @@ def test_a_map_of_a_resampled_scan_lies_where_it_was_asked(model: Model, tmp_pat
     assert seen.shape == case.shape
     peak = np.unravel_index(seen.argmax(), seen.shape)
     assert np.abs(np.array(peak) - [7, 13, 9]).max() <= 3
-    # A cell of the network's grid lies where its affine says: the centers of both boxes agree.
+    # Both grids cover the same box, so their centers coincide.
     placement = prepared.placement
     middle = (np.array(placement.grid) - 1) / 2
     low = placement.reoriented_affine @ [*(np.array(placement.start)), 1]
@@ -414,7 +416,7 @@ def test_a_map_of_a_resampled_scan_lies_where_it_was_asked(model: Model, tmp_pat
     assert all(n % 4 == 0 for n in whole.x.shape[2:])
 
 
-def test_another_way_of_resampling_is_refused(tmp_path: Path) -> None:
+def test_other_resampling_is_rejected(tmp_path: Path) -> None:
     planned = copy.deepcopy(nnunets.plans())
     planned["configurations"]["base"]["resampling_fn_data"] = "resample_torch_fornnunet"
     loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))
@@ -425,7 +427,7 @@ def test_another_way_of_resampling_is_refused(tmp_path: Path) -> None:
         prepare(loaded, other, None)
 
 
-def test_without_the_mask_all_of_the_box_is_normalized(tmp_path: Path, case: Case) -> None:
+def test_normalization_without_a_mask_uses_the_box(tmp_path: Path, case: Case) -> None:
     planned = copy.deepcopy(nnunets.plans())
     planned["configurations"]["base"]["use_mask_for_norm"] = [False] * 4
     loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))

@@ -1,4 +1,4 @@
-"""ResNet-50 against its known size, MONAI's, and the head of Table 1."""
+"""ResNet-50 against its known size, MONAI's network, and Table 1 of the paper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_backbone_has_the_known_number_of_parameters() -> None:
     assert len([m for m in network.modules() if isinstance(m, nn.Conv2d)]) == 53
 
 
-def test_names_are_those_of_common_weight_files() -> None:
+def test_parameter_names_equal_torchvisions() -> None:
     names = set(ResNet50().state_dict())
     for name in (
         "conv1.weight",
@@ -70,13 +70,13 @@ def test_the_head_is_table_1() -> None:
     assert network.eval()(torch.zeros(2, 1, 112, 96)).shape == (2, 5)
 
 
-def test_every_block_starts_as_the_identity_of_what_is_positive() -> None:
+def test_blocks_are_initialized_to_the_identity() -> None:
     block = ResNet50().layer1[1].eval()
     x = torch.rand(2, 256, 4, 5)
     torch.testing.assert_close(block(x), x)
 
 
-def test_misuse_is_refused() -> None:
+def test_invalid_arguments_and_inputs() -> None:
     with pytest.raises(ModelError, match="out_channels"):
         ResNet50(out_channels=0)
     with pytest.raises(ModelError, match=r"expected \(B, 3, X, Y\)"):

@@ -1,4 +1,4 @@
-"""Pickled weights: converted only when trusted, and never executed."""
+"""Pickled weights: converted only with trust, and no code is executed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("wrapped", ["plain", "nested", "parallel"])
-def test_tensors_come_through(tmp_path: Path, wrapped: str, request: pytest.FixtureRequest) -> None:
+def test_tensors_are_converted(
+    tmp_path: Path, wrapped: str, request: pytest.FixtureRequest
+) -> None:
     if wrapped != "plain":
         request.getfixturevalue("in_this_process")
     content: dict[str, object] = dict(STATE)
@@ -63,13 +65,13 @@ def test_tensors_come_through(tmp_path: Path, wrapped: str, request: pytest.Fixt
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "a.safetensors"]
 
 
-def test_without_trust_nothing_is_read(tmp_path: Path) -> None:
+def test_conversion_needs_trust(tmp_path: Path) -> None:
     torch.save(dict(STATE), tmp_path / "a.pt")
     with pytest.raises(ModelError, match=r"can contain code.*--trust"):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors")
 
 
-def test_code_is_not_run_even_when_trusted(tmp_path: Path) -> None:
+def test_code_is_not_executed_even_with_trust(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     with (tmp_path / "a.pt").open("wb") as stream:
         pickle.dump({"w": Harm(mark)}, stream)
@@ -79,7 +81,7 @@ def test_code_is_not_run_even_when_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_whole_network_is_refused_with_the_way_round_it(tmp_path: Path) -> None:
+def test_pickled_networks_are_rejected_with_a_remedy(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Conv2d(1, 2, 3)), tmp_path / "a.pt")
     with pytest.raises(
         ModelError, match=r"objects of the class torch\.nn.*Sequential, not only tensors"
@@ -89,7 +91,7 @@ def test_a_whole_network_is_refused_with_the_way_round_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_two_tables_ask_for_a_choice(tmp_path: Path) -> None:
+def test_several_state_dicts_need_an_entry(tmp_path: Path) -> None:
     torch.save({"net": dict(STATE), "ema": dict(STATE)}, tmp_path / "a.pt")
     with pytest.raises(ModelError, match=r"2 state dicts; choose one with --entry: net, ema"):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
@@ -99,7 +101,7 @@ def test_two_tables_ask_for_a_choice(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_weights(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"no pickle")
     for source, words in (("a.pt", "cannot be converted"), ("b.pt", "no such file")):
         with pytest.raises(ModelError, match=words):
@@ -108,7 +110,7 @@ def test_what_is_no_weight_file_is_refused(tmp_path: Path) -> None:
         convert_torch(tmp_path / "a.pt", tmp_path / "a.bin", trust=True)
 
 
-def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
+def test_the_command_line_prints_one_line(tmp_path: Path) -> None:
     torch.save(dict(STATE), tmp_path / "a.pt")
     command = ("convert", "torch", "a.pt")
     refused = here(*command, cwd=tmp_path)
@@ -121,7 +123,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_an_archive_with_names_that_leave_it_writes_nothing(tmp_path: Path, kind: str) -> None:
+def test_archives_with_paths_outside_write_nothing(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "in" / "weights.pth"
     path.parent.mkdir()
     if kind == "zip":

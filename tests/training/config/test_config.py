@@ -1,4 +1,4 @@
-"""Configurations: strict, typed, overridable."""
+"""Training configurations: validation, types and overrides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_packages_own_configurations_are_valid(path: Path) -> None:
+def test_shipped_configurations_are_valid(path: Path) -> None:
     from neuroxai.data.preprocessing import Preprocessing
     from neuroxai.models.checkpoint import build_network
 
@@ -41,7 +41,7 @@ def test_the_packages_own_configurations_are_valid(path: Path) -> None:
     assert Config.from_dict(config.to_dict()) == config
 
 
-def test_values_take_their_types() -> None:
+def test_values_are_converted() -> None:
     config = Config.from_dict(TABLE | {"learning_rate": "1e-3", "clip": 3, "patch": [8, 9, 10]})
     assert (config.learning_rate, config.clip, config.patch) == (0.001, 3.0, (8, 9, 10))
     assert isinstance(config.clip, float)
@@ -81,7 +81,7 @@ def test_values_take_their_types() -> None:
         ({"preprocessing": {"modalities": ["T2"]}}, r"preprocessing\.modalities"),
     ],
 )
-def test_what_is_wrong_is_named(change: dict[str, Any], word: str) -> None:
+def test_invalid_values_are_named(change: dict[str, Any], word: str) -> None:
     with pytest.raises(TrainingError, match=word) as caught:
         Config.from_dict(TABLE | change, source="some.yaml")
     assert str(caught.value).startswith("some.yaml: ")
@@ -106,8 +106,8 @@ FRACTIONS = [
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, -1e-3])
 @pytest.mark.parametrize(("kind", "key"), FRACTIONS, ids=[key for _, key in FRACTIONS])
-def test_no_number_is_endless_or_negative(kind: type[Schema], key: str, number: float) -> None:
-    """Every number there is, and every one that will be; none of today's has a use below 0."""
+def test_numbers_are_finite_and_not_negative(kind: type[Schema], key: str, number: float) -> None:
+    """All numbers of the schema, including those added later."""
     value = [*[1.0] * (MANY[key] - 1), number] if key in MANY else number
     with pytest.raises(TrainingError, match=f"{key}|spacing") as caught:
         Config.from_dict(PLACES[kind]({key: value}), source="some.yaml")
@@ -173,7 +173,7 @@ def test_no_number_is_endless_or_negative(kind: type[Schema], key: str, number: 
         ),
     ],
 )  # fmt: skip
-def test_numbers_that_no_run_can_do_are_named(change: dict[Any, Any], words: str | None) -> None:
+def test_values_out_of_range_are_named(change: dict[Any, Any], words: str | None) -> None:
     if words is None:
         assert Config.from_dict(TABLE | change).classes
         return
@@ -182,8 +182,8 @@ def test_numbers_that_no_run_can_do_are_named(change: dict[Any, Any], words: str
     assert str(caught.value).startswith("some.yaml: ")
 
 
-def test_numbers_at_their_ends_are_taken() -> None:
-    """Each of these trains: none may be refused along with its neighbor."""
+def test_limits_of_ranges_are_valid() -> None:
+    """Values at the limits of their ranges are valid."""
     ends = {
         "seed": 10**13 - 1, "class_weights": [0, 1, 2, 3], "clip": 0, "weight_decay": 0,
         "tumor_fraction": 1, "average": 1, "warmup": 1, "focus_steps": 0, "auxiliary_loss": 0,
@@ -198,7 +198,7 @@ def test_numbers_at_their_ends_are_taken() -> None:
     assert Config.from_dict(TABLE | flat | {"augmentation": {"flip": [True, False]}})
 
 
-def test_a_missing_key_is_named() -> None:
+def test_missing_keys_are_named() -> None:
     with pytest.raises(TrainingError, match="missing required key 'name'"):
         Config.from_dict({key: value for key, value in TABLE.items() if key != "name"})
     with pytest.raises(
@@ -207,7 +207,7 @@ def test_a_missing_key_is_named() -> None:
         Config.from_dict(TABLE | {"data": {"phantom": {"train": [0, 1]}}})
 
 
-def test_overrides_reach_into_tables(tmp_path: Path) -> None:
+def test_overrides_of_nested_keys(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(TABLE))
     config = read_config(
@@ -223,14 +223,14 @@ def test_overrides_reach_into_tables(tmp_path: Path) -> None:
         read_config(path, overrides=["batch=[1"])
 
 
-def test_a_cohort_folder_takes_the_place_of_the_source(tmp_path: Path) -> None:
+def test_a_cohort_folder_replaces_the_source(tmp_path: Path) -> None:
     config = read_config("phantom-segmentation", data=tmp_path, overrides=["batch=5"])
     assert config.data.phantom is None
     assert config.data.cohort is not None
     assert config.data.cohort.folder == str(tmp_path)
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="did you mean 'phantom-grading'"):
         read_config("phantom-gradin")
     path = tmp_path / "run.yaml"
@@ -248,7 +248,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         read_config(tmp_path)
 
 
-def test_the_digest_sees_what_decides_the_result_and_nothing_else() -> None:
+def test_the_digest_covers_what_determines_the_result() -> None:
     digest = Config.from_dict(TABLE).digest()
     assert (
         Config.from_dict(TABLE | {"workers": 3, "cache": "x", "device": "cpu"}).digest() == digest
