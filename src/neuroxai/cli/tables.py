@@ -153,7 +153,7 @@ def _format_fraction(fraction: float | None) -> str:
 
 
 def print_dissection(found: Dissected) -> None:
-    """Print the best filter of every concept beside chance, and what switching it off does."""
+    """Print the best filter of each concept, its IoU and chance level, and its ablation."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -187,14 +187,14 @@ def print_dissection(found: Dissected) -> None:
     if found.tissues_from:
         console.print(f"CSF, GM and WM: {', '.join(found.tissues_from)}.")
     console.print(
-        "Implicit: never labeled in training. Chance: the best filter of the same layer with "
-        "shuffled weights. Off: change of a region's Dice without the filter; an IoU is a "
-        "correlation, that is a cause."
+        "Implicit: not labeled in training. Chance: IoU of the best filter of the same layer with "
+        "shuffled weights. Off: change of a region's Dice when the filter is ablated, a causal "
+        "effect; an IoU is a correlation."
     )
 
 
 def print_evaluation(found: Evaluation) -> None:
-    """Print the figures with their intervals."""
+    """Print the scores with their confidence intervals."""
     from rich import box
     from rich.table import Table
 
@@ -236,20 +236,22 @@ def print_evaluation(found: Evaluation) -> None:
         console.print(note, soft_wrap=True)
     if found.left_out:
         name, reason = next(iter(found.left_out.items()))
-        console.print(f"Left out: {len(found.left_out)}, for example {name}: {reason}.")
+        console.print(f"Excluded cases: {len(found.left_out)}, for example {name}: {reason}.")
 
 
 def _format_missing(found: Evaluation) -> list[str]:
-    """Say which means hold cases without the region, and what they are without those."""
+    """Return notes on regions that are absent in some cases, with the Dice of the others."""
     from neuroxai.reports.evaluation_scores import cases_with_region, segmentation_scores
 
     figures = segmentation_scores(found)
-    said = [
-        f"{name}: in {count} of {len(found.segmented)} cases; Dice over those "
+    notes = [
+        f"{name}: present in {count} of {len(found.segmented)} cases; mean Dice of those "
         f"{figures[name]['dice_where_present'].percent()}."
         for name, count in cases_with_region(found).items()
         if count < len(found.segmented)
     ]
-    if said:
-        said.append("A region that is empty in both counts as Dice 1 and 0 mm, as in BraTS.")
-    return said
+    if notes:
+        notes.append(
+            "A region absent in both truth and prediction counts as Dice 1 and 0 mm, as in BraTS."
+        )
+    return notes
