@@ -179,10 +179,15 @@ def test_an_infinite_loss_raises_an_error(tmp_path: Path) -> None:
 
 
 def test_a_damaged_or_outdated_resume_state_raises_an_error(tmp_path: Path) -> None:
-    (tmp_path / "last.ckpt").write_bytes(b"nonsense")
-    with pytest.raises(TrainingError, match=r"last\.ckpt: not a resumable state \(\w+\)"):
-        loop.last_step(tmp_path)
-    torch.save({"global_step": 3}, tmp_path / "last.ckpt")
+    last = tmp_path / "last.ckpt"
+    torch.save({"global_step": 3, "losses": {}}, last)
+    assert loop.last_step(tmp_path) == 3
+    whole = last.read_bytes()
+    for damaged in (b"", b"nonsense", whole[:100], whole[:-100]):
+        last.write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"last\.ckpt: not a resumable state \(\w+\)"):
+            loop.last_step(tmp_path)
+    torch.save({"global_step": 3}, last)
     with pytest.raises(TrainingError, match="of this version"):
         loop.last_step(tmp_path)
 

@@ -194,7 +194,7 @@ def _trainer(
 def _read_last(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # of many kinds, depending on where the file is damaged
         raise TrainingError(
             f"{path}: not a resumable state ({type(error).__name__}); delete it to start again"
         ) from error
