@@ -241,7 +241,7 @@ def _mean(values: Array) -> Statistic:
 
 
 def _median(values: Array) -> Statistic:
-    """Median of ``values (N,)``, each repeated as often as its weight says."""
+    """Median of ``values (N,)``, each repeated according to its weight."""
     order = np.argsort(values)
     ordered = values[order]
 
