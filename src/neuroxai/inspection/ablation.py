@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.errors import LayerError, suggestion
-from neuroxai.core.layers.units import Units, units_met
+from neuroxai.core.layers.units import Units, units_visited
 
 
 @contextmanager
@@ -67,5 +67,5 @@ def ablate_filters(
         return changed
 
     chosen = [known[layer] for layer, channels in filters.items() if len(channels)]
-    with units_met(network, chosen, ablate):
+    with units_visited(network, chosen, ablate):
         yield

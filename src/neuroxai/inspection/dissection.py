@@ -16,7 +16,7 @@ from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import MethodError
 from neuroxai.core.layers.layers import layer_grid
-from neuroxai.core.layers.units import Units, find_units, units_met
+from neuroxai.core.layers.units import Units, find_units, units_visited
 from neuroxai.core.spatial import spatial_shape, upsample_within
 
 Counts = NDArray[np.int64]
@@ -207,7 +207,7 @@ class Dissection:
             untouched(self._network),
             torch.no_grad(),
             ThreadPoolExecutor(min(_THREADS, torch.get_num_threads())) as threads,
-            units_met(self._network, units, count_layer),
+            units_visited(self._network, units, count_layer),
         ):
             self._network(upcast(x).clone())
         self._sizes += stacked.sum(dim=1).numpy()

@@ -165,8 +165,8 @@ def _resolve(name: str, recorded: RecordedPass, modules: set[str]) -> str:
         if 1 <= int(number) <= len(flow):
             return flow[int(number) - 1]
         raise LayerError(f"layer {name} does not exist; expected L1 to L{len(flow)}")
-    if name in recorded.calls.not_shown:
-        raise LayerError(f"layer {name!r} has no map: {recorded.calls.not_shown[name]}")
+    if name in recorded.calls.without_map:
+        raise LayerError(f"layer {name!r} has no map: {recorded.calls.without_map[name]}")
     if name.partition("#")[0] in modules:
         raise LayerError(f"layer {name!r} did not run in the forward pass; name a layer that does")
     raise LayerError(f"layer {name!r} does not exist; {suggestion(name, ran)}")

@@ -156,7 +156,7 @@ def _flow(
         layers=tuple(recorded.recorder.layers.values()),
         targets=tuple(flows),
         never_ran=recorded.calls.never_ran,
-        not_shown=dict(recorded.calls.not_shown),
+        not_shown=dict(recorded.calls.without_map),
         output=recorded.output.detach().cpu(),
         seconds=time.perf_counter() - began,
         forward=recorded.forward,

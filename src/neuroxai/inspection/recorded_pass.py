@@ -61,7 +61,7 @@ def record_pass(
         recorded = _record(network, x, outputs, also, overwritten)
         recorded.forward = 2
     if not recorded.recorder.layers:
-        reasons = "; ".join(f"{name} {why}" for name, why in recorded.calls.not_shown.items())
+        reasons = "; ".join(f"{name} {why}" for name, why in recorded.calls.without_map.items())
         raise LayerError(
             f"{type(network).__name__} runs no convolution; information flow requires at least one"
             + (f" ({reasons})" if reasons else "")
@@ -92,7 +92,7 @@ def _record(
     copied: Collection[str],
 ) -> RecordedPass:
     recorder, calls = ActivationRecorder(copied), LayerCalls(network, x.dim() - 2, also)
-    with calls.met(recorder.record):
+    with calls.visited(recorder.record):
         # A copy, because networks may change their input in place.
         output = outputs.answer(network, upcast(x.detach()).clone())
     return RecordedPass(recorder, calls, output)

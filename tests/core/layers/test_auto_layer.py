@@ -195,7 +195,7 @@ def test_a_block_that_does_not_say_how_it_lies_is_refused() -> None:
             return functional.interpolate(x, scale_factor=0.5) * 2.0
 
     network = nn.Sequential(nn.Conv2d(4, 6, 3), OddTransformerBlock(), nn.Conv2d(6, 3, 1))
-    with pytest.raises(LayerError, match="nothing tells which of these axes are space"):
+    with pytest.raises(LayerError, match="unknown which of these axes are spatial"):
         nx.explain(network, image(), "grad_cam", 1, layer="1")
 
 

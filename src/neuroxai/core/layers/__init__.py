@@ -1,1 +1,1 @@
-"""What runs inside a network, and how it is recorded."""
+"""Layers of a network: finding them, recording their activations, and reducing these to maps."""

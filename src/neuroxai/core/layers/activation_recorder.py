@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layers.layers import Layer
-from neuroxai.core.layers.layout import OnGrid
+from neuroxai.core.layers.layout import Rearrange
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
 from neuroxai.core.spatial import spatial_mean
 
@@ -103,15 +103,17 @@ class ActivationRecorder:
         self.layers: dict[str, Layer] = {}
         self.without_gradients: set[str] = set()
         self.cancelled: set[str] = set()
-        self._on_grid: dict[str, OnGrid] = {}
+        self._rearrangements: dict[str, Rearrange] = {}
         self._copied = copied
         self._recorded: dict[str, tuple[Tensor, int]] = {}
         self._noise: dict[str, Tensor] = {}
 
-    def record(self, layer: Layer, output: Tensor, on_grid: OnGrid | None = None) -> Tensor | None:
+    def record(
+        self, layer: Layer, output: Tensor, rearrange: Rearrange | None = None
+    ) -> Tensor | None:
         """Record a layer's output; return the tensor the network continues with, if another.
 
-        ``on_grid`` rearranges values that are not ``(B, C, *S)``.
+        ``rearrange`` rearranges values that are not ``(B, C, *S)``.
         """
         continued: Tensor | None = None
         activation = output
@@ -125,15 +127,15 @@ class ActivationRecorder:
         if not torch.is_grad_enabled():
             self.without_gradients.add(layer.name)
         self._recorded[layer.name] = (activation, activation._version)
-        if on_grid is not None:
-            self._on_grid[layer.name] = on_grid
+        if rearrange is not None:
+            self._rearrangements[layer.name] = rearrange
         return continued
 
     def activation(self, label: str) -> Tensor:
         """Return a recorded activation as ``(B, C, *S)``."""
         values = self._recorded[label][0].detach()
-        on_grid = self._on_grid.get(label)
-        return values if on_grid is None else on_grid(values)
+        rearrange = self._rearrangements.get(label)
+        return values if rearrange is None else rearrange(values)
 
     def keep_only(self, labels: Collection[str]) -> None:
         """Release all other layers."""
@@ -191,14 +193,16 @@ class ActivationRecorder:
         reduced: dict[str, dict[LayerReduction, Tensor]],
     ) -> Callable[[Tensor], None]:
         values = activation.detach()
-        on_grid = self._on_grid.get(label)
+        rearrange = self._rearrangements.get(label)
 
         def hook(gradient: Tensor | None) -> None:
             if gradient is None:  # from a layer without a derivative
                 return
             with torch.no_grad():
                 single = torch.promote_types(gradient.dtype, torch.float32)
-                a, g = (each if on_grid is None else on_grid(each) for each in (values, gradient))
+                a, g = values, gradient
+                if rearrange is not None:
+                    a, g = rearrange(a), rearrange(g)
                 a, g = a.to(single), g.to(single)
                 maps = reduced[label] = {}
                 for reduction in reductions:

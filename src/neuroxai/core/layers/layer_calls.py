@@ -1,4 +1,4 @@
-"""Every layer with a place in the image that runs in a forward pass, in the order data flows."""
+"""All spatial layers that run in a forward pass, in the order the data flows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.engine.function_calls import FunctionCalls
-from neuroxai.core.layers.layers import CallLabels, Layer, Visit, is_convolution, takes_mean_away
+from neuroxai.core.layers.layers import CallLabels, Layer, Visit, is_convolution, subtracts_mean
 from neuroxai.core.layers.layout import Layouts, is_block
 
 FUNCTIONAL = {
@@ -25,33 +25,33 @@ FUNCTIONAL = {
 
 
 class LayerCalls:
-    """Meets every layer with a place in the image, for one forward pass.
+    """The layers of one forward pass that have a map.
 
-    A layer is a convolution, as a module or as a function, an instance or group norm (in front of
-    which there are no weights for a map), or a transformer block, whose tokens are laid on the
-    grid they stand for. What has no place in the image is named with the reason.
+    A layer is a convolution, as a module or as a function; an instance or group norm, as the layers
+    in front of one have no class activation map; or a transformer block, whose tokens are put on
+    the grid they were made from. What has no map is listed with the reason.
 
     Parameters
     ----------
     network
-        The network to be followed.
+        The network.
     dims
-        How many axes an image has, 2 or 3.
+        The number of spatial axes of an image, 2 or 3.
     also
-        Names of other modules to meet.
+        Names of further modules to visit.
 
     Attributes
     ----------
     flow
-        Labels of the convolutions and blocks that were met, in the order data flows.
-    not_shown
-        Name of what ran but has no map, and why.
+        Labels of the convolutions, norms and blocks that ran, in the order data flows.
+    without_map
+        Name of what ran but has no map to the reason.
 
     Examples
     --------
     >>> network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
     >>> calls = LayerCalls(network, dims=2)
-    >>> with calls.met(lambda layer, output, on_grid: print(layer.name, layer.shape)):
+    >>> with calls.visited(lambda layer, output, rearrange: print(layer.name, layer.shape)):
     ...     _ = network(torch.zeros(1, 1, 6, 5))
     0 (3, 4, 3)
     2 (2, 4, 3)
@@ -59,8 +59,8 @@ class LayerCalls:
 
     def __init__(self, network: nn.Module, dims: int, also: Collection[str] = ()) -> None:
         self.flow: list[str] = []
+        self.without_map: dict[str, str] = {}
         self._also = also
-        self.not_shown: dict[str, str] = {}
         self._network = network
         self._dims = dims
         self._running: list[str] = []
@@ -69,7 +69,7 @@ class LayerCalls:
 
     @property
     def never_ran(self) -> tuple[str, ...]:
-        """Convolutions and blocks that the network has but did not use."""
+        """Convolutions, norms and blocks that the network has but did not use."""
         return tuple(
             name
             for name, module in self._network.named_modules()
@@ -77,17 +77,17 @@ class LayerCalls:
         )
 
     @contextmanager
-    def met(self, visit: Visit) -> Iterator[None]:
-        """Call ``visit`` with every layer that runs inside; a tensor it returns goes on instead."""
+    def visited(self, visit: Visit) -> Iterator[None]:
+        """Context manager that calls ``visit`` with every layer that runs."""
         with ExitStack() as stack:
             for name, module in self._network.named_modules():
                 before = module.register_forward_pre_hook(self._enter(name))
                 stack.callback(before.remove)
-                # Called after an exception too, or the stack of running modules would be wrong
-                # for a network that catches one.
+                # Called after an exception too, which the network may catch; otherwise the stack
+                # of running modules would be wrong.
                 after = module.register_forward_hook(self._leave(name, visit), always_call=True)
                 stack.callback(after.remove)
-            stack.enter_context(_FunctionMode(self, visit))
+            stack.enter_context(_ConvolutionFunctions(self, visit))
             yield
 
     def _enter(self, name: str) -> Callable[[nn.Module, Any], None]:
@@ -102,43 +102,44 @@ class LayerCalls:
                 self._running.pop()
             if not _is_layer(module) and name not in self._also:
                 if _is_attention(module):
-                    self.not_shown[name] = "attention over tokens or windows, no map of its own"
+                    self.without_map[name] = "attention over tokens or windows, no map of its own"
                 return None
-            return self._meet(name, type(module).__name__, output, visit, flows=_is_layer(module))
+            flows = _is_layer(module)
+            return self._visit(name, type(module).__name__, output, visit, flows=flows)
 
         return hook
 
-    def function_called(self, name: str, output: Tensor, visit: Visit) -> Tensor | None:
-        """Meet a convolution that was called as a function, outside of a convolution module."""
+    def visit_function(self, name: str, output: Tensor, visit: Visit) -> Tensor | None:
+        """Visit a convolution that was called as a function outside of a convolution module."""
         owner = self._running[-1] if self._running else ""
         if owner and is_convolution(self._network.get_submodule(owner)):
             return None
-        return self._meet(f"{owner}.{name}" if owner else name, name, output, visit)
+        return self._visit(f"{owner}.{name}" if owner else name, name, output, visit)
 
-    def _meet(
+    def _visit(
         self, name: str, kind: str, output: Any, visit: Visit, *, flows: bool = True
     ) -> Tensor | None:
         label = self._calls.next(name)
         if not isinstance(output, Tensor):
-            self.not_shown[label] = f"returns a {type(output).__name__}, expected a tensor"
+            self.without_map[label] = f"returns a {type(output).__name__}, expected a tensor"
             return None
-        fits, on_grid = self._layouts.of(name, kind, output)
-        if not fits:
-            self.not_shown[label] = (
-                f"gives {tuple(output.shape[1:])} per sample, which is not laid out over the "
-                f"image's {self._dims} axes"
+        spatial, rearrange = self._layouts.of(name, kind, output)
+        if not spatial:
+            self.without_map[label] = (
+                f"gives {tuple(output.shape[1:])} per sample, which does not have the image's "
+                f"{self._dims} spatial axes"
             )
             return None
-        laid = output if on_grid is None else on_grid(output.detach())
-        shape = tuple(laid.shape[1:])
+        values = output if rearrange is None else rearrange(output.detach())
+        shape = tuple(values.shape[1:])
         if flows:
             self.flow.append(label)
-            self._layouts.saw(shape[1:])
-        return visit(Layer(label, kind, shape), output, on_grid)
+            self._layouts.add_grid(shape[1:])
+        return visit(Layer(label, kind, shape), output, rearrange)
 
 
-class _FunctionMode(FunctionCalls):
-    """Sees convolutions that no module stands for."""
+class _ConvolutionFunctions(FunctionCalls):
+    """Visits convolutions that are called as functions."""
 
     def __init__(self, calls: LayerCalls, visit: Visit) -> None:
         super().__init__()
@@ -149,12 +150,12 @@ class _FunctionMode(FunctionCalls):
         result = func(*args, **kwargs)
         if func not in FUNCTIONAL:
             return result
-        passed_on = self._calls.function_called(FUNCTIONAL[func], result, self._visit)
-        return result if passed_on is None else passed_on
+        replaced = self._calls.visit_function(FUNCTIONAL[func], result, self._visit)
+        return result if replaced is None else replaced
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return is_convolution(module) or takes_mean_away(module) or is_block(type(module).__name__)
+    return is_convolution(module) or subtracts_mean(module) or is_block(type(module).__name__)
 
 
 def _is_attention(module: nn.Module) -> bool:

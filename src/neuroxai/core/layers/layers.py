@@ -1,4 +1,4 @@
-"""The layers of a network: which ran, in which order, with which shape, and one of them by name."""
+"""The layers of a network: their names, their calls in a forward pass, and hooks on them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
 
 from neuroxai.core.errors import LayerError, suggestion
-from neuroxai.core.layers.layout import Layouts, OnGrid
+from neuroxai.core.layers.layout import Layouts, Rearrange
 
 AUTO = "auto"
-"""The layer that :func:`auto_layer` chooses."""
+"""Stands for the layer chosen by :func:`~neuroxai.core.layers.auto_layer.auto_layer`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Layer:
     Attributes
     ----------
     name
-        The module's dotted name; ``#2`` and so on is appended from a module's second call.
+        The module's dotted name, with ``#2`` and so on from its second call.
     kind
         The module's class.
     shape
@@ -40,12 +40,12 @@ class Layer:
 
 
 def check_names(network: nn.Module, names: Sequence[str]) -> None:
-    """Refuse a layer that the network does not have.
+    """Raise if a network does not have a layer.
 
     Raises
     ------
     LayerError
-        Naming the nearest layer.
+        Suggesting the nearest name.
     """
     known = {name for name, _ in network.named_modules() if name}
     for name in names:
@@ -58,20 +58,20 @@ def check_names(network: nn.Module, names: Sequence[str]) -> None:
 
 
 def is_convolution(module: nn.Module) -> bool:
-    """Whether a module is a convolution."""
+    """Return whether a module is a convolution."""
     return isinstance(module, _ConvNd)
 
 
-def _holds_several(module: nn.Module) -> bool:
+def _has_several_convolutions(module: nn.Module) -> bool:
     return sum(is_convolution(part) for part in module.modules()) > 1
 
 
-def takes_mean_away(module: nn.Module) -> bool:
-    """Whether a module norms an image by its own statistics.
+def subtracts_mean(module: nn.Module) -> bool:
+    """Return whether a module normalizes by the statistics of its own input.
 
-    The gradients of what it is given then add up to zero over the image (for a group norm, over
-    the image and the group's channels; for a batch norm without statistics, over the batch), and
-    so do a class activation map's weights.
+    The gradients at its input sum to zero over the image (for a group norm, over the image and the
+    group's channels; for a batch norm without running statistics, over the batch), and so do the
+    channel weights of a class activation map.
     """
     if isinstance(module, _BatchNorm):
         return module.running_mean is None
@@ -79,21 +79,23 @@ def takes_mean_away(module: nn.Module) -> bool:
 
 
 def layer_grid(network: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the grid that maps of layers are laid on before they are cut to an image's ``shape``.
+    """Return the grid that layer maps are interpolated to before they are cropped to ``shape``.
 
-    It is the image's own, unless the network pads images at the end of their axes and says so with
-    a method ``padded_shape``.
+    It is the image's own, unless the network pads images at the end of their axes and declares
+    this by a method ``padded_shape``.
     """
-    says = getattr(network, "padded_shape", None)
-    return tuple(int(n) for n in (says(tuple(shape)) if callable(says) else shape))
+    padded_shape = getattr(network, "padded_shape", None)
+    grid = padded_shape(tuple(shape)) if callable(padded_shape) else shape
+    return tuple(int(n) for n in grid)
 
 
-Visit = Callable[[Layer, Tensor, OnGrid | None], Tensor | None]
-"""Told of a layer, its output, and how to lay that out as ``(B, C, *S)`` if it is not so."""
+Visit = Callable[[Layer, Tensor, Rearrange | None], Tensor | None]
+"""Called with a layer, its output, and how to rearrange the output as ``(B, C, *S)`` if it is not.
+A tensor it returns replaces the output."""
 
 
 class CallLabels:
-    """Labels the calls of modules and functions: ``conv``, then ``conv#2``, ``conv#3``.
+    """Labels of the calls of modules and functions: ``conv``, then ``conv#2``, ``conv#3``.
 
     Examples
     --------
@@ -115,36 +117,37 @@ class CallLabels:
 
 
 class LayerHooks:
-    """Forward hooks on layers, for one forward pass; removed on exit, after an exception too.
+    """Context manager with forward hooks on layers, for one forward pass.
+
+    The hooks are removed on leaving, after an exception too.
 
     Parameters
     ----------
     network
-        The network to look into.
+        The network.
     names
-        The layers to hook beside every convolution, and every norm over own statistics; for
-        ``auto`` also every part of the network that holds several convolutions.
+        The layers to hook in addition to all convolutions and all norms over their input's own
+        statistics; ``auto`` adds every module that contains several convolutions.
     visit
-        Called with every hooked layer and its output, in the order the data flows; a tensor it
-        returns goes on through the network instead.
+        Called with every hooked layer and its output, in the order the data flows.
     dims
-        How many axes an image has, 2 or 3.
+        The number of spatial axes of an image, 2 or 3.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], visit: Visit, dims: int) -> None:
         self._network = network
         self._dims = dims
         self._layouts = Layouts(network, dims)
-        self._modules = {name.partition("#")[0] for name in names} - {AUTO}
-        self._joints = AUTO in names
+        self._names = {name.partition("#")[0] for name in names} - {AUTO}
+        self._hooks_blocks = AUTO in names
         self._visit = visit
         self._calls = CallLabels()
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> LayerHooks:
         for name, module in self._network.named_modules():
-            joint = self._joints and name and _holds_several(module)
-            if joint or name in self._modules or is_convolution(module) or takes_mean_away(module):
+            block = self._hooks_blocks and name and _has_several_convolutions(module)
+            if block or name in self._names or is_convolution(module) or subtracts_mean(module):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
         return self
 
@@ -155,24 +158,24 @@ class LayerHooks:
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             if not isinstance(output, Tensor):
-                if name in self._modules:
+                if name in self._names:
                     raise LayerError(
                         f"layer {name!r} returns a {type(output).__name__}, expected a tensor: "
                         "name a layer inside it"
                     )
                 return None
-            fits, on_grid = self._layouts.of(name, type(module).__name__, output)
-            if not fits and name not in self._modules:
+            spatial, rearrange = self._layouts.of(name, type(module).__name__, output)
+            if not spatial and name not in self._names:
                 return None
-            if not fits and output.dim() == self._dims + 2:
+            if not spatial and output.dim() == self._dims + 2:
                 raise LayerError(
-                    f"layer {name!r} gives {tuple(output.shape[1:])} per sample, and nothing tells "
-                    "which of these axes are space: name a layer inside it"
+                    f"layer {name!r} gives {tuple(output.shape[1:])} per sample, and it is unknown "
+                    "which of these axes are spatial: name a layer inside it"
                 )
-            laid = output if on_grid is None else on_grid(output.detach())
-            if fits:
-                self._layouts.saw(tuple(laid.shape[2:]))
-            layer = Layer(self._calls.next(name), type(module).__name__, tuple(laid.shape[1:]))
-            return self._visit(layer, output, on_grid)
+            values = output if rearrange is None else rearrange(output.detach())
+            if spatial:
+                self._layouts.add_grid(tuple(values.shape[2:]))
+            layer = Layer(self._calls.next(name), type(module).__name__, tuple(values.shape[1:]))
+            return self._visit(layer, output, rearrange)
 
         return hook

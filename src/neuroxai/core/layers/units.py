@@ -1,4 +1,4 @@
-"""Units: the filters of a network, each at the place where its answer goes out."""
+"""Units: the filters of a network, each at its last norm or activation."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.layers.layers import CallLabels
 
 _DROPOUT = "torch.nn.modules.dropout"
-_FOLLOWS = (
+_CHANNELWISE = (
     "torch.nn.modules.activation",
     "torch.nn.modules.batchnorm",
     "torch.nn.modules.instancenorm",
     "torch.nn.modules.normalization",
     _DROPOUT,
 )
-"""Where the modules live that act on each filter by itself."""
+"""Modules of torch whose classes act on each filter by itself."""
 
-_OFF_IS_ZERO = (nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
-"""Zero stays zero, and what is below comes to little; unlike ELU, which falls silent at minus one,
-Tanh, which answers with both signs, or Sigmoid and Softplus, which give nothing for zero."""
+_ZERO_IS_INACTIVE = (
+    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish
+)  # fmt: skip
+"""Activations that map zero to zero and negative values close to it. ELU saturates at minus one,
+Tanh has both signs, and Sigmoid and Softplus do not map zero to zero."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class Units:
     layer
         The convolution's dotted name, with ``#2`` and so on from its second call.
     end
-        The last of the norms and activations that follow it, each acting on one filter by itself,
-        named alike; the convolution itself where none follows.
+        The last of the channelwise norms and activations that follow it, named alike; the
+        convolution itself if none follows.
     rectified
-        Whether the last of them that acts is a rectifier, so that zero means off. After a sigmoid
-        it does not, nor after a norm behind the rectifier.
+        Whether zero means inactive, because the last of them is a rectifier. It does not after a
+        sigmoid, or after a norm behind the rectifier.
     shape
         ``(C, *S)`` of the end's output.
     """
@@ -56,22 +58,22 @@ class Units:
 
     @property
     def count(self) -> int:
-        """How many filters there are."""
+        """The number of filters."""
         return self.shape[0]
 
 
 def find_units(network: nn.Module, x: Tensor) -> list[Units]:
     """Return the units of every convolution that runs on ``x``, in the order the data flows.
 
-    A convolution's raw output is not yet the filter's answer: a norm behind it may turn its sign.
-    So a unit is taken after all norms and activations, spelled as modules, that follow the
-    convolution directly. An activation spelled as a function comes after the unit; it keeps the
-    order of its values.
+    The raw output of a convolution is not yet the filter's response, as a norm behind it may change
+    its sign. A unit is therefore taken after all channelwise norms and activations that follow the
+    convolution directly as modules. An activation called as a function comes after the unit; it
+    keeps the order of its values.
 
     Parameters
     ----------
     network
-        Any module; it is left as found.
+        Any module; it is restored.
     x
         ``(B, C, *S)``.
 
@@ -84,8 +86,8 @@ def find_units(network: nn.Module, x: Tensor) -> list[Units]:
     [('0', '2', True), ('3', '3', False)]
     """
     found: dict[str, Units] = {}
-    # Which units a tensor is the answer of, as long as somebody holds it.
-    answers: dict[int, tuple[weakref.ref[Tensor], str]] = {}
+    # The convolution whose response a tensor is, for as long as the tensor exists.
+    responses: dict[int, tuple[weakref.ref[Tensor], str]] = {}
 
     def visit(name: str, module: nn.Module, given: Any, output: Tensor) -> None:
         layer: str | None = None
@@ -93,63 +95,64 @@ def find_units(network: nn.Module, x: Tensor) -> list[Units]:
             if output.dim() != x.dim():
                 return
             layer, rectified = name, False
-        elif type(module).__module__ in _FOLLOWS and isinstance(given, Tensor):
-            reference, origin = answers.get(id(given), (None, ""))
+        elif type(module).__module__ in _CHANNELWISE and isinstance(given, Tensor):
+            reference, origin = responses.get(id(given), (None, ""))
             if reference is None or reference() is not given:
                 return
             layer = origin
-            idle = type(module).__module__ == _DROPOUT
-            rectified = found[origin].rectified if idle else _off_is_zero(module)
+            keeps = type(module).__module__ == _DROPOUT
+            rectified = found[origin].rectified if keeps else _zero_is_inactive(module)
         else:
             return
         found[layer] = Units(layer, name, rectified, tuple(output.shape[1:]))
-        answers[id(output)] = (weakref.ref(output), layer)
+        responses[id(output)] = (weakref.ref(output), layer)
 
-    with untouched(network), torch.no_grad(), _met(network, visit):
+    with untouched(network), torch.no_grad(), _visited(network, visit):
         network(upcast(x).clone())
     return list(found.values())
 
 
-def _off_is_zero(module: nn.Module) -> bool:
-    """Whether a module answers zero where a filter is off."""
-    if isinstance(module, nn.Hardtanh):  # ReLU6 is one
+def _zero_is_inactive(module: nn.Module) -> bool:
+    """Return whether a module's output is zero where a filter is inactive."""
+    if isinstance(module, nn.Hardtanh):  # the base class of ReLU6
         return module.min_val == 0
     if isinstance(module, nn.Threshold):
         return module.value == 0
-    return isinstance(module, _OFF_IS_ZERO)
+    return isinstance(module, _ZERO_IS_INACTIVE)
 
 
 UnitVisit = Callable[[Units, Tensor], Tensor | None]
+"""Called with units and their output; a tensor it returns replaces the output."""
 
 
 @contextmanager
-def units_met(network: nn.Module, units: Collection[Units], visit: UnitVisit) -> Iterator[None]:
-    """Call ``visit`` with units and their output as they answer; what it returns goes on instead.
+def units_visited(network: nn.Module, units: Collection[Units], visit: UnitVisit) -> Iterator[None]:
+    """Context manager that calls ``visit`` with units in every forward pass.
 
-    It is called in every pass inside. The hooks are gone on leaving, after an exception too.
+    The hooks are removed on leaving, after an exception too.
     """
     ends = {unit.end: unit for unit in units}
 
-    def answered(label: str, module: nn.Module, given: Any, output: Tensor) -> Tensor | None:
+    def visit_end(label: str, module: nn.Module, given: Any, output: Tensor) -> Tensor | None:
         return visit(ends[label], output) if label in ends else None
 
-    with _met(network, answered):
+    with _visited(network, visit_end):
         yield
 
 
 @contextmanager
-def _met(
+def _visited(
     network: nn.Module, visit: Callable[[str, nn.Module, Any, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Tell of every convolution and every module without children that runs.
+    """Call ``visit`` with every convolution and every module without children that runs.
 
-    A convolution whose weights are computed (weight norm) has a child and is one all the same.
+    A convolution with computed weights (weight norm) has a child.
     """
     calls = CallLabels()
 
     def begin(module: nn.Module, inputs: Any) -> None:
         nonlocal calls
-        calls = CallLabels()  # a layer's first call in a pass is its first in every pass
+        calls = CallLabels()  # labels count the calls of one forward pass
 
     def hook_for(name: str) -> Callable[[nn.Module, Any, Any], Tensor | None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:

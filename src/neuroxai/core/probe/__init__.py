@@ -1,1 +1,1 @@
-"""Asking a network: scores, gradients and layer maps."""
+"""Passes through a network: scores, gradients and layer maps, in the memory available."""

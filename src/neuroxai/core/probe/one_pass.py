@@ -20,9 +20,9 @@ from neuroxai.core.layers.activation_recorder import (
     differentiate,
     no_gradient_error,
 )
-from neuroxai.core.layers.auto_layer import auto_layer, layer_by_default, ways_to
+from neuroxai.core.layers.auto_layer import auto_layer, layer_by_default, output_paths
 from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks
-from neuroxai.core.layers.layout import OnGrid
+from neuroxai.core.layers.layout import Rearrange
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
 from neuroxai.core.probe.checkpointing import checkpointed
@@ -189,7 +189,7 @@ class _Run:
             self.passes += Passes(forward=1)
             return setup.answer(self._x)
 
-    def _record(self, layer: Layer, output: Tensor, on_grid: OnGrid | None) -> Tensor | None:
+    def _record(self, layer: Layer, output: Tensor, rearrange: Rearrange | None) -> Tensor | None:
         """Record a requested layer; called in the order the data flows."""
         plain = layer.name.partition("#")[0]
         self._ran.append(layer)
@@ -200,7 +200,7 @@ class _Run:
             return None
         for name in named:
             self._labels[name] = layer.name  # a plain name stands for the module's last call
-        continued = self._recorder.record(layer, output, on_grid)
+        continued = self._recorder.record(layer, output, rearrange)
         if AUTO in self._names:
             self._nodes[layer.name] = (output if continued is None else continued).grad_fn
         return continued
@@ -218,8 +218,8 @@ class _Run:
         """Find the call that a requested name stands for, and check its shape."""
         if name == AUTO:
             network = self._setup.network
-            ways = ways_to(output, network, self._nodes)
-            chosen = auto_layer(network, self._ran, classifier=output.dim() == 2, ways=ways)
+            paths = output_paths(output, network, self._nodes)
+            chosen = auto_layer(network, self._ran, classifier=output.dim() == 2, paths=paths)
             self._labels[AUTO] = chosen.name
         elif name not in self._labels:
             raise LayerError(f"layer {name!r} never ran in the forward pass: name one that does")

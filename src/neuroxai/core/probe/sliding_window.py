@@ -14,7 +14,7 @@ from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import LayerError, ModelError, NeuroXAIError
 from neuroxai.core.layers.auto_layer import layer_by_default
 from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, layer_grid
-from neuroxai.core.layers.layout import OnGrid
+from neuroxai.core.layers.layout import Rearrange
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, PositionwiseReduction
 from neuroxai.core.probe.answers import Answers, Passes
 from neuroxai.core.probe.ensemble import Ensemble
@@ -216,12 +216,12 @@ class SlidingWindow(Probe):
         """Return the maps with known channel weights on one window, ``(B, n, *S)``."""
         maps: dict[LayerMap, list[Tensor]] = {request: [] for request in weights}
 
-        def visit(layer: Layer, output: Tensor, on_grid: OnGrid | None) -> None:
+        def visit(layer: Layer, output: Tensor, rearrange: Rearrange | None) -> None:
             # Computed at once, because the next layer may overwrite it.
             for request, of_layers in weights.items():
                 known = of_layers.get(layer.name)
                 if known is not None and isinstance(request.reduction, ChannelWeightedReduction):
-                    values = output if on_grid is None else on_grid(output)
+                    values = output if rearrange is None else rearrange(output)
                     maps[request].append(request.reduction.combine(values.to(known), known))
 
         names = sorted({label.partition("#")[0] for each in weights.values() for label in each})

@@ -1,1 +1,1 @@
-"""What changes a backward pass."""
+"""Backward rules: how a gradient passes back through a network."""

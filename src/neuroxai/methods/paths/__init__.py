@@ -1,1 +1,1 @@
-"""What path methods share: paths, baselines and completeness."""
+"""Paths, baselines and completeness, shared by the path methods."""
