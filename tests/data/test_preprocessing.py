@@ -278,12 +278,12 @@ def test_spacing_outside_of_the_training_range_is_a_warning() -> None:
     assert "1 x 1 x 2.5 mm" in recipe.prepare(phantom(np.diag([1, 1, 2.5, 1]))).warnings[0]
 
 
-@pytest.mark.parametrize(("degrees", "said"), [(0, False), (12, False), (20, True), (44, True)])
-def test_tilted_scans_are_a_warning(degrees: int, said: bool) -> None:
+@pytest.mark.parametrize(("degrees", "warned"), [(0, False), (12, False), (20, True), (44, True)])
+def test_tilted_scans_are_a_warning(degrees: int, warned: bool) -> None:
     affine = np.eye(4)
     affine[:3, :3] = euler2mat(0, 0, np.radians(degrees)) @ np.diag([-1.0, 1.25, 1.5])
     warnings = RECIPE.prepare(phantom(affine)).warnings
-    assert any(f"tilted by {degrees} degrees" in warning for warning in warnings) == said
+    assert any(f"tilted by {degrees} degrees" in warning for warning in warnings) == warned
     unsided = replace(phantom(affine), laterality_known=False)
     assert not any("tilted" in warning for warning in RECIPE.prepare(unsided).warnings)
 

@@ -55,17 +55,17 @@ def channels_first(x: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["deepseg_model.h5", "deepseg_weights.h5"])
 def test_deepseg_output_equals_keras(name: str, tmp_path: Path) -> None:
-    said = reference()["deepseg"]
+    expected = reference()["deepseg"]
     network, card = convert_keras(FOLDER / name, "deepseg")
     folder = save_checkpoint(tmp_path / "deepseg", network, card)
     model = load_model(folder)
     assert model.card.modalities == ("FLAIR", "T1", "T1ce", "T2")
     with torch.no_grad():
-        answer = model.network(channels_first(image((2, 8, 12, 16, 4)))).softmax(dim=1)
-    found = np.moveaxis(answer.numpy(), 1, -1)
-    np.testing.assert_allclose(found[:, ::3, 1::5, 2::6], said["probabilities"], atol=1e-4)
-    np.testing.assert_allclose(found.mean(axis=(0, 1, 2, 3)), said["mean"], atol=1e-4)
-    assert np.ptp(said["probabilities"]) > 0.3
+        output = model.network(channels_first(image((2, 8, 12, 16, 4)))).softmax(dim=1)
+    found = np.moveaxis(output.numpy(), 1, -1)
+    np.testing.assert_allclose(found[:, ::3, 1::5, 2::6], expected["probabilities"], atol=1e-4)
+    np.testing.assert_allclose(found.mean(axis=(0, 1, 2, 3)), expected["mean"], atol=1e-4)
+    assert np.ptp(expected["probabilities"]) > 0.3
 
 
 def test_generated_files_equal_those_of_keras(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_generated_files_equal_those_of_keras(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_classifier_output_equals_keras(tmp_path: Path) -> None:
-    said = reference()["resnet50v2"]
+    expected = reference()["resnet50v2"]
     path = write_like_keras(tmp_path / "resnet.h5", "resnet50v2")
     network, card = convert_keras(path, "resnet50v2")
     assert card.arguments == {"in_channels": 3, "out_channels": 2}
@@ -90,12 +90,12 @@ def test_classifier_output_equals_keras(tmp_path: Path) -> None:
         lambda _module, _inputs, output: seen.append(output)
     )
     with torch.no_grad():
-        answer = network(channels_first(image((2, 224, 224, 3)))).softmax(dim=1)
+        output = network(channels_first(image((2, 224, 224, 3)))).softmax(dim=1)
     handle.remove()
-    dense = np.array(said["dense"])
+    dense = np.array(expected["dense"])
     scale = float(np.abs(dense).max())
     np.testing.assert_allclose(seen[0][:, :32].numpy(), dense, atol=1e-4 * scale)
-    np.testing.assert_allclose(answer.numpy(), said["probabilities"], atol=1e-4)
+    np.testing.assert_allclose(output.numpy(), expected["probabilities"], atol=1e-4)
 
 
 def test_the_command_writes_a_checkpoint_that_loads(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Schema(BaseModel):
         Parameters
         ----------
         table
-            What the file holds, as plain Python values.
+            Content of the file, as plain Python values.
         source
             The file's name, for error messages.
 

@@ -71,7 +71,7 @@ def locate_model(
     Raises
     ------
     ModelError
-        If there is no network of that name, its format is not supported, or ``weights`` or
+        If no network has that name, its format is not supported, or ``weights`` or
         ``card`` are given for a network that has its own.
 
     Examples
