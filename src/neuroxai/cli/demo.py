@@ -15,7 +15,7 @@ def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the page.")] = Path("demo"),
     seed: Annotated[int, typer.Option("--seed", help="Seed of training and maps.")] = 0,
 ) -> None:
-    """Classify and segment synthetic gliomas, explain both, and write an illustrated page."""
+    """Run both applications of the paper on synthetic gliomas."""
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.demo import run

@@ -47,7 +47,7 @@ def dissect(
     seed: options.Seed = 0,
     out: options.Out = None,
 ) -> None:
-    """Match each filter of a network to the concept it responds to in a cohort.
+    """Match the filters of a network to concepts in a cohort.
 
     Research use only, not for clinical use.
     """

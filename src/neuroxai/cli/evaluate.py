@@ -58,7 +58,7 @@ def evaluate(
     device: options.Device = "auto",
     out: options.Out = None,
 ) -> None:
-    """Measure a network on cases with ground truth, as in the paper's tables.
+    """Measure a network's accuracy on cases with ground truth.
 
     Research use only, not for clinical use.
     """

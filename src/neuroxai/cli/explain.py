@@ -36,7 +36,7 @@ def explain(
     seed: options.Seed = 0,
     out: options.Out = None,
 ) -> None:
-    """Explain a network's output with attribution maps on the scan's own grid.
+    """Explain a network's output with attribution maps.
 
     Research use only, not for clinical use.
     """

@@ -14,7 +14,10 @@ def methods() -> None:
     console = plain()
     for name, entry in all_entries().items():
         sign = "signed" if entry.signed else "never negative"
-        console.print(Text.assemble((name, "bold"), f"  {entry.title}, {sign}, {entry.citation}"))
+        console.print(
+            Text.assemble((name, "bold"), f"  {entry.title}, {sign}, {entry.citation}"),
+            soft_wrap=True,
+        )
         if entry.parameters:
-            console.print("    " + entry.parameters.replace(" ", "  "))
+            console.print("    " + entry.parameters.replace(" ", "  "), soft_wrap=True)
     console.print("Set a parameter:  --set METHOD.NAME=VALUE")

@@ -29,6 +29,7 @@ LayoutName = Annotated[
     str | None,
     typer.Option(
         "--layout",
+        metavar="NAME",
         help="File names and label numbers, for example brats2021; default: detected from the "
         "file names.",
     ),
@@ -37,6 +38,7 @@ ModelName = Annotated[
     str,
     typer.Option(
         "--model",
+        metavar="MODEL",
         help="Name of a shipped network; folder of a checkpoint, a MONAI bundle or a trained "
         "nnU-Net; .pt2 file; or package.module:factory.",
     ),
@@ -63,19 +65,27 @@ Trust = Annotated[
 ]
 Methods = Annotated[
     list[str] | None,
-    typer.Option("--method", help="Method, or all; repeatable. See 'neuroxai methods'."),
+    typer.Option(
+        "--method", metavar="NAME", help="Method, or all; repeatable. See 'neuroxai methods'."
+    ),
 ]
 Targets = Annotated[
     list[str] | None,
-    typer.Option("--target", help="WT, TC, ET, or a class by name or number; repeatable."),
+    typer.Option(
+        "--target", metavar="NAME", help="WT, TC, ET, or a class by name or number; repeatable."
+    ),
 ]
 Layer = Annotated[
     str | None,
-    typer.Option("--layer", help="Layer for methods that use one, such as Grad-CAM."),
+    typer.Option(
+        "--layer", metavar="NAME", help="Layer for methods that use one, such as Grad-CAM."
+    ),
 ]
 Within = Annotated[
     str | None,
-    typer.Option("--within", help="Restrict the target to prediction, truth or lesion:N."),
+    typer.Option(
+        "--within", metavar="PLACE", help="Restrict the target to prediction, truth or lesion:N."
+    ),
 ]
 Slice = Annotated[
     int | None,

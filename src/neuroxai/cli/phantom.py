@@ -27,7 +27,7 @@ def phantom(
     ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Number of processes.")] = 1,
 ) -> None:
-    """Generate synthetic tumor cases with ground truth; each is a function of its seed."""
+    """Generate synthetic tumor cases with ground truth."""
     from neuroxai.data.phantom import write_cohort
 
     with stages() as report:

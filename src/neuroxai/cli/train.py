@@ -30,7 +30,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Resume the run in the folder.")] = False,
 ) -> None:
-    """Train a network, and save it as a checkpoint with its measured metrics."""
+    """Train a network and measure its accuracy."""
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.models.card import read_card
     from neuroxai.training import train as run
