@@ -43,7 +43,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     bundles.write_bundle(tmp_path / "brats")
     done = here("models", "check", "brats", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("SegResNet", "T1ce, T1, T2, FLAIR", "TC, WT, ET by sigmoid", "grad_cam: yes",
+    for words in ("SegResNet", "T1ce, T1, T2, FLAIR", "TC, WT, ET (sigmoid)", "grad_cam: yes",
                   "diagnostic"):  # fmt: skip
         assert words in done.stdout
     assert "deepseg-phantom" in here("models", "list", cwd=tmp_path).stdout
