@@ -1,4 +1,4 @@
-"""Case folders of every year, and everything that can be wrong with one."""
+"""Case folders of every layout, and invalid ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHAPE = (5, 6, 7)
 AFFINE = np.array([[-1.0, 0, 0, 3.5], [0, -1.5, 0, 100], [0, 0, 2, -20], [0, 0, 0, 1]])
 SCAN = np.arange(210, dtype=np.int16).reshape(SHAPE)
 
-# Written out by hand, from the challenges' own pages: the table under test must not be its oracle.
+# Copied by hand from the pages of the challenges, independent of the table under test.
 NAMES = {
     "brats2018": ("Brats18_2013_2_1", "_t1 _t1ce _t2 _flair _seg", (1, 2, 4)),
     "brats2019": ("BraTS19_CBICA_AAB_1", "_t1 _t1ce _t2 _flair _seg", (1, 2, 4)),
@@ -68,7 +68,7 @@ def error(path: Path | None, *words: str, **arguments: Any) -> str:
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("layout", NAMES)
-def test_every_year_is_told_and_read(tmp_path: Path, layout: str, ending: str) -> None:
+def test_every_layout_is_detected_and_read(tmp_path: Path, layout: str, ending: str) -> None:
     case = read_case(year_folder(tmp_path, layout, ending))
     assert case.layout is LAYOUTS[layout]
     assert case.name == NAMES[layout][0]
@@ -84,7 +84,7 @@ def test_every_year_is_told_and_read(tmp_path: Path, layout: str, ending: str) -
     assert case.warnings == ()
 
 
-def test_four_is_a_cavity_in_2024_alone(tmp_path: Path) -> None:
+def test_label_four_is_a_cavity_only_in_2024(tmp_path: Path) -> None:
     folder = year_folder(tmp_path, "brats2024")
     labels = np.zeros(SHAPE, np.uint8)
     labels[2, 2, 2] = 4
@@ -114,7 +114,7 @@ def test_common_spellings(tmp_path: Path, modalities: tuple[str, ...]) -> None:
         assert case.volumes[modality][0, 0, 1] == factor
 
 
-def test_a_plain_folder_has_the_labels_of_2021_and_its_own_name(tmp_path: Path) -> None:
+def test_a_plain_folder_uses_the_labels_of_2021_and_its_own_name(tmp_path: Path) -> None:
     labels = np.zeros(SHAPE, np.int16)
     labels[0, 0, 0] = 4
     put(tmp_path / "anna" / "t1.nii.gz")
@@ -125,7 +125,7 @@ def test_a_plain_folder_has_the_labels_of_2021_and_its_own_name(tmp_path: Path) 
     assert CLASSES[case.truth[0, 0, 0]] == "ET"
 
 
-def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
+def test_only_requested_modalities_are_read(tmp_path: Path) -> None:
     folder = year_folder(tmp_path, "brats2021")
     (folder / "BraTS2021_01092_t2.nii.gz").write_bytes(b"broken")
     assert list(read_case(folder, modalities=["FLAIR", "FLAIR"]).volumes) == ["FLAIR"]
@@ -148,8 +148,8 @@ def test_files_by_name(tmp_path: Path) -> None:
     assert read_case(files={"ADC": one}, modalities=["ADC"]).volumes["ADC"].shape == SHAPE
 
 
-def test_labels_of_children_ask_for_their_year(tmp_path: Path) -> None:
-    """1 is the enhancing tumor in 2024 and necrosis in 2023, and the files are named alike."""
+def test_pediatric_labels_need_a_named_layout(tmp_path: Path) -> None:
+    """Label 1 is enhancing tumor in 2024 and necrosis in 2023, with the same file names."""
     folder = year_folder(tmp_path, "brats2023", ".nii.gz")
     name = "BraTS-PED-00001-000"
     moved = tmp_path / name
@@ -164,12 +164,12 @@ def test_labels_of_children_ask_for_their_year(tmp_path: Path) -> None:
     assert read_case(moved).truth is None
 
 
-CHILDREN = {"ET": [1], "TC": [1, 2, 3], "WT": [1, 2, 3, 4]}
-"""The regions of the children's track of 2024, unions of its labels, from the challenge's page."""
+PEDIATRIC = {"ET": [1], "TC": [1, 2, 3], "WT": [1, 2, 3, 4]}
+"""Regions of the pediatric track of 2024 as unions of labels, from the page of the challenge."""
 
 
-def test_labels_of_children_of_2024_are_read_where_that_is_said(tmp_path: Path) -> None:
-    """1 enhancing, 2 not enhancing, 3 cystic, 4 edema."""
+def test_pediatric_labels_of_2024_are_read_with_their_layout(tmp_path: Path) -> None:
+    """Labels: 1 enhancing, 2 non-enhancing, 3 cystic, 4 edema."""
     name = "BraTS-PED-00002-000"
     for suffix in ("t1n", "t1c", "t2w", "t2f"):
         put(tmp_path / name / f"{name}-{suffix}.nii.gz")
@@ -179,11 +179,11 @@ def test_labels_of_children_of_2024_are_read_where_that_is_said(tmp_path: Path) 
     case = read_case(tmp_path / name, layout="brats2024-ped")
     assert case.layout.name == "brats2024-ped"
     assert case.truth is not None
-    for which, numbers in CHILDREN.items():
+    for which, numbers in PEDIATRIC.items():
         np.testing.assert_array_equal(region(case.truth, which), np.isin(labels, numbers))
     written = write_case(case, tmp_path / "again")
     again = np.asarray(nib.load(written / f"{name}-seg.nii.gz").dataobj)
-    for numbers in CHILDREN.values():
+    for numbers in PEDIATRIC.values():
         np.testing.assert_array_equal(np.isin(again, numbers), np.isin(labels, numbers))
     assert numbered_name("brats2024-ped", 7) == "BraTS-PED-00007-000"
     labels[0, 0, 0] = 5
@@ -192,7 +192,7 @@ def test_labels_of_children_of_2024_are_read_where_that_is_said(tmp_path: Path) 
     error(tmp_path / name, "unknown layout 'brats2024-pe'", "brats2024-ped", layout="brats2024-pe")
 
 
-def test_one_file_for_two_modalities_is_told(tmp_path: Path) -> None:
+def test_identical_files_for_two_modalities_warn(tmp_path: Path) -> None:
     folder = year_folder(tmp_path, "brats2021", ".nii.gz")
     files = {path.name.split("_")[-1].split(".")[0]: path for path in folder.iterdir()}
     given = {"T1": files["t1"], "T1ce": files["t1"], "T2": files["t2"], "FLAIR": files["t1"]}
@@ -201,7 +201,7 @@ def test_one_file_for_two_modalities_is_told(tmp_path: Path) -> None:
     assert str(files["t1"]) in warning
 
 
-def test_links_are_followed_and_keep_their_parents_grade(tmp_path: Path) -> None:
+def test_links_are_followed_and_the_grade_is_that_of_the_links_parent(tmp_path: Path) -> None:
     folder = year_folder(tmp_path / "store", "brats2018")
     (tmp_path / "HGG").mkdir()
     (tmp_path / "HGG" / folder.name).symlink_to(folder)
@@ -212,7 +212,7 @@ def test_links_are_followed_and_keep_their_parents_grade(tmp_path: Path) -> None
 
 
 def turned(data: NDArray[Any], affine: NDArray[Any], codes: str) -> tuple[NDArray[Any], Any]:
-    """Turn with nibabel, the oracle."""
+    """Reorient with nibabel, the oracle."""
     orientation = nib.orientations.ornt_transform(
         nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes)
     )
@@ -228,7 +228,7 @@ def all_codes() -> list[str]:
     ]
 
 
-def test_siblings_in_any_orientation_are_turned_to_the_first(tmp_path: Path) -> None:
+def test_modalities_in_any_orientation_are_reoriented_to_the_first(tmp_path: Path) -> None:
     oblique = np.eye(4)
     oblique[:3, :3] = euler2mat(0.3, -0.2, 0.4) @ np.diag([1.0, 1.5, 2.0])
     oblique[:3, 3] = (-60, 20, 11)
@@ -275,7 +275,7 @@ def test_other_shapes_are_refused(tmp_path: Path) -> None:
     error(tmp_path, "(4, 6, 7)", "(5, 6, 7)", "t1.nii", "t2.nii", modalities=["T1", "T2"])
 
 
-# --- what is wrong with a folder ---
+# --- invalid folders ---
 
 
 def test_a_missing_modality_is_named_with_the_file_that_was_expected(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_missing_modality_is_named_with_the_file_that_was_expected(tmp_path: P
     )  # fmt: skip
 
 
-def test_a_doubled_modality_is_refused(tmp_path: Path) -> None:
+def test_two_files_for_one_modality_are_refused(tmp_path: Path) -> None:
     folder = year_folder(tmp_path, "brats2020")
     put(folder / "BraTS20_Training_001_t2.nii")
     error(folder, "several files for T2", "_t2.nii and ", "_t2.nii.gz")
@@ -321,7 +321,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
     error(tmp_path / "fifo", "is a file")
 
 
-def test_a_fifo_in_the_place_of_a_scan(tmp_path: Path) -> None:
+def test_a_fifo_instead_of_a_scan(tmp_path: Path) -> None:
     folder = year_folder(tmp_path, "brats2021")
     (folder / "BraTS2021_01092_t1.nii.gz").unlink()
     os.mkfifo(folder / "BraTS2021_01092_t1.nii.gz")
@@ -351,7 +351,7 @@ def test_an_unknown_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grade", ["HGG", "LGG"])
-def test_the_grade_is_the_parent_folder_or_in_the_list(tmp_path: Path, grade: str) -> None:
+def test_the_grade_is_that_of_the_parent_folder_or_the_table(tmp_path: Path, grade: str) -> None:
     assert read_case(year_folder(tmp_path / grade, "brats2019", truth=False)).grade == grade
     folder = year_folder(tmp_path / "cohort", "brats2020", truth=False)
     assert read_case(folder).grade is None
@@ -363,7 +363,7 @@ def test_the_grade_is_the_parent_folder_or_in_the_list(tmp_path: Path, grade: st
     assert read_case(folder).grade == grade
 
 
-def test_grades_that_disagree_or_cannot_be_read_warn(tmp_path: Path) -> None:
+def test_conflicting_or_unreadable_grades_warn(tmp_path: Path) -> None:
     folder = year_folder(tmp_path / "HGG", "brats2018", truth=False)
     mapping = tmp_path / "name_mapping.csv"
     mapping.write_text("Grade,BraTS_2018_subject_ID\nLGG,Brats18_2013_2_1\n")
@@ -376,7 +376,7 @@ def test_grades_that_disagree_or_cannot_be_read_warn(tmp_path: Path) -> None:
     assert "name_mapping.csv" in case.warnings[0]
 
 
-def test_the_written_list_is_read_again(tmp_path: Path) -> None:
+def test_a_written_grade_table_is_read_again(tmp_path: Path) -> None:
     folder = year_folder(tmp_path, "brats2020", truth=False)
     write_name_mapping(tmp_path, [read_case(folder)])
     assert read_case(folder).grade is None
@@ -433,7 +433,7 @@ def test_written_cases_are_read_again(tmp_path: Path, layout: str) -> None:
         assert {file.name for file in folder.iterdir()} == expected
 
 
-def test_whole_numbers_for_volumes(tmp_path: Path) -> None:
+def test_volumes_are_rounded_to_integers(tmp_path: Path) -> None:
     case = made("BraTS2021_00001", "brats2021")
     folder = write_case(case, tmp_path, integer=True)
     image = nib.load(folder / "BraTS2021_00001_t1.nii.gz")
@@ -445,7 +445,7 @@ def test_whole_numbers_for_volumes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", NAMES)
-def test_labels_there_and_back(layout: str) -> None:
+def test_labels_are_encoded_and_decoded(layout: str) -> None:
     numbers = NAMES[layout][2]
     indices = np.array([[0, 1], [2, 3]], dtype=np.uint8)
     encoded = encode_labels(indices, layout)

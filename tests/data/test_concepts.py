@@ -1,4 +1,4 @@
-"""Concept masks against their definitions, and tissues as a cohort on disk knows them."""
+"""Concept masks against their definitions, and tissues of a cohort on disk."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_without_truth_there_is_no_tumor() -> None:
     assert list(concept_masks(case())) == ["brain"]
 
 
-def test_a_cavity_is_a_concept_where_there_is_one() -> None:
+def test_a_cavity_is_a_concept_if_it_occurs() -> None:
     truth = np.zeros((12, 10, 8), np.uint8)
     truth[4:8, 3:6, 2:5] = CLASSES.index("RC")
     assert "RC" in concept_masks(case(truth))
 
 
-def test_a_cavity_is_a_concept_of_its_layout_wherever_it_occurs() -> None:
+def test_a_cavity_is_a_concept_of_all_cases_of_its_layout() -> None:
     truth = np.zeros((12, 10, 8), np.uint8)
     truth[4:8, 3:6, 2:5] = CLASSES.index("ET")
     without = concept_masks(replace(case(truth), layout=LAYOUTS["brats2024"]))
@@ -73,8 +73,8 @@ def test_a_cavity_is_a_concept_of_its_layout_wherever_it_occurs() -> None:
     assert "RC" not in concept_masks(replace(case(truth * 0), layout=LAYOUTS["brats2023"]))
 
 
-def test_a_cavity_is_no_tissue_in_any_layout(tmp_path: Path) -> None:
-    """Fluid fills what surgery took: white matter there would look like CSF."""
+def test_a_cavity_is_not_part_of_a_tissue_in_any_layout(tmp_path: Path) -> None:
+    """The cavity is filled with fluid; white matter there would look like CSF."""
     made = phantom(1, wide=True)
     assert made.cavity.sum() > 500
     seen: list[dict[str, np.ndarray]] = []
@@ -87,7 +87,7 @@ def test_a_cavity_is_no_tissue_in_any_layout(tmp_path: Path) -> None:
         np.testing.assert_array_equal(seen[0][name], seen[1][name])
 
 
-def test_the_shell_of_a_tumor_is_none_of_its_cavity() -> None:
+def test_the_boundary_of_a_tumor_excludes_its_cavity() -> None:
     truth = np.zeros((12, 10, 8), np.uint8)
     truth[4:8, 3:6, 2:5] = CLASSES.index("RC")
     masks = concept_masks(case(truth))
@@ -97,7 +97,7 @@ def test_the_shell_of_a_tumor_is_none_of_its_cavity() -> None:
 
 @pytest.mark.parametrize("spacing", [SPACING, (1.0, 1.0, 3.0), (4.5, 0.9, 0.9)])
 def test_the_boundary_is_a_shell_in_millimeters(spacing: tuple[float, float, float]) -> None:
-    """Against the distance from every voxel to every box on the other side, one by one."""
+    """Against the distance from every voxel to every voxel on the other side, in a slow loop."""
     mask = np.zeros((14, 12, 10), bool)
     mask[4:10, 3:9, 3:7] = True
     mask[5, 4, 4] = False
@@ -113,7 +113,7 @@ def test_the_boundary_is_a_shell_in_millimeters(spacing: tuple[float, float, flo
     assert not boundary(np.ones_like(mask), SPACING).any()
 
 
-def test_refusals() -> None:
+def test_invalid_masks_are_refused() -> None:
     with pytest.raises(CaseError, match=r"a: the tissue map has the shape \(3, 3, 3\)"):
         concept_masks(case(), tissues=np.zeros((3, 3, 3)))
     with pytest.raises(CaseError, match="'brain' already exists"):
@@ -123,7 +123,7 @@ def test_refusals() -> None:
 
 
 @pytest.mark.parametrize("layout", ["brats2021", "brats2019"])
-def test_a_cohort_knows_its_tissues(tmp_path: Path, layout: str) -> None:
+def test_the_tissues_of_a_cohort_are_read(tmp_path: Path, layout: str) -> None:
     (folder,) = write_cohort(tmp_path / "cohort", [5], spacing=3.0, layout=layout)
     study = read_case(folder)
     tissues = phantom_tissues(study)

@@ -1,4 +1,4 @@
-"""A user's masks come from files, one a case, on the side of the head where they belong."""
+"""Mask files of a user, one per case, in any orientation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuroxai.data.brats import read_case
 from neuroxai.data.mask_files import MaskFiles
 
 WHERE = np.array([[4.0, 12, 5], [9, 3, -2], [-3, 20, 9]])
-"""Places in the body, in mm, that the mask marks."""
+"""World coordinates in mm that the mask marks."""
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     return cases.write_study(tmp_path)
 
 
-def test_a_mask_in_any_orientation_marks_the_same_places(tmp_path: Path, folder: Path) -> None:
+def test_a_mask_in_any_orientation_marks_the_same_positions(tmp_path: Path, folder: Path) -> None:
     case = read_case(folder)
     marked = np.zeros(case.shape, np.uint8)
     voxels = np.rint(apply_affine(np.linalg.inv(case.affine), WHERE)).astype(int)
@@ -37,7 +37,7 @@ def test_a_mask_in_any_orientation_marks_the_same_places(tmp_path: Path, folder:
         np.testing.assert_array_equal(files(case)["mine"], marked > 0)
 
 
-def test_faults_name_the_file(tmp_path: Path, folder: Path) -> None:
+def test_errors_name_the_file(tmp_path: Path, folder: Path) -> None:
     case = read_case(folder)
     files = MaskFiles({"mine": str(tmp_path / "mine.nii.gz")})
     with pytest.raises(CaseError, match=r"mine\.nii\.gz: no such file.*\{case\}"):

@@ -1,4 +1,4 @@
-"""Reading with distrust, writing whole: nibabel is the oracle for what a good file holds."""
+"""Reading of valid and invalid NIfTI files, and writing, against nibabel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def saved(
     return path
 
 
-# --- what is good, however awkward, is read ---
+# --- valid files are read ---
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -86,7 +86,7 @@ def test_one_time_point_is_a_volume(tmp_path: Path) -> None:
     assert read_nifti(path).data.shape == SHAPE
 
 
-def test_contents_decide_not_the_ending(tmp_path: Path) -> None:
+def test_the_format_is_detected_from_the_content(tmp_path: Path) -> None:
     packed = saved(tmp_path / "a.nii.gz")
     misnamed = tmp_path / "b.nii"
     misnamed.write_bytes(packed.read_bytes())
@@ -110,10 +110,10 @@ def test_spacing_in_mm(tmp_path: Path) -> None:
     assert read_nifti(path).spacing == (1.5, 2.0, 0.75)
 
 
-# --- what is odd but safe brings a warning that names the file ---
+# --- irregularities give a warning that names the file ---
 
 
-def test_forms_that_disagree_warn_and_the_sform_counts(tmp_path: Path) -> None:
+def test_different_forms_warn_and_the_sform_is_used(tmp_path: Path) -> None:
     image = nib.Nifti1Image(numbers(), np.diag([1, 1, 1, 1]))
     image.set_sform(np.diag([-1.0, 1, 1, 1]), code=1)
     image.set_qform(np.diag([1.0, 1, 1, 1]), code=1)
@@ -124,7 +124,7 @@ def test_forms_that_disagree_warn_and_the_sform_counts(tmp_path: Path) -> None:
     assert "8.0 mm" in volume.warnings[0]
 
 
-def test_a_broken_qform_beside_a_sform_warns(tmp_path: Path) -> None:
+def test_an_invalid_qform_with_a_sform_warns(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.nii", sform_code=1, qform_code=1, quatern_b=9.0)
     assert "qform is not a rotation" in read_nifti(path).warnings[0]
 
@@ -134,7 +134,7 @@ def test_unlikely_voxels_warn(tmp_path: Path) -> None:
     assert "unlikely" in read_nifti(path).warnings[0]
 
 
-# --- what is bad is refused in one sentence that names the file ---
+# --- invalid files are refused in one sentence that names the file ---
 
 
 def refused(path: Path, *words: str, read: Any = read_nifti) -> None:
@@ -147,7 +147,7 @@ def refused(path: Path, *words: str, read: Any = read_nifti) -> None:
         assert word in message
 
 
-def test_places_that_are_no_files(tmp_path: Path) -> None:
+def test_paths_that_are_not_regular_files(tmp_path: Path) -> None:
     refused(tmp_path / "none.nii", "No such file")
     refused(tmp_path, "is a folder")
     os.mkfifo(tmp_path / "fifo.nii")
@@ -188,7 +188,7 @@ def test_files_that_are_not_nifti(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_cut_anywhere(tmp_path: Path, name: str) -> None:
+def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
     whole = saved(tmp_path / name).read_bytes()
     cut = tmp_path / ("cut-" + name)
     for length in [*range(1, len(whole), 37), len(whole) - 4, len(whole) - 1]:
@@ -196,7 +196,7 @@ def test_cut_anywhere(tmp_path: Path, name: str) -> None:
         refused(cut)
 
 
-def test_every_damaged_byte_of_a_gzip_body_is_seen(tmp_path: Path) -> None:
+def test_every_damaged_byte_of_a_gzip_file_is_detected(tmp_path: Path) -> None:
     whole = bytearray(saved(tmp_path / "a.nii.gz").read_bytes())
     for position in [*range(10, len(whole), 11), *range(len(whole) - 8, len(whole))]:
         damaged = whole.copy()
@@ -238,11 +238,13 @@ def test_every_damaged_byte_of_a_gzip_body_is_seen(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_headers_that_lie(tmp_path: Path, name: str, lie: dict[str, Any], word: str) -> None:
+def test_invalid_headers_are_refused(
+    tmp_path: Path, name: str, lie: dict[str, Any], word: str
+) -> None:
     refused(saved(tmp_path / name, **lie), word)
 
 
-def test_voxels_that_are_no_numbers(tmp_path: Path) -> None:
+def test_nan_and_infinite_voxels_are_refused(tmp_path: Path) -> None:
     data = numbers(np.float32)
     data[0, 1, 2:5] = np.nan
     data[3, 3, 3] = -np.inf
@@ -262,7 +264,7 @@ def test_a_constant_image_is_refused_and_constant_labels_are_not(
     assert (read_labels(path).data == value).all()
 
 
-def test_labels_are_whole_numbers(tmp_path: Path) -> None:
+def test_labels_are_integers(tmp_path: Path) -> None:
     assert read_labels(saved(tmp_path / "a.nii", numbers(np.float64))).data.dtype == np.int32
     half = numbers(np.float32)
     half[1, 2, 3] = 2.5
@@ -273,7 +275,7 @@ def test_labels_are_whole_numbers(tmp_path: Path) -> None:
     refused(saved(tmp_path / "d.nii", half), "integers", read=read_labels)
 
 
-def test_bombs_are_refused_fast_and_small(tmp_path: Path) -> None:
+def test_decompression_bombs_are_refused_quickly_and_in_little_memory(tmp_path: Path) -> None:
     import tracemalloc
 
     honest_header = saved(tmp_path / "a.nii", dim=(3, 512, 512, 511, 1, 1, 1, 1)).read_bytes()[:352]
@@ -343,7 +345,7 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     assert write_nifti(tmp_path / "b.nii.gz", numbers(np.float32), OBLIQUE).read_bytes() == one
 
 
-def test_channels_their_names_and_a_description(tmp_path: Path) -> None:
+def test_channel_names_and_description_are_stored(tmp_path: Path) -> None:
     data = np.stack([numbers(np.float32), numbers(np.float32) * 2], axis=-1)
     path = write_nifti(
         tmp_path / "a.nii.gz", data, OBLIQUE, description="größe" * 30, modalities=["T1", "FLAIR"]
@@ -365,13 +367,15 @@ def test_channels_their_names_and_a_description(tmp_path: Path) -> None:
         (np.ones(SHAPE), "a.png", "rename"),
     ],
 )
-def test_what_cannot_be_written(tmp_path: Path, data: Any, name: str, word: str) -> None:
+def test_arrays_that_cannot_be_stored_are_refused(
+    tmp_path: Path, data: Any, name: str, word: str
+) -> None:
     with pytest.raises(OutputError, match=word):
         write_nifti(tmp_path / name, data, np.eye(4))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_must_fit_the_channels(tmp_path: Path) -> None:
+def test_the_number_of_names_must_match_the_channels(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="modality names"):
         write_nifti(tmp_path / "a.nii", np.ones((2, 3, 4, 2)), np.eye(4), modalities=["T1"])
 
@@ -385,7 +389,7 @@ def test_an_older_file_survives_a_failed_write(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.nii.gz"]
 
 
-def test_all_orientations_survive_the_disk(tmp_path: Path) -> None:
+def test_all_orientations_are_written_and_read_again(tmp_path: Path) -> None:
     for order in itertools.permutations(range(3)):
         for signs in itertools.product((1, -1), repeat=3):
             affine = np.zeros((4, 4))

@@ -1,4 +1,4 @@
-"""Pictures: shown as they are, no side claimed, damaged files refused, and a recipe end to end."""
+"""Pictures: orientation, unknown laterality, damaged files, and a recipe end to end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def save(path: Path, pixels: NDArray[np.generic]) -> Path:
 
 
 def shown(case_path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the picture as the figures lay it before a reader: rows from the top."""
+    """Return the picture as displayed in figures, rows from the top."""
     case = read_picture(case_path, size)
     upright = Placement.fit(case.shape, case.affine)
     cut: NDArray[np.float32] = AXIAL.cut(upright.reorient(case.volumes[GRAY]), 0)
@@ -45,7 +45,7 @@ def shown(case_path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
 PIXELS = np.arange(1, 21 * 30 + 1, dtype=np.int64).reshape(21, 30) % 251
 
 
-def test_a_picture_is_shown_as_it_is_stored(tmp_path: Path) -> None:
+def test_a_picture_is_displayed_as_stored(tmp_path: Path) -> None:
     path = save(tmp_path / "glioma" / "a.png", PIXELS.astype(np.uint8))
     np.testing.assert_array_equal(shown(path, (30, 21)), PIXELS)
     case = read_picture(path, (30, 21))
@@ -66,10 +66,10 @@ def test_a_picture_is_shown_as_it_is_stored(tmp_path: Path) -> None:
         (8, lambda rows: np.rot90(rows)),
     ],
 )
-def test_a_picture_is_turned_as_its_tag_says(
+def test_a_picture_is_rotated_by_its_exif_orientation(
     tmp_path: Path, tag: int, turned: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 ) -> None:
-    """Left would be right where a camera or a viewer has only noted how to show it."""
+    """Left and right would be swapped if the orientation tag of a camera were ignored."""
     rows = np.arange(24 * 24, dtype=np.uint8).reshape(24, 24)
     rows[:12] //= 3
     for name, turn in (("tagged", False), ("turned", True)):
@@ -85,7 +85,7 @@ def test_a_picture_is_turned_as_its_tag_says(
     assert expected.any()
 
 
-def test_a_picture_is_fitted_with_its_shape_kept(tmp_path: Path) -> None:
+def test_a_picture_is_fitted_with_its_aspect_ratio(tmp_path: Path) -> None:
     smooth = np.add.outer(np.arange(40), 2 * np.arange(60)).astype(np.uint8)
     path = save(tmp_path / "x" / "a.png", smooth)
     fitted = shown(path, (30, 30))
@@ -97,7 +97,7 @@ def test_a_picture_is_fitted_with_its_shape_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA", "I;16", "1"])
-def test_every_kind_of_picture_becomes_gray(tmp_path: Path, mode: str) -> None:
+def test_pictures_of_all_modes_are_converted_to_gray(tmp_path: Path, mode: str) -> None:
     bright = np.zeros((12, 16), np.uint8)
     bright[3:6, 9:14] = 255
     picture = Image.fromarray(bright)
@@ -125,7 +125,7 @@ def test_a_network_sees_every_pixel(tmp_path: Path) -> None:
     assert back.shape == (30, 21, 1)
 
 
-def test_no_side_is_lettered(tmp_path: Path) -> None:
+def test_directions_are_not_labeled(tmp_path: Path) -> None:
     gray = np.random.default_rng(0).random((8, 6, 1))
     for laterality_known in (True, False):
         scan = Scan("c", {GRAY: gray}, slice_only=0, laterality_known=laterality_known)
@@ -137,7 +137,7 @@ def test_no_side_is_lettered(tmp_path: Path) -> None:
         assert ("Left and right of the patient are unknown" in said) != laterality_known
 
 
-def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_pictures_are_refused(tmp_path: Path) -> None:
     good = save(tmp_path / "x" / "good.png", PIXELS.astype(np.uint8))
     cut = tmp_path / "x" / "cut.png"
     cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
@@ -152,7 +152,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
         read_picture(tmp_path / "gone.png", (8, 8))
 
 
-def test_a_bomb_is_refused_by_its_size(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_refused_by_its_size(tmp_path: Path) -> None:
     path = tmp_path / "x" / "bomb.png"
     path.parent.mkdir()
     Image.new("1", (9000, 9000)).save(path)
@@ -175,7 +175,7 @@ def test_pictures_are_found_by_class(tmp_path: Path) -> None:
 
 
 def collection(folder: Path, count: int = 24) -> None:
-    """Two kinds: a bright disk on the left, or a bright bar at the bottom, in noise."""
+    """Write noise pictures of two classes: a bright disk on the left or a bar at the bottom."""
     rng = np.random.default_rng(5)
     x, y = np.meshgrid(np.arange(48), np.arange(40))
     for number in range(count):
@@ -202,7 +202,7 @@ class Small(nn.Sequential):
         )  # fmt: skip
 
 
-def test_pictures_are_learned_measured_and_explained_from_the_command_line(
+def test_training_evaluation_and_explanation_of_pictures_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("lightning")
@@ -250,7 +250,7 @@ def test_pictures_are_learned_measured_and_explained_from_the_command_line(
 
 @pytest.mark.slow
 def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
-    """The second one measures and writes nothing, and ends without a word."""
+    """The second process neither evaluates nor writes, and prints nothing."""
     pytest.importorskip("lightning")
     collection(tmp_path / "pictures", count=8)
     sizes = (
@@ -293,7 +293,7 @@ def test_two_processes_train_from_the_command_line(tmp_path: Path) -> None:
     assert len(looks) >= 2
 
 
-def test_folders_that_are_not_the_classes_are_named(tmp_path: Path) -> None:
+def test_folders_that_do_not_match_the_classes_are_named(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     from neuroxai.training import train
 

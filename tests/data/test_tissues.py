@@ -1,4 +1,4 @@
-"""Tissues told from the T1, against phantoms whose tissues are known."""
+"""Tissue segmentation of T1, against phantoms with known tissues."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def with_t1(case: Case, t1: Any) -> Case:
 
 
 def dice(found: Any, phantom: Phantom) -> list[float]:
-    """Return the Dice of each tissue with what the phantom was made of."""
+    """Return the Dice of each tissue with the ground truth of the phantom."""
     counted = phantom.case.brain() & (phantom.case.truth == 0)
     truth = np.where(counted, phantom.tissues, 0)
     return [
@@ -47,7 +47,7 @@ def dice(found: Any, phantom: Phantom) -> list[float]:
     ]
 
 
-def test_tumor_and_air_are_no_tissue_and_all_else_is() -> None:
+def test_tissues_cover_the_brain_without_the_tumor() -> None:
     case = head().case
     assert case.truth is not None
     assert case.truth.any()
@@ -73,7 +73,7 @@ def turned_case(case: Case, codes: str) -> tuple[Case, Callable[[Any], Any]]:
     return other, turned
 
 
-def test_they_follow_the_scan_when_it_is_turned() -> None:
+def test_tissues_do_not_depend_on_the_orientation_of_the_file() -> None:
     """The very same voxels, whichever way the file lies."""
     other, turned = turned_case(head().case, "SLP")
     np.testing.assert_array_equal(segment_tissues(other), turned(segmented()))
@@ -97,7 +97,7 @@ def test_every_orientation_is_segmented_from_the_same_input(
         np.testing.assert_array_equal(one, same)
 
 
-def test_neither_the_unit_nor_the_coil_decides() -> None:
+def test_tissues_do_not_depend_on_scale_or_bias_field() -> None:
     case = head().case
     rows = np.linspace(-1, 1, case.shape[1])[None, :, None]
     shaded = segment_tissues(with_t1(case, 900.0 * case.volumes["T1"] * (1 + 0.25 * rows)))
@@ -105,7 +105,7 @@ def test_neither_the_unit_nor_the_coil_decides() -> None:
     assert (shaded == segmented())[inside].mean() > 0.95
 
 
-def test_without_contrast_or_t1_there_are_none() -> None:
+def test_no_tissues_without_contrast_or_t1() -> None:
     case = head().case
     assert case_tissues(with_t1(case, case.brain())) == (None, None)
     assert case_tissues(replace(case, volumes={"FLAIR": case.volumes["T1"]})) == (None, None)
@@ -116,7 +116,9 @@ def keep_bias_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tissues, "correct_bias_field", lambda image, *_: image)
 
 
-def test_what_is_no_t1_is_refused_and_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_without_t1_contrast_is_refused_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Fluid is bright here, as on a T2 that was named T1."""
     keep_bias_field(monkeypatch)
     case = head().case
@@ -125,7 +127,7 @@ def test_what_is_no_t1_is_refused_and_the_way_out_is_named(monkeypatch: pytest.M
         segment_tissues(with_t1(case, (t1.max() + 1 - t1) * case.brain()))
 
 
-def test_gaussians_with_sure_priors_are_those_of_the_groups() -> None:
+def test_gaussians_with_certain_priors_are_those_of_the_groups() -> None:
     rng = np.random.default_rng(2)
     group = rng.choice(3, size=600)
     values = rng.normal(group, 0.3)
@@ -134,7 +136,7 @@ def test_gaussians_with_sure_priors_are_those_of_the_groups() -> None:
     np.testing.assert_allclose(means, [values[group == k].mean() for k in range(3)])
 
 
-def test_gaussians_are_found_from_vague_priors_by_a_slow_loop_too() -> None:
+def test_gaussians_with_vague_priors_equal_those_of_a_slow_loop() -> None:
     rng = np.random.default_rng(4)
     group = rng.choice(3, size=400, p=[0.2, 0.5, 0.3])
     values = rng.normal(1.5 * group, np.array([0.5, 0.3, 0.2])[group])
@@ -157,7 +159,7 @@ def test_gaussians_are_found_from_vague_priors_by_a_slow_loop_too() -> None:
     np.testing.assert_allclose(shares, slow, atol=0.02)
 
 
-def test_the_template_finds_itself_again_after_a_known_move() -> None:
+def test_registration_recovers_a_known_transform_of_the_template() -> None:
     brain = load_mni152(4, "A test", "tissues")
     angle, scale = np.radians(9.0), np.array([0.94, 1.05, 0.97])
     turn = np.array([
@@ -178,7 +180,7 @@ def test_the_template_finds_itself_again_after_a_known_move() -> None:
     assert unmoved < 0.5
 
 
-def test_a_planted_bias_field_is_taken_out() -> None:
+def test_a_simulated_bias_field_is_corrected() -> None:
     case = head().case
     t1, brain = case.volumes["T1"], case.brain()
     x = np.linspace(-1, 1, case.shape[0])[:, None, None]
@@ -194,7 +196,7 @@ def test_a_planted_bias_field_is_taken_out() -> None:
     "seed",
     [600_000, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (600_005, 600_008))],
 )
-def test_on_phantoms_most_voxels_are_right(seed: int) -> None:
+def test_tissue_segmentation_of_phantoms_is_accurate(seed: int) -> None:
     made = phantom(seed, spacing=2.5)
     found, source = case_tissues(made.case)
     assert source == SEGMENTED

@@ -1,4 +1,4 @@
-"""Colors: limits against a hand-made percentile; labels against the data room's own order."""
+"""Colors: limits against a percentile by hand, labels against the order in the data package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neuroxai.render.colors import (
 
 
 def percentile_by_hand(values: np.ndarray, percent: float) -> float:
-    """The textbook's linear interpolation between order statistics."""
+    """Linear interpolation between order statistics."""
     ordered = sorted(abs(float(v)) for v in values.ravel())
     place = (len(ordered) - 1) * percent / 100
     low = int(place)
@@ -41,7 +41,7 @@ def test_unsigned_limits_start_at_zero() -> None:
     assert limits.vmax == pytest.approx(percentile_by_hand(values, 99.5))
 
 
-def test_a_negative_value_is_never_hidden_by_an_unsigned_method() -> None:
+def test_negative_values_of_an_unsigned_method_are_shown() -> None:
     assert color_limits(np.array([-1.0, 2.0]), signed=False).vmin < 0
 
 
@@ -52,7 +52,7 @@ def test_a_sparse_map_takes_its_largest_value() -> None:
 
 
 @pytest.mark.parametrize("values", [np.zeros((3, 2)), np.empty(0), np.array([np.nan, 1.0])])
-def test_no_honest_colors(values: np.ndarray) -> None:
+def test_maps_without_a_color_scale_are_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="no color scale"):
         color_limits(values, signed=True)
 
@@ -62,7 +62,7 @@ def test_opacity_is_relative_to_the_limit() -> None:
     np.testing.assert_array_equal(opacity, [0.5, 0.0, 0.5, 1.0])
 
 
-def test_labels_and_regions_are_those_of_the_data_room() -> None:
+def test_labels_and_regions_agree_with_the_data_package() -> None:
     assert LABELS == CLASSES
     for region, names in REGIONS.items():
         assert {CLASSES[i] for i in TARGET_CLASSES[region]} == set(names)
@@ -70,7 +70,7 @@ def test_labels_and_regions_are_those_of_the_data_room() -> None:
         assert TARGET_CLASSES[name] == (CLASSES.index(name),)
 
 
-def test_label_layer_colors_each_class_and_leaves_the_background_clear() -> None:
+def test_label_layer_colors_each_class_and_the_background_is_transparent() -> None:
     layer = label_layer(np.array([[0, 1, 2], [3, 4, 0]], dtype=np.uint8), opacity=0.25)
     assert layer.shape == (2, 3, 4)
     np.testing.assert_array_equal(layer[..., 3] > 0, [[False, True, True], [True, True, False]])

@@ -1,4 +1,4 @@
-"""Figures: sides, colors, aspect and honesty, read from the pixels of the written PNG."""
+"""Figures: orientation, colors and aspect ratio, read from the pixels of the PNG."""
 
 from __future__ import annotations
 
@@ -66,13 +66,15 @@ def cam_panels(picture: np.ndarray) -> list[np.ndarray]:
 
 
 def hot(panel: np.ndarray) -> tuple[float, float]:
-    """Center of the brightest color, as shares of the panel: from the top, from the left."""
+    """Center of the brightest color, as fractions of the panel from the top and the left."""
     rows, columns = np.nonzero(near(panel, (252, 255, 164)))
     return rows.mean() / panel.shape[0], columns.mean() / panel.shape[1]
 
 
 @pytest.mark.parametrize("corner", list(np.ndindex(2, 2, 2)), ids=str)
-def test_the_patients_left_is_on_the_images_right(tmp_path: Path, corner: tuple[int, ...]) -> None:
+def test_left_of_the_patient_is_on_the_right_of_the_image(
+    tmp_path: Path, corner: tuple[int, ...]
+) -> None:
     x, y, z = (round(n * (0.68 if c else 0.3)) for c, n in zip(corner, SHAPE, strict=True))
     right, front, head = corner
     values = blob((x, y, z))
@@ -135,7 +137,7 @@ def words(montage: Montage) -> str:
     return "\n".join(text.get_text() for text in texts)
 
 
-def test_everything_that_must_be_said_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_titles_labels_and_notes_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = np.zeros(SHAPE, dtype=np.uint8)
     truth[10:14, 10:16, 9:12] = 2
     truth[11:13, 11:14, 10] = 3
@@ -159,7 +161,7 @@ def test_everything_that_must_be_said_is_said(monkeypatch: pytest.MonkeyPatch) -
     assert "Prediction" not in said
 
 
-def test_letters_stand_at_the_panels_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_direction_letters_are_at_the_edges_of_the_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     montage = drawn(
         monkeypatch, lambda: draw_planes(scan(), [], "HGG", Path("x.png"), modality="T1")
     )
@@ -182,7 +184,7 @@ def test_letters_stand_at_the_panels_edges(monkeypatch: pytest.MonkeyPatch) -> N
         (lambda v: np.where(v == v.max(), np.inf, v), "not finite:"),
     ],
 )
-def test_a_void_map_is_words_and_not_a_picture(
+def test_a_zero_or_nonfinite_map_is_replaced_by_a_remark(
     monkeypatch: pytest.MonkeyPatch, spoil: Callable[[np.ndarray], np.ndarray], remark: str
 ) -> None:
     heat = cam(spoil(blob((9, 12, 8))))
@@ -194,14 +196,14 @@ def test_a_void_map_is_words_and_not_a_picture(
     assert remark in words(montage)
 
 
-def test_a_row_of_zeros_beside_a_row_of_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zero_slice_next_to_a_nonzero_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.stack([blob((9, 12, 8)), np.zeros(SHAPE)])
     heat = HeatMap("guided_backprop", "GBP", values, True, ("T1", "FLAIR"))
     montage = drawn(monkeypatch, lambda: draw_modalities(scan(), [heat], "ET", Path("x.png")))
     assert [panel.remark for panel in montage.columns[1].panels] == ["", "zero in\nthis slice"]
 
 
-def test_limits_come_from_the_shown_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_computed_from_the_displayed_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     values = blob((9, 12, 8)) * 3
     values[..., 15:] = 0.25  # another slice is not shown; neither is its value
     values[0, 0, 16] = 99
@@ -215,7 +217,7 @@ def test_limits_come_from_the_shown_rows_alone(monkeypatch: pytest.MonkeyPatch) 
     assert montage.columns[1].limits.vmax == 3.0
 
 
-def test_rows_are_the_networks_modalities_and_doubled_channels_add_up(
+def test_rows_are_the_modalities_of_the_network_and_repeated_channels_are_summed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values = np.random.default_rng(1).normal(size=(3, *SHAPE[:2], 1))
@@ -250,7 +252,7 @@ def test_the_slice_with_the_largest_area(where: str) -> None:
         assert where in reason
 
 
-def test_without_labels_the_slice_with_most_attribution() -> None:
+def test_without_labels_the_slice_with_the_largest_attribution() -> None:
     values = np.zeros((2, *SHAPE))
     values[1, 3, 4, 17], values[0, 5, 5, 6] = -5.0, 3.0
     heat = HeatMap("vanilla_gradient", "VG", values, True, ("T1", "FLAIR"))
@@ -268,7 +270,7 @@ def test_without_labels_the_slice_with_most_attribution() -> None:
         (4.2e12, ["\N{MINUS SIGN}4.2", "0", "4.2", "\N{MULTIPLICATION SIGN}10¹²"]),
     ],
 )
-def test_the_color_bar_tells_the_numbers(
+def test_the_color_bar_is_labeled(
     monkeypatch: pytest.MonkeyPatch, scale: float, numbers: list[str]
 ) -> None:
     heat = HeatMap("x", "Map", np.full((1, *SHAPE), scale), True, ("T1",))
@@ -305,7 +307,7 @@ def test_awkward_names_are_drawn(tmp_path: Path, name: str) -> None:
     assert path.stat().st_size > 1000
 
 
-def test_a_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_drawing_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -330,7 +332,7 @@ SMALL = np.zeros((3, 4, 5))
         ({"slice_only": 5}, "slice 5 is outside"),
     ],
 )
-def test_a_scan_that_does_not_fit_is_refused(change: Mapping[str, Any], message: str) -> None:
+def test_an_inconsistent_scan_is_refused(change: Mapping[str, Any], message: str) -> None:
     parts: dict[str, Any] = {"name": "case-7", "modalities": {"T1": SMALL}, **change}
     with pytest.raises(OutputError, match=message) as error:
         draw_modalities(Scan(**parts), [], "ET", Path("never.png"))
@@ -348,7 +350,7 @@ def test_a_scan_that_does_not_fit_is_refused(change: Mapping[str, Any], message:
         (SMALL[None], ("t1",), "did you mean 'T1'"),
     ],
 )
-def test_a_map_that_does_not_fit_is_refused(
+def test_an_inconsistent_map_is_refused(
     values: np.ndarray, channels: tuple[str, ...], message: str
 ) -> None:
     heat = HeatMap("smoothgrad", "SmoothGrad", values, True, channels)
@@ -363,7 +365,7 @@ def test_planes_need_a_known_modality_and_a_volume() -> None:
         draw_planes(scan(slice_only=3), [], "ET", Path("never.png"), modality="FLAIR")
 
 
-def test_importing_the_room_loads_no_drawing_library() -> None:
+def test_importing_the_package_loads_no_drawing_library() -> None:
     code = (
         "import sys, neuroxai.render; "
         "sys.exit(', '.join({'matplotlib', 'jinja2', 'scipy'} & set(sys.modules)) or None)"
@@ -372,8 +374,8 @@ def test_importing_the_room_loads_no_drawing_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_picture_goes_through_what_was_asked_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another lesion of the same class is larger, and elsewhere."""
+def test_slices_and_column_show_the_target_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another lesion of the same class is larger and at a different position."""
     labels = np.zeros(SHAPE, dtype=np.uint8)
     labels[18:28, 18:28, 14:20] = 2
     labels[9:12, 12:16, 6:9] = 2
@@ -400,7 +402,7 @@ def test_the_picture_goes_through_what_was_asked_of(monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_a_tilted_scan_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oblique_scan_has_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     upright, tilted = scan(), scan(obliquity=44.3)
     montage = drawn(monkeypatch, lambda: draw_modalities(upright, [], "WT", Path("p.png")))
     assert "tilted" not in words(montage)

@@ -1,4 +1,4 @@
-"""The page: parsed again, its links followed, and shown by a real browser."""
+"""The page: parsed, with its links followed, and displayed in a browser."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def png(path: Path, size: tuple[int, int] = (60, 40)) -> None:
 
 
 class Reader(HTMLParser):
-    """Collects tags, checks that they nest."""
+    """Parser that collects tags and checks that they nest."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -87,7 +87,7 @@ def demo(folder: Path, *names: str) -> Path:
     )
 
 
-def test_the_page_parses_and_says_what_it_must(tmp_path: Path) -> None:
+def test_the_page_parses_and_is_complete(tmp_path: Path) -> None:
     page = Reader(demo(tmp_path, "maps.png").read_text("utf-8"))
     words = " ".join(page.words)
     assert words.count("Research use only, not for clinical use") == 2
@@ -101,7 +101,7 @@ def test_the_page_parses_and_says_what_it_must(tmp_path: Path) -> None:
     assert page.all("img")[0]["height"] == "40"
 
 
-def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(tmp_path: Path) -> None:
+def test_the_page_loads_no_external_resources_and_runs_no_scripts(tmp_path: Path) -> None:
     text = demo(tmp_path, "maps.png").read_text("utf-8")
     page = Reader(text)
     assert not {"script", "link", "iframe", "object", "form", "base"} & {t for t, _ in page.tags}
@@ -138,7 +138,7 @@ def test_every_link_leads_to_its_file(tmp_path: Path, name: str) -> None:
         assert (tmp_path / unquote(split.path)).is_file()
 
 
-def test_hostile_words_stay_words(tmp_path: Path) -> None:
+def test_text_is_escaped(tmp_path: Path) -> None:
     png(tmp_path / "a.png")
     page = write_page(
         tmp_path / "index.html",
@@ -183,7 +183,7 @@ def test_a_figure_that_cannot_be_shown_is_refused(
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_a_crooked_table_is_refused(tmp_path: Path) -> None:
+def test_a_table_with_missing_cells_is_refused(tmp_path: Path) -> None:
     table = Table("Gaps", ("method", "gap"), (("IG", "1"), ("GIG",)))
     with pytest.raises(OutputError, match="'Gaps' has 1 cells, expected 2"):
         write_page(tmp_path / "index.html", [Section("s", tables=(table,))], title="t")
@@ -194,7 +194,7 @@ def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:
 
 
 class Browser:
-    """A headless Chromium, spoken to through a pair of pipes (DevTools protocol)."""
+    """Headless Chromium, controlled through a pair of pipes (DevTools protocol)."""
 
     FLAGS = (
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -309,8 +309,8 @@ def test_a_browser_shows_every_picture(browser: Browser, tmp_path: Path) -> None
     assert all(url.startswith(tmp_path.as_uri()) for url in asked)
 
 
-def test_a_browser_runs_nothing_and_asks_nobody(browser: Browser, tmp_path: Path) -> None:
-    """Proof that the policy bites: a page with a script and a foreign picture put into it."""
+def test_a_browser_runs_no_scripts_and_sends_no_requests(browser: Browser, tmp_path: Path) -> None:
+    """A script and an external picture that were inserted into a page are blocked."""
     page = demo(tmp_path, "a.png")
     inside = "<script>document.title = 'ran'</script><img src='https://evil.example/x.png'></body>"
     page.write_text(page.read_text("utf-8").replace("</body>", inside), "utf-8")

@@ -1,4 +1,4 @@
-"""Planes: cuts against loops over voxels, sides against the axes' meaning."""
+"""Planes: cuts against loops over voxels, letters against the directions of the axes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHAPE = (4, 5, 3)
 
 
 def sides(voxel: tuple[int, ...], plane: Plane, picture: np.ndarray) -> set[str]:
-    """The letters at the edges that the one bright pixel is next to."""
+    """Return the letters at the edges nearest to the single bright pixel."""
     left, right, top, bottom = plane.letters
     row, column = (int(v) for v in np.argwhere(picture)[0])
     return {
@@ -22,7 +22,7 @@ def sides(voxel: tuple[int, ...], plane: Plane, picture: np.ndarray) -> set[str]
 
 @pytest.mark.parametrize("plane", PLANES, ids=lambda plane: plane.name)
 @pytest.mark.parametrize("corner", list(np.ndindex(2, 2, 2)), ids=str)
-def test_a_corner_lies_beside_its_own_letters(plane: Plane, corner: tuple[int, ...]) -> None:
+def test_a_corner_is_next_to_its_direction_letters(plane: Plane, corner: tuple[int, ...]) -> None:
     voxel = tuple(c * (n - 1) for c, n in zip(corner, (4, 6, 2), strict=True))
     volume = np.zeros((4, 6, 2))
     volume[voxel] = 1
@@ -53,7 +53,7 @@ def test_cut_against_a_loop(plane: Plane) -> None:
                 assert picture[row, column] == volume[tuple(at)]
 
 
-def test_brain_box_holds_all_brains_and_a_margin_in_mm() -> None:
+def test_brain_box_contains_all_brains_and_a_margin_in_mm() -> None:
     a, b = np.zeros((20, 30, 10)), np.full((20, 30, 10), -1.0)
     a[8, 12:15, 4] = 5
     b[10, 20, 5] = 0  # air is -1 here
@@ -62,14 +62,14 @@ def test_brain_box_holds_all_brains_and_a_margin_in_mm() -> None:
     assert crop(box, CORONAL) == (box[0], slice(None), box[2])
 
 
-def test_brain_box_stays_on_the_grid_and_survives_an_empty_scan() -> None:
+def test_brain_box_is_on_the_grid_also_for_an_empty_scan() -> None:
     a = np.zeros((5, 6, 7))
     assert brain_box([a], (1.0, 1.0, 1.0)) == (slice(0, 5), slice(0, 6), slice(0, 7))
     a[1:, 1:, 1:] = 1
     assert brain_box([a], (1.0, 1.0, 1.0), margin=50) == (slice(0, 5), slice(0, 6), slice(0, 7))
 
 
-def test_center_is_that_of_the_largest_part_though_it_be_hollow() -> None:
+def test_center_is_that_of_the_largest_component_even_if_hollow() -> None:
     mask = np.zeros((15, 12, 9), dtype=bool)
     mask[2:9, 3:8, 2:7] = True
     mask[4:7, 5:6, 4:5] = False  # hollow, like an enhancing rim

@@ -1,4 +1,4 @@
-"""Cohorts of phantoms on disk: read back as real ones, finished once, resumed."""
+"""Cohorts of phantoms on disk: read as cases, completed, resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest.importorskip("nilearn", reason="the phantoms' anatomy lies in nilearn")
 
 
 @pytest.fixture(autouse=True)
-def each_phantom_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def reuse_phantoms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cohort, "make_phantom", phantom)
 
 
@@ -36,7 +36,7 @@ def never(*_: Any, **__: Any) -> Any:
 @pytest.mark.parametrize(
     "layout", ["brats2018", "brats2020", "brats2021", "brats2023", "brats2024"]
 )
-def test_a_cohort_reads_back_as_the_phantoms_it_was_made_of(tmp_path: Path, layout: str) -> None:
+def test_a_cohort_is_read_as_the_phantoms_it_was_made_of(tmp_path: Path, layout: str) -> None:
     import nibabel
 
     root = tmp_path / "cohort"
@@ -68,7 +68,7 @@ def test_a_cohort_reads_back_as_the_phantoms_it_was_made_of(tmp_path: Path, layo
     assert {row["variant"] for row in rows(root)} == {"edema_flair"}
 
 
-def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_cases_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = write_cohort(tmp_path, [1], spacing=3.0)
     calls: list[tuple[int, int]] = []
     both = write_cohort(
@@ -85,7 +85,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("lost", ["recipe.json", "image", "note"])
-def test_an_unfinished_case_is_made_again(tmp_path: Path, lost: str) -> None:
+def test_an_incomplete_case_is_made_again(tmp_path: Path, lost: str) -> None:
     (place,) = write_cohort(tmp_path, [4], spacing=3.0)
     image = place / f"{place.name}_t2.nii.gz"
     before = read_case(place).volumes["T2"]
@@ -100,7 +100,7 @@ def test_an_unfinished_case_is_made_again(tmp_path: Path, lost: str) -> None:
     np.testing.assert_array_equal(read_case(place).volumes["T2"], before)
 
 
-def test_another_recipe_replaces_the_case_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_another_recipe_replaces_the_case_and_its_files(tmp_path: Path) -> None:
     seed = next(
         s for s in range(20)
         if phantom(s, spacing=3.0).case.grade
@@ -113,7 +113,7 @@ def test_another_recipe_replaces_the_case_and_leaves_nothing_behind(tmp_path: Pa
     assert [row["variant"] for row in rows(tmp_path)] == [""]
 
 
-def test_a_note_cannot_lead_out_of_the_cohort(tmp_path: Path) -> None:
+def test_a_note_cannot_refer_outside_of_the_cohort(tmp_path: Path) -> None:
     outside = tmp_path / "elsewhere" / "elsewhere_t1.nii.gz"
     outside.parent.mkdir()
     outside.write_text("precious")
@@ -153,7 +153,7 @@ def test_workers_write_what_one_process_writes(tmp_path: Path) -> None:
         ({"seeds": [1, -4]}, "phantom seed -4"),
     ],
 )
-def test_nothing_is_written_when_the_request_is_wrong(
+def test_invalid_requests_write_nothing(
     tmp_path: Path, arguments: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(CaseError, match=words):

@@ -1,4 +1,4 @@
-"""Phantoms: pure functions of their seed, true to their labels, on the right side."""
+"""Phantoms: reproducible, consistent with their labels, and correctly oriented."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def arrays(made: Phantom) -> list[NDArray[Any]]:
     return [*made.case.volumes.values(), made.case.truth, made.tissues]
 
 
-def test_a_seed_gives_the_same_voxels_whatever_the_global_state() -> None:
+def test_voxels_do_not_depend_on_the_global_random_state() -> None:
     threads = torch.get_num_threads()
     first = make_phantom(5, spacing=3.0, variant="rim_t1ce")
     np.random.seed(1)  # noqa: NPY002 (the global state is what this is about)
@@ -81,7 +81,7 @@ def test_coordinates_and_affine_agree(spacing: float) -> None:
         np.testing.assert_allclose(world, MIDDLE + local, atol=1e-4)
 
 
-def test_images_are_stripped_whole_numbers_and_truth_lies_in_the_brain() -> None:
+def test_images_are_skull_stripped_integers_and_truth_is_in_the_brain() -> None:
     for seed in range(4):
         made = phantom(seed)
         case = made.case
@@ -102,12 +102,12 @@ def test_images_are_stripped_whole_numbers_and_truth_lies_in_the_brain() -> None
         assert set(np.unique(made.tissues)) == {0, 1, 2, 3}
         liters = (made.tissues > 0).sum() * 27e-6
         assert 1.1 < liters < 2.0
-        # Nothing of the head is lost at the sides of the grid.
+        # The head is not cut at the borders of the grid.
         sides = [brain[0], brain[-1], brain[:, 0], brain[:, -1], brain[:, :, -1]]
         assert not any(side.any() for side in sides)
 
 
-def test_high_grade_enhances_dies_inside_and_swells_low_grade_hardly() -> None:
+def test_high_grade_has_enhancement_necrosis_and_edema_low_grade_little() -> None:
     high = [phantom(seed, grade="HGG") for seed in SEEDS]
     low = [phantom(seed, grade="LGG") for seed in SEEDS]
     rim_high = [cubic_centimeters(p, ET) for p in high]
@@ -123,7 +123,7 @@ def test_high_grade_enhances_dies_inside_and_swells_low_grade_hardly() -> None:
     assert 2 < np.min(cores) < np.max(cores) < 250
 
 
-def test_images_show_what_the_labels_say() -> None:
+def test_images_agree_with_the_labels() -> None:
     edema_ratios, rim_ratios, fluid_ratios = [], [], []
     for seed in SEEDS:
         made = phantom(seed, grade="HGG")
@@ -145,7 +145,7 @@ def test_a_healthy_brain_has_neither_truth_nor_grade() -> None:
     assert made.case.grade is None
     assert made.case.truth is not None
     assert not made.case.truth.any()
-    # The anatomy does not depend on the tumor, but for what the tumor pushes.
+    # The anatomy does not depend on the tumor, except for its displacement.
     assert (made.tissues != phantom(2, grade="LGG").tissues).mean() < 0.1
 
 
@@ -173,8 +173,8 @@ def test_a_seed_is_the_same_tumor_in_the_same_place_at_every_spacing(seed: int) 
     np.testing.assert_allclose(centers, [centers[0]] * 3, atol=1.5)
 
 
-def test_the_tumor_lies_where_it_was_grown_and_on_its_side() -> None:
-    """The seed of growth, known in mm from the middle, is found again through the affine."""
+def test_the_tumor_is_where_it_was_grown() -> None:
+    """The origin of growth, in mm from the center, agrees with the affine."""
     from neuroxai.data.phantom.tumor import draw_plan, grow
 
     sides = set()
@@ -194,14 +194,14 @@ def test_the_tumor_lies_where_it_was_grown_and_on_its_side() -> None:
     assert sides == {-1.0, 1.0}
 
 
-def test_head_and_front_are_up_and_forward_as_in_the_template() -> None:
-    """Laid over the template by its world coordinates, the brain fits; turned over, it does not."""
+def test_superior_and_anterior_agree_with_the_template() -> None:
+    """In world coordinates, the brain matches the template; mirrored, it does not."""
     from scipy.ndimage import affine_transform
 
     made = phantom(3, tumor=False)
     template = anatomy.template_for(3.0)
     t1 = template.maps[0, 0].numpy()
-    # Voxel of the phantom to mm from its middle, to the template's mm, to the template's voxel.
+    # Phantom voxel to mm from its center, to template mm, to template voxel.
     matrix = made.case.affine[:3, :3]
     offset = made.case.affine[:3, 3] - MIDDLE + anatomy.CENTER_MNI - template.start
     expected = affine_transform(t1, matrix, offset, output_shape=made.case.shape, order=1)
@@ -217,7 +217,7 @@ def test_head_and_front_are_up_and_forward_as_in_the_template() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("seed", [3, 9])
-def test_the_grade_shows_in_the_planted_cause_and_nowhere_else(variant: str, seed: int) -> None:
+def test_the_grade_changes_only_the_planted_cause(variant: str, seed: int) -> None:
     high, low = (phantom(seed, variant=variant, grade=grade) for grade in ("HGG", "LGG"))
     assert high.cause is not None
     assert low.cause is not None
@@ -239,7 +239,7 @@ def test_the_grade_shows_in_the_planted_cause_and_nowhere_else(variant: str, see
     assert low.case.truth is not None
     relabeled = high.case.truth != low.case.truth
     if variant == "rim_t1ce":
-        # What does not enhance is no enhancing tumor.
+        # Without enhancement there is no class ET.
         assert not (low.case.truth == ET).any()
         assert relabeled.any()
         assert mask[relabeled].all()
@@ -248,7 +248,7 @@ def test_the_grade_shows_in_the_planted_cause_and_nowhere_else(variant: str, see
 
 
 @pytest.mark.parametrize(("variant", "name"), [("rim_t1ce", "T1ce"), ("edema_flair", "FLAIR")])
-def test_no_blur_or_ringing_carries_the_grade_away(
+def test_blur_and_ringing_do_not_spread_the_grade(
     monkeypatch: pytest.MonkeyPatch, variant: str, name: str
 ) -> None:
     def poor(seed: int, *, flat_bias: bool = False) -> dict[str, Scanner]:
@@ -265,7 +265,7 @@ def test_no_blur_or_ringing_carries_the_grade_away(
     assert not (changed & ~high.cause.mask).any()
 
 
-def test_a_drawn_grade_is_one_of_the_two_pure_ones() -> None:
+def test_a_drawn_grade_gives_the_phantom_of_that_grade() -> None:
     grades = set()
     for seed in range(4):
         made = phantom(seed, variant="edema_flair")
@@ -276,7 +276,7 @@ def test_a_drawn_grade_is_one_of_the_two_pure_ones() -> None:
     assert grades == {"HGG", "LGG"}
 
 
-def test_planted_causes_point_the_right_way() -> None:
+def test_planted_causes_have_the_right_sign_and_position() -> None:
     def change(variant: str, name: str) -> tuple[NDArray[Any], Phantom]:
         high, low = (phantom(3, variant=variant, grade=grade) for grade in ("HGG", "LGG"))
         return high.case.volumes[name] - low.case.volumes[name], high
@@ -313,7 +313,7 @@ def test_planted_causes_point_the_right_way() -> None:
         ({"tumor": False, "variant": "scanner_bias"}, "neither a grade nor a planted cause"),
     ],
 )
-def test_contradictions_are_refused(arguments: dict[str, Any], words: str) -> None:
+def test_inconsistent_arguments_are_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(CaseError, match=words):
         make_phantom(**{"seed": 1, **arguments})
 

@@ -1,4 +1,4 @@
-"""The phantoms' ingredients against closed forms and slow re-implementations."""
+"""Components of phantoms against closed forms and slow re-implementations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_interpolation_is_scipys() -> None:
     np.testing.assert_allclose(field.on((x, y, z)), expected, atol=1e-5)
 
 
-def test_noise_is_standard_and_as_smooth_as_asked() -> None:
+def test_noise_is_standardized_with_the_requested_smoothness() -> None:
     for sigma in (3.0, 12.0):
         noise = smooth_noise(stream(4, "test"), sigma)
         axes, _ = lattice(noise.pitch)
@@ -59,13 +59,13 @@ def test_ramp_reaches_its_ends_exactly() -> None:
 
 
 def test_a_slow_tumor_reaches_its_planned_volume_too() -> None:
-    """Seed 545 needs 1,243 steps; cut short, it was a high-grade glioma without a core."""
+    """Seed 545 needs 1,243 steps; stopped early, it had no core."""
     plan = draw_plan(545, "HGG")
     growth = grow(545, plan, draw_warp(545)[0])
     assert plan.volume <= growth.volume < 1.05 * plan.volume
 
 
-def test_growth_spreads_as_a_slow_sum_over_neighbors_says_and_loses_nothing() -> None:
+def test_diffusion_equals_a_slow_sum_over_neighbors_and_conserves_mass() -> None:
     rng = np.random.default_rng(1)
     shape = (4, 6, 5)
     density = rng.random(shape).astype(np.float32)
@@ -87,7 +87,7 @@ def test_growth_spreads_as_a_slow_sum_over_neighbors_says_and_loses_nothing() ->
     assert not flow[1].any()
 
 
-def test_growth_travels_at_fishers_speed() -> None:
+def test_growth_front_moves_at_the_fisher_speed() -> None:
     """A front in a homogeneous medium approaches 2 sqrt(D rho) from below."""
     diffusion, rate, step = 1.0, 0.1, 0.15
     density = np.zeros((300, 2, 2), dtype=np.float32)
@@ -104,7 +104,7 @@ def test_growth_travels_at_fishers_speed() -> None:
 
 @pytest.mark.parametrize("level", [0.0, 0.1, 0.6])
 def test_noise_is_rician(level: float) -> None:
-    """The second moment of a Rician variable is A² + 2σ²; its floor is Rayleigh's."""
+    """The second moment of a Rician variable is A² + 2σ²; at A = 0 it is Rayleigh distributed."""
     image = np.full((24, 22, 26), level, dtype=np.float32)
     brain = np.ones(image.shape, dtype=bool)
     axes, _ = lattice(8.0)
@@ -115,7 +115,7 @@ def test_noise_is_rician(level: float) -> None:
         assert made.mean() == pytest.approx(0.05 * np.sqrt(np.pi / 2), rel=0.02)
 
 
-def test_outside_the_brain_nothing_is_acquired() -> None:
+def test_images_are_zero_outside_the_brain() -> None:
     image = np.ones((9, 8, 7), dtype=np.float32)
     brain = np.zeros(image.shape, dtype=bool)
     brain[2:5, 3:6, 1:4] = True
@@ -125,7 +125,7 @@ def test_outside_the_brain_nothing_is_acquired() -> None:
     np.testing.assert_array_equal(made > 0, brain)
 
 
-def test_blur_keeps_the_sum_and_thick_slices_blur_one_axis() -> None:
+def test_blur_preserves_the_sum_and_thick_slices_blur_one_axis() -> None:
     image = np.zeros((21, 23, 25), dtype=np.float32)
     image[10, 11, 12] = 1
     thick = blur_image(image, replace(PLAIN, slice_mm=4.0), 1.0)
@@ -151,7 +151,7 @@ def test_signals_stay_within_their_ranges_and_vary() -> None:
             assert high - 0.2 * (high - low) < max(ratios) <= high + 1e-9
 
 
-def test_a_core_is_darker_than_its_edema_on_t1_whatever_is_drawn() -> None:
+def test_a_core_is_always_darker_than_its_edema_on_t1() -> None:
     for seed in range(200):
         signals = draw_signals(seed)
         for modality in ("T1", "T1ce"):
@@ -159,8 +159,8 @@ def test_a_core_is_darker_than_its_edema_on_t1_whatever_is_drawn() -> None:
             assert all(signals[modality][core] < 0.93 * edema for core in ("NCR", "NET"))
 
 
-def test_mottling_alone_never_looks_like_enhancement() -> None:
-    """A core mottled on T1ce is mottled alike on T1; other contrasts have mottling of their own."""
+def test_texture_does_not_look_like_enhancement() -> None:
+    """T1ce and T1 have the same texture in the core; other contrasts have their own."""
     shape, _, axes = make_grid(3.0)
     half, none = np.full(shape, 0.5, np.float32), np.zeros(shape, np.float32)
     tumor = Tumor(half, half, none, none, none)
@@ -178,7 +178,7 @@ def test_mottling_alone_never_looks_like_enhancement() -> None:
     assert max(most) > 0.15
 
 
-def test_the_scanner_variant_keeps_its_own_bias_small() -> None:
+def test_flat_bias_scales_the_bias_field_only() -> None:
     for seed in range(5):
         wild, flat = draw_scanners(seed), draw_scanners(seed, flat_bias=True)
         for name, scanner in wild.items():

@@ -1,4 +1,4 @@
-"""A wide phantom: everything unusual occurs, labels keep their meaning, a typical one stays so."""
+"""Wide phantoms: all variety occurs, labels keep their meaning, typical phantoms are unchanged."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def wide(seed: int) -> Phantom:
 def forced(
     monkeypatch: pytest.MonkeyPatch, variety: Variety, seed: int, spacing: float = 3.0
 ) -> Phantom:
-    """Make the high-grade phantom with just this variety, and the scanner of a typical one."""
+    """Make a high-grade phantom with the given variety and the scanner of a typical one."""
     monkeypatch.setattr(making, "draw_variety", lambda _seed: variety)
     monkeypatch.setattr(making, "degrade_scanners", lambda _seed, scanners: scanners)
     return shared_object(
@@ -53,7 +53,7 @@ def forced(
 
 
 def without_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the images, which the labels do not depend on."""
+    """Skip the images, on which the labels do not depend."""
 
     def empty(seed: int, scene: Scene, *_: object) -> tuple[dict[str, Any], NDArray[np.bool_]]:
         shape = scene.brain.shape
@@ -62,7 +62,7 @@ def without_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "_image", empty)
 
 
-def test_every_kind_occurs_and_none_in_all() -> None:
+def test_every_kind_of_variety_occurs_but_not_always() -> None:
     drawn = [draw_variety(seed) for seed in range(300)]
     assert draw_variety(7) == draw_variety(7)
     for name in vars(TYPICAL):
@@ -73,7 +73,7 @@ def test_every_kind_occurs_and_none_in_all() -> None:
     assert {name for variety in drawn for name in variety.swapped_contrast} == set(MODALITIES)
 
 
-def test_a_wide_phantom_is_a_function_of_its_seed_and_no_typical_one() -> None:
+def test_a_wide_phantom_depends_on_its_seed_and_differs_from_the_typical_one() -> None:
     again = make_phantom(5, spacing=3.0, wide=True)
     typical = phantom(5)
     for name, volume in wide(5).case.volumes.items():
@@ -83,7 +83,7 @@ def test_a_wide_phantom_is_a_function_of_its_seed_and_no_typical_one() -> None:
     assert "variety" not in typical.recipe["drawn"]
 
 
-def test_truth_lies_where_there_is_a_signal_in_whole_numbers() -> None:
+def test_truth_is_in_the_brain_and_images_are_integers() -> None:
     for seed in range(8):
         made = wide(seed)
         truth = made.case.truth
@@ -96,14 +96,14 @@ def test_truth_lies_where_there_is_a_signal_in_whole_numbers() -> None:
         assert not made.cavity[truth > 0].any()
 
 
-def test_edema_and_enhancement_keep_what_makes_them_visible() -> None:
+def test_edema_and_enhancement_stay_visible() -> None:
     for seed in range(200):
         signals = contrast.draw_signals(seed, replace(draw_variety(seed), core="typical"))
         assert signals["FLAIR"]["ED"] > 1.1 * signals["FLAIR"]["WM"]
         assert signals["T1ce"]["ET"] > 1.15 * signals["T1ce"]["WM"]
 
 
-def test_gray_and_white_matter_change_places_where_they_are_said_to() -> None:
+def test_contrast_of_gray_and_white_matter_is_inverted_where_drawn() -> None:
     for modality in MODALITIES:
         for seed in range(20):
             plain = contrast.draw_signals(seed)[modality]
@@ -115,7 +115,7 @@ def test_gray_and_white_matter_change_places_where_they_are_said_to() -> None:
 
 
 @pytest.mark.parametrize("core", ["cyst", "blood"])
-def test_a_core_is_filled_with_what_was_drawn(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_core_has_the_drawn_content(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = forced(monkeypatch, Variety(core=core), seed=2)  # type: ignore[arg-type]
     truth = made.case.truth
     assert truth is not None
@@ -134,7 +134,7 @@ def test_a_tumor_without_enhancement_has_none(monkeypatch: pytest.MonkeyPatch) -
     assert (truth == NCR).sum() > 50
 
 
-def test_a_cavity_is_fluid_within_what_is_left_of_the_core(
+def test_a_cavity_is_fluid_within_the_residual_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = forced(monkeypatch, Variety(resection_margin=3.0), seed=2, spacing=2.0)
@@ -195,7 +195,7 @@ def test_tumors_grow_at_the_surface_and_at_the_ventricles(monkeypatch: pytest.Mo
     check_locations(outer, inner)
 
 
-def test_age_widens_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atrophy_enlarges_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
     def fluid(variety: Variety) -> int:
         made = forced(monkeypatch, variety, seed=3)
         depth = distance_transform_edt(made.tissues > 0) * 3.0
@@ -204,7 +204,9 @@ def test_age_widens_the_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fluid(Variety(atrophy=8.0)) > 1.3 * fluid(Variety())
 
 
-def test_skull_is_left_and_brain_is_lost_at_the_border(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skull_remnants_and_overstripping_change_the_border(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plain = forced(monkeypatch, Variety(), seed=3).case.brain()
     left = forced(monkeypatch, Variety(skull_remnants=True), seed=3).case.brain()
     lost = forced(monkeypatch, Variety(overstripping=4.0), seed=3).case.brain()
@@ -228,24 +230,24 @@ def test_spots_are_the_brightest_of_their_modality(monkeypatch: pytest.MonkeyPat
 
 
 def _islands(truth: NDArray[np.uint8], spacing: float) -> NDArray[Any]:
-    """Return the volume of every island of enhancement in mm³."""
+    """Return the volume of every enhancing component in mm³."""
     islands, count = label(truth == ET, np.ones((3, 3, 3)))
     voxels: NDArray[Any] = np.bincount(islands.ravel(), minlength=count + 1)[1:] * spacing**3
     return voxels
 
 
 @pytest.mark.parametrize("seed", [100001, 100005, 100013])
-def test_no_speck_enhances(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeds of low-grade tumors, which had specks of 8 mm³ up in the second recipe."""
+def test_no_small_component_enhances(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds of low-grade tumors, which had components from 8 mm³ in recipe 2."""
     without_images(monkeypatch)
     for spacing in (1.0, 2.0):
         truth = make_phantom(seed, spacing=spacing, grade="LGG").case.truth
         assert truth is not None
-        # An island may lose voxels where it leaves the brain's mask.
+        # A component may lose voxels outside of the brain mask.
         assert (_islands(truth, spacing) >= 0.5 * SMALLEST_ENHANCEMENT).all()
 
 
-def test_a_ghost_is_the_image_moved_along_one_axis() -> None:
+def test_a_ghost_is_the_image_shifted_along_one_axis() -> None:
     image = np.zeros((6, 12, 5), np.float32)
     image[2, 1, 3] = 1.0
     scanner = Scanner(0.0, 0.0, 2, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, ghost=0.25, ghosts=3)
@@ -254,7 +256,7 @@ def test_a_ghost_is_the_image_moved_along_one_axis() -> None:
     assert ghosted[2, 5, 3] == ghosted[2, 9, 3] == 0.25
 
 
-def test_overshoot_goes_below_zero_beside_an_edge_and_nowhere_else() -> None:
+def test_overshoot_is_negative_only_next_to_an_edge() -> None:
     shape, _, axes = grid(3.0)
     brain = np.zeros(shape, bool)
     brain[20:40, 20:40, 20:40] = True
@@ -272,7 +274,7 @@ def test_overshoot_goes_below_zero_beside_an_edge_and_nowhere_else() -> None:
     assert (halo[brain] != 0).all()
 
 
-def test_poor_scanners_go_beyond_the_typical() -> None:
+def test_degraded_scanners_exceed_the_typical_range() -> None:
     typical = [s for seed in range(60) for s in draw_scanners(seed).values()]
     poor = [s for seed in range(60) for s in degrade_scanners(seed, draw_scanners(seed)).values()]
     for name in ("blur", "slice_mm", "bias", "noise", "offset", "ghost", "overshoot", "gamma"):
@@ -281,13 +283,13 @@ def test_poor_scanners_go_beyond_the_typical() -> None:
     assert 0 < np.mean([s.overshoot > 0 for s in poor]) < 0.4
 
 
-def test_wide_and_a_planted_cause_contradict_each_other() -> None:
+def test_wide_and_a_planted_cause_are_incompatible() -> None:
     with pytest.raises(CaseError, match="omit wide"):
         make_phantom(1, spacing=3.0, variant="rim_t1ce", wide=True)
 
 
 @pytest.mark.parametrize(("layout", "known"), [("brats2021", False), ("brats2024", True)])
-def test_a_cohort_has_its_cavities_where_the_layout_knows_them(
+def test_a_cohort_labels_cavities_if_the_layout_has_them(
     layout: str, known: bool, tmp_path: Path
 ) -> None:
     seed = next(
@@ -299,7 +301,7 @@ def test_a_cohort_has_its_cavities_where_the_layout_knows_them(
     truth = np.asarray(nibabel.load(next(place.glob("*seg.nii.gz"))).dataobj)
     cavity = wide(seed).cavity
     assert set(np.unique(truth[cavity])) == ({4} if known else {0})
-    # A typical cohort in the same folder replaces it, and is not taken for the same.
+    # A typical cohort in the same folder replaces the wide one.
     write_cohort(tmp_path, [seed], spacing=3.0, layout=layout)
     truth = np.asarray(nibabel.load(next(place.glob("*seg.nii.gz"))).dataobj)
     assert (truth[cavity] == 0).mean() < 1 or not known
