@@ -20,7 +20,7 @@ import neuroxai as nx
 from neuroxai.data.phantom import make_phantom
 from neuroxai.methods.guided_integrated_gradients import _Path
 from neuroxai.models.loading import load_model
-from neuroxai.workflows.explain import prepare
+from neuroxai.workflows.preparation import prepare
 
 
 def main() -> None:

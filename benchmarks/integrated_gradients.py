@@ -27,7 +27,7 @@ from neuroxai.core.target.restriction import Prediction
 from neuroxai.data.phantom import make_phantom
 from neuroxai.methods.integrated_gradients import IntegratedGradients
 from neuroxai.models.loading import load_model
-from neuroxai.workflows.explain import outputs_of, prepare
+from neuroxai.workflows.preparation import outputs_of, prepare
 
 CAPTUM = 50
 BAR = 1.0

@@ -35,7 +35,7 @@ def main() -> None:
         return
     table = Table("memory")
     network, x = deepseg(given.size)
-    predicted = plan_memory(network, x, Outputs(), 10**12).ways[0].needs or 0
+    predicted = plan_memory(network, x, Outputs(), 10**12).strategies[0].bytes_needed or 0
     name = "×".join(map(str, given.size))
     for allocator in ("stock", "kept"):
         ours, floor = (

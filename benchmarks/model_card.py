@@ -23,9 +23,9 @@ from neuroxai.models.loading import load_model
 from neuroxai.models.model import Model
 from neuroxai.render.figures import draw_modalities
 from neuroxai.reports.evaluation_scores import cases_with_region, segmentation_scores
-from neuroxai.reports.explain import scan_of
+from neuroxai.reports.pictures import scan_of
 from neuroxai.workflows.evaluate import Evaluation, SegmentedCase, Settings, evaluate
-from neuroxai.workflows.explain import predict
+from neuroxai.workflows.predict import predict
 
 SPACINGS = (1.0, 2.0)
 FAILURES = 4

@@ -46,7 +46,7 @@ def peer(case: Path, ig: int, gig: int, samples: int) -> None:
     from saliency.core import INPUT_OUTPUT_GRADIENTS, GuidedIG
 
     import neuroxai as nx
-    from neuroxai.workflows.explain import prepare
+    from neuroxai.workflows.preparation import prepare
 
     loaded = nx.load_model("deepseg-phantom")
     x = prepare(loaded, nx.read_case(case), None).x

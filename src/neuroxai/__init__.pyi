@@ -13,6 +13,7 @@ from . import training as training
 from . import workflows as workflows
 from .core.engine.allocator import tune_allocator as tune_allocator
 from .core.engine.settings import stock_torch as stock_torch
+from .core.errors import CancelledError as CancelledError
 from .core.errors import NeuroXAIError as NeuroXAIError
 from .core.explanation import Explanation as Explanation
 from .core.target.outputs import Outputs as Outputs
@@ -29,7 +30,10 @@ from .methods import METHODS as METHODS
 from .models.loading import load_model as load_model
 from .models.model import Model as Model
 from .patient.explanations import Explanations as Explanations
+from .patient.explanations import ExplanationsByTarget as ExplanationsByTarget
 from .patient.patient_map import PatientMap as PatientMap
 from .version import __version__ as __version__
 from .workflows.explain import explain as explain
-from .workflows.explain import predict as predict
+from .workflows.predict import predict as predict
+from .workflows.session import Session as Session
+from .workflows.session import open as open

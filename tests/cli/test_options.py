@@ -101,7 +101,7 @@ def test_inspect_and_check_print_names_verbatim(room: Path, tmp_path: Path) -> N
         "inspect", room / STUDY, "--model", room / "odd", "--target", ODD, "-o", out,
     )  # fmt: skip
     shown = said(run)
-    assert f"{ODD}: where the evidence for it lies" in shown
+    assert f"{ODD}: share of the evidence for it" in shown
     assert f"files in {out}" in shown
     assert ODD in said(here("models", "check", room / "odd"))
     assert "tiny [bold]" in said(here("models", "check", room / "odd"))

@@ -17,7 +17,7 @@ from cases import STUDY, tiny
 from command_line import here, refusal, said
 from neuroxai.models import loading
 from neuroxai.patient.prediction import read_output
-from neuroxai.workflows import dissect, evaluate, explain, inspect
+from neuroxai.workflows import dissect, evaluate, session
 
 NOTE = "left and right must lie as in its training data"
 
@@ -43,10 +43,7 @@ def test_a_file_in_place_of_the_folder_is_refused_before_the_run(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     (tmp_path / "afile").write_text("mine")
-    for module, name in (
-        (explain, "explain"), (explain, "predict"), (inspect, "inspect"),
-        (evaluate, "evaluate"), (dissect, "dissect"),
-    ):  # fmt: skip
+    for module, name in ((session, "open"), (evaluate, "evaluate"), (dissect, "dissect")):
         monkeypatch.setattr(module, name, never)
     case = room if command in ("evaluate", "dissect") else room / STUDY
     run = here(command, case, "--model", room / "tiny", "-o", tmp_path / "afile")
@@ -74,8 +71,7 @@ def test_results_of_another_case_are_not_overwritten(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, file: str
 ) -> None:
     (tmp_path / file).write_text('{"case": "BraTS2021_00008"}')
-    for module, name in ((explain, "explain"), (explain, "predict"), (inspect, "inspect")):
-        monkeypatch.setattr(module, name, never)
+    monkeypatch.setattr(session, "open", never)
     run = here(command, room / STUDY, "--model", room / "tiny", "-o", tmp_path)
     refusal(run, STUDY, "BraTS2021_00008", file, "--out")
     assert [path.name for path in tmp_path.iterdir()] == [file]
@@ -119,7 +115,7 @@ def test_inspect_prints_warnings_about_the_prediction(
     def odd(*given: Any) -> Any:
         return dataclasses.replace(read_output(*given), warnings=("the classes overlap",))
 
-    monkeypatch.setattr(inspect, "read_output", odd)
+    monkeypatch.setattr(session, "read_output", odd)
     out = tmp_path / "out"
     run = here("inspect", room / STUDY, "--model", room / "tiny", "--target", "WT", "-o", out)
     assert said(run).count("Warning: the classes overlap") == 1
@@ -135,7 +131,7 @@ def test_a_terminated_run_leaves_no_files(
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("the run continued")
 
-    monkeypatch.setattr(explain, "predict", ended)
+    monkeypatch.setattr(session, "open", ended)
     before = signal.getsignal(signal.SIGTERM)
     run = here("predict", room / STUDY, "--model", room / "tiny", "-o", tmp_path / "out")
     assert run.returncode == 143, run.stderr

@@ -23,7 +23,8 @@ from neuroxai.data.layouts import LAYOUTS
 from neuroxai.methods import METHODS, make_method
 from neuroxai.models import load_model
 from neuroxai.models.model import Model
-from neuroxai.workflows.explain import explain, predict
+from neuroxai.workflows.explain import explain
+from neuroxai.workflows.predict import predict
 
 CARD: dict[str, Any] = {
     "task": "segmentation",

@@ -26,7 +26,9 @@ from neuroxai.data.brats import read_case
 from neuroxai.data.phantom.cohort import write_cohort
 from neuroxai.methods import METHODS
 from neuroxai.models import load_model
-from neuroxai.workflows.explain import explain, predict, prepare
+from neuroxai.workflows.explain import explain
+from neuroxai.workflows.predict import predict
+from neuroxai.workflows.preparation import prepare
 
 SUFFIX = {"T1c": "t1ce", "T1": "t1", "T2": "t2", "FLAIR": "flair"}
 
@@ -221,7 +223,7 @@ def test_orientation_is_applied(tmp_path: Path, patient: Path) -> None:
 def test_inspection_uses_the_whole_image_and_warns(tmp_path: Path, patient: Path) -> None:
     model = load_model(with_inferer(tmp_path / "b", **SMALL))
     case = read_case(patient)
-    prepared = prepare(model, case, None, at_once=True)
+    prepared = prepare(model, case, whole=True)
     assert all(n % 8 == 0 for n in prepared.x.shape[2:])
     assert "from windows of 40×48×32 voxels" in prepared.warnings[-1]
     seen = prepare(model, case, None)

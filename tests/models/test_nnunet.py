@@ -33,8 +33,10 @@ from neuroxai.models.torch_weights import convert_torch
 from neuroxai.render.flow import FlowPanel
 from neuroxai.reports.inspect import InspectionReport
 from neuroxai.workflows.check import check_model
-from neuroxai.workflows.explain import explain, predict, prepare
+from neuroxai.workflows.explain import explain
 from neuroxai.workflows.inspect import inspect
+from neuroxai.workflows.predict import predict
+from neuroxai.workflows.preparation import prepare
 
 REFERENCE = Path(__file__).parents[1] / "references" / "nnunet.npz"
 
@@ -137,7 +139,7 @@ def test_gradient_of_blended_windows_and_folds(model: Model, case: Case) -> None
                 blended = blended + part
                 total[cut] += model.windows.weights
     (gradient,) = torch.autograd.grad((blended / total)[:, 2].mean(), [x])
-    assert relative(maps.explanation("vanilla_gradient").values, gradient) <= 1e-5
+    assert relative(maps["vanilla_gradient"].explanation.values, gradient) <= 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +197,7 @@ def test_gradient_of_slices_equals_the_2d_network(slices: Model, thin: Case) -> 
                 blended = blended + part
                 total[cut] += weights
     (gradient,) = torch.autograd.grad((blended / total)[:, 2].mean(), [x])
-    assert relative(maps.explanation("vanilla_gradient").values, gradient) <= 1e-5
+    assert relative(maps["vanilla_gradient"].explanation.values, gradient) <= 1e-5
 
 
 def test_methods_and_layers_of_a_2d_network(slices: Model, thin: Case) -> None:
@@ -244,7 +246,9 @@ def test_every_method_returns_a_map_on_the_patients_grid(model: Model, case: Cas
     assert seen.shape == case.shape
     peak = np.unravel_index(seen.argmax(), seen.shape)
     assert np.abs(np.array(peak) - [7, 13, 9]).max() <= 3
-    assert maps["grad_cam"].explanation.layer.startswith("members.*.decoder")
+    layer = maps["grad_cam"].explanation.layer
+    assert layer is not None
+    assert layer.startswith("members.*.decoder")
     provenance = maps["vanilla_gradient"].explanation.provenance
     assert provenance["windows"]["placed"] == "evenly"
 
@@ -420,7 +424,7 @@ def test_gradients_of_resampled_scans_peak_at_the_explained_voxel(
     np.testing.assert_allclose(
         (placement.network_affine @ [*middle, 1])[:3], ((low + high) / 2)[:3]
     )
-    whole = prepare(model, case, None, at_once=True)
+    whole = prepare(model, case, whole=True)
     assert all(n % 4 == 0 for n in whole.x.shape[2:])
 
 

@@ -22,8 +22,10 @@ from neuroxai.files.folder import Results
 from neuroxai.files.names import sidecar
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.regions import Regions, format_share
-from neuroxai.reports.explain import CaseReport, picture_of
-from neuroxai.workflows.explain import explain, prepare
+from neuroxai.reports.explain import CaseReport
+from neuroxai.reports.pictures import picture_of
+from neuroxai.workflows.explain import explain
+from neuroxai.workflows.preparation import prepare
 
 
 def map_of(case: Case, values: Tensor, model: nx.Model) -> PatientMap:
@@ -70,14 +72,16 @@ def test_shares_are_those_of_the_files_however_they_are_turned(
         }  # fmt: skip
         evidence = made.evidence
         assert evidence is not None
-        assert evidence["regions_from"] == "truth"
+        assert made.regions is not None
+        assert made.regions.source == "truth"
         signs = {"all": abs(stored), "positive": stored.clip(0), "negative": (-stored).clip(0)}
         for key, mass in signs.items():
             expected = shares(mass.sum(axis=-1, dtype=np.float64), masks)
-            assert evidence[key] == pytest.approx(expected, rel=1e-5), (key, turn)
-        assert evidence["volume"]["WT"] == masks["WT"].sum() / seen.numel()
+            assert getattr(evidence, key) == pytest.approx(expected, rel=1e-5), (key, turn)
+        assert evidence.volume["WT"] == masks["WT"].sum() / seen.numel()
         written = json.loads(sidecar(path).read_text())
-        assert written["evidence"]["all"] == pytest.approx(evidence["all"])
+        assert written["evidence"]["all"] == pytest.approx(evidence.all)
+        assert written["evidence"]["regions_from"] == "truth"
 
 
 def test_a_map_on_the_left_is_not_on_the_right(segmenter: nx.Model, study: Case) -> None:
@@ -87,9 +91,11 @@ def test_a_map_on_the_left_is_not_on_the_right(segmenter: nx.Model, study: Case)
     there, mirrored = regions.evidence(core[None]), regions.evidence(core[None].flip(1))
     assert there is not None
     assert mirrored is not None
-    assert {there["all"][name] for name in ("WT", "TC", "brain")} == {1}
-    assert there["all"]["outside"] == 0
-    assert mirrored["all"]["TC"] == 0
+    assert there.all is not None
+    assert mirrored.all is not None
+    assert {there.all[name] for name in ("WT", "TC", "brain")} == {1}
+    assert there.all["outside"] == 0
+    assert mirrored.all["TC"] == 0
 
 
 def test_a_map_that_lies_in_the_air_says_so(
@@ -108,14 +114,16 @@ def test_a_map_that_lies_in_the_air_says_so(
         assert json.loads(sidecar(path).read_text())["notes"] == list(made.notes)
         if expected:
             volume = float(outside.float().mean())
-            assert said[0].startswith(f"75% of this map lies outside the brain ({volume:.0%} of")
+            assert said[0].startswith(
+                f"75% of this map is outside the brain, which is {volume:.0%} of"
+            )
 
 
 def test_a_map_of_nothing_and_one_that_is_not_finite(segmenter: nx.Model, study: Case) -> None:
     shape = inside_scan(study, segmenter).shape
     empty = map_of(study, torch.zeros(1, *shape), segmenter)
     assert empty.evidence is not None
-    assert empty.evidence["all"] is None
+    assert empty.evidence.all is None
     assert empty.outside is None
     assert empty.notes == ("drawn",)
     assert format_share(empty.evidence, "WT") == ""
@@ -132,25 +140,30 @@ def test_without_truth_the_prediction_says_where(
 ) -> None:
     case = nx.read_case(cases.write_study(tmp_path, truth=False))
     maps = explain(segmenter, case, ["vanilla_gradient", "grad_cam"], "WT")
-    evidence = maps["vanilla_gradient"].evidence
-    assert evidence["regions_from"] == "prediction"
+    regions, evidence = maps["vanilla_gradient"].regions, maps["vanilla_gradient"].evidence
+    assert regions is not None
+    assert regions.source == "prediction"
     assert maps.prediction is not None
     labels = maps.prediction.labels
     assert labels is not None
     placement = maps["vanilla_gradient"].placement
     tumor = torch.from_numpy(np.ascontiguousarray(placement.to_network(labels) > 0))
-    values = maps.explanation("vanilla_gradient").values[0].abs().double()
+    values = maps["vanilla_gradient"].explanation.values[0].abs().double()
     expected = float(values[:, tumor].sum() / values.sum())
-    assert evidence["all"]["WT"] == pytest.approx(expected, rel=1e-5)
+    assert evidence is not None
+    assert evidence.all is not None
+    assert evidence.all["WT"] == pytest.approx(expected, rel=1e-5)
     with Results(tmp_path / "out") as results:
         report = CaseReport(results)
         report.add(maps)
-    row = report.targets["WT"]["methods"]["grad_cam"]
-    assert row["evidence"] == maps["grad_cam"].evidence
+    row = report.targets["WT"].methods["grad_cam"]
+    assert row.evidence == maps["grad_cam"].evidence
     graded = explain(classifier, case, "vanilla_gradient", "HGG", slice_index=14)
-    found = graded["vanilla_gradient"].evidence
-    assert found["regions_from"] is None
-    assert set(found["all"]) == {"brain", "outside"}
+    regions, evidence = graded["vanilla_gradient"].regions, graded["vanilla_gradient"].evidence
+    assert regions is not None
+    assert regions.source is None
+    assert evidence is not None
+    assert set(evidence.all or ()) == {"brain", "outside"}
 
 
 def test_the_part_that_was_asked_of_is_a_region_on_the_patients_grid(
@@ -164,14 +177,16 @@ def test_the_part_that_was_asked_of_is_a_region_on_the_patients_grid(
         asked[tuple(slice(n // 3, n // 2) for n in case.shape)] = True  # not in the middle
         maps = nx.explain(segmenter, case, ["vanilla_gradient", "grad_cam"], "WT", within=asked)
         for each in maps.values():
-            found = each.asked()
+            found = each.within_mask()
             assert found is not None
             np.testing.assert_array_equal(found, asked)
             mass = np.abs(each.volume().astype(np.float64)).sum(axis=0)
             # What lies in the padding of the network's grid is not on the patient's.
             share = mass[asked].sum() / float(each.explanation.values.double().abs().sum())
-            assert each.evidence["all"]["within"] == pytest.approx(share, rel=1e-4)
-        said = "asked within given mask, but a class activation map lights"
+            assert each.evidence is not None
+            assert each.evidence.all is not None
+            assert each.evidence.all["within"] == pytest.approx(share, rel=1e-4)
+        said = "the target is restricted to given mask, the map is not"
         assert any(note.startswith(said) for note in maps["grad_cam"].notes)
         assert not maps["vanilla_gradient"].notes
         scan, _ = picture_of(case, maps["grad_cam"].placement, list(maps.values()), None)
@@ -179,6 +194,7 @@ def test_the_part_that_was_asked_of_is_a_region_on_the_patients_grid(
         assert int(scan.target_mask.sum()) == int(asked.sum())
         assert scan.target_mask_name == "given mask"
     whole = nx.explain(segmenter, case, "grad_cam", "WT")["grad_cam"]
-    assert whole.asked() is None
-    assert "within" not in whole.evidence["all"]
-    assert not any("asked within" in note for note in whole.notes)
+    assert whole.within_mask() is None
+    assert whole.evidence is not None
+    assert "within" not in (whole.evidence.all or ())
+    assert not any("restricted to" in note for note in whole.notes)

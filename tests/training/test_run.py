@@ -23,7 +23,7 @@ from neuroxai.models import ARCHITECTURES, load_model
 from neuroxai.training import train
 from neuroxai.training.config.config import Config
 from neuroxai.training.data import cases as cases_module
-from neuroxai.workflows.explain import predict
+from neuroxai.workflows.predict import predict
 
 pytest.importorskip("lightning")
 

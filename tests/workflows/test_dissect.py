@@ -145,11 +145,11 @@ def test_own_masks_and_unknown_concepts() -> None:
         mask: NDArray[np.generic] = (case.volumes["T1"] > 150).astype(np.uint8)
         return {"bright": mask} if case.name != "case1" else {}
 
-    found = dissect(model(), [study(0), study(2)], tissues=False, own=own)
+    found = dissect(model(), [study(0), study(2)], tissues=False, user_masks=own)
     assert found.best_filter("bright").match.filter == 0
     assert found.best_filter("bright").match.iou > 0.95
-    with pytest.raises(CaseError, match="case1: the concept 'bright' is not known"):
-        dissect(model(), [study(0), study(1)], tissues=False, own=own)
+    with pytest.raises(CaseError, match="case1: the concept 'bright' of the first case is missing"):
+        dissect(model(), [study(0), study(1)], tissues=False, user_masks=own)
     with pytest.raises(CaseError, match="at least one case"):
         dissect(model(), [])
 

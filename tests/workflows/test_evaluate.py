@@ -43,7 +43,8 @@ from neuroxai.workflows.evaluate import (
     cases_of,
     evaluate,
 )
-from neuroxai.workflows.explain import explain, predict
+from neuroxai.workflows.explain import explain
+from neuroxai.workflows.predict import predict
 
 SHAPE = (20, 24, 18)
 NCR, ED, ET = (CLASSES.index(name) for name in ("NCR", "ED", "ET"))
@@ -159,9 +160,11 @@ def test_small_enhancement_goes_where_the_card_says_so_unless_asked_otherwise(
     answer = predict(careful, case)
     assert answer.labels is not None
     assert not (answer.labels == ET).any()
-    assert any(f"{volume:.0f} mm³ in all is called necrosis" in each for each in answer.warnings)
+    assert any(
+        f"{volume:.0f} mm³ of enhancing tumor were relabeled" in each for each in answer.warnings
+    )
     maps = explain(careful, case, methods=["vanilla_gradient"], target=Region("ET"))
-    assert any("is called necrosis" in each for each in maps.warnings)
+    assert any("relabeled as necrosis" in each for each in maps.warnings)
     # What is explained is the network, not what is made of its answer.
     plain = explain(model, case, methods=["vanilla_gradient"], target=Region("ET"))
     kept = [each["vanilla_gradient"].explanation.values for each in (maps, plain)]
@@ -260,16 +263,16 @@ def test_a_classifier_is_asked_about_slices_and_cases_that_cannot_count_are_name
         np.testing.assert_allclose(case.together, case.probabilities.mean(axis=0))
     assert found.left_out == {
         "BraTS19_ABC_005_1": "has no grade",
-        "BraTS19_ABC_007_1": "has no tumor to choose slices by",
+        "BraTS19_ABC_007_1": "has no tumor to choose slices",
     }
-    with pytest.raises(CaseError, match=r"no case can be counted; BraTS19_ABC_005_1: has no grade"):
+    with pytest.raises(CaseError, match=r"all cases are excluded; BraTS19_ABC_005_1: has no grade"):
         evaluate(grader(), folders[2:3])
 
 
 def test_a_segmenter_of_something_else_is_refused(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(1)])
     other = segmenter(classes=("background", "bone", "fat", "air"), regions={})
-    with pytest.raises(ModelError, match="takes segmenters of tumors"):
+    with pytest.raises(ModelError, match="needs a segmenter of tumors"):
         evaluate(other, folders)
 
 
@@ -388,7 +391,7 @@ def test_only_the_named_cases_are_taken(tmp_path: Path) -> None:
     names = {"BraTS2021_00002": "p", "BraTS2021_00000": "p"}
     assert [folder.name for folder in cases_of(tmp_path, names)] == list(names)
     assert len(list(cases_of(tmp_path, None))) == 4
-    with pytest.raises(CaseError, match="holds no case X"):
+    with pytest.raises(CaseError, match="case X of the split does not exist"):
         list(cases_of(tmp_path, {"X": "p"}))
 
 
@@ -396,7 +399,7 @@ def test_cases_that_share_a_name_are_refused_and_not_dropped(tmp_path: Path) -> 
     for patient in ("P1", "P2"):
         written = write_case(study(1, name="baseline"), tmp_path / patient, "plain")
         assert written.name == "baseline"
-    with pytest.raises(CaseError, match="are both called baseline"):
+    with pytest.raises(CaseError, match="have the same case name baseline"):
         list(cases_of(tmp_path, None))
 
 

@@ -177,7 +177,7 @@ def test_bare_modules_and_tensors_need_no_case() -> None:
 
 def test_a_case_with_a_bare_module_is_refused(study: nx.Case) -> None:
     with pytest.raises(ModelError, match="needs a model with a card"):
-        nx.explain(torch.nn.Conv3d(4, 2, 1), study)
+        nx.explain(torch.nn.Conv3d(4, 2, 1), study)  # type: ignore[call-overload]
 
 
 def test_repeated_runs_are_the_same_files(

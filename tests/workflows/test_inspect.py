@@ -22,7 +22,8 @@ from neuroxai.files.folder import Results
 from neuroxai.render.flow import FlowPanel, draw_flow, panel_positions, resolution_levels
 from neuroxai.render.scan import Scan
 from neuroxai.reports.inspect import InspectionReport
-from neuroxai.workflows.inspect import every_target, inspect
+from neuroxai.workflows.inspect import inspect
+from neuroxai.workflows.question import every_target
 
 STEM = "BraTS2021_00007"
 
@@ -222,18 +223,20 @@ def test_shares_of_next_to_no_evidence_are_not_shown(
     monkeypatch.setenv("COLUMNS", "200")
     report, lines = looked_into(study, segmenter, tmp_path / "out")
     first, second = report.rows["ET"][:2]
-    assert 0 < first["positive_fraction"] < 0.001
-    assert second["positive_fraction"] > 0.9
+    fractions = [row.mass.positive_fraction or 0 for row in (first, second)]
+    assert 0 < fractions[0] < 0.001
+    assert fractions[1] > 0.9
     assert lines[0] == "no evidence for it"
-    assert lines[1].startswith(f"for it {second['positive_fraction']:.0%} | WT ")
+    assert lines[1].startswith(f"for it {fractions[1]:.0%} | WT ")
     print_flow(report)
     shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     said = {words[0]: words[1:] for words in shown}
     heading = next(words for words in shown if words[0] == "Layer")
     assert heading == ["Layer", "Filters", "Grid", "For", "WT", "TC", "ET", "brain"]
     assert said["L1"][3:] == ["<0.1", *"––––"]
-    assert said["L2"][3] == f"{100 * second['positive_fraction']:.1f}"
-    assert float(said["L2"][7]) == pytest.approx(100 * second["positive"]["brain"], abs=0.051)
+    assert said["L2"][3] == f"{100 * fractions[1]:.1f}"
+    assert second.mass.positive is not None
+    assert float(said["L2"][7]) == pytest.approx(100 * second.mass.positive["brain"], abs=0.051)
 
 
 def test_a_mean_is_called_so_only_where_there_is_one(

@@ -13,8 +13,9 @@ from neuroxai.core.errors import ModelError
 from neuroxai.data.case import Case
 from neuroxai.models.model import Model
 from neuroxai.workflows.dissect import dissect
-from neuroxai.workflows.explain import explain, predict
+from neuroxai.workflows.explain import explain
 from neuroxai.workflows.inspect import inspect
+from neuroxai.workflows.predict import predict
 
 ASK: dict[str, Callable[[Model, Case], object]] = {
     "explain": lambda model, case: explain(model, case, "vanilla_gradient", "WT"),
@@ -73,6 +74,6 @@ def test_our_own_fault_is_not_blamed_on_the_network(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("ours")
 
-    monkeypatch.setattr("neuroxai.workflows.inspect.information_flow", broken)
+    monkeypatch.setattr("neuroxai.workflows.session.information_flow", broken)
     with pytest.raises(ValueError, match="ours"):
         inspect(segmenter, study, ["WT"])

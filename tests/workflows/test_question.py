@@ -84,7 +84,7 @@ def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
         assert bool(region.any())
         assert torch.equal(found(OVERLAPPING, Class(channel)), region)
     assert torch.equal(found(OVERLAPPING, Region([0, 2])), found(BRATS, Region("TC")))
-    with pytest.raises(TargetError, match=r"a label file knows .* but not 'lesion'"):
+    with pytest.raises(TargetError, match=r"label files have .* but not 'lesion'"):
         found(Outputs(("background", "lesion"), activation="softmax"), Class(1))
 
 
@@ -93,8 +93,8 @@ def test_a_target_that_is_predicted_nowhere_is_said_to_be_so() -> None:
     output[:, 0] = 1
     said = place_notes(Region("ET"), BRATS, output)
     assert said == (
-        "target ET: nothing is predicted to be ET; its maps say what speaks for and against it, "
-        "not where it is",
+        "target ET: the network predicts no ET in this image; its maps show evidence for and "
+        "against it, not a location",
     )
     output[0, 3, 2, 4] = 2
     assert "of which 3.3% is predicted to be ET" in place_notes(Region("ET"), BRATS, output)[0]

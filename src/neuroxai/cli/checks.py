@@ -104,7 +104,7 @@ def check_hardware(device: str, precision: str = "fp32") -> None:
         If it does not.
     """
     from neuroxai.core.engine.precision import check_precision
-    from neuroxai.workflows.explain import choose_device
+    from neuroxai.workflows.device import choose_device
 
     check_precision(precision, choose_device(device))
 

@@ -52,7 +52,7 @@ def dissect(
     Research use only, not for clinical use.
     """
     checks.check_run(device)
-    own = parse_paths(mask, "--mask", "lesion=masks/{case}_lesion.nii.gz")
+    mask_files = parse_paths(mask, "--mask", "lesion=masks/{case}_lesion.nii.gz")
     check_folder(cohort, "a folder of cases")
     checks.check_network(model, weights, card)
 
@@ -76,8 +76,8 @@ def dissect(
     with Results(results_folder(out, "dissection")) as results:
         with stages() as report:
             found = run(
-                loaded, folders, own=MaskFiles(own), tissues=tissues, causal=causal, best=best,
-                seed=seed, device=device, report=report,
+                loaded, folders, user_masks=MaskFiles(mask_files), tissues=tissues, causal=causal,
+                best=best, seed=seed, device=device, report=report,
             )  # fmt: skip
         write_dissection(found, results)
     print_dissection(found)

@@ -53,26 +53,24 @@ def inspect(
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.inspect import InspectionReport
-    from neuroxai.workflows.explain import outputs_of
-    from neuroxai.workflows.inspect import every_target
-    from neuroxai.workflows.inspect import inspect as run
+    from neuroxai.workflows.preparation import outputs_of
+    from neuroxai.workflows.question import every_target
+    from neuroxai.workflows.session import open
 
     started = time.perf_counter()
     tune_allocator()
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     outputs = outputs_of(loaded)
-    asked = [named_target(each, outputs) for each in target] if target else every_target(outputs)
-    targets, notes = distinct_targets(asked, outputs)
+    named = [named_target(each, outputs) for each in target] if target else every_target(outputs)
+    targets, notes = distinct_targets(named, outputs)
     study = read_one_case(case, file, layout, loaded)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "flow.json", study.name)
     with Results(folder) as results, bars() as bar:
         task = bar.add_task(f"{study.name}: one forward pass", total=len(targets) + 1)
-        inspection = run(
-            loaded, study, targets,
-            filters_of=filters or (), slice_index=slice_index, device=device,
-        )  # fmt: skip
+        with open(loaded, study, slice_index=slice_index, device=device) as session:
+            inspection = session.inspect(targets, filters_of=filters or ())
         report = InspectionReport(inspection, results)
         for flow in inspection.flow.targets:
             bar.update(task, description=f"{flow.name}: drawing", advance=1)

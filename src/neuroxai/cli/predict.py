@@ -35,8 +35,7 @@ def predict(
     from neuroxai.files.folder import Results, refuse_other_case
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
-    from neuroxai.workflows.explain import describe_model
-    from neuroxai.workflows.explain import predict as run
+    from neuroxai.workflows.session import open
 
     tune_allocator()
     checks.check_hardware(device)
@@ -45,14 +44,17 @@ def predict(
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "prediction.json", study.name)
     with Results(folder) as results:
-        with status(f"{study.name}: running {loaded.card.name} ..."):
-            prediction = run(loaded, study, slice_index=slice_index, device=device, memory=memory)
+        with (
+            status(f"{study.name}: running {loaded.card.name} ..."),
+            open(loaded, study, slice_index=slice_index, device=device, memory=memory) as session,
+        ):
+            prediction = session.prediction
         labels = prediction.save(results.folder)
         if labels is not None:
             results.add(labels)
         content = {
             "case": study.name,
-            "model": describe_model(loaded),
+            "model": session.identity,
             **prediction.describe(),
             "warnings": [*study.warnings, *prediction.warnings],
             "seed": seed,
@@ -60,8 +62,8 @@ def predict(
         }
         results.add(write_json(results.folder / "prediction.json", content))
     stdout = plain()
-    for name, chance in prediction.probabilities.items():
-        stdout.print(f"{name}: {chance:.1%}")
+    for name, probability in prediction.probabilities.items():
+        stdout.print(f"{name}: {probability:.1%}")
     dice = prediction.dice()
     for name, volume in prediction.volumes_ml().items():
         score = f", Dice with the truth {dice[name]:.3f}" if name in dice else ""

@@ -48,3 +48,15 @@ def stages() -> Iterator[Report]:
             shown.update(known[stage], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def one_bar() -> Iterator[Report]:
+    """Context manager that yields a callback and shows all reported stages on one bar."""
+    with bars() as shown:
+        task = shown.add_task("Starting", total=None)
+
+        def report(stage: str, done: float, total: float) -> None:
+            shown.update(task, description=stage, completed=done, total=total)
+
+        yield report

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from neuroxai.cli.console import plain
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from neuroxai.workflows.evaluate import Evaluation
 
 
-def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
-    """Print each method's time and completeness gap, and where the files are."""
+def print_report(report: CaseReport) -> None:
+    """Print the time and the completeness gap of each method, and the folder of the files."""
     from rich.table import Table
 
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
@@ -29,20 +29,20 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
     for name in ("Time", "Gap", *(f"{place} %" for place in places)):
         table.add_column(name, justify="right", no_wrap=True)
     notes: list[str] = []
+    table.add_row("(all)", "(shared passes)", f"{report.shared_seconds:.1f} s")
     for target, entry in report.targets.items():
-        table.add_row(target, "(shared passes)", f"{entry['shared_seconds']:.1f} s")
-        for method, row in entry["methods"].items():
-            gap = row["completeness_gap"]
+        for method, row in entry.methods.items():
+            gap = row.completeness_gap
             table.add_row(
                 target,
                 method,
-                f"{row['seconds']:.1f} s",
+                f"{row.seconds:.1f} s",
                 "" if gap is None else f"{gap:.2%}",
-                *(format_share(row["evidence"], place) for place in places),
+                *(format_share(row.evidence, place) for place in places),
             )
-            layer = [f"layer {row['layer']}"] if row["layer"] else []
-            notes += [f"{target}, {method}: {note}" for note in (*layer, *row["notes"])]
-        for method, reason in entry["refused"].items():
+            layer = [f"layer {row.layer}"] if row.layer else []
+            notes += [f"{target}, {method}: {note}" for note in (*layer, *row.notes)]
+        for method, reason in entry.refused.items():
             table.add_row(target, method)
             notes.append(f"{target}, {method}: no map: {reason}")
     console.print(table)
@@ -51,11 +51,12 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
     console.print("Gap: completeness gap of path methods, 0 % is exact.")
     if places:
         console.print(
-            f"{', '.join(places)}: how much of the map lies there, both signs together; in "
-            "brackets how much of the volume does, what a map that knows nothing would reach.",
+            f"{', '.join(places)}: share of the map there, both signs together; in brackets: share "
+            "of the volume, which is the value expected of an uninformative map.",
             soft_wrap=True,
         )
-    console.print(_format_memory(memory), soft_wrap=True)
+    for line in _format_memory(report):
+        console.print(line, soft_wrap=True)
     for warning in report.warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
     console.print(f"Written: {report.results}", soft_wrap=True)
@@ -63,46 +64,50 @@ def print_report(report: CaseReport, memory: Mapping[str, Any]) -> None:
 
 
 def _places(report: CaseReport) -> list[str]:
-    """Return where it is shown how much of a map lies; all regions are in the summary."""
-    from neuroxai.patient.regions import ASKED
+    """Return the regions whose shares are printed; the summary has all of them."""
+    from neuroxai.patient.regions import WITHIN
 
     known = [
-        row["evidence"]["volume"]
+        row.evidence.volume
         for entry in report.targets.values()
-        for row in entry["methods"].values()
-        if row["evidence"] is not None
+        for row in entry.methods.values()
+        if row.evidence is not None
     ]
-    shown = ("brain", "WT", ASKED)
-    return [place for place in shown if any(place in each for each in known)]
+    printed = ("brain", "WT", WITHIN)
+    return [place for place in printed if any(place in each for each in known)]
 
 
-def _format_memory(memory: Mapping[str, Any]) -> str:
+def _format_memory(report: CaseReport) -> Iterator[str]:
+    """Yield the expected memory of the passes, and the peak of the process."""
+    from neuroxai.core.engine.memory import format_size
     from neuroxai.reports.explain import peak_memory_mb
 
-    expected = "unknown" if memory["predicted_mb"] is None else f"{memory['predicted_mb']:,} MB"
-    allowed = "unknown" if memory["budget_mb"] is None else f"{memory['budget_mb']:,} MB"
-    return (
-        f"Memory: {expected} expected of a pass ({memory['way']}), {allowed} allowed; "
-        f"the process took {peak_memory_mb():,} MB at its peak."
-    )
+    for use in dict.fromkeys(entry.memory for entry in report.targets.values()):
+        expected = "not measured" if use.expected_bytes is None else format_size(use.expected_bytes)
+        budget = "unknown" if use.budget_bytes is None else format_size(use.budget_bytes)
+        yield f"Memory of a pass: {expected} ({use.strategy}), {budget} allowed."
+    peak = peak_memory_mb()
+    if peak is not None:
+        yield f"Peak memory of the process: {peak:,} MB."
 
 
 def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
-    """Print where each target's evidence lies, layer by layer, and where the files are."""
+    """Print the regions of each layer's evidence, and the folder of the files."""
     from rich import box
     from rich.table import Table
 
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.patient.regions import REGION_ORDER
-    from neuroxai.reports.inspect import FEW, evidence_of, region_volumes
+    from neuroxai.reports.inspect import NOISE_FRACTION, evidence_of, region_volumes
 
     console = plain()
-    seen = report.inspection
-    # What is not in the brain is outside: a column less, and names fit beside each other.
-    regions = [name for name in REGION_ORDER if name in seen.regions.masks and name != "outside"]
-    volume = region_volumes(seen)
-    for target in seen.flow.targets:
-        title = f"{target.name}: where the evidence for it lies, in percent"
+    inspection = report.inspection
+    # "outside" is 1 - "brain"; without it the table fits a narrow terminal.
+    masks = inspection.regions.masks
+    regions = [name for name in REGION_ORDER if name in masks and name != "outside"]
+    volume = region_volumes(inspection)
+    for target in inspection.flow.targets:
+        title = f"{target.name}: share of the evidence for it in each region, in percent"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
         table.add_column("Layer", overflow="fold")
         table.add_column("Filters", justify="right", no_wrap=True, min_width=7)
@@ -112,44 +117,46 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
             width = max(len(region), len("100.0"))
             table.add_column(region, justify="right", no_wrap=True, min_width=width)
         for row in report.rows[target.name]:
-            found = evidence_of(row) or {}
+            found = evidence_of(row.mass) or {}
             table.add_row(
-                f"L{row['number']} {row['layer']}",
-                str(row["shape"][0]),
-                "×".join(map(str, row["shape"][1:])),
-                _format_fraction(row["positive_fraction"]),
+                f"L{row.number} {row.layer}",
+                str(row.shape[0]),
+                "×".join(map(str, row.shape[1:])),
+                _format_fraction(row.mass.positive_fraction),
                 *(f"{100 * found[region]:.1f}" if found else "–" for region in regions),
             )
         shares = (f"{100 * volume[region]:.1f}" for region in regions)
         table.add_row("(share of the volume)", "", "", "", *shares)
         console.print(table)
         console.print(
-            "For: how much of the layer's evidence, both signs together, is for the target, in "
-            f"percent. –: less than {FEW:.1%}, which rounding alone may be: no evidence for it. "
-            "What is not in the brain lies outside.",
+            "For: share of the evidence for the target in all evidence of the layer, in percent. "
+            f"–: less than {NOISE_FRACTION:.1%}, which is within rounding error. The rest of 100 % "
+            "is outside the brain.",
             soft_wrap=True,
         )
         if target.independent_layers:
             console.print(
                 f"{target.name} does not depend on: {', '.join(target.independent_layers)}"
             )
-    for name in seen.flow.never_ran:
+    for name in inspection.flow.never_ran:
         console.print(f"Never ran: {name}")
-    for name, reason in seen.flow.not_shown.items():
+    for name, reason in inspection.flow.not_shown.items():
         console.print(f"Not shown: {name}: {reason}", soft_wrap=True)
-    for warning in (*notes, *seen.warnings):
+    for warning in (*notes, *inspection.warnings):
         console.print(f"Warning: {warning}", soft_wrap=True)
     console.print(f"Written: {report.results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)
 
 
 def _format_fraction(fraction: float | None) -> str:
-    """Return how much of a layer's evidence is for the target, in percent."""
-    from neuroxai.reports.inspect import FEW
+    """Format the share of the evidence for the target in a layer's evidence, in percent."""
+    from neuroxai.reports.inspect import NOISE_FRACTION
 
     if fraction is None:
         return "–"
-    return f"<{100 * FEW:g}" if 0 < fraction < FEW else f"{100 * fraction:.1f}"
+    return (
+        f"<{100 * NOISE_FRACTION:g}" if 0 < fraction < NOISE_FRACTION else f"{100 * fraction:.1f}"
+    )
 
 
 def print_dissection(found: Dissected) -> None:

@@ -37,6 +37,17 @@ class NoMapError(MethodError, KeyError):
         return Exception.__str__(self)
 
 
+class NoTargetError(TargetError, KeyError):
+    """A result holds no explanation of a target. A ``KeyError`` too, as for any mapping."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
+class CancelledError(NeuroXAIError):
+    """The work was cancelled by the caller."""
+
+
 class OutputError(NeuroXAIError):
     """A result cannot be written."""
 

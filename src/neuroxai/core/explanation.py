@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
@@ -87,6 +88,17 @@ class Explanation:
             f"<{self.title} of {self.target['name']}: {tuple(self.values.shape)}{layer}. "
             f"{NOT_FOR_CLINICAL_USE}>"
         )
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[np.generic]:
+        found: NDArray[np.generic] = np.array(self.values.numpy(), dtype=dtype, copy=copy)
+        return found
+
+    @property
+    def explanation(self) -> Explanation:
+        """The explanation itself: maps of cases and of tensors share this attribute."""
+        return self
 
     def describe(self) -> dict[str, Any]:
         """Return everything but the values, ready for JSON; the same on every repeat."""

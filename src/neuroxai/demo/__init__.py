@@ -1,4 +1,4 @@
-"""The paper's experiments, from nothing to a page with pictures."""
+"""The paper's experiments on synthetic cases, written as a page with pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from neuroxai.demo.sections import (
     Explained,
     accuracy,
     grading_section,
-    label,
     next_section,
     segmentation_section,
 )
@@ -37,15 +36,15 @@ from neuroxai.render.page import write_page
 from neuroxai.reports.explain import CaseReport, peak_memory_mb
 from neuroxai.training import train
 from neuroxai.version import __version__
-from neuroxai.workflows.explain import Watcher, explain
+from neuroxai.workflows.session import INFORMATION_FLOW, Session, open
 
-# Two of each grade; a seed may also grow a tumor-free brain, which has no grade.
+# Two of each grade. A seed may also grow a brain without a tumor, which has no grade.
 GRADING_SEEDS = (400_001, 400_004, 400_006, 400_007)
 SEGMENTATION_SEED = 500_003
 SPACING_MM = 2.0
 
-# Fewer steps than the defaults, so that the demo ends in minutes; the gaps on the page say what
-# that costs.
+# Fewer steps than the defaults, so that the demo ends in minutes. The page has the completeness
+# gaps that result.
 STEPS: dict[str, dict[str, dict[str, Any]]] = {
     "grading": {
         "guided_integrated_gradients": {"steps": 50},
@@ -61,16 +60,16 @@ _STAMP = "demo.json"
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo left.
+    """The result of the demo.
 
     Attributes
     ----------
     page
         ``index.html``.
     fresh
-        Whether it was made now or found ready.
+        Whether it was made now, or existed before.
     facts
-        What a user should see without opening the page, a line each.
+        A summary, one line each.
     """
 
     page: Path
@@ -79,32 +78,45 @@ class Demo:
 
 
 def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
-    """Make cohort, networks, maps and the page; a second run finds them ready.
+    """Make the cohort, the networks, the maps and the page, unless they exist.
 
-    Showcase I grades gliomas with a ResNet-50 that is trained here, in two to three minutes;
-    showcase II segments them with the shipped 3D DeepSeg. Both explain phantoms no network was
-    trained on, with the paper's seven methods; then the segmentation network is looked into.
+    Showcase I grades gliomas with a ResNet-50, which is trained here in two to three minutes.
+    Showcase II segments them with the shipped 3D DeepSeg. Both explain phantoms that no network
+    was trained on with the paper's seven methods. Then the segmentation network is inspected and
+    dissected.
+
+    Parameters
+    ----------
+    out
+        The folder of the page.
+    seed
+        Seed of the training and of the maps.
+    report
+        Called with the stage, the steps done, and all steps.
     """
     tell = report or (lambda stage, done, total: None)
     page, stamp = out / "index.html", out / _STAMP
     digest = _digest(seed)
-    found = _read_stamp(stamp)
-    if found.get("digest") == digest and page.is_file():
-        return Demo(page, False, tuple(found["facts"]))
+    known = _read_stamp(stamp)
+    if known.get("digest") == digest and page.is_file():
+        return Demo(page, False, tuple(known["facts"]))
     began = time.perf_counter()
     work = out / f"work-{digest[:8]}"
     cases = _cases(work, tell)
-    graded, grading_model = _grading(cases[:-1], out, work, seed, tell)
-    segmenter = load_model(DEFAULT_MODEL)
-    segmented = _segmentation(segmenter, cases[-1], out, seed, tell)
-    place = out / "inside-the-network"
-    inside = look_inside(segmenter, cases[-1], cases[::-1][:3], place, seed, tell)
+    grader = _train_grader(work, seed, tell)
+    graded = [
+        _explain_grade(grader, case, out, seed, f"{number} of {len(cases) - 1}", tell)
+        for number, case in enumerate(cases[:-1], start=1)
+    ]
+    with open(load_model(DEFAULT_MODEL), cases[-1], progress=_stages(tell)) as session:
+        segmented = _explain_segmentation(session, out, seed)
+        inside = look_inside(session, cases[::-1][:3], out / "inside-the-network", seed, tell)
     seconds = time.perf_counter() - began
-    facts = _facts(grading_model, graded, segmented, seconds)
+    facts = _facts(grader, graded, segmented, seconds)
     write_page(
         page,
         [
-            grading_section(out, grading_model, graded),
+            grading_section(out, grader, graded),
             segmentation_section(out, segmented),
             inside_section(out, inside),
             next_section(),
@@ -112,18 +124,17 @@ def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
         title="NeuroXAI: why did the network say so?",
         lead=(
             "The two showcases of Zeineldin et al. 2022 (doi:10.1007/s11548-022-02619-x), on "
-            "synthetic tumors grown in the MNI152 brain: no patient is shown here. All maps lie "
-            "on the scan's own grid, as NIfTI with a JSON sidecar beside each.",
+            "synthetic tumors grown in the MNI152 brain: no patient is shown here. All maps are "
+            "on the scan's own grid, as NIfTI with a JSON sidecar.",
         ),
-        footer=f"NeuroXAI {__version__}, seed {seed}; {seconds:.0f} s of work, peak memory "
-        f"{peak_memory_mb()} MB in the main process.",
+        footer=f"NeuroXAI {__version__}, seed {seed}; {seconds:.0f} s of work{_peak_memory()}.",
     )
     write_json(stamp, {"digest": digest, "facts": list(facts), "use": NOT_FOR_CLINICAL_USE})
     return Demo(page, True, facts)
 
 
 def _cases(work: Path, tell: Report) -> list[Case]:
-    """Grow the cases to be explained and read them back like anyone's."""
+    """Grow the cases to be explained, and read them from their files."""
     seeds = (*GRADING_SEEDS, SEGMENTATION_SEED)
     folders = write_cohort(
         work / "cohort",
@@ -136,9 +147,7 @@ def _cases(work: Path, tell: Report) -> list[Case]:
     return [read_case(folder) for folder in folders]
 
 
-def _grading(
-    cases: Sequence[Case], out: Path, work: Path, seed: int, tell: Report
-) -> tuple[list[Explained], Model]:
+def _train_grader(work: Path, seed: int, tell: Report) -> Model:
     folder = train(
         "phantom-grading",
         work / "grading",
@@ -146,67 +155,68 @@ def _grading(
         resume=(work / "grading").exists(),
         progress=lambda stage, done, total: tell(f"Grading network: {stage.lower()}", done, total),
     )
-    model = load_model(folder)
-    methods = _methods("grading")
-    explained = []
-    for number, case in enumerate(cases):
-        place = out / "showcase-1-grading" / case.name
-        stage = f"Explaining grades: {number + 1} of {len(cases)}"
-        explained.append(_explain(model, case, [Predicted()], methods, place, seed, stage, tell))
-    return explained, model
+    return load_model(folder)
 
 
-def _segmentation(model: Model, case: Case, out: Path, seed: int, tell: Report) -> Explained:
+def _explain_grade(
+    model: Model, case: Case, out: Path, seed: int, number: str, tell: Report
+) -> Explained:
+    stage = f"Explaining grades: {number}"
+    place = out / "showcase-1-grading" / case.name
+    progress: Report = lambda _, done, total: tell(stage, done, total)  # noqa: E731
+    with open(model, case, progress=progress) as session:
+        return _explain(session, [Predicted()], _methods("grading"), place, seed)
+
+
+def _stages(tell: Report) -> Report:
+    """Return the progress callback of the session for segmentation."""
+
+    def progress(stage: str, done: float, total: float) -> None:
+        inspects = stage == INFORMATION_FLOW
+        tell(
+            "Following the information" if inspects else "Explaining the segmentation", done, total
+        )
+
+    return progress
+
+
+def _explain_segmentation(session: Session, out: Path, seed: int) -> Explained:
+    place = out / "showcase-2-segmentation" / session.case.name
     targets = [Region("WT"), Region("ET")]
-    place = out / "showcase-2-segmentation" / case.name
-    return _explain(
-        model, case, targets, _methods("segmentation"), place, seed,
-        "Explaining the segmentation", tell,
-    )  # fmt: skip
+    return _explain(session, targets, _methods("segmentation"), place, seed)
 
 
 def _explain(
-    model: Model,
-    case: Case,
+    session: Session,
     targets: Sequence[Target],
     methods: Sequence[Method],
     place: Path,
     seed: int,
-    stage: str,
-    tell: Report,
 ) -> Explained:
-    report = CaseReport(Results(place))
-    total = len(targets) * sum(max(1, method.gradients) for method in methods)
-    done = 0
-
-    def count(samples: int) -> None:
-        nonlocal done
-        done = min(done + samples, total)
-        tell(stage, done, total)
-
     began = time.perf_counter()
-    for target in targets:
-        explanations = explain(
-            model, case, methods, target, seed=seed, watcher=Watcher(on_gradient=count)
-        )
+    report = CaseReport(Results(place))
+    for explanations in session.explain_each(methods, targets, seed=seed):
         report.add(explanations)
-    tell(stage, total, total)
-    report.finish(explanations, seconds=time.perf_counter() - began)
-    return Explained(case, report, explanations)
+    report.finish(seconds=time.perf_counter() - began)
+    return Explained(session.case, report, session.prediction)
 
 
 def _methods(showcase: str) -> list[Method]:
     return [make_method(name, STEPS[showcase].get(name)) for name in PAPER]
 
 
+def _peak_memory() -> str:
+    peak = peak_memory_mb()
+    return "" if peak is None else f", peak memory {peak} MB in the main process"
+
+
 def _facts(
-    grading: Model, graded: Sequence[Explained], segmented: Explained, seconds: float
+    grader: Model, graded: Sequence[Explained], segmented: Explained, seconds: float
 ) -> tuple[str, ...]:
-    prediction = segmented.explanations.prediction
-    dice = prediction.dice() if prediction is not None else {}
-    right = sum(label(entry) == entry.case.grade for entry in graded)
+    right = sum(entry.prediction.label == entry.case.grade for entry in graded)
+    dice = segmented.prediction.dice()
     return (
-        f"Grading: {accuracy(grading)}; {right} of the {len(graded)} explained cases are right",
+        f"Grading: {accuracy(grader)}; {right} of the {len(graded)} explained cases are right",
         "Segmentation: Dice with the truth "
         + ", ".join(f"{name} {value:.2f}" for name, value in dice.items())
         + " (1 case)",
@@ -215,7 +225,7 @@ def _facts(
 
 
 def _digest(seed: int) -> str:
-    """Return a hash of everything the demo's result depends on: settings, code, weights."""
+    """Return a hash of everything the result depends on: settings, code and weights."""
     digest = hashlib.sha256(json.dumps([seed, STEPS, GRADING_SEEDS, SEGMENTATION_SEED]).encode())
     package = Path(__file__).parent.parent
     for folder, _, names in sorted(os.walk(package)):
@@ -226,6 +236,7 @@ def _digest(seed: int) -> str:
 
 
 def _read_stamp(stamp: Path) -> dict[str, Any]:
+    """Return what an earlier run wrote; empty if there was none."""
     try:
         found = json.loads(stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The demo's third part, after the paper's Fig. 5: what happens inside the segmentation network."""
+"""The demo's third part, after the paper's Fig. 5: inspection and dissection of the segmenter."""
 
 from __future__ import annotations
 
@@ -11,52 +11,43 @@ from neuroxai.core.progress import Report
 from neuroxai.core.target.target import Region
 from neuroxai.data.case import Case
 from neuroxai.files.folder import Results
-from neuroxai.models.model import Model
 from neuroxai.render.page import Figure, Section, Table
 from neuroxai.reports.dissect import write_dissection
 from neuroxai.reports.inspect import InspectionReport
 from neuroxai.workflows.dissect import Dissected, Effect, dissect
-from neuroxai.workflows.inspect import inspect
+from neuroxai.workflows.session import Session
 
 TARGET = "WT"
 
 
 @dataclass(frozen=True)
 class Inside:
-    """What was found, and its two figures."""
+    """The dissection, and the figures of the information flow and of the concepts."""
 
     case: Case
     flow: Path
-    found: Dissected
+    dissected: Dissected
     chart: Path
 
 
 def look_inside(
-    model: Model,
-    case: Case,
-    cohort: Sequence[Case],
-    out: Path,
-    seed: int,
-    tell: Report,
+    session: Session, cohort: Sequence[Case], out: Path, seed: int, tell: Report
 ) -> Inside:
-    """Follow one target through every layer, and dissect the network over a small cohort."""
+    """Draw the information flow of one target, and dissect the network on a small cohort."""
     began = time.perf_counter()
-    tell("Following the information", 0, 1)
-    inspection = inspect(model, case, [Region(TARGET)])
-    with Results(out / case.name) as results:
+    inspection = session.inspect([Region(TARGET)])
+    with Results(out / session.case.name) as results:
         report = InspectionReport(inspection, results)
         flow = report.write_flow(inspection.flow.targets[0])
         report.finish(seconds=time.perf_counter() - began)
-    flow = results.folder / flow.name
-    tell("Following the information", 1, 1)
-    found = dissect(model, cohort, causal=1, others=1, seed=seed, report=tell)
-    *_, chart = write_dissection(found, out)
-    return Inside(case, flow, found, chart)
+    dissected = dissect(session.model, cohort, causal=1, others=1, seed=seed, report=tell)
+    *_, chart = write_dissection(dissected, out)
+    return Inside(session.case, results.folder / flow.name, dissected, chart)
 
 
 def inside_section(out: Path, inside: Inside) -> Section:
-    """Show the flow, which layer holds which concept, and the best filter of each."""
-    found = inside.found
+    """Return the section with the information flow, the concepts and their best filters."""
+    found = inside.dissected
     rows = []
     for concept in found.concepts:
         finding = found.best_filter(concept)
@@ -75,17 +66,17 @@ def inside_section(out: Path, inside: Inside) -> Section:
         rows=tuple(rows),
         note=f"IoU over {len(found.cases)} phantoms, at the threshold at which as many voxels are "
         "active as the concept has. By chance: the best filter of the same layer with shuffled "
-        "weights; an IoU not above it means nothing. Explicit concepts were labeled in training. "
-        "An IoU is a correlation; the last two columns are a cause: the change of Dice on one "
-        "phantom when the filter, or another one drawn from its layer, is switched off.",
+        "weights; an IoU not above it carries no information. Explicit concepts were labeled in "
+        "training. An IoU is a correlation. The last two columns show causal effects: the change "
+        "of Dice on one phantom if the filter, or a random other filter of its layer, is ablated.",
     )  # fmt: skip
     return Section(
         heading="Inside the network",
         prose=(
-            "Where does the evidence for the whole tumor arise? The class activation map of every "
-            "convolution, in the order the data flows, from one forward and one backward pass, "
-            "after the paper's Fig. 5. And what has each filter learned to see: brain, tissues, "
-            "the tumor's parts?",
+            "Where does the evidence for the whole tumor arise? The figure shows the class "
+            "activation map of every convolution, in the order of the forward pass, after the "
+            "paper's Fig. 5. The table shows what each filter responds to: brain, tissues, or "
+            "parts of the tumor.",
         ),
         tables=(table,),
         figures=(
@@ -97,18 +88,18 @@ def inside_section(out: Path, inside: Inside) -> Section:
             ),
             Figure(
                 inside.chart.relative_to(out).as_posix(),
-                alt="Table of colors: how well the best filter of each layer finds each concept, "
-                "beside chance",
-                caption="Which layer holds which concept.",
+                alt="Heat map: IoU of the best filter of each layer with each concept, next to the "
+                "IoU by chance",
+                caption="Concepts by layer.",
             ),
         ),
     )
 
 
 def _change(effect: Effect | None) -> tuple[str, str]:
-    """Say the changes of Dice per region, of the filter and of the other ones."""
+    """Format the changes of Dice per region, for the filter and for other filters."""
     if effect is None:
         return "", ""
     changes = (effect.dice, effect.control_dice)
-    mine, others = (" / ".join(f"{value:+.2f}" for value in change.values()) for change in changes)
-    return mine, others
+    filter_, others = (" / ".join(f"{v:+.2f}" for v in change.values()) for change in changes)
+    return filter_, others

@@ -1,4 +1,4 @@
-"""The sections of the demo's page: what the networks said, the maps, and how far to trust them."""
+"""The sections of the demo's page: predictions, maps, and their completeness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neuroxai.data.case import Case
 from neuroxai.methods import METHODS
 from neuroxai.models.formats import DEFAULT_MODEL
 from neuroxai.models.model import Model
-from neuroxai.patient.explanations import Explanations
+from neuroxai.patient.prediction import Prediction
 from neuroxai.patient.regions import format_share
 from neuroxai.render.page import Figure, Section, Table
 from neuroxai.reports.explain import CaseReport
@@ -19,15 +19,15 @@ from neuroxai.reports.explain import CaseReport
 
 @dataclass(frozen=True)
 class Explained:
-    """One case with its files and pictures."""
+    """One explained case: its files and pictures, and the prediction."""
 
     case: Case
     report: CaseReport
-    explanations: Explanations
+    prediction: Prediction
 
 
 def accuracy(model: Model) -> str:
-    """Say the held-out accuracy with its count, as the card has it."""
+    """Format the held-out accuracy and its count from the model's card."""
     metrics = model.card.metrics
     parts = []
     for unit, key in (("cases", "accuracy"), ("slices", "slice_accuracy")):
@@ -40,34 +40,26 @@ def accuracy(model: Model) -> str:
 
 
 def _interval(key: str, entry: Mapping[str, Any]) -> str:
-    """Return the 95 % interval of a proportion of a card, in words."""
+    """Format the 95 % interval of a proportion in a card."""
     interval = entry.get("over_patients_95") or entry.get("wilson_95")
-    # Older cards counted each slice as a patient of its own: too narrow to be repeated.
+    # Older cards treated slices as independent, so that their intervals are too narrow.
     if interval is None or (key == "slice_accuracy" and "patients" not in entry):
         return ""
     low, high = interval
     return f" (95 % interval {low:.1%} to {high:.1%})"
 
 
-def label(entry: Explained) -> str | None:
-    """Return the grade that the network gave a case."""
-    prediction = entry.explanations.prediction
-    return prediction.label if prediction is not None else None
-
-
 def grading_section(out: Path, model: Model, graded: Sequence[Explained]) -> Section:
-    """Show what the grading network said of each case, and why."""
+    """Return the section with the predicted grades and their maps."""
     answers = Table(
-        caption="What the network said",
+        caption="Predictions",
         header=("Case", "Truth", "Predicted", "Probability of HGG"),
         rows=tuple(
             (
                 entry.case.name,
                 str(entry.case.grade),
-                str(label(entry)),
-                f"{entry.explanations.prediction.probabilities['HGG']:.1%}"
-                if entry.explanations.prediction is not None
-                else "",
+                str(entry.prediction.label),
+                f"{entry.prediction.probabilities['HGG']:.1%}",
             )
             for entry in graded
         ),
@@ -88,22 +80,20 @@ def grading_section(out: Path, model: Model, graded: Sequence[Explained]) -> Sec
 
 
 def segmentation_section(out: Path, entry: Explained) -> Section:
-    """Show what the segmentation network said, and why."""
-    prediction = entry.explanations.prediction
-    dice = prediction.dice() if prediction is not None else {}
-    volumes = prediction.volumes_ml() if prediction is not None else {}
+    """Return the section with the predicted regions and their maps."""
+    dice, volumes = entry.prediction.dice(), entry.prediction.volumes_ml()
     answers = Table(
-        caption="What the network said",
+        caption="Prediction",
         header=("Region", "Predicted volume (ml)", "Dice with the truth"),
         rows=tuple((name, f"{volumes[name]:.1f}", f"{dice[name]:.3f}") for name in volumes),
-        note="One phantom the network was not trained on; its card has the figures over many.",
+        note="One phantom that the network was not trained on. Its card has the scores of many.",
     )
     return Section(
         heading="Showcase II: where is the tumor?",
         prose=(
             f"The shipped network {DEFAULT_MODEL}, the paper's 3D DeepSeg, reads all four "
-            "modalities. A region's target is the mean of its logit over the volume, which makes "
-            "the segmenter a classifier that every method can explain.",
+            "modalities. A region's target is the mean of its logit over the volume, so that every "
+            "method for classifiers applies.",
         ),
         tables=(answers, _map_table([entry])),
         figures=tuple(_figure(out, picture, entry) for picture in entry.report.montages),
@@ -113,25 +103,25 @@ def segmentation_section(out: Path, entry: Explained) -> Section:
 def _map_table(entries: Sequence[Explained]) -> Table:
     rows = []
     for entry in entries:
+        shared = f"{entry.report.shared_seconds:.1f}"
+        rows.append((entry.case.name, "(all)", "(shared passes)", shared, *[""] * 4))
         for target, found in entry.report.targets.items():
-            shared = f"{found['shared_seconds']:.1f}"
-            rows.append((entry.case.name, target, "(shared passes)", shared, *[""] * 4))
-            for method, row in found["methods"].items():
-                gap = row["completeness_gap"]
+            for method, row in found.methods.items():
+                gap = row.completeness_gap
                 rows.append(
                     (
                         entry.case.name,
                         target,
                         METHODS[method].title,
-                        f"{row['seconds']:.1f}",
+                        f"{row.seconds:.1f}",
                         "" if gap is None else f"{100 * gap:.2f}",
-                        format_share(row["evidence"], "brain"),
-                        format_share(row["evidence"], "WT"),
-                        "; ".join(row["notes"]),
+                        format_share(row.evidence, "brain"),
+                        format_share(row.evidence, "WT"),
+                        "; ".join(row.notes),
                     )
                 )
     return Table(
-        caption="The maps and how far to trust them",
+        caption="The maps, and checks of them",
         header=(
             "Case",
             "Target",
@@ -143,11 +133,11 @@ def _map_table(entries: Sequence[Explained]) -> Table:
             "Notes",
         ),
         rows=tuple(rows),
-        note="Completeness gap: how far a path method's attributions are from adding up to the "
-        "change of the target between baseline and scan; 0 is exact. In the brain, in the tumor: "
-        "how much of the map lies there, both signs together, and in brackets how much of the "
-        "volume does, which a map that knows nothing would reach. The gradient, the guided "
-        "gradient and all class activation maps come from one shared forward pass.",
+        note="Completeness gap: relative difference between the sum of a path method's "
+        "attributions and the change of the target from baseline to scan; 0 is exact. In the "
+        "brain, in the tumor: share of the map there, both signs together; in brackets: share of "
+        "the volume, the value expected of an uninformative map. The gradients, the guided "
+        "gradients and all class activation maps of a case come from one shared forward pass.",
     )
 
 
@@ -163,7 +153,7 @@ def _figure(out: Path, picture: Path, entry: Explained) -> Figure:
 
 
 def next_section() -> Section:
-    """Say what to type next."""
+    """Return the section with the next command to run."""
     return Section(
         heading="Explain your own scan",
         prose=("A case folder in any BraTS layout, or one file for each modality:",),

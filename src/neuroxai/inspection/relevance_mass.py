@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -10,8 +11,36 @@ from torch import Tensor
 
 from neuroxai.core.errors import MethodError
 
+Fractions = Mapping[str, float]
+"""Mask name to a fraction between 0 and 1."""
 
-def relevance_mass(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class RelevanceMass:
+    """Fractions of a signed map inside each mask.
+
+    Attributes
+    ----------
+    positive, negative, all
+        Fraction of the positive, negative and absolute values; None if the map has none.
+    volume
+        Each mask's fraction of the grid, the expected value for an uninformative map.
+    positive_fraction
+        Sum of the positive values over the sum of absolute values; None for a map of zeros.
+    """
+
+    positive: Fractions | None
+    negative: Fractions | None
+    all: Fractions | None
+    volume: Fractions
+    positive_fraction: float | None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the fractions, ready for JSON."""
+        return asdict(self)
+
+
+def relevance_mass(values: Tensor, masks: Mapping[str, Tensor]) -> RelevanceMass:
     r"""Fraction of a signed map inside each mask, for positive and negative values separately.
 
     .. math:: s_R = \sum_{v \in R} \max(m_v, 0) \Big/ \sum_v \max(m_v, 0)
@@ -26,14 +55,6 @@ def relevance_mass(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Any
     masks
         Name to ``(*S)`` bool; masks may overlap.
 
-    Returns
-    -------
-    dict
-        ``positive``, ``negative`` and ``all`` (absolute values): mask name to fraction, or None if
-        the map has no values of this sign; ``volume``: mask name to its fraction of the grid;
-        ``positive_fraction``: sum of the positive values over the sum of absolute values, None for
-        a map of zeros.
-
     Raises
     ------
     MethodError
@@ -43,7 +64,7 @@ def relevance_mass(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Any
     --------
     >>> mass = relevance_mass(torch.tensor([3.0, 1.0, -2.0, 0.0]),
     ...                       {"left": torch.tensor([True, False, False, False])})
-    >>> mass["positive"], mass["negative"], mass["volume"]
+    >>> mass.positive, mass.negative, mass.volume
     ({'left': 0.75}, {'left': 0.0}, {'left': 0.25})
     """
     for name, mask in masks.items():
@@ -60,13 +81,13 @@ def relevance_mass(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Any
         positive.add(channel.clamp(min=0))
         negative.add((-channel).clamp(min=0))
     total = positive.total + negative.total
-    return {
-        "positive": positive.fractions(),
-        "negative": negative.fractions(),
-        "all": positive.merge(negative).fractions(),
-        "volume": {name: int(mask.sum()) / mask.numel() for name, mask in masks.items()},
-        "positive_fraction": positive.total / total if total else None,
-    }
+    return RelevanceMass(
+        positive=positive.fractions(),
+        negative=negative.fractions(),
+        all=positive.merge(negative).fractions(),
+        volume={name: int(mask.sum()) / mask.numel() for name, mask in masks.items()},
+        positive_fraction=positive.total / total if total else None,
+    )
 
 
 class _Mass:

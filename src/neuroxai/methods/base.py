@@ -69,8 +69,21 @@ class Method(ABC):
         All random numbers are drawn from ``generator``.
         """
 
-    def explain(self, probe: Probe, x: Tensor, *, seed: int = 0) -> Explanation:
+    def explain(
+        self, probe: Probe, x: Tensor, *, seed: int = 0, input_sha256: str | None = None
+    ) -> Explanation:
         """Return the explanation of the probe's target at ``x``.
+
+        Parameters
+        ----------
+        probe
+            The network and the target.
+        x
+            The input, ``(B, C, *S)``.
+        seed
+            Seed of random numbers.
+        input_sha256
+            Hash of the input for the provenance, if it is known.
 
         Raises
         ------
@@ -110,7 +123,7 @@ class Method(ABC):
                     "dtype": str(x.dtype).removeprefix("torch."),
                     "precision": probe.settings.precision,
                     "threads": torch.get_num_threads(),
-                    "input_sha256": tensor_hash(x),
+                    "input_sha256": input_sha256 or tensor_hash(x),
                     "input_shape": list(x.shape),
                     "versions": versions(),
                     "citation": self.citation,

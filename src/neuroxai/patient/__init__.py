@@ -1,1 +1,1 @@
-"""What is known of one case, on the patient's own grid."""
+"""Results for one case, on the patient's own grid."""

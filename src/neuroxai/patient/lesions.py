@@ -6,7 +6,7 @@ import numpy as np
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the connected components of a mask, numbered, and their count.
+    """Label the connected components of a mask; return the labels and their count.
 
     Voxels that share a face, an edge or a corner are connected (26 neighbors in 3D, 8 in 2D).
 

@@ -1,4 +1,4 @@
-"""An explanation laid on the patient's own grid, and its files."""
+"""An explanation on the patient's own grid, and its files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from neuroxai.core.explanation import Explanation
@@ -21,102 +21,125 @@ from neuroxai.data.placement import Placement
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import describe_dataset
 from neuroxai.files.names import sidecar, slug
+from neuroxai.inspection.relevance_mass import RelevanceMass
 from neuroxai.patient.regions import Regions
 
 _MOST = 0.5
+"""Share of a map outside the brain above which a note warns: the larger half."""
 
 
 @dataclass(frozen=True, eq=False)
 class PatientMap:
     """One explanation of one case.
 
+    ``values`` and ``np.asarray`` give the map on the network's grid, as for an
+    :class:`~neuroxai.core.explanation.Explanation`; :meth:`volume` gives it on the patient's grid.
+
     Attributes
     ----------
     explanation
-        The signed attribution on the network's grid and how it was made.
+        The signed attribution on the network's grid, and its provenance.
     case, placement
-        The study, and the way from the network's grid back to it.
+        The study, and the mapping from the network's grid to the patient's.
     channels
-        Modality of every channel of the attribution; ``("all",)`` for class activation maps.
+        Modality of each channel of the attribution; ``("all",)`` for class activation maps.
     model
         Name and hashes of the network, for the sidecar.
     part
-        Which of a method's several maps of one target this is, for the file's name.
+        Distinguishes several maps of one method and one target in the file name.
     regions
-        Where its evidence may lie; without them nothing is said of that.
+        The brain and the tumor's regions, for :attr:`evidence`. Optional.
     """
 
     explanation: Explanation
     case: Case
     placement: Placement
     channels: tuple[str, ...]
-    model: Mapping[str, Any]
+    model: Mapping[str, str]
     part: str = ""
     regions: Regions | None = None
 
+    @property
+    def values(self) -> Tensor:
+        """The signed attribution on the network's grid, ``(1, C, *S)``."""
+        return self.explanation.values
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[np.generic]:
+        return self.explanation.__array__(dtype, copy)
+
+    def __repr__(self) -> str:
+        explanation = self.explanation
+        layer = f", layer {explanation.layer}" if explanation.layer else ""
+        return (
+            f"<{explanation.title} of {explanation.target['name']} in {self.case.name}: "
+            f"{tuple(self.values.shape)}{layer}. {NOT_FOR_CLINICAL_USE}>"
+        )
+
     @cached_property
-    def evidence(self) -> dict[str, Any] | None:
-        """How much of the map lies in each region; see :meth:`Regions.evidence`."""
+    def evidence(self) -> RelevanceMass | None:
+        """Share of the map in each region; see :meth:`Regions.evidence`."""
         if self.regions is None:
             return None
-        return self.regions.evidence(self.explanation.values[0], self._asked)
+        return self.regions.evidence(self.values[0], self._within)
 
     @property
-    def _asked(self) -> Tensor | None:
-        """Where on the network's grid the target was asked, if its output lies on that."""
+    def _within(self) -> Tensor | None:
+        """The mask the target was restricted to, ``(*S)``, if the output has the input's grid."""
         within = self.explanation.within
         if within is None or tuple(within.shape[1:]) != self.placement.grid:
             return None
         return within[0]
 
-    def asked(self) -> NDArray[np.bool_] | None:
-        """Return where on the patient's grid the target was asked; None for everywhere."""
-        if self._asked is None:
+    def within_mask(self) -> NDArray[np.bool_] | None:
+        """Return the mask the target was restricted to, ``(I, J, K)``; None if unrestricted."""
+        if self._within is None:
             return None
-        marked: NDArray[np.uint8] = self.placement.to_patient(self._asked.numpy().astype(np.uint8))
+        marked: NDArray[np.uint8] = self.placement.to_patient(self._within.numpy().astype(np.uint8))
         return marked > 0
 
     @property
     def outside(self) -> float | None:
-        """Which share of the map lies where there is no brain; None where that is not known."""
-        shares = (self.evidence or {}).get("all")
-        return None if shares is None else float(shares["outside"])
+        """Share of the map outside the brain; None if unknown."""
+        if self.evidence is None or self.evidence.all is None:
+            return None
+        return self.evidence.all["outside"]
 
     @property
     def mostly_outside(self) -> bool:
-        """Whether more than half of the map lies where there is no brain."""
+        """Whether more than half of the map is outside the brain."""
         return self.outside is not None and self.outside > _MOST
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know: the explanation's notes, and where most of it lies."""
+        """The explanation's notes, and a warning if most of the map is outside the brain."""
         if self.evidence is None or not self.mostly_outside:
             return self.explanation.notes
-        said = (
-            f"{self.outside:.0%} of this map lies outside the brain "
-            f"({self.evidence['volume']['outside']:.0%} of the volume does)"
+        warning = (
+            f"{self.outside:.0%} of this map is outside the brain, which is "
+            f"{self.evidence.volume['outside']:.0%} of the volume"
         )
-        return (*self.explanation.notes, said)
+        return (*self.explanation.notes, warning)
 
     @property
     def stem(self) -> str:
-        """File name without ending: ``CASE_label-TARGET_desc-METHOD[-PART]_statmap``."""
+        """File name without suffix: ``CASE_label-TARGET_desc-METHOD[-PART]_statmap``."""
         target = slug(str(self.explanation.target["name"]))
         within = self.explanation.target.get("within")
-        where = f"_within-{slug(within)}" if within else ""
+        restriction = f"_within-{slug(within)}" if within else ""
         name, part = slug(self.case.name), f"-{slug(self.part)}" if self.part else ""
-        return f"{name}_label-{target}{where}_desc-{self.explanation.method}{part}_statmap"
+        return f"{name}_label-{target}{restriction}_desc-{self.explanation.method}{part}_statmap"
 
     def volume(self) -> NDArray[np.float32]:
-        """Return the attribution on the patient's grid: ``(C, I, J, K)``, zero outside the crop."""
-        values = self.explanation.values[0].float().numpy()
-        return self.placement.to_patient(values)
+        """Return the attribution on the patient's grid, ``(C, I, J, K)``, zero outside the crop."""
+        return self.placement.to_patient(self.values[0].float().numpy())
 
     def save(self, out: str | Path) -> Path:
         """Write the map as NIfTI on the patient's own grid and affine, and its JSON sidecar.
 
-        A class activation map is one volume; a map by modality is 4-D, its modalities named in the
-        header and the sidecar.
+        A class activation map is one volume. Other maps are 4-D with one volume for each modality;
+        the header and the sidecar name the modalities.
 
         Returns
         -------
@@ -147,7 +170,7 @@ class PatientMap:
             "channels": list(self.channels),
             **self.explanation.describe(),
             "notes": list(self.notes),
-            "evidence": self.evidence,
+            "evidence": self.describe_evidence(),
             "model": dict(self.model),
             "inputs": {
                 name: {"file": Path(source.path).name, "sha256": source.sha256}
@@ -155,3 +178,9 @@ class PatientMap:
             },
             "placement": self.placement.describe(),
         }
+
+    def describe_evidence(self) -> dict[str, Any] | None:
+        """Return :attr:`evidence` and the source of the tumor's regions, ready for JSON."""
+        if self.regions is None or self.evidence is None:
+            return None
+        return {"regions_from": self.regions.source, **self.evidence.describe()}

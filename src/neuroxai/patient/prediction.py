@@ -1,4 +1,4 @@
-"""What a network says of a case, on the patient's own grid."""
+"""A network's prediction for a case, on the patient's own grid."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from neuroxai.files.names import slug
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A network's answer.
+    """The prediction of a segmenter or a classifier.
 
     Attributes
     ----------
     case, placement
-        The study and the way back to its grid.
+        The study, and the mapping to the network's grid.
     probabilities
         Class name to probability, for a classifier; empty for a segmenter.
     labels
         ``(I, J, K)`` indices into ``classes``, for a segmenter; else None.
     classes
-        What the indices mean: those of brain tumors, or a network's own with background first.
+        The classes of brain tumors, or the network's own classes with the background first.
     warnings
-        What is odd but safe to use, and what memory made necessary.
+        Warnings about the prediction, one sentence each.
     regions
-        The tumor's regions that the network can answer.
+        The tumor's regions that the network can predict.
     """
 
     case: Case
@@ -55,16 +55,16 @@ class Prediction:
 
     @property
     def of_tumors(self) -> bool:
-        """Whether the labels are those of brain tumors, which have regions and a file layout."""
+        """Whether the classes are those of brain tumors, which have regions and a file layout."""
         return self.classes == CLASSES
 
     @property
     def label(self) -> str | None:
-        """A classifier's most likely class."""
+        """The most likely class of a classifier."""
         return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
 
     def volumes_ml(self) -> dict[str, float]:
-        """Return the volumes of the predicted regions, or of a network's own classes, in ml."""
+        """Return the volumes in ml of the predicted regions, or of the network's own classes."""
         if self.labels is None:
             return {}
         voxel_ml = float(np.prod(self.case.spacing)) / 1000
@@ -75,9 +75,9 @@ class Prediction:
         return {name: float(region(self.labels, name).sum()) * voxel_ml for name in self.regions}
 
     def dice(self) -> dict[str, float]:
-        """Return the Dice of every region that was answered with the truth, if the case has one.
+        """Return the Dice of each predicted region with the truth; empty without a truth.
 
-        Both empty counts as 1.
+        The Dice of two empty regions is 1.
         """
         if self.labels is None or self.case.truth is None or not self.of_tumors:
             return {}
@@ -87,9 +87,9 @@ class Prediction:
         }
 
     def without_small_enhancement(self, least_mm3: float) -> Prediction:
-        """Return the answer with enhancement of less than ``least_mm3`` in all called necrosis.
+        """Return the prediction with a total enhancement below ``least_mm3`` as necrosis.
 
-        A warning says so; see :mod:`neuroxai.data.postprocessing`.
+        A warning reports the relabeled volume; see :mod:`neuroxai.data.postprocessing`.
         """
         if self.labels is None or not self.of_tumors:
             return self
@@ -98,20 +98,20 @@ class Prediction:
         if not volume:
             return self
         note = (
-            f"{self.case.name}: enhancing tumor of {volume:.0f} mm³ in all is called necrosis, "
-            f"as of all below {least_mm3:g} mm³"
+            f"{self.case.name}: {volume:.0f} mm³ of enhancing tumor were relabeled as necrosis "
+            f"(the minimum is {least_mm3:g} mm³)"
         )
         return replace(self, labels=labels, warnings=(*self.warnings, note))
 
     def save(self, out: str | Path) -> Path | None:
-        """Write ``CASE_dseg.nii.gz`` in the label numbers of the case's own layout.
+        """Write ``CASE_dseg.nii.gz`` with the label numbers of the case's own layout.
 
-        A network's own classes keep their numbers, 0 is background.
+        Classes that are not those of tumors are numbered as in ``classes``.
 
         Returns
         -------
         Path or None
-            None for a classifier, whose answer has no voxels.
+            None for a classifier, which predicts no labels.
         """
         if self.labels is None:
             return None
@@ -125,12 +125,12 @@ class Prediction:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return the answer in numbers, ready for JSON."""
+        """Return labels and volumes, or probabilities, ready for JSON."""
         if self.labels is None:
             return {"label": self.label, "probabilities": dict(self.probabilities)}
-        own = {name: number for number, name in enumerate(self.classes)}
+        numbers = {name: number for number, name in enumerate(self.classes)}
         return {
-            "labels": dict(self.case.layout.labels) if self.of_tumors else own,
+            "labels": dict(self.case.layout.labels) if self.of_tumors else numbers,
             "layout": self._numbering,
             "volumes_ml": self.volumes_ml(),
             "dice": self.dice(),
@@ -142,23 +142,34 @@ class Prediction:
 
 
 def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placement) -> Prediction:
-    """Turn a model output ``(1, K)`` or ``(1, K, *S)`` into an answer about the case.
+    """Convert a network's output to a prediction.
+
+    Parameters
+    ----------
+    output
+        ``(1, K)`` of a classifier, or ``(1, K, *S)`` of a segmenter.
+    outputs
+        The names of the channels, and their activation.
+    case, placement
+        The study, and the mapping from its grid to the network's.
 
     Raises
     ------
     ModelError
-        If the output is not finite: whatever is largest in it would pass for an answer.
+        If the output has NaN or infinite values.
     """
     if not bool(torch.isfinite(output).all()):
         raise ModelError(
-            f"{case.name}: the network answers with NaN or infinite values: check its weights and "
+            f"{case.name}: the network's output has NaN or infinite values: check its weights and "
             "the input's scale"
         )
     if output.dim() == 2:
-        chances = outputs.probabilities(output)[0].tolist()
-        return Prediction(case, placement, dict(zip(outputs.names, chances, strict=True)), None)
+        probabilities = dict(
+            zip(outputs.names, outputs.probabilities(output)[0].tolist(), strict=True)
+        )
+        return Prediction(case, placement, probabilities, None)
     if placement.resampling is not None:
-        # As nnU-Net: the outputs are brought to the patient's grid, and decided on there.
+        # As in nnU-Net, outputs are resampled to the patient's grid before classes are chosen.
         values = torch.from_numpy(placement.to_patient(output[0].detach().cpu().numpy()))
         inside = placement.to_patient(np.ones(placement.grid, np.uint8))
         classes, labels = _labels(values, outputs)
@@ -166,54 +177,59 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
     else:
         classes, labels = _labels(output[0].detach(), outputs)
         on_patient = placement.to_patient(labels.cpu().numpy())
-    answer = Prediction(case, placement, {}, on_patient, classes, regions=_answered(outputs))
+    prediction = Prediction(
+        case, placement, {}, on_patient, classes, regions=_predicted_regions(outputs)
+    )
     if classes != CLASSES and outputs.activation == "sigmoid":
         overlap = (
-            f"{case.name}: the network's classes overlap; where it calls a voxel several of them, "
-            "the label file has the strongest"
+            f"{case.name}: the network's classes overlap; where several are predicted, the label "
+            "file has the one with the largest logit"
         )
-        answer = replace(answer, warnings=(*answer.warnings, overlap))
-    return answer.without_small_enhancement(outputs.smallest_enhancement_mm3)
+        prediction = replace(prediction, warnings=(*prediction.warnings, overlap))
+    return prediction.without_small_enhancement(outputs.smallest_enhancement_mm3)
 
 
 def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
     """Return classes, and indices into them ``(*S)`` uint8, of an output ``(K, *S)``.
 
-    Of exclusive classes the strongest counts. Of regions of a tumor, which overlap, every voxel
-    above one half, the inner ones last: what is WT but not TC is edema, what is TC but not ET is
-    necrosis, as BraTS numbers them, and the cavity of a resection lies over all. Of other
-    overlapping classes the strongest above one half.
+    Among exclusive classes, the largest logit wins. Regions of a tumor overlap and are thresholded
+    at a probability of one half: WT without TC is edema, TC without ET is necrosis, as in BraTS,
+    and a resection cavity overrides them. Among other overlapping classes, the largest logit wins
+    if its probability is above one half.
     """
     overlapping = outputs.activation != "softmax"
     if overlapping and set(outputs.names) <= {*REGIONS, "RC"} and {*outputs.names} & {*REGIONS}:
-        return CLASSES, _nested(output, outputs)
+        return CLASSES, _labels_of_regions(output, outputs)
     strongest = output.max(dim=0)
-    sure = torch.ones_like(strongest.indices, dtype=torch.bool)
+    predicted = torch.ones_like(strongest.indices, dtype=torch.bool)
     if outputs.activation == "sigmoid":
-        sure = outputs.probabilities(strongest.values[None, None])[0, 0] > 0.5
+        predicted = outputs.probabilities(strongest.values[None, None])[0, 0] > 0.5
     classes: tuple[str, ...] = CLASSES
     if not set(outputs.names) <= set(CLASSES):
         classes = (CLASSES[0], *(name for name in outputs.names if name != CLASSES[0]))
     numbers = [classes.index(name) for name in outputs.names]
     if len(classes) > np.iinfo(np.uint8).max:
-        raise ModelError(f"the network has {len(classes)} classes, a label file holds 255 at most")
+        raise ModelError(
+            f"the network has {len(classes)} classes, but a label file holds at most 255"
+        )
     indices = torch.tensor(numbers, dtype=torch.uint8, device=output.device)
-    return classes, torch.where(sure, indices[strongest.indices], 0)
+    return classes, torch.where(predicted, indices[strongest.indices], 0)
 
 
-def _nested(output: Tensor, outputs: Outputs) -> Tensor:
-    likely = outputs.probabilities(output[None])[0] > 0.5
+def _labels_of_regions(output: Tensor, outputs: Outputs) -> Tensor:
+    """Return indices into ``CLASSES`` ``(*S)`` of overlapping regions, the inner ones last."""
+    predicted = outputs.probabilities(output[None])[0] > 0.5
     labels = torch.zeros(output.shape[1:], dtype=torch.uint8, device=output.device)
     for name, rest in (("WT", "ED"), ("TC", "NCR"), ("ET", "ET"), ("RC", "RC")):
         if name in outputs.names:
-            labels[likely[outputs.names.index(name)]] = CLASSES.index(rest)
+            labels[predicted[outputs.names.index(name)]] = CLASSES.index(rest)
     return labels
 
 
-def _answered(outputs: Outputs) -> tuple[str, ...]:
-    """Return the tumor's regions that a network can tell.
+def _predicted_regions(outputs: Outputs) -> tuple[str, ...]:
+    """Return the tumor's regions that a network can predict.
 
-    Those it declares, those that are outputs themselves, and those whose every class is one.
+    These are declared regions, output channels, and regions whose classes all are output channels.
     """
     known = {*outputs.names, *outputs.regions}
-    return tuple(name for name, them in REGIONS.items() if name in known or {*them} <= known)
+    return tuple(name for name, classes in REGIONS.items() if name in known or {*classes} <= known)

@@ -1,11 +1,10 @@
-"""Where a map's evidence lies on a patient: in the brain, in the tumor's regions, outside."""
+"""Relevance mass of a map in the brain, in the tumor's regions and outside the brain."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,26 +13,26 @@ from torch import Tensor
 
 from neuroxai.data.case import REGIONS, Case, region
 from neuroxai.data.placement import Placement
-from neuroxai.inspection.relevance_mass import relevance_mass
+from neuroxai.inspection.relevance_mass import RelevanceMass, relevance_mass
 
 REGION_ORDER = (*REGIONS, "brain", "outside")
-"""In which order a figure and a table name them."""
+"""The order of regions in figures and tables."""
 
-ASKED = "within"
-"""The region that a target was restricted to."""
+WITHIN = "within"
+"""Name of the region that a target was restricted to."""
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The regions of a case on a network's grid; made when first asked for.
+    """The regions of a case on the network's grid, computed on first use.
 
     Attributes
     ----------
     case, placement
-        The study, and the way to the network's grid.
+        The study, and the mapping to the network's grid.
     predicted
-        Labels on the patient's grid, as our class indices; they stand in where the case has no
-        truth, and None where the network does not segment tumors.
+        Predicted labels ``(I, J, K)`` on the patient's grid, as indices into ``CLASSES``. They are
+        used if the case has no truth. None if the network does not segment tumors.
     """
 
     case: Case
@@ -42,49 +41,58 @@ class Regions:
 
     @property
     def source(self) -> str | None:
-        """Where the tumor's regions come from: ``truth``, ``prediction``, or None for neither."""
+        """Source of the tumor's regions: ``truth``, ``prediction``, or None if there is neither."""
         if self.case.truth is not None:
             return "truth"
         return None if self.predicted is None else "prediction"
 
     @cached_property
     def masks(self) -> dict[str, Tensor]:
-        """Name to ``(*S)``: WT, TC and ET where they are known, the brain, and what is outside."""
+        """Region name to ``(*S)`` bool: WT, TC and ET if known, ``brain`` and ``outside``."""
         labels = self.predicted if self.case.truth is None else self.case.truth
         masks: dict[str, NDArray[np.bool_]] = {}
         if labels is not None:
-            here = self.placement.to_network(labels)
-            masks = {name: region(here, name) for name in REGIONS}
+            on_grid = self.placement.to_network(labels)
+            masks = {name: region(on_grid, name) for name in REGIONS}
         brain = self.placement.to_network(self.case.brain().astype(np.uint8)) > 0
         masks |= {"brain": brain, "outside": ~brain}
         return {name: torch.from_numpy(np.ascontiguousarray(m)) for name, m in masks.items()}
 
-    def evidence(self, values: Tensor, asked: Tensor | None = None) -> dict[str, Any] | None:
-        """Return how much of a map ``(C, *S)`` lies in each region, all channels together.
+    def evidence(self, values: Tensor, within: Tensor | None = None) -> RelevanceMass | None:
+        """Compute the relevance mass of a map in each region, all channels together.
 
-        Where the target was ``asked`` of a part alone, ``(*S)`` bool, that is the region
-        :data:`ASKED`.
+        Parameters
+        ----------
+        values
+            The map, ``(C, *S)``.
+        within
+            ``(*S)`` bool, the part of the grid that the target was restricted to. It is added as
+            the region :data:`WITHIN`.
 
         Returns
         -------
-        dict or None
-            The result of :func:`~neuroxai.inspection.relevance_mass.relevance_mass`, and
-            ``regions_from``; None for a map that is not finite.
+        RelevanceMass or None
+            None for a map with NaN or infinite values.
         """
         if not bool(torch.isfinite(values).all()):
             return None
-        masks = self.masks if asked is None else {**self.masks, ASKED: asked}
-        return {"regions_from": self.source, **relevance_mass(values, masks)}
+        masks = self.masks if within is None else {**self.masks, WITHIN: within}
+        return relevance_mass(values, masks)
 
 
-def format_share(evidence: Mapping[str, Any] | None, place: str) -> str:
-    """Return a region's share of a map, and in brackets of the volume, in percent.
+def format_share(evidence: RelevanceMass | None, place: str) -> str:
+    """Format a region's share of a map and, in brackets, of the volume, in percent.
 
     Examples
     --------
-    >>> format_share({"all": {"WT": 0.79}, "volume": {"WT": 0.031}}, "WT")
+    >>> mass = RelevanceMass(None, None, {"WT": 0.79}, {"WT": 0.031}, None)
+    >>> format_share(mass, "WT")
     '79 (3)'
     """
-    if evidence is None or evidence["all"] is None or place not in evidence["all"]:
+    if evidence is None or evidence.all is None or place not in evidence.all:
         return ""
-    return f"{100 * evidence['all'][place]:.0f} ({100 * evidence['volume'][place]:.0f})"
+    return f"{_percent(evidence.all, place)} ({_percent(evidence.volume, place)})"
+
+
+def _percent(shares: Mapping[str, float], place: str) -> str:
+    return f"{100 * shares[place]:.0f}"

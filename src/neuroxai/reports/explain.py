@@ -1,241 +1,277 @@
-"""Everything one explained case leaves on disk: maps, sidecars, prediction, montages, summary."""
+"""The files of an explained case: maps, sidecars, prediction, montages and summary."""
 
 from __future__ import annotations
 
-import resource
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from neuroxai.core.errors import OutputError
 from neuroxai.core.explanation import Explanation, versions
+from neuroxai.core.probe.strategy import MemoryUse
 from neuroxai.core.target.target import same_question
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
-from neuroxai.data.grid import obliquity
-from neuroxai.data.placement import Placement
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import Results
 from neuroxai.files.names import sidecar
+from neuroxai.inspection.relevance_mass import RelevanceMass
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
-from neuroxai.patient.regions import ASKED
-from neuroxai.render.colors import LABELS
+from neuroxai.patient.regions import WITHIN
 from neuroxai.render.figures import draw_modalities, draw_planes
-from neuroxai.render.scan import HeatMap, Scan
+from neuroxai.reports.pictures import picture_of, strongest_modality
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """One map in the summary.
+
+    Attributes
+    ----------
+    file
+        Name of the NIfTI file.
+    seconds
+        Time of the method, without the passes that it shares with others.
+    completeness_gap
+        The largest gap of a path method; None for other methods.
+    layer
+        The layer of a class activation map; else None.
+    diagnostics
+        The method's own figures.
+    evidence
+        Share of the map in each region; None for a map with NaN or infinite values.
+    evidence_json
+        The same, and the source of the regions, ready for JSON.
+    notes
+        Notes for the reader.
+    """
+
+    file: str
+    seconds: float
+    completeness_gap: float | None
+    layer: str | None
+    diagnostics: Mapping[str, Any]
+    evidence: RelevanceMass | None
+    evidence_json: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the summary, ready for JSON."""
+        return {
+            "file": self.file,
+            "seconds": round(self.seconds, 3),
+            "completeness_gap": self.completeness_gap,
+            "layer": self.layer,
+            "diagnostics": dict(self.diagnostics),
+            "evidence": self.evidence_json,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class TargetSummary:
+    """One target in the summary.
+
+    Attributes
+    ----------
+    target
+        The target as it was bound at the explained input.
+    score
+        The target's value.
+    memory
+        Strategy and memory of the passes.
+    methods
+        Method name to map.
+    refused
+        Method name to the reason why it gives no map.
+    montages
+        Names of the pictures.
+    provenance
+        What all maps of the target share: seed, device, precision, hash of the input.
+    """
+
+    target: Mapping[str, Any]
+    score: float
+    memory: MemoryUse
+    methods: Mapping[str, MapSummary]
+    refused: Mapping[str, str]
+    montages: tuple[str, ...]
+    provenance: Mapping[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the summary, ready for JSON."""
+        return {
+            "target": dict(self.target),
+            "score": self.score,
+            "memory": self.memory.describe(),
+            "methods": {name: each.describe() for name, each in self.methods.items()},
+            "refused": dict(self.refused),
+            "montages": list(self.montages),
+            "provenance": dict(self.provenance),
+        }
 
 
 @dataclass
 class CaseReport:
-    """Collects a case's results, target by target.
+    """Writes the results of a case, target by target.
 
     Attributes
     ----------
     results
-        The folder for all files, and those written so far.
-    montages, targets
-        The pictures, and what is known of each target.
+        The folder, and the files written so far.
+    montages
+        The pictures.
+    targets
+        Target name to its summary.
     warnings
-        What is odd about the case or the way it was explained, of all targets.
+        Warnings of all targets, each once.
+    shared_seconds
+        Time of the passes that all methods and targets share.
     """
 
     results: Results
     montages: list[Path] = field(default_factory=list)
-    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    targets: dict[str, TargetSummary] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    shared_seconds: float = 0.0
+    _case: Case | None = None
+    _model: Mapping[str, str] = field(default_factory=dict)
+    _prediction: Prediction | None = None
 
-    def add(self, explanations: Explanations) -> None:
-        """Write one target's maps, sidecars and montages, and the prediction.
+    def add(self, explanations: Explanations[PatientMap]) -> None:
+        """Write one target's maps, sidecars and montages, and with the first one the prediction.
 
-        A target that is there already, as the predicted class by its name, is not written again.
+        A target that was written before under the same name is skipped.
+
+        Raises
+        ------
+        OutputError
+            If another target was written under the same name.
         """
-        maps = [explanations[name] for name in explanations]
-        first: PatientMap = maps[0]
-        target = str(first.explanation.target["name"])
-        if self._has(first.explanation.target):
+        maps = list(explanations.values())
+        target = maps[0].explanation.target
+        if self._has(target):
             return
-        prediction = explanations.prediction
-        if prediction is not None and not self.targets:
-            labels = prediction.save(self.results.folder)
-            if labels is not None:
-                self.results.add(labels)
+        if self._case is None:
+            self._case, self._model = maps[0].case, maps[0].model
+            self._prediction = explanations.prediction
+            self._write_prediction()
         for patient_map in maps:
             path = patient_map.save(self.results.folder)
             self.results.add(path, sidecar(path))
-        self.warnings += [each for each in explanations.warnings if each not in self.warnings]
-        pictures = self._draw(first, maps, prediction, target)
+        pictures = self._draw(maps, explanations.prediction)
         self.montages += pictures
         self.results.add(*pictures)
-        self.targets[target] = {
-            "target": dict(first.explanation.target),
-            "score": first.explanation.score[0],
-            "shared_seconds": round(explanations.shared_seconds, 3),
-            "methods": {m.explanation.method: _row(m) for m in maps},
-            "refused": dict(explanations.refused),
-            "montages": [picture.name for picture in pictures],
-        }
+        self.warnings += [each for each in explanations.warnings if each not in self.warnings]
+        self.shared_seconds = explanations.shared_seconds
+        self.targets[explanations.target] = TargetSummary(
+            target=target,
+            score=maps[0].explanation.score[0],
+            memory=explanations.memory,
+            methods={m.explanation.method: _summary(m) for m in maps},
+            refused=explanations.refused,
+            montages=tuple(picture.name for picture in pictures),
+            provenance=_shared_provenance([m.explanation for m in maps]),
+        )
 
-    def _has(self, target: Mapping[str, Any]) -> bool:
-        """Whether the same was asked before, by another word."""
-        known = self.targets.get(str(target["name"]))
-        return known is not None and same_question(known["target"], target)
+    def finish(self, *, seconds: float) -> Path:
+        """Write ``summary.json`` and return its path.
 
-    def _draw(
-        self,
-        first: PatientMap,
-        maps: Sequence[PatientMap],
-        prediction: Prediction | None,
-        target: str,
-    ) -> list[Path]:
-        scan, heats = picture_of(first.case, first.placement, maps, prediction)
-        facts = _facts(first, maps, prediction)
-        stem = first.stem.split("_desc-")[0]
-        pictures = [
-            draw_modalities(
-                scan,
-                heats,
-                target,
-                self.results.folder / f"{stem}_montage-modalities.png",
-                facts=facts,
-            )
-        ]
-        if scan.slice_only is None:
-            pictures.append(
-                draw_planes(
-                    scan,
-                    heats,
-                    target,
-                    self.results.folder / f"{stem}_montage-planes.png",
-                    modality=strongest_modality(maps),
-                    facts=facts,
-                )
-            )
-        return pictures
-
-    def finish(self, explanations: Explanations, *, seconds: float) -> Path:
-        """Write ``summary.json`` and return its path."""
-        first: PatientMap = explanations[next(iter(explanations))]
-        prediction = explanations.prediction
+        Parameters
+        ----------
+        seconds
+            Time of the whole run.
+        """
+        if self._case is None:
+            raise OutputError(f"{self.results.folder}: no target was explained, add one first")
         content = {
-            "case": first.case.name,
-            "model": dict(first.model),
-            "prediction": prediction.describe() if prediction is not None else None,
-            "targets": self.targets,
+            "case": self._case.name,
+            "model": dict(self._model),
+            "prediction": None if self._prediction is None else self._prediction.describe(),
+            "targets": {name: each.describe() for name, each in self.targets.items()},
             "warnings": list(self.warnings),
+            "shared_seconds": round(self.shared_seconds, 3),
             "seconds": round(seconds, 3),
             "peak_memory_mb": peak_memory_mb(),
-            "memory": dict(explanations.memory),
-            "provenance": {**first.explanation.provenance, "versions": versions()},
+            "versions": versions(),
             "use": NOT_FOR_CLINICAL_USE,
         }
         return self.results.add(write_json(self.results.folder / "summary.json", content))
 
+    def _has(self, target: Mapping[str, Any]) -> bool:
+        """Whether the same target was written before."""
+        known = self.targets.get(str(target["name"]))
+        return known is not None and same_question(known.target, target)
 
-def picture_of(
-    case: Case,
-    placement: Placement,
-    maps: Sequence[PatientMap],
-    prediction: Prediction | None,
-) -> tuple[Scan, list[HeatMap]]:
-    """Return a case and its maps on the RAS+ grid, ready to be drawn."""
-    used = {channel for m in maps for channel in m.channels if m.channels != ("all",)}
-    scan = scan_of(case, placement, prediction, used)
-    upright = placement.upright
-    asked = maps[0].asked() if maps else None
-    if asked is not None:
-        of = str(maps[0].explanation.target["within"])
-        scan = replace(scan, target_mask=upright.reorient(asked), target_mask_name=of)
-    heats = [
-        HeatMap(
-            method=m.explanation.method,
-            title=m.explanation.title,
-            values=upright.reorient(m.volume()),
-            signed=m.explanation.signed,
-            channels=("",) if m.channels == ("all",) else m.channels,
-        )
-        for m in maps
-    ]
-    return scan, heats
+    def _write_prediction(self) -> None:
+        if self._prediction is not None:
+            labels = self._prediction.save(self.results.folder)
+            if labels is not None:
+                self.results.add(labels)
 
-
-def scan_of(
-    case: Case,
-    placement: Placement,
-    prediction: Prediction | None,
-    used: Collection[str] = (),
-) -> Scan:
-    """Return a case on the RAS+ grid, with the modalities that are ``used``, or all of them."""
-    names = [name for name in case.volumes if name in used] or list(case.volumes)
-    labels = prediction.labels if prediction is not None else None
-    # A truth of tumors says nothing of a network's own classes, and would share their colors.
-    own = prediction is not None and labels is not None and not prediction.of_tumors
-    truth = None if own else case.truth
-    upright = placement.upright
-    return Scan(
-        name=case.name,
-        modalities={name: upright.reorient(case.volumes[name]) for name in names},
-        spacing=spacing_ras(placement),
-        prediction=upright.reorient(labels) if labels is not None else None,
-        truth=upright.reorient(truth) if truth is not None else None,
-        classes=prediction.classes if own and prediction is not None else LABELS,
-        slice_only=placement.slice_index,
-        laterality_known=case.laterality_known,
-        obliquity=obliquity(case.affine) if case.laterality_known else 0.0,
-    )
-
-
-def spacing_ras(placement: Placement) -> tuple[float, float, float]:
-    """Return the voxel size in mm along X, Y, Z."""
-    x, y, z = np.linalg.norm(placement.upright.reoriented_affine[:3, :3], axis=0)
-    return float(x), float(y), float(z)
-
-
-def strongest_modality(maps: Sequence[PatientMap]) -> str:
-    """Return the modality that most of the attribution lies in, over all maps by modality."""
-    shares: dict[str, float] = {}
-    for m in maps:
-        if m.channels == ("all",):
-            continue
-        size = m.explanation.values[0].abs().flatten(1).sum(dim=1).double()
-        for channel, share in zip(m.channels, (size / size.sum().clamp(min=1e-30)), strict=True):
-            shares[channel] = shares.get(channel, 0.0) + float(share)
-    if not shares:
-        return next(iter(maps[0].case.volumes))
-    return max(shares, key=shares.__getitem__)
+    def _draw(self, maps: Sequence[PatientMap], prediction: Prediction | None) -> list[Path]:
+        first = maps[0]
+        target = str(first.explanation.target["name"])
+        scan, heats = picture_of(first.case, first.placement, maps, prediction)
+        facts = _facts(maps, prediction)
+        stem = self.results.folder / first.stem.split("_desc-")[0]
+        path = stem.with_name(f"{stem.name}_montage-modalities.png")
+        pictures = [draw_modalities(scan, heats, target, path, facts=facts)]
+        if scan.slice_only is None:
+            path = stem.with_name(f"{stem.name}_montage-planes.png")
+            modality = strongest_modality(maps)
+            pictures.append(draw_planes(scan, heats, target, path, modality=modality, facts=facts))
+        return pictures
 
 
 def gap_of(explanation: Explanation) -> float | None:
-    """Return the worst completeness gap of an explanation, None where it has none."""
+    """Return the largest completeness gap of an explanation; None if it has none."""
     gaps = [g for g in explanation.diagnostics.get("completeness_gap", ()) if g is not None]
     return max(gaps, default=None)
 
 
 def format_score(target: Mapping[str, Any], prediction: Prediction | None) -> str:
-    """Return what a target's number is: a mean over voxels, or a classifier's one output."""
+    """Return the name of a target's value: a mean over voxels, or a classifier's one output."""
     single = prediction is not None and prediction.labels is None
     return f"target's {'' if single else 'mean '}{target['scale']}"
 
 
-def peak_memory_mb() -> int:
-    """Return the largest resident size this process ever had, in MB."""
+def peak_memory_mb() -> int | None:
+    """Return the peak resident memory of this process in MB; None on Windows."""
+    if find_spec("resource") is None:
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
-def _row(patient_map: PatientMap) -> dict[str, Any]:
+def _summary(patient_map: PatientMap) -> MapSummary:
     explanation = patient_map.explanation
+    return MapSummary(
+        file=f"{patient_map.stem}.nii.gz",
+        seconds=explanation.seconds,
+        completeness_gap=gap_of(explanation),
+        layer=explanation.layer,
+        diagnostics=explanation.diagnostics,
+        evidence=patient_map.evidence,
+        evidence_json=patient_map.describe_evidence(),
+        notes=patient_map.notes,
+    )
+
+
+def _shared_provenance(explanations: Sequence[Explanation]) -> dict[str, Any]:
+    """Return the entries of the provenance that all maps have in common, but for the versions."""
+    first, *others = [each.provenance for each in explanations]
     return {
-        "file": f"{patient_map.stem}.nii.gz",
-        "seconds": round(explanation.seconds, 3),
-        "completeness_gap": gap_of(explanation),
-        "layer": explanation.layer,
-        "diagnostics": dict(explanation.diagnostics),
-        "evidence": patient_map.evidence,
-        "notes": list(patient_map.notes),
+        key: value
+        for key, value in first.items()
+        if key not in ("citation", "versions") and all(each.get(key) == value for each in others)
     }
 
 
@@ -246,41 +282,31 @@ def _truth(case: Case) -> str:
 
 
 def _format_restricted_shares(maps: Sequence[PatientMap]) -> str:
-    """Return how much of each map lies where the target was asked, and of the volume."""
+    """Return the share of each map, and of the volume, in the part the target is restricted to."""
     known = [(m.explanation.title, m.evidence) for m in maps if m.evidence is not None]
-    shares = [(title, found) for title, found in known if found["all"] and ASKED in found["all"]]
+    shares = [
+        (title, mass.all[WITHIN], mass.volume[WITHIN])
+        for title, mass in known
+        if mass.all and WITHIN in mass.all
+    ]
     if not shares:
         return ""
-    each = ", ".join(f"{title} {found['all'][ASKED]:.0%}" for title, found in shares)
-    return f"{each} (of the volume {shares[0][1]['volume'][ASKED]:.1%})"
+    each = ", ".join(f"{title} {share:.0%}" for title, share, _ in shares)
+    return f"{each} (of the volume {shares[0][2]:.1%})"
 
 
-def _facts(
-    first: PatientMap, maps: Sequence[PatientMap], prediction: Prediction | None
-) -> dict[str, str]:
+def _facts(maps: Sequence[PatientMap], prediction: Prediction | None) -> dict[str, str]:
+    """Return the lines of text under a montage."""
+    first = maps[0]
     target = first.explanation.target
     facts = {format_score(target, prediction): f"{first.explanation.score[0]:.4g}"}
-    if prediction is not None and prediction.probabilities:
-        chance = prediction.probabilities.get(str(target["name"]))
-        if chance is not None:
-            facts["probability"] = f"{chance:.1%}"
-        facts["truth"] = _truth(first.case)
-    if prediction is not None and prediction.labels is not None:
-        facts["predicted"] = ", ".join(
-            f"{name} {volume:.1f} ml" for name, volume in prediction.volumes_ml().items()
-        )
-    if prediction is not None and prediction.dice():
-        volumes = prediction.volumes_ml()
-        facts["Dice"] = ", ".join(
-            # The challenge's convention counts it as 1, which would look like an achievement.
-            f"{name} in neither" if value == 1 and not volumes[name] else f"{name} {value:.2f}"
-            for name, value in prediction.dice().items()
-        )
+    if prediction is not None:
+        facts |= _prediction_facts(first.case, prediction, str(target["name"]))
     if target.get("within"):
         facts["within"] = str(target["within"])
         shares = _format_restricted_shares(maps)
         if shares:
-            facts["of each map there"] = shares
+            facts["share of each map there"] = shares
     facts["model"] = str(first.model["name"])
     gaps = [(m.explanation.title, gap_of(m.explanation)) for m in maps]
     known = [f"{title} {gap:.1%}" for title, gap in gaps if gap is not None]
@@ -289,4 +315,21 @@ def _facts(
     lost = [f"{m.explanation.title} {m.outside:.0%}" for m in maps if m.mostly_outside]
     if lost:
         facts["mostly outside the brain"] = ", ".join(lost)
+    return facts
+
+
+def _prediction_facts(case: Case, prediction: Prediction, target: str) -> dict[str, str]:
+    if prediction.labels is None:
+        probability = prediction.probabilities.get(target)
+        known = {} if probability is None else {"probability": f"{probability:.1%}"}
+        return {**known, "truth": _truth(case)} if prediction.probabilities else {}
+    volumes = prediction.volumes_ml()
+    facts = {"predicted": ", ".join(f"{name} {ml:.1f} ml" for name, ml in volumes.items())}
+    dice = prediction.dice()
+    if dice:
+        facts["Dice"] = ", ".join(
+            # The Dice of two empty regions is 1 by convention, which would look like a success.
+            f"{name} in neither" if value == 1 and not volumes[name] else f"{name} {value:.2f}"
+            for name, value in dice.items()
+        )
     return facts

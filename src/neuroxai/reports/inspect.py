@@ -1,9 +1,10 @@
-"""What looking into a network leaves on disk: figures, maps, and the numbers of every layer."""
+"""The files of an inspected case: figures, maps, and the numbers of every layer."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,59 @@ from neuroxai.files.folder import Results, describe_dataset
 from neuroxai.files.names import sidecar, slug
 from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
-from neuroxai.inspection.relevance_mass import relevance_mass
+from neuroxai.inspection.relevance_mass import RelevanceMass, relevance_mass
+from neuroxai.patient.inspection import Inspection
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.regions import REGION_ORDER
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters
 from neuroxai.render.figures import axial_slice
 from neuroxai.render.flow import FlowPanel, draw_flow
 from neuroxai.render.scan import Scan
-from neuroxai.reports.explain import format_score, peak_memory_mb, scan_of
-from neuroxai.workflows.inspect import Inspection
+from neuroxai.reports.explain import format_score, peak_memory_mb
+from neuroxai.reports.pictures import scan_of
 
-FEW = 0.001
-"""Of a map's evidence: less of it for the target than this is at the level of rounding."""
+NOISE_FRACTION = 0.001
+"""Positive fraction below which a layer's evidence is rounding error (float32, sums over 1e6)."""
+"""Positive fraction below which a layer's evidence for a target counts as rounding error.
+
+Rounding left 0.00014 in a map that is otherwise negative."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """The numbers of one layer's map for one target.
+
+    Attributes
+    ----------
+    number
+        The layer's position in the information flow, from 1.
+    layer, shape
+        The layer's name, and ``(C, *S)`` of its output.
+    mass
+        Share of the evidence in each region.
+    smallest, largest
+        Range of the map.
+    """
+
+    number: int
+    layer: str
+    shape: tuple[int, ...]
+    mass: RelevanceMass
+    smallest: float
+    largest: float
+
+    def describe(self) -> dict[str, Any]:
+        """Return the numbers, ready for JSON."""
+        return {
+            "number": self.number,
+            "layer": self.layer,
+            "shape": list(self.shape),
+            "positive": self.mass.positive,
+            "negative": self.mass.negative,
+            "positive_fraction": self.mass.positive_fraction,
+            "smallest": self.smallest,
+            "largest": self.largest,
+        }
 
 
 class InspectionReport:
@@ -41,16 +83,18 @@ class InspectionReport:
     Parameters
     ----------
     inspection
-        What happened inside the network.
+        The maps of every layer on one case.
     results
         The folder for all files.
 
     Attributes
     ----------
     rows
-        Target to each layer's numbers, in the order data flows.
-    figures, sheets
-        Target to its figure; layer to the pages of its filters.
+        Target name to the numbers of each layer, in the order of the information flow.
+    figures
+        Target name to its figure.
+    sheets
+        Layer name to the pages of its filters.
     """
 
     def __init__(self, inspection: Inspection, results: Results) -> None:
@@ -58,33 +102,41 @@ class InspectionReport:
         self.results = results
         self.figures: dict[str, Path] = {}
         self.sheets: dict[str, list[Path]] = {}
-        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.rows: dict[str, list[LayerRow]] = {}
 
     @property
     def stem(self) -> str:
-        """The case's name as a word of file names."""
+        """The case's name for file names."""
         return slug(self.inspection.case.name)
 
     @cached_property
     def scan(self) -> Scan:
-        """The case as it is drawn."""
-        seen = self.inspection
-        return scan_of(seen.case, seen.prepared.placement, seen.prediction)
+        """The case, ready to be drawn."""
+        inspection = self.inspection
+        return scan_of(inspection.case, inspection.prepared.placement, inspection.prediction)
 
     def write_flow(self, target: TargetFlow, *, nifti: bool = False) -> Path:
-        """Draw one target's flow, measure it, and on request write every layer's map."""
-        seen = self.inspection
+        """Draw the information flow of one target, and return the figure.
+
+        Parameters
+        ----------
+        target
+            The target's maps.
+        nifti
+            Also write every layer's map as NIfTI.
+        """
+        inspection = self.inspection
         index = axial_slice(self.scan, [], target.name)[0]
         self.rows[target.name] = []
         panels = []
-        for layer in seen.flow.layers:
+        for layer in inspection.flow.layers:
             if layer.name not in target.maps:
-                panels.append(_without_map(seen.number(layer), layer, target))
+                panels.append(_without_map(inspection.number(layer), layer, target))
                 continue
-            shown = seen.patient_map(target, layer)
-            shares = relevance_mass(shown.explanation.values[0, 0], seen.regions.masks)
-            panels.append(self._panel(shown, layer, index, shares))
-            self.rows[target.name].append(_row(seen, target, layer, shares))
+            shown = inspection.patient_map(target, layer)
+            row = self._row(target, layer, shown)
+            panels.append(self._panel(shown, layer, index, row.mass))
+            self.rows[target.name].append(row)
             if nifti:
                 path = shown.save(self.results.folder)
                 self.results.add(path, sidecar(path))
@@ -98,9 +150,17 @@ class InspectionReport:
         return figure
 
     def write_filters(self, found: LayerFilters, *, nifti: bool = False) -> list[Path]:
-        """Draw a layer's filters for every target, and on request write them all as one NIfTI."""
-        seen = self.inspection
-        affine = seen.layer_affine(found.layer)
+        """Draw a layer's filters for every target, and return the pages.
+
+        Parameters
+        ----------
+        found
+            The layer's filters.
+        nifti
+            Also write all filters as one NIfTI.
+        """
+        inspection = self.inspection
+        affine = inspection.layer_affine(found.layer)
         values = found.activations[0].float().numpy()
         cells = values[..., None] if values.ndim == 3 else values
         upright = Placement.fit(cells.shape[1:], affine)
@@ -109,29 +169,93 @@ class InspectionReport:
         part = f"desc-filters-{slug(found.layer.name)}"
         for target, importance in found.importance.items():
             index = axial_slice(self.scan, [], target)[0]
-            through = seen.cell_at(upright, index)
+            axial = inspection.cell_at(upright, index)
             pictures = [
-                FilterPicture(k, drawn[k, :, :, through], float(importance[0, k]))
+                FilterPicture(k, drawn[k, :, :, axial], float(importance[0, k]))
                 for k in found.ranked(target)
             ]
             pages += draw_filters(
                 pictures,
                 self.results.folder / f"{self.stem}_label-{slug(target)}_{part}",
-                title=f"{seen.case.name}  ·  target {target}  ·  filters of {found.layer.name}",
+                title=f"{inspection.case.name}  ·  target {target}  ·  "
+                f"filters of {found.layer.name}",
                 pixel=(upright.spacing[0], upright.spacing[1]),
                 facts={
-                    "model": seen.model["name"],
+                    "model": inspection.model["name"],
                     "filters": str(len(cells)),
                     "grid": "×".join(str(n) for n in found.layer.shape[1:]),
                 },
-                notes=[f"Axial cell {through} (of {cells.shape[3]}, from 0 at the feet)."],
-                laterality_known=seen.case.laterality_known,
+                notes=[f"Axial cell {axial} (of {cells.shape[3]}, counted from 0 at the feet)."],
+                laterality_known=inspection.case.laterality_known,
             )
         self.results.add(*pages)
         self.sheets[found.layer.name] = pages
         if nifti:
             self._save_filters(found, cells, affine, part)
         return pages
+
+    def finish(self, *, seconds: float) -> Path:
+        """Write ``flow.json`` with the numbers of every layer and target, and return its path.
+
+        Parameters
+        ----------
+        seconds
+            Time of the whole run.
+        """
+        inspection = self.inspection
+        flow = inspection.flow
+        describe_dataset(self.results.folder)
+        content = {
+            "case": inspection.case.name,
+            "model": inspection.model,
+            "regions_from": inspection.regions.source,
+            "shares": "positive and negative: each region's share of the evidence for and against "
+            "the target, summed over the volume; volume: the region's share of the volume, which "
+            "is the value expected of an uninformative map; positive_fraction: share of the "
+            "evidence for the target in all evidence. If it is below "
+            f"{NOISE_FRACTION:g}, the positive shares are rounding error",
+            "layers": [
+                {
+                    "number": inspection.number(layer), "name": layer.name, "kind": layer.kind,
+                    "shape": list(layer.shape),
+                }
+                for layer in flow.layers
+            ],
+            "targets": {target.name: self._describe(target) for target in flow.targets},
+            "volume": region_volumes(inspection),
+            "never_ran": list(flow.never_ran),
+            "not_shown": dict(flow.not_shown),
+            "prediction": inspection.prediction.describe(),
+            "passes": {"forward": flow.forward, "backward": flow.backward},
+            "flow_seconds": round(flow.seconds, 3),
+            "seconds": round(seconds, 3),
+            "peak_memory_mb": peak_memory_mb(),
+            "provenance": {
+                "input_sha256": inspection.input_sha256,
+                "versions": versions(),
+            },
+            "warnings": list(inspection.warnings),
+            "use": NOT_FOR_CLINICAL_USE,
+        }  # fmt: skip
+        return self.results.add(write_json(self.results.folder / "flow.json", content))
+
+    def _describe(self, target: TargetFlow) -> dict[str, Any]:
+        return {
+            "target": dict(target.target),
+            "score": target.score[0],
+            "layers": [row.describe() for row in self.rows.get(target.name, [])],
+            "independent_layers": list(target.independent_layers),
+            "cancelled": list(target.cancelled),
+            "notes": list(target.notes),
+        }
+
+    def _row(self, target: TargetFlow, layer: Layer, shown: PatientMap) -> LayerRow:
+        values = target.maps[layer.name]
+        mass = relevance_mass(shown.values[0, 0], self.inspection.regions.masks)
+        return LayerRow(
+            self.inspection.number(layer), layer.name, layer.shape, mass,
+            float(values.min()), float(values.max()),
+        )  # fmt: skip
 
     def _save_filters(
         self,
@@ -146,101 +270,70 @@ class InspectionReport:
             path, np.moveaxis(cells, 0, -1), affine,
             description=f"Filters of {found.layer.name}; {NOT_FOR_CLINICAL_USE}",
         )  # fmt: skip
-        beside = write_json(
-            sidecar(path),
-            {
-                "case": self.inspection.case.name,
-                "file": path.name,
-                "layer": found.layer.name,
-                "layer_shape": list(found.layer.shape),
-                "grid": "the layer's own, placed in the patient's world",
-                "importance": {
-                    target: [float(v) for v in values[0]]
-                    for target, values in found.importance.items()
-                },
-                "importance_is": "activation times gradient, summed over the layer's grid: what "
-                "the filter adds to the target to first order",
-                "model": self.inspection.model,
-                "use": NOT_FOR_CLINICAL_USE,
-            },
-        )
-        self.results.add(path, beside)
-
-    def finish(self, *, seconds: float) -> Path:
-        """Write ``flow.json`` with the numbers of every layer and target."""
-        seen = self.inspection
-        describe_dataset(self.results.folder)
         content = {
-            "case": seen.case.name,
-            "model": seen.model,
-            "regions_from": seen.regions.source,
-            "shares": "of the evidence for (positive) and against (negative) the target, summed "
-            "over the volume, how much lies in each region; volume is the region's share of the "
-            "volume, which a map blind to the region would have; positive_fraction is how much of "
-            f"all evidence is for the target: below {FEW:g} its shares are those of rounding",
-            "layers": [
-                {
-                    "number": seen.number(layer), "name": layer.name, "kind": layer.kind,
-                    "shape": list(layer.shape),
-                }
-                for layer in seen.flow.layers
-            ],
-            "targets": {
-                target.name: {
-                    "target": dict(target.target),
-                    "score": target.score[0],
-                    "layers": self.rows.get(target.name, []),
-                    "independent_layers": list(target.independent_layers),
-                    "cancelled": list(target.cancelled),
-                    "notes": list(target.notes),
-                }
-                for target in seen.flow.targets
+            "case": self.inspection.case.name,
+            "file": path.name,
+            "layer": found.layer.name,
+            "layer_shape": list(found.layer.shape),
+            "grid": "the layer's own grid, with its affine in the patient's world",
+            "importance": {
+                target: [float(v) for v in values[0]] for target, values in found.importance.items()
             },
-            "volume": region_volumes(seen),
-            "never_ran": list(seen.flow.never_ran),
-            "not_shown": dict(seen.flow.not_shown),
-            "prediction": seen.prediction.describe(),
-            "passes": {"forward": seen.flow.forward, "backward": seen.flow.backward},
-            "flow_seconds": round(seen.flow.seconds, 3),
-            "seconds": round(seconds, 3),
-            "peak_memory_mb": peak_memory_mb(),
-            "provenance": {
-                "input_sha256": seen.input_sha256,
-                "versions": versions(),
-            },
-            "warnings": list(seen.warnings),
+            "importance_is": "activation times gradient, summed over the layer's grid: a filter's "
+            "first-order contribution to the target",
+            "model": self.inspection.model,
             "use": NOT_FOR_CLINICAL_USE,
-        }  # fmt: skip
-        return self.results.add(write_json(self.results.folder / "flow.json", content))
+        }
+        self.results.add(path, write_json(sidecar(path), content))
 
-    def _panel(
-        self, shown: PatientMap, layer: Layer, index: int, shares: Mapping[str, Any]
-    ) -> FlowPanel:
-        seen = self.inspection
+    def _panel(self, shown: PatientMap, layer: Layer, index: int, mass: RelevanceMass) -> FlowPanel:
         volume = shown.placement.upright.reorient(shown.volume()[0])
         picture: NDArray[Any] = np.ascontiguousarray(volume[:, :, index])
         lines: tuple[str, ...] = ("no evidence for it",)
-        positive = evidence_of(shares)
-        if positive is not None:
+        positive = evidence_of(mass)
+        if positive is not None and mass.positive_fraction is not None:
             tumor = [f"{n} {_percent(positive[n])}" for n in REGION_ORDER if n in positive]
-            part = f"for it {_percent(shares['positive_fraction'])}"
+            part = f"for it {_percent(mass.positive_fraction)}"
             lines = (part, " ".join(tumor[:-2]), " ".join(tumor[-2:]))
-        return FlowPanel(seen.number(layer), layer.name, layer.shape, picture, lines)
+        return FlowPanel(self.inspection.number(layer), layer.name, layer.shape, picture, lines)
 
     def _facts(self, target: TargetFlow) -> dict[str, str]:
-        seen = self.inspection
+        inspection = self.inspection
         facts = {
-            format_score(target.target, seen.prediction): f"{target.score[0]:.4g}",
-            "model": seen.model["name"],
-            "regions from": seen.regions.source or "nowhere",
+            format_score(target.target, inspection.prediction): f"{target.score[0]:.4g}",
+            "model": inspection.model["name"],
+            "regions from": inspection.regions.source or "nowhere",
         }
-        volume = region_volumes(seen)
+        volume = region_volumes(inspection)
         facts["share of the volume"] = ", ".join(
             f"{name} {_percent(volume[name])}" for name in REGION_ORDER if name in volume
         )
-        if seen.flow.never_ran:
-            facts["never ran"] = ", ".join(seen.flow.never_ran)
+        if inspection.flow.never_ran:
+            facts["never ran"] = ", ".join(inspection.flow.never_ran)
         return facts
+
+
+def evidence_of(mass: RelevanceMass) -> Mapping[str, float] | None:
+    """Return the regions' shares of the evidence for a target; None if it is rounding error.
+
+    Examples
+    --------
+    >>> evidence_of(RelevanceMass({"WT": 0.75}, None, None, {}, positive_fraction=0.5))
+    {'WT': 0.75}
+    >>> evidence_of(RelevanceMass({"WT": 1.0}, None, None, {}, positive_fraction=0.00014))
+    """
+    fraction = mass.positive_fraction
+    return None if fraction is None or fraction < NOISE_FRACTION else mass.positive
+
+
+def region_volumes(inspection: Inspection) -> dict[str, float]:
+    """Return each region's share of the network's volume."""
+    return {name: int(mask.sum()) / mask.numel() for name, mask in inspection.regions.masks.items()}
+
+
+def shown_modality(scan: Scan) -> str:
+    """Return the modality that layers' maps are drawn on: FLAIR if there is one, else the last."""
+    return "FLAIR" if "FLAIR" in scan.modalities else list(scan.modalities)[-1]
 
 
 def _without_map(number: int, layer: Layer, target: TargetFlow) -> FlowPanel:
@@ -250,45 +343,6 @@ def _without_map(number: int, layer: Layer, target: TargetFlow) -> FlowPanel:
     return dataclasses.replace(panel, missing="cancels out: see\nthe norm behind")
 
 
-def shown_modality(scan: Scan) -> str:
-    """Return the modality a figure of layers is drawn on: FLAIR, else the last one."""
-    return "FLAIR" if "FLAIR" in scan.modalities else list(scan.modalities)[-1]
-
-
-def _row(
-    seen: Inspection, target: TargetFlow, layer: Layer, shares: Mapping[str, Any]
-) -> dict[str, Any]:
-    values = target.maps[layer.name]
-    return {
-        "number": seen.number(layer),
-        "layer": layer.name,
-        "shape": list(layer.shape),
-        "positive": shares["positive"],
-        "negative": shares["negative"],
-        "positive_fraction": shares["positive_fraction"],
-        "smallest": float(values.min()),
-        "largest": float(values.max()),
-    }
-
-
-def evidence_of(shares: Mapping[str, Any]) -> Mapping[str, float] | None:
-    """Return where a map's evidence for the target lies; None where there is no more than rounding.
-
-    Examples
-    --------
-    >>> evidence_of({"positive": {"WT": 0.75}, "positive_fraction": 0.5})
-    {'WT': 0.75}
-    >>> evidence_of({"positive": {"WT": 1.0}, "positive_fraction": 0.00014})
-    """
-    fraction = shares["positive_fraction"]
-    found: Mapping[str, float] | None = shares["positive"]
-    return None if fraction is None or fraction < FEW else found
-
-
-def region_volumes(seen: Inspection) -> dict[str, float]:
-    """Return each region's share of the network's volume."""
-    return {name: int(mask.sum()) / mask.numel() for name, mask in seen.regions.masks.items()}
-
-
 def _percent(share: float) -> str:
+    """Format a share with one decimal if it is below 10 %."""
     return f"{share:.0%}" if share >= 0.095 or share == 0 else f"{share:.1%}"

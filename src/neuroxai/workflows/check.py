@@ -1,4 +1,4 @@
-"""What a loaded network is, and which methods give a map of it."""
+"""A check of a loaded network: whether it runs, and which methods give a map of it."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.methods import make_method, make_methods
 from neuroxai.methods.base import Method
 from neuroxai.models.model import Model
-from neuroxai.workflows.explain import explain, outputs_of
+from neuroxai.workflows.preparation import outputs_of
+from neuroxai.workflows.session import open
 
 _FEW = {"steps": 2, "samples": 2}
 _EDGES = (32, 64, 96)
-"""Lengths in voxels of the inputs that are tried, the smallest that the network takes."""
+"""Edges in voxels of the inputs to try: networks halve an image five times at most, or less."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelCheck:
-    """What was found.
+    """What a check of a network found.
 
     Attributes
     ----------
     model
         The network and its card.
     shape
-        The input ``(1, C, *S)`` that it was tried on.
+        Shape of the random input, ``(1, C, *S)``.
     output_shape
-        What came back.
+        Shape of the output.
     layers
-        How many convolutions can be looked into.
+        The number of convolutions with a map.
     parameters
-        How many numbers were learned.
+        The number of trained parameters.
     refused
-        Method to the reason why it gives no map, None where it gives one.
+        Method name to the reason why it gives no map; None if it gives one.
     """
 
     model: Model
@@ -55,7 +56,7 @@ def check_model(model: Model, *, seed: int = 0) -> ModelCheck:
     Raises
     ------
     ModelError
-        If the network does not run, or returns something that its card does not say.
+        If the network does not run, or its output does not match its card.
 
     Examples
     --------
@@ -66,19 +67,20 @@ def check_model(model: Model, *, seed: int = 0) -> ModelCheck:
     """
     recipe = Preprocessing.from_dict(model.card.preprocessing)
     outputs = outputs_of(model)
-    x, output = _run(model, recipe, seed)
+    x, output = _first_that_runs(model, recipe, seed)
     if output.shape[1] != len(model.card.classes):
         raise ModelError(
             f"{model.folder}: the network returns {output.shape[1]} channels, its card names "
             f"{len(model.card.classes)}: {', '.join(model.card.classes)}"
         )
-    # A segmenter without regions of a tumor: its last class, because the first is background.
-    plain = model.card.task == "segmentation" and not outputs.regions
-    target = Class(len(model.card.classes) - 1) if plain else None
+    # A segmenter of something else than tumors: its last class, because the first is background.
+    last = model.card.task == "segmentation" and not outputs.regions
+    target = Class(len(model.card.classes) - 1) if last else None
+    session = open(model.network, x, outputs=outputs)
     refused: dict[str, str | None] = {}
     for method in make_methods("all"):
         try:
-            explain(model.network, x, _quick(method), target, outputs=outputs, seed=seed)
+            session.explain(_quick(method), target, seed=seed)
             refused[method.name] = None
         except NeuroXAIError as error:
             refused[method.name] = str(error)
@@ -92,7 +94,10 @@ def check_model(model: Model, *, seed: int = 0) -> ModelCheck:
     )
 
 
-def _run(model: Model, recipe: Preprocessing, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _first_that_runs(
+    model: Model, recipe: Preprocessing, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the smallest random input that the network takes, and its output."""
     generator = torch.Generator().manual_seed(seed)
     channels, dimensions = len(recipe.modalities), 3 if recipe.plane is None else 2
     reason = ""
@@ -111,5 +116,6 @@ def _run(model: Model, recipe: Preprocessing, seed: int) -> tuple[torch.Tensor, 
 
 
 def _quick(method: Method) -> Method:
+    """Return a method with as few steps or samples as possible."""
     few = {name: value for name, value in _FEW.items() if name in method.parameters()}
     return make_method(method.name, few)

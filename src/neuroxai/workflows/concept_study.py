@@ -1,4 +1,4 @@
-"""A case with its concepts as a network sees them, opened the same way every time."""
+"""A case with its concept masks on the network's grid."""
 
 from __future__ import annotations
 
@@ -9,69 +9,94 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError
-from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case
 from neuroxai.data.concepts import concept_masks
-from neuroxai.data.preparation import Prepared
 from neuroxai.data.tissues import case_tissues
 from neuroxai.models.model import Model
-from neuroxai.workflows.explain import outputs_of, prepare
+from neuroxai.workflows.session import Session, open
 
-Own = Callable[[Case], Mapping[str, NDArray[np.generic]]]
-"""A user's own masks of a case, by name."""
+UserMasks = Callable[[Case], Mapping[str, NDArray[np.generic]]]
+"""Returns a user's own masks of a case, by name."""
 
 MARGIN = 4
-"""Voxels around the brain that still count."""
+"""Voxels around the brain that are scored with it, so that its edge counts."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConceptStudy:
-    """One case, ready for a network."""
+    """One case with its concepts.
 
-    case: Case
-    prepared: Prepared
+    Attributes
+    ----------
+    session
+        The model on the case.
+    x
+        The network's input for a pass over the whole image, ``(1, C, *S)``.
+    masks
+        Concept name to ``(*S)`` bool.
+    around
+        The box of the brain and a margin.
+    tissues_from
+        The source of the tissues; None if there are none.
+    """
+
+    session: Session
     x: Tensor
     masks: dict[str, Tensor]
     around: tuple[slice, ...]
-    """The box that holds the brain, and a margin."""
     tissues_from: str | None
+
+    @property
+    def case(self) -> Case:
+        """The study."""
+        return self.session.case
 
 
 class ConceptStudies:
-    """Opens cases the same way every time."""
+    """Opens cases for dissection.
+
+    Parameters
+    ----------
+    model
+        A loaded model.
+    user_masks
+        Returns a user's own masks of a case.
+    tissues
+        Whether CSF, GM and WM are among the concepts.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    """
 
     def __init__(
-        self, model: Model, network: nn.Module, own: Own | None, tissues: bool, device: str
+        self, model: Model, user_masks: UserMasks | None, tissues: bool, device: str
     ) -> None:
-        self.model, self.network = model, network
-        self.outputs: Outputs = outputs_of(model)
-        self._own, self._tissues, self._device = own, tissues, device
+        self.model = model
+        self._user_masks, self._tissues, self._device = user_masks, tissues, device
 
-    def open(self, each: Case | Path) -> ConceptStudy:
-        """Return a study, or the one in a folder, on the network's grid."""
-        case = each if isinstance(each, Case) else self._read(each)
-        prepared = prepare(self.model, case, None, self._device, at_once=True)
+    def open(self, case: Case | Path) -> ConceptStudy:
+        """Return the study of a case, or of a case folder."""
+        case = case if isinstance(case, Case) else self._read(case)
+        session = open(self.model, case, device=self._device)
+        placement = session.whole.placement
         tissues, source = case_tissues(case) if self._tissues else (None, None)
-        own = self._own(case) if self._own else None
-        known = concept_masks(case, tissues=tissues, user_masks=own)
+        own = self._user_masks(case) if self._user_masks else None
         masks = {
-            name: torch.from_numpy(prepared.placement.to_network(mask.astype(np.uint8)) > 0)
-            for name, mask in known.items()
+            name: torch.from_numpy(placement.to_network(mask.astype(np.uint8)) > 0)
+            for name, mask in concept_masks(case, tissues=tissues, user_masks=own).items()
         }
-        parameter = next(self.network.parameters())
-        x = prepared.x.to(parameter.device)
         around = bounding_box(masks["brain"].numpy(), MARGIN)
-        return ConceptStudy(case, prepared, x, masks, around, source)
+        x = session.whole.x.to(session.x.device)
+        return ConceptStudy(session, x, masks, around, source)
 
     def each(
         self, cases: Sequence[Case | Path], first: Sequence[ConceptStudy]
     ) -> Iterator[ConceptStudy]:
-        """Yield the cases' studies in turn; the first ones have been opened already."""
+        """Yield the studies of the cases; the ``first`` ones are open already."""
         yield from first[: len(cases)]
         yield from map(self.open, cases[len(first) :])
 
@@ -80,9 +105,14 @@ class ConceptStudies:
 
 
 def same_concepts(study: ConceptStudy, concepts: Sequence[str]) -> dict[str, Tensor]:
-    """Return the masks of the concepts; a case whose layout knows no cavity has none, others must.
+    """Return the masks of the given concepts.
 
-    All but the cavity must be known of every case.
+    A case whose layout has no resection cavity gets an empty mask of it.
+
+    Raises
+    ------
+    CaseError
+        If another concept is missing.
     """
     masks = dict(study.masks)
     for name in concepts:
@@ -90,8 +120,8 @@ def same_concepts(study: ConceptStudy, concepts: Sequence[str]) -> dict[str, Ten
             continue
         if name != "RC":
             raise CaseError(
-                f"{study.case.name}: the concept {name!r} is not known of this case, but of the "
-                "first; dissect cases that know the same concepts"
+                f"{study.case.name}: the concept {name!r} of the first case is missing in this "
+                "one; dissect cases that have the same concepts"
             )
         masks[name] = torch.zeros_like(masks["brain"])
     return {name: masks[name] for name in concepts}

@@ -1,4 +1,4 @@
-"""The hall where a cohort, a network and concepts meet: what has each filter learned."""
+"""Network dissection: the concepts that each filter of a network responds to."""
 
 from __future__ import annotations
 
@@ -24,30 +24,35 @@ from neuroxai.inspection.ablation import ablate_filters
 from neuroxai.inspection.control import shuffle_weights
 from neuroxai.inspection.dissection import BAU, Dissection, Match
 from neuroxai.models.model import Model
-from neuroxai.patient.prediction import read_output
-from neuroxai.workflows.concept_study import ConceptStudies, ConceptStudy, Own, same_concepts
-from neuroxai.workflows.explain import choose_device, describe_model
+from neuroxai.workflows.concept_study import (
+    ConceptStudies,
+    ConceptStudy,
+    UserMasks,
+    same_concepts,
+)
+from neuroxai.workflows.device import choose_device, on_device
 from neuroxai.workflows.network_fault import network_faults
+from neuroxai.workflows.preparation import describe_model
 
 CALIBRATION = 3
-"""Cases on which the control's norms measure their statistics."""
+"""Cases for the statistics of the control's norms; three are enough and fit in memory."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One filter with one concept.
+    """The agreement of one filter with one concept.
 
     Attributes
     ----------
     match
-        IoU at the concept's own share of the voxels.
+        IoU at the concept's share of the voxels.
     bau
         IoU at the quantile 0.005 of Bau et al. 2017.
     control
         IoU of the same filter in the network with shuffled weights.
     control_best
-        The best IoU that any filter of the same layer has there: what choosing the best of a
-        layer yields by chance.
+        Best IoU of any filter of the same layer in the network with shuffled weights, which is
+        the IoU expected by chance from choosing the best filter of a layer.
     explicit
         Whether the network was trained to label the concept.
     """
@@ -61,20 +66,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Effect:
-    """What switching one filter off does, on average over cases.
+    """The effect of ablating one filter, averaged over cases.
 
     Attributes
     ----------
     layer, filter, concept
         The filter, and the concept it was chosen for.
     dice
-        Region to the change of Dice with the truth; empty for a classifier or without truth.
+        Region name to the change of its Dice; empty for a classifier or without truth.
     score
-        Target's word to the change of its value.
+        Target name to the change of its value.
     control_dice, control_score
-        The same, on average over other filters of the same layer.
+        The same changes, averaged over other filters of the same layer.
     cases
-        How many cases were looked at.
+        Number of cases.
     """
 
     layer: str
@@ -89,26 +94,26 @@ class Effect:
 
 @dataclass(frozen=True, eq=False)
 class Dissected:
-    """What a network's filters have learned.
+    """The result of a dissection.
 
     Attributes
     ----------
     units
-        The filters' layers, in the order data flows.
+        The filters' layers, in the order of the forward pass.
     findings
-        Every filter with every concept.
+        The agreement of every filter with every concept.
     shares
-        Concept to its share of the counted voxels.
+        Concept name to its share of the scored voxels.
     effects
-        What switching the best filters of each concept off does, the best first.
+        The effects of ablating the best filters of each concept, the best first.
     cases
         Names of the cases.
     model
         Name and hashes of the network.
     seed
-        What the control and the choice of other filters were drawn with.
+        Seed of the control's weights and of the choice of other filters.
     tissues_from
-        Where CSF, GM and WM come from; empty where they are not known.
+        Sources of CSF, GM and WM; empty if there are none.
     """
 
     units: tuple[Units, ...]
@@ -127,25 +132,25 @@ class Dissected:
         return tuple(sorted(explicit, key=lambda concept: explicit[concept]))
 
     def best_filter(self, concept: str) -> Finding:
-        """Return the filter that answers to a concept best."""
+        """Return the filter with the best IoU for a concept."""
         return self._best[concept]
 
     def best_filters(self, concept: str, count: int) -> list[Finding]:
-        """Return the ``count`` filters that answer to a concept best, the best first."""
+        """Return the ``count`` filters with the best IoU for a concept, the best first."""
         found = (finding for finding in self.findings if finding.match.concept == concept)
         return nlargest(count, found, key=lambda finding: finding.match.iou)
 
     def best_concept(self, layer: str, number: int) -> Finding:
-        """Return the concept that a filter answers to best."""
+        """Return the concept with the best IoU for a filter."""
         return self._best[layer, number]
 
     def best_effect(self, concept: str) -> Effect | None:
-        """Return what switching the best filter of a concept off does, None if it was not."""
+        """Return the effect of ablating a concept's best filter; None if it was not ablated."""
         return next((effect for effect in self.effects if effect.concept == concept), None)
 
     @cached_property
     def _best(self) -> dict[str | tuple[str, int], Finding]:
-        """The best finding of every concept, and of every filter; of equals the first."""
+        """The best finding of every concept and of every filter; of equal ones the first."""
         best: dict[str | tuple[str, int], Finding] = {}
         for finding in self.findings:
             match = finding.match
@@ -159,7 +164,7 @@ def dissect(
     model: Model,
     cases: Sequence[Case | Path],
     *,
-    own: Own | None = None,
+    user_masks: UserMasks | None = None,
     tissues: bool = True,
     causal: int = 0,
     best: int = 1,
@@ -168,50 +173,66 @@ def dissect(
     device: str = "auto",
     report: Report | None = None,
 ) -> Dissected:
-    """Dissect a network over a cohort, beside a control that has learned nothing.
+    """Dissect a network on a cohort, with a control network of shuffled weights.
 
-    The first three cases are kept, as they calibrate the control; the others pass one at a time.
-    Voxels count inside the box around the brain.
+    Voxels are scored in the box around the brain. The first three cases stay in memory for the
+    control's statistics; the others are read one at a time.
 
     Parameters
     ----------
     model
-        A loaded checkpoint that takes volumes.
+        A loaded model that takes volumes; it is left as it was found.
     cases
-        Studies, or their folders. All must know the concepts of the first.
-    own
-        Gives a user's own masks of a case; :class:`~neuroxai.data.mask_files.MaskFiles` reads them.
+        Studies, or their folders. All must have the concepts of the first.
+    user_masks
+        Returns a user's own masks of a case, as :class:`~neuroxai.data.mask_files.MaskFiles` does.
     tissues
-        Whether CSF, GM and WM are among the concepts; where they are not known they are segmented
-        on T1.
+        Whether CSF, GM and WM are among the concepts. If a case has no tissue labels, they are
+        segmented on T1.
     causal
-        On how many of the cases, the first ones, to switch filters off; 0 for none.
+        Number of cases on which filters are ablated; 0 for none.
     best
-        How many of the best filters of each concept are switched off, one at a time.
+        Number of filters per concept that are ablated, one at a time.
     others
-        How many other filters of the same layer are switched off for comparison.
+        Number of other filters of the same layer that are ablated for comparison.
     seed
-        Of the control's weights, and of the choice of other filters.
+        Seed of the control's weights and of the choice of other filters.
     device
-        ``auto``, ``cpu``, ``cuda``.
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     report
-        Told of progress: the stage, how much of it is done, how much there is.
+        Called with the stage, the number of finished cases, and of all cases.
 
     Raises
     ------
     NeuroXAIError
-        In one sentence, if something does not fit.
+        If a case does not suit the model or lacks a concept.
     """
     if not cases:
         raise CaseError("dissection needs at least one case, got none")
     tell = report or (lambda stage, done, total: None)
-    network = model.network.to(choose_device(device))
-    studies = ConceptStudies(model, network, own, tissues, device)
-    first = [studies.open(each) for each in cases[:CALIBRATION]]
+    studies = ConceptStudies(model, user_masks, tissues, device)
+    with on_device(model.network, choose_device(device)):
+        first = [studies.open(each) for each in cases[:CALIBRATION]]
+        found = _agreement(studies, cases, first, seed, tell)
+        if not causal:
+            return found
+        effects = _effects(found, studies, cases[:causal], first, (best, others), tell)
+        return replace(found, effects=tuple(effects))
+
+
+def _agreement(
+    studies: ConceptStudies,
+    cases: Sequence[Case | Path],
+    first: Sequence[ConceptStudy],
+    seed: int,
+    tell: Report,
+) -> Dissected:
+    """Score every filter of the network and of its control with every concept."""
+    model = studies.model
     concepts = tuple(first[0].masks)
-    with network_faults(model, first[0].x), untouched(network):
-        control = shuffle_weights(network, [study.x for study in first], seed=seed)
-    learned, chance = Dissection(network, concepts), Dissection(control, concepts)
+    with network_faults(model, first[0].x), untouched(model.network):
+        control = shuffle_weights(model.network, [study.x for study in first], seed=seed)
+    learned, chance = Dissection(model.network, concepts), Dissection(control, concepts)
     names: list[str] = []
     sources: dict[str, None] = {}
     for number, study in enumerate(studies.each(cases, first)):
@@ -224,7 +245,7 @@ def dissect(
         sources |= dict.fromkeys([study.tissues_from] if study.tissues_from else [])
     tell("Dissecting", len(cases), len(cases))
     explicit = {*model.card.classes, *model.card.regions} if model.card.regions else set()
-    found = Dissected(
+    return Dissected(
         units=learned.units,
         findings=tuple(_findings(learned, chance, explicit)),
         shares={concept: learned.fraction(concept) for concept in concepts},
@@ -234,10 +255,6 @@ def dissect(
         seed=seed,
         tissues_from=tuple(sources),
     )
-    if not causal:
-        return found
-    effects = _effects(found, studies, cases[:causal], first, (best, others), tell)
-    return replace(found, effects=tuple(effects))
 
 
 def _findings(learned: Dissection, chance: Dissection, explicit: set[str]) -> Iterator[Finding]:
@@ -262,7 +279,7 @@ def _effects(
     counts: tuple[int, int],
     tell: Report,
 ) -> Iterator[Effect]:
-    """Switch the best filters of every concept off, and others of their layers."""
+    """Ablate the best filters of every concept, and other filters of their layers."""
     best, others = counts
     generator = np.random.default_rng(found.seed)
     sizes = {unit.layer: unit.count for unit in found.units}
@@ -273,64 +290,71 @@ def _effects(
             rest = [number for number in range(sizes[match.layer]) if number != match.filter]
             picked = generator.permutation(rest)[:others]
             chosen.append((match, [int(number) for number in picked]))
-    wanted = {(match.layer, k) for match, rest in chosen for k in (match.filter, *rest)}
-    changes: dict[tuple[str, int], list[dict[str, float]]] = {key: [] for key in sorted(wanted)}
+    ablated = {(match.layer, k) for match, rest in chosen for k in (match.filter, *rest)}
+    changes: dict[tuple[str, int], list[_Scores]] = {key: [] for key in sorted(ablated)}
     for number, study in enumerate(studies.each(cases, first)):
         tell("Switching filters off", number, len(cases))
-        plain = _answer(studies, study, found.units, {})
+        intact = _scores(study, found.units, {})
         for layer, k in changes:
-            answer = _answer(studies, study, found.units, {layer: [k]})
-            changes[layer, k].append({key: answer[key] - plain[key] for key in plain})
+            without = _scores(study, found.units, {layer: [k]})
+            changes[layer, k].append(without.minus(intact))
     tell("Switching filters off", len(cases), len(cases))
     for match, rest in chosen:
-        mine = _mean(changes[match.layer, match.filter])
-        theirs = _mean([row for k in rest for row in changes[match.layer, k]])
+        effect = _Scores.mean(changes[match.layer, match.filter])
+        control = _Scores.mean([row for k in rest for row in changes[match.layer, k]])
         yield Effect(
-            match.layer, match.filter, match.concept, _part(mine, "dice"), _part(mine, "score"),
-            _part(theirs, "dice"), _part(theirs, "score"), len(cases),
+            match.layer, match.filter, match.concept, effect.dice, effect.target,
+            control.dice, control.target, len(cases),
         )  # fmt: skip
 
 
-def _answer(
-    studies: ConceptStudies,
-    study: ConceptStudy,
-    units: Sequence[Units],
-    filters: Mapping[str, Sequence[int]],
-) -> dict[str, float]:
-    """Return Dice per region and the value of each target, with filters switched off."""
-    network, outputs = studies.network, studies.outputs
+@dataclass(frozen=True)
+class _Scores:
+    """The Dice of each region, and the value of each target."""
 
-    def passed(x: Tensor) -> Tensor:
+    dice: Mapping[str, float]
+    target: Mapping[str, float]
+
+    def minus(self, other: _Scores) -> _Scores:
+        """Return the change from other scores to these."""
+        return _Scores(
+            {name: self.dice[name] - value for name, value in other.dice.items()},
+            {name: self.target[name] - value for name, value in other.target.items()},
+        )
+
+    @classmethod
+    def mean(cls, rows: Sequence[_Scores]) -> _Scores:
+        """Return the mean of scores; empty for none."""
+        if not rows:
+            return cls({}, {})
+        return cls(
+            {name: float(np.mean([row.dice[name] for row in rows])) for name in rows[0].dice},
+            {name: float(np.mean([row.target[name] for row in rows])) for name in rows[0].target},
+        )
+
+
+def _scores(
+    study: ConceptStudy, units: Sequence[Units], filters: Mapping[str, Sequence[int]]
+) -> _Scores:
+    """Return the scores of a case with some filters ablated."""
+    network, outputs = study.session.network, study.session.outputs
+
+    def run(x: Tensor) -> Tensor:
         with ablate_filters(network, units, filters):
             return outputs.answer(network, x.clone())
 
     with untouched(network), torch.no_grad():
-        output = run_fast(network, study.x, passed)
+        output = run_fast(network, study.x, run)
     targets: list[Target] = (
         [Region(name) for name in outputs.regions]
         if outputs.regions
         else [Class(name) for name in outputs.names]
     )
-    answer = {
-        f"score {target.name}": float(target.bind(outputs, output).score(output)[0])
-        for target in targets
+    values = {
+        target.name: float(target.bind(outputs, output).score(output)[0]) for target in targets
     }
-    if outputs.regions and len(spatial_shape(output)):
-        prediction = read_output(output, outputs, study.case, study.prepared.placement)
-        answer |= {f"dice {name}": value for name, value in prediction.dice().items()}
-    return answer
-
-
-def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    if not rows:
-        return {}
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-
-
-def _part(row: Mapping[str, float], kind: str) -> dict[str, float]:
-    return {
-        key.partition(" ")[2]: value for key, value in row.items() if key.startswith(f"{kind} ")
-    }
+    segments = bool(outputs.regions) and bool(spatial_shape(output))
+    return _Scores(study.session.read(output).dice() if segments else {}, values)
 
 
 __all__ = ["Dissected", "Effect", "Finding", "dissect"]

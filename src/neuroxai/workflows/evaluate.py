@@ -1,4 +1,4 @@
-"""The hall where a cohort with its truth and a network meet, to see how good its answers are."""
+"""Evaluation of a network on a cohort with truth."""
 
 from __future__ import annotations
 
@@ -23,24 +23,26 @@ from neuroxai.data.phantom.cohort import TRUTH_FOLDER
 from neuroxai.data.pictures import find_pictures, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
 from neuroxai.models.model import Model
-from neuroxai.workflows.explain import describe_model, predict
+from neuroxai.workflows.device import choose_device, on_device
+from neuroxai.workflows.predict import predict
+from neuroxai.workflows.preparation import describe_model
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is asked.
+    """Settings of an evaluation.
 
     Attributes
     ----------
     flips
-        Also about every mirror image, and the mean of the probabilities counts.
+        Average the probabilities over all mirror images.
     smallest_enhancement_mm3
-        Enhancement of less in all is called necrosis, as the BraTS challenge's winners do; None
-        does as the network's card says.
+        Relabel a smaller total enhancement as necrosis, as winners of the BraTS challenge do. By
+        default the minimum in the model's card.
     slices
-        Axial slices through the tumor that a 2D network is asked about in each case.
+        Number of axial slices through the tumor of each case, for a 2D network.
     device
-        ``auto``, ``cpu``, ``cuda``.
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     """
 
     flips: bool = False
@@ -51,7 +53,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How well one region of one case was found."""
+    """Agreement of one region with the truth in one case."""
 
     dice: float
     hausdorff95_mm: float
@@ -61,7 +63,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class SegmentedCase:
-    """One case and what was measured of it, region by region."""
+    """The scores of one segmented case, by region."""
 
     name: str
     patient: str
@@ -70,7 +72,7 @@ class SegmentedCase:
 
 @dataclass(frozen=True, eq=False)
 class GradedCase:
-    """One case, its true class, and the probabilities ``(N, K)`` of its N slices."""
+    """One classified case: its true class, and the probabilities ``(N, K)`` of its N slices."""
 
     name: str
     patient: str
@@ -80,14 +82,14 @@ class GradedCase:
 
     @property
     def together(self) -> NDArray[np.float64]:
-        """The probabilities of the case: the mean over its slices."""
+        """The case's probabilities, the mean over its slices."""
         mean: NDArray[np.float64] = self.probabilities.mean(axis=0)
         return mean
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What was measured of a network over a cohort.
+    """The scores of a network on a cohort.
 
     Attributes
     ----------
@@ -96,15 +98,17 @@ class Evaluation:
     task
         ``segmentation`` or ``classification``.
     classes
-        A classifier's classes.
+        The classes of a classifier.
     data
-        What the cases are: a layout's name, with ``synthetic`` in front for phantoms.
+        The layout of the cases, with the prefix ``synthetic`` for phantoms.
     settings
-        How it was asked.
+        The settings of the evaluation.
     segmented, graded
-        The cases; one of the two is empty.
+        The cases of a segmenter or of a classifier; the other one is empty.
     left_out
-        Cases that could not be counted, each with the reason.
+        Name of each excluded case to the reason.
+    pictures
+        Whether the cases are pictures, which have no patient.
     """
 
     model: Mapping[str, str]
@@ -116,11 +120,10 @@ class Evaluation:
     graded: tuple[GradedCase, ...] = ()
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     pictures: bool = False
-    """Whether the cases are pictures, which carry no patient."""
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The tumor's regions that the network answers."""
+        """The tumor's regions that the network predicts."""
         return tuple(self.segmented[0].regions) if self.segmented else ()
 
 
@@ -132,7 +135,7 @@ def evaluate(
     patients: Mapping[str, str] | None = None,
     report: Report | None = None,
 ) -> Evaluation:
-    """Measure a network on cases with truth, each on the patient's own grid.
+    """Score a network on cases with truth, on each patient's own grid.
 
     Parameters
     ----------
@@ -141,61 +144,62 @@ def evaluate(
     folders
         The cases.
     settings
-        How it is asked.
+        The settings of the evaluation.
     patients
-        Case name to patient, where one has several cases; a case is its own patient otherwise.
+        Case name to patient, for patients with several cases. By default from the case's name.
     report
-        Told of progress.
+        Called with the stage, the number of finished cases, and of all cases.
 
     Raises
     ------
     ModelError
         If the network segments something else than tumors.
     CaseError
-        If a case cannot be read, or none of them counts.
+        If a case cannot be read, or all of them are excluded.
     """
-    asked = settings or Settings()
-    if asked.smallest_enhancement_mm3 is None:
-        own = model.card.smallest_enhancement_mm3
-        asked = dataclasses.replace(asked, smallest_enhancement_mm3=own)
-    used = _asked(model, asked)
+    settings = settings or Settings()
+    if settings.smallest_enhancement_mm3 is None:
+        minimum = model.card.smallest_enhancement_mm3
+        settings = dataclasses.replace(settings, smallest_enhancement_mm3=minimum)
     segments = model.card.task == "segmentation"
-    measure = _segment if segments else _grade
-    names = patients or {}
-    found: list[SegmentedCase | GradedCase] = []
+    segmented: list[SegmentedCase] = []
+    graded: list[GradedCase] = []
     left_out: dict[str, str] = {}
     kinds: list[str] = []
-    for number, folder in enumerate(folders):
-        if report is not None:
-            report("Evaluating", number, len(folders))
-        case = _read(model, folder)
-        patient = names.get(case_name(folder)) or patient_id(case.name)
-        kinds.append(_kind(folder, case))
-        measured = measure(used, case, patient, asked)
-        if isinstance(measured, str):
-            left_out[case.name] = measured
-        else:
-            found.append(measured)
-    if report is not None:
-        report("Evaluating", len(folders), len(folders))
-    if not found:
-        first = next(iter(left_out.items()), ("", "there is no case"))
-        raise CaseError(f"no case can be counted; {first[0]}: {first[1]}")
+    tell = report or (lambda stage, done, total: None)
+    evaluated = _with_settings(model, settings)
+    with on_device(evaluated.network, choose_device(settings.device)):
+        for number, folder in enumerate(folders):
+            tell("Evaluating", number, len(folders))
+            case = _read(model, folder)
+            patient = (patients or {}).get(case_name(folder)) or patient_id(case.name)
+            kinds.append(_kind(folder, case))
+            reason = (_why_not_segmented if segments else _why_not_graded)(model, case)
+            if reason is not None:
+                left_out[case.name] = reason
+            elif segments:
+                segmented.append(_segment(evaluated, case, patient, settings))
+            else:
+                graded.append(_grade(evaluated, case, patient, settings))
+    tell("Evaluating", len(folders), len(folders))
+    if not (segmented or graded):
+        name, reason = next(iter(left_out.items()), ("", "no case was given"))
+        raise CaseError(f"all cases are excluded; {name}: {reason}")
     return Evaluation(
         describe_model(model),
         model.card.task,
         () if segments else tuple(model.card.classes),
         " and ".join(dict.fromkeys(kinds)),
-        asked,
-        tuple(each for each in found if isinstance(each, SegmentedCase)),
-        tuple(each for each in found if isinstance(each, GradedCase)),
+        settings,
+        tuple(segmented),
+        tuple(graded),
         left_out,
         pictures=all(map(is_picture, folders)),
     )
 
 
 def case_name(path: Path) -> str:
-    """Return how a split names a case folder or a picture."""
+    """Return the name of a case folder or a picture in a split."""
     return picture_name(path) if is_picture(path) else name_of_folder(path)
 
 
@@ -207,6 +211,7 @@ def _read(model: Model, folder: Path) -> Case:
 
 
 def _kind(folder: Path, case: Case) -> str:
+    """Return the layout of a case, and whether it is synthetic."""
     if is_picture(folder):
         return f"pictures of {folder.parent.parent.name}"
     above = [*folder.parents][:2]
@@ -214,8 +219,8 @@ def _kind(folder: Path, case: Case) -> str:
     return f"synthetic {case.layout.name}" if synthetic else case.layout.name
 
 
-def _asked(model: Model, settings: Settings) -> Model:
-    """Return the network as it is asked."""
+def _with_settings(model: Model, settings: Settings) -> Model:
+    """Return the model with the postprocessing and the mirroring of the settings."""
     after = {"smallest_enhancement_mm3": settings.smallest_enhancement_mm3 or 0.0}
     model = dataclasses.replace(model, card=model.card.replace(postprocessing=after))
     if not settings.flips:
@@ -224,22 +229,40 @@ def _asked(model: Model, settings: Settings) -> Model:
     return dataclasses.replace(model, network=network, output_key=None)
 
 
-def _segment(model: Model, case: Case, patient: str, settings: Settings) -> SegmentedCase | str:
+def _why_not_segmented(model: Model, case: Case) -> str | None:
+    """Return the reason why a case is excluded; None if it is scored."""
+    return "has no truth to compare with" if case.truth is None else None
+
+
+def _why_not_graded(model: Model, case: Case) -> str | None:
+    """Return the reason why a case is excluded; None if it is scored."""
+    classes = model.card.classes
+    if case.label is None:
+        return "has no grade"
+    if case.label not in classes:
+        return f"is {case.label}, which is not a class of the network ({', '.join(classes)})"
+    if case.category is not None:
+        return None
     if case.truth is None:
-        return "has no truth to compare with"
-    answer = predict(model, case, device=settings.device)
-    if not answer.of_tumors:
+        return "has no truth to choose slices through the tumor"
+    return None if tumor_slices(case, 1) else "has no tumor to choose slices"
+
+
+def _segment(model: Model, case: Case, patient: str, settings: Settings) -> SegmentedCase:
+    """Score the predicted regions of a case with truth."""
+    prediction = predict(model, case, device=settings.device)
+    if not prediction.of_tumors:
         raise ModelError(
-            f"{model.card.name}: segments {', '.join(answer.classes[1:])}, which the truth of "
-            "brain-tumor cases does not know; evaluate takes segmenters of tumors"
+            f"{model.card.name}: segments {', '.join(prediction.classes[1:])}, which are not the "
+            "labels of brain-tumor cases; evaluate needs a segmenter of tumors"
         )
-    labels = answer.labels
-    if labels is None:
-        raise ModelError(f"{model.card.name}: gives no labels, though its card says segmentation")
+    labels, truth = prediction.labels, case.truth
+    if labels is None or truth is None:
+        raise ModelError(f"{model.card.name}: predicts no labels, but its card has a segmentation")
     voxel_ml = float(np.prod(case.spacing)) / 1000
     regions = {}
-    for name in answer.regions:
-        found, true = region(labels, name), region(case.truth, name)
+    for name in prediction.regions:
+        found, true = region(labels, name), region(truth, name)
         regions[name] = Overlap(
             dice(found, true),
             hausdorff95(found, true, case.spacing),
@@ -249,50 +272,47 @@ def _segment(model: Model, case: Case, patient: str, settings: Settings) -> Segm
     return SegmentedCase(case.name, patient, regions)
 
 
-def _grade(model: Model, case: Case, patient: str, settings: Settings) -> GradedCase | str:
+def _grade(model: Model, case: Case, patient: str, settings: Settings) -> GradedCase:
+    """Return the probabilities of a case's slices; a picture is one slice."""
     classes = list(model.card.classes)
-    if case.label is None:
-        return "has no grade"
-    if case.label not in classes:
-        return f"is {case.label}, the network knows {', '.join(classes)}"
-    if case.category is not None:
-        chosen = [0]
-    elif case.truth is None:
-        return "has no truth to choose slices through the tumor by"
-    else:
-        chosen = tumor_slices(case, settings.slices)
-    if not chosen:
-        return "has no tumor to choose slices by"
-    rows = [_chances(model, case, z, classes, settings) for z in chosen]
+    chosen = [0] if case.category is not None else tumor_slices(case, settings.slices)
+    rows = [_probabilities(model, case, index, settings) for index in chosen]
     return GradedCase(
-        case.name, patient, classes.index(case.label), tuple(map(str, chosen)), np.array(rows)
+        case.name, patient, classes.index(str(case.label)), tuple(map(str, chosen)), np.array(rows)
     )
 
 
-def _chances(
-    model: Model, case: Case, slice_index: int, classes: Sequence[str], settings: Settings
-) -> list[float]:
-    answer = predict(model, case, slice_index=slice_index, device=settings.device)
-    return [answer.probabilities[name] for name in classes]
+def _probabilities(model: Model, case: Case, slice_index: int, settings: Settings) -> list[float]:
+    prediction = predict(model, case, slice_index=slice_index, device=settings.device)
+    return [prediction.probabilities[name] for name in model.card.classes]
 
 
 def cases_of(
     cohort: Path, members: Mapping[str, str] | None, *, pictures: bool = False
 ) -> Iterator[Path]:
-    """Yield a cohort's case folders, or its pictures; with ``members``, only those named there.
+    """Yield the case folders or the pictures of a cohort.
+
+    Parameters
+    ----------
+    cohort
+        The folder of the cohort.
+    members
+        The names of the cases to yield; None for all.
+    pictures
+        Whether the cases are pictures.
 
     Raises
     ------
     CaseError
-        If a named case is not there, or two have the same name.
+        If a member does not exist, or two cases have the same name.
     """
     folders: dict[str, Path] = {}
     for folder in find_pictures(cohort) if pictures else find_cases(cohort):
         name = case_name(folder)
         if name in folders:
             raise CaseError(
-                f"{cohort}: {folders[name]} and {folder} are both called {name}, and figures go by "
-                "name: rename them so that each has its own"
+                f"{cohort}: {folders[name]} and {folder} have the same case name {name}: rename "
+                "one of them"
             )
         folders[name] = folder
     if members is None:
@@ -300,5 +320,5 @@ def cases_of(
         return
     for name in members:
         if name not in folders:
-            raise CaseError(f"{cohort}: holds no case {name}, which the split names")
+            raise CaseError(f"{cohort}: case {name} of the split does not exist")
         yield folders[name]

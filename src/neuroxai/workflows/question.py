@@ -1,4 +1,4 @@
-"""What is asked of a network, in a user's words: a target, and where it counts."""
+"""Targets and restrictions, from what a user gives."""
 
 from __future__ import annotations
 
@@ -24,15 +24,25 @@ from neuroxai.data.preparation import Prepared
 from neuroxai.patient.lesions import label_components
 
 _MOST = 0.5
-"""Of an image: where more is predicted, the mean over all of it asks about that."""
+"""Share of an image: a target predicted in more than half of it is the image's main subject."""
 
-Within = Restriction | NDArray[Any] | Tensor | str
+TargetLike = Target | str | SupportsIndex
+"""A target; a class or region by name; a class by number."""
+
+RestrictionLike = Restriction | NDArray[Any] | Tensor | str
+"""A restriction; a mask; ``prediction``, ``truth`` or ``lesion:N``."""
 
 
-def as_target(target: Target | str | SupportsIndex | None, outputs: Outputs) -> Target:
-    """Return what a target, a word, a number, or nothing means for a network.
+def as_target(target: TargetLike | None, outputs: Outputs) -> Target:
+    """Return the target that a user's value stands for.
 
-    A number may be one of Python, of NumPy, or a tensor of one.
+    Parameters
+    ----------
+    target
+        A target, a name, a number (of Python, NumPy, or a tensor), or None for the default: the
+        first region, or a classifier's predicted class.
+    outputs
+        The names of classes and regions.
 
     Raises
     ------
@@ -54,33 +64,80 @@ def as_target(target: Target | str | SupportsIndex | None, outputs: Outputs) -> 
         ) from None
 
 
+def every_target(outputs: Outputs) -> list[Target]:
+    """Return each region, and each class that is not a region by itself.
+
+    Examples
+    --------
+    >>> outputs = Outputs(("background", "ED", "ET"), {"WT": ("ED", "ET"), "ET": ("ET",)})
+    >>> [target.name for target in every_target(outputs)]
+    ['WT', 'ET', 'background', 'ED']
+    """
+    alone = {members[0] for members in outputs.regions.values() if len(members) == 1}
+    regions: list[Target] = [Region(name) for name in outputs.regions]
+    return [*regions, *(Class(name) for name in outputs.names if name not in alone)]
+
+
 def restricted(
-    question: Target,
-    within: Within,
+    target: Target,
+    within: RestrictionLike,
     outputs: Outputs,
-    subject: Case | Tensor,
-    prepared: Prepared | None,
+    case: Case | None = None,
+    prepared: Prepared | None = None,
 ) -> Target:
-    """Return the target with its place: ``prediction``, ``truth``, ``lesion:N`` or a mask.
+    """Return the target restricted to ``prediction``, ``truth``, ``lesion:N`` or a mask.
+
+    Parameters
+    ----------
+    target
+        The target.
+    within
+        The restriction. A mask is on the case's own grid; without a case on the network's grid.
+    outputs
+        The names of classes and regions.
+    case, prepared
+        The case and its network input; None for a tensor.
 
     Raises
     ------
     TargetError
-        If there is no such place.
+        If the restriction does not exist.
     """
-    return dataclasses.replace(  # type: ignore[type-var]
-        question, within=_restriction(question, within, outputs, subject, prepared)
-    )
+    restriction: Restriction
+    if isinstance(within, str):
+        kind, number = parse_within(within)
+        restriction = (
+            _truth(target, outputs, case, prepared)
+            if kind == "truth"
+            else PredictedRegion()
+            if kind == "prediction"
+            else Lesion(label_components, number)
+        )
+    elif isinstance(within, Restriction):
+        restriction = within
+    else:
+        restriction = _mask(within, prepared)
+    return dataclasses.replace(target, within=restriction)  # type: ignore[type-var]
 
 
-def place_notes(question: Target, outputs: Outputs, output: Tensor) -> tuple[str, ...]:
-    """Say that a target is the mean over much that the network does not call so."""
-    if output.dim() == 2 or question.within is not None:
+def place_notes(target: Target, outputs: Outputs, output: Tensor) -> tuple[str, ...]:
+    """Return a note if a segmenter's target is predicted in a small part of the image, or nowhere.
+
+    Parameters
+    ----------
+    target
+        The target. There is no note for a restricted one.
+    outputs
+        The names of classes and regions.
+    output
+        The network's output, ``(B, K)`` or ``(B, K, *S)``.
+    """
+    if output.dim() == 2 or target.within is not None:
         return ()
-    bound = question.bind(outputs, output)
+    bound = target.bind(outputs, output)
     try:
         predicted = predicted_at(bound.outputs, bound.channels, output)
-    except TargetError:  # nobody can tell
+    except TargetError:  # the output's activation is unknown
         return ()
     share = float(predicted.float().mean())
     name = bound.description["name"]
@@ -88,65 +145,51 @@ def place_notes(question: Target, outputs: Outputs, output: Tensor) -> tuple[str
         return ()
     if share == 0:
         return (
-            f"target {name}: nothing is predicted to be {name}; its maps say what speaks for and "
-            "against it, not where it is",
+            f"target {name}: the network predicts no {name} in this image; its maps show evidence "
+            "for and against it, not a location",
         )
     return (
         f"target {name}: the mean over the whole image, of which {share:.1%} is predicted to be "
-        f"{name}; much of its maps says why the rest is not. To ask about the predicted part "
-        "alone: within='prediction' (--within prediction)",
+        f"{name}; its maps explain the rest of the image as well. To explain the predicted part "
+        "alone, use within='prediction' (--within prediction)",
     )
 
 
-def _restriction(
-    question: Target,
-    within: Within,
-    outputs: Outputs,
-    subject: Case | Tensor,
-    prepared: Prepared | None,
-) -> Restriction:
-    if isinstance(within, Restriction):
-        return within
-    if isinstance(within, str):
-        kind, number = parse_within(within)
-        if kind == "prediction":
-            return PredictedRegion()
-        if kind == "lesion":
-            return Lesion(label_components, number)
-        return _truth(question, outputs, subject, prepared)
+def _mask(values: NDArray[Any] | Tensor, prepared: Prepared | None) -> Mask:
+    """Return a mask on the network's grid; without a case it is on that grid already."""
     if prepared is None:
-        return Mask(torch.as_tensor(within))
-    given = within.detach().cpu().numpy() if isinstance(within, Tensor) else np.asarray(within)
-    # As labels, whatever numbers hold it: gray values would be interpolated, and the mask grow.
+        return Mask(torch.as_tensor(values))
+    given = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    # Resampling interpolates floats but not labels, so that the mask is passed on as labels.
     marked = (np.nan_to_num(given) != 0).astype(np.uint8)
     return Mask(torch.from_numpy(prepared.placement.to_network(marked)), "given mask")
 
 
 def _truth(
-    question: Target, outputs: Outputs, subject: Case | Tensor, prepared: Prepared | None
+    target: Target, outputs: Outputs, case: Case | None, prepared: Prepared | None
 ) -> Restriction:
-    if not isinstance(subject, Case) or subject.truth is None or prepared is None:
-        raise TargetError("within='truth' needs a case with a label file, and this has none")
+    if case is None or case.truth is None or prepared is None:
+        raise TargetError("within='truth' needs a case with a label file, which is missing here")
     names = outputs.names
-    channels = question.channels(outputs, torch.zeros(1, len(names), 1, 1))[0].tolist()
+    channels = target.channels(outputs, torch.zeros(1, len(names), 1, 1))[0].tolist()
     members = [member for channel in channels for member in _labels(names[channel])]
-    values = prepared.placement.to_network(np.isin(subject.truth, members).astype(np.uint8))
+    values = prepared.placement.to_network(np.isin(case.truth, members).astype(np.uint8))
     return Mask(torch.from_numpy(values), "truth")
 
 
 def _labels(name: str) -> Sequence[int]:
-    """Return which labels of a truth form a class or, for networks whose classes overlap, a region.
+    """Return the labels of the truth that form a class, or a region that is an output channel.
 
     Raises
     ------
     TargetError
-        If a truth has nothing of that name.
+        If the truth has no label of that name.
     """
     known: dict[str, tuple[str, ...]] = {each.lower(): (each,) for each in CLASSES}
     known.update({each.lower(): members for each, members in REGIONS.items()})
     if name.lower() in known:
         return [CLASSES.index(member) for member in known[name.lower()]]
-    words = ", ".join(dict.fromkeys((*CLASSES, *REGIONS)))
+    names = ", ".join(dict.fromkeys((*CLASSES, *REGIONS)))
     raise TargetError(
-        f"within='truth': a label file knows {words}, but not {name!r}: give a mask of it"
+        f"within='truth': label files have {names}, but not {name!r}: give a mask instead"
     )

@@ -1,4 +1,4 @@
-"""A budget of memory: what is predicted, which way is taken, and what happens when it runs out."""
+"""A memory budget: what is measured, which strategy is chosen, and the fallback."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from networks import relative
 from neuroxai.cli import app
 from neuroxai.core.engine.memory import available_memory, is_out_of_memory, parse_size
 from neuroxai.core.errors import ModelError
-from neuroxai.core.probe import memory_plan
-from neuroxai.core.probe.memory_plan import Strategy, plan_memory
+from neuroxai.core.probe.memory_plan import MemoryPlanner, plan_memory
+from neuroxai.core.probe.strategy import Strategy
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case
 from neuroxai.methods import make_method
 from neuroxai.models.deepseg import DeepSeg
 from neuroxai.models.model import Model
-from neuroxai.workflows.explain import explain, predict
+from neuroxai.workflows.explain import explain
+from neuroxai.workflows.predict import predict
 
 GB = 10**9
 
@@ -72,11 +73,11 @@ def untrained() -> DeepSeg:
 
 
 def plan(budget: int, shape: tuple[int, ...] = (96, 128, 64)) -> list[str]:
-    ways = plan_memory(untrained(), torch.rand(1, 4, *shape), Outputs(), budget).ways
-    return [way.name if way.windows is None else str(way.windows.size) for way in ways]
+    found = plan_memory(untrained(), torch.rand(1, 4, *shape), Outputs(), budget).strategies
+    return [each.name if each.windows is None else str(each.windows.size) for each in found]
 
 
-def test_the_way_that_fits_is_chosen() -> None:
+def test_the_fastest_strategy_that_fits_is_chosen() -> None:
     assert plan(100 * GB)[0] == "whole"
     smaller = plan(10**8)
     assert smaller[0].startswith("(")
@@ -84,7 +85,7 @@ def test_the_way_that_fits_is_chosen() -> None:
 
 
 def test_windows_get_smaller_to_the_end() -> None:
-    sizes = [way for way in plan(100 * 10**6 + 1, (96, 128, 64)) if way.startswith("(")]
+    sizes = [each for each in plan(100 * 10**6 + 1, (96, 128, 64)) if each.startswith("(")]
     assert sizes[-1] == "(32, 32, 32)"
     assert len(sizes) == len(set(sizes))
 
@@ -93,25 +94,25 @@ def test_a_classifier_never_gets_windows() -> None:
     network = nn.Sequential(
         nn.Conv3d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
     )
-    ways = plan_memory(network, torch.rand(1, 1, 64, 96, 64), Outputs(), 1).ways
-    assert all(way.windows is None for way in ways)
+    strategies = plan_memory(network, torch.rand(1, 1, 64, 96, 64), Outputs(), 1).strategies
+    assert all(strategy.windows is None for strategy in strategies)
 
 
 def test_a_network_of_one_size_is_taken_as_it_is() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64**3, 2))
     found = plan_memory(network, torch.rand(1, 1, 64, 64, 64), Outputs(), 10 * GB)
-    assert found.ways[0].name == "whole"
-    assert found.ways[0].needs == plan_memory(
+    assert found.strategies[0].name == "whole"
+    assert found.strategies[0].bytes_needed == plan_memory(
         network, torch.rand(1, 1, 64, 64, 64), Outputs(), 10 * GB
-    ).ways[0].needs  # fmt: skip
+    ).strategies[0].bytes_needed  # fmt: skip
 
 
 def test_windows_explain_the_blended_answer_and_say_so() -> None:
     network, x = untrained(), torch.rand(1, 4, 64, 96, 32)
     maps = explain(network, x, ["vanilla_gradient", "grad_cam"], 1, memory="1MB")
-    assert maps.memory["way"] == "windows"
-    assert maps.memory["budget_mb"] == 1
-    assert "not the network's answer to the whole image" in maps.warnings[0]
+    assert maps.memory.strategy == "windows"
+    assert maps.memory.budget_bytes == 10**6
+    assert "differs from the network's output for the whole image" in maps.warnings[0]
     assert maps["grad_cam"].provenance["windows"]["size"] == [32, 32, 32]
     assert not explain(network, x, "vanilla_gradient", 1, memory="64GB").warnings
 
@@ -122,12 +123,18 @@ def test_an_answer_alone_takes_less_and_runs_no_block_twice() -> None:
         gradient: plan_memory(network, x, Outputs(), 100 * GB, gradient=gradient)
         for gradient in (True, False)
     }
-    with_gradient, alone = found[True].ways[0].needs, found[False].ways[0].needs
+    with_gradient, alone = (
+        found[True].strategies[0].bytes_needed,
+        found[False].strategies[0].bytes_needed,
+    )
     assert with_gradient is not None
     assert alone is not None
     assert alone < 0.7 * with_gradient
     tight = plan_memory(network, x, Outputs(), 1, gradient=False)
-    assert {way.name for way in (*tight.ways, *tight.rejected)} == {"whole", "windows"}
+    assert {strategy.name for strategy in (*tight.strategies, *tight.rejected)} == {
+        "whole",
+        "windows",
+    }
 
 
 def test_a_prediction_in_windows_says_so(study: Case, segmenter: Model) -> None:
@@ -176,13 +183,13 @@ def test_out_of_memory_steps_down_and_says_so() -> None:
     x = torch.rand(1, 1, 64, 64, 48)
     for memory in ("64GB", None):
         maps = explain(Hungry(32 * 64 * 48), x, "vanilla_gradient", 1, memory=memory)
-        assert maps.memory["way"] == "windows"
+        assert maps.memory.strategy == "windows"
         said = [note for note in maps.warnings if "instead of the whole image at once" in note]
         assert len(said) == 1
 
 
 def test_out_of_memory_to_the_end_is_an_error() -> None:
-    with pytest.raises(ModelError, match="memory ran out, at the last with"):
+    with pytest.raises(ModelError, match="memory ran out, at last with"):
         explain(Hungry(1), torch.rand(1, 1, 64, 64, 48), "vanilla_gradient", 1, memory="64GB")
 
 
@@ -200,7 +207,7 @@ held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = held + 170 * 2**20  # the whole image needs 260 to 390 MB, windows less than 100
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 maps = explain(network, x, "guided_backprop", 1, memory="64GB")
-print(maps.memory["way"], tuple(maps["guided_backprop"].values.shape), *maps.warnings, sep="|")
+print(maps.memory.strategy, tuple(maps["guided_backprop"].values.shape), *maps.warnings, sep="|")
 """
 
 
@@ -214,18 +221,18 @@ def test_a_process_that_is_given_too_little_steps_down_and_lives() -> None:
         env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    way, shape, warning = done.stdout.strip().split("|")
-    assert (way, shape) == ("windows", "(1, 4, 64, 96, 80)")
+    strategy, shape, warning = done.stdout.strip().split("|")
+    assert (strategy, shape) == ("windows", "(1, 4, 64, 96, 80)")
     assert "instead of the whole image at once" in warning
 
 
 def test_a_prediction_that_memory_runs_out_on_is_made_on_a_smaller_part() -> None:
     network, x = Hungry(32**3), torch.rand(1, 1, 160, 128, 96)
-    ways = plan_memory(network, x, Outputs(), 1).ways
-    assert [way.name for way in ways] == ["windows"]
-    assert ways[0].needs is not None
-    roomy = plan_memory(Hungry(10**9), x, Outputs(), 1).ways[0].needs
-    assert ways[0].needs == pytest.approx(roomy, rel=0.05)
+    strategies = plan_memory(network, x, Outputs(), 1).strategies
+    assert [strategy.name for strategy in strategies] == ["windows"]
+    assert strategies[0].bytes_needed is not None
+    roomy = plan_memory(Hungry(10**9), x, Outputs(), 1).strategies[0].bytes_needed
+    assert strategies[0].bytes_needed == pytest.approx(roomy, rel=0.05)
 
 
 def test_the_command_says_what_was_expected_and_what_was_taken(tmp_path: Path) -> None:
@@ -237,8 +244,9 @@ def test_the_command_says_what_was_expected_and_what_was_taken(tmp_path: Path) -
          "64GB", "-o", str(out)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "expected of a pass (whole), 64,000 MB allowed" in done.output
-    assert json.loads((out / "summary.json").read_text())["memory"]["way"] == "whole"
+    assert "Memory of a pass: not measured (whole), 64.0 GB allowed" in done.output
+    memory = json.loads((out / "summary.json").read_text())["targets"]["WT"]["memory"]
+    assert memory == {"strategy": "whole", "expected_mb": None, "budget_mb": 64_000}
 
 
 class Encoder(nn.Module):
@@ -322,15 +330,15 @@ def test_blocks_are_run_twice_only_where_that_changes_nothing(
     torch.manual_seed(0)
     network, x = build().eval(), torch.rand(1, 1, 32, 40, 72)
     plan = plan_memory(network, x, Outputs(), 1)
-    (lean,) = (way for way in plan.rejected if way.name == "checkpointed")
+    (lean,) = (strategy for strategy in plan.rejected if strategy.name == "checkpointed")
     expected = "checkpointed" if sound else "windows"
     names = ["vanilla_gradient", "guided_backprop"]
     whole = explain(network, x, names, 1)
-    allowed = explain(network, x, names, 1, memory=lean.needs)
+    allowed = explain(network, x, names, 1, memory=lean.bytes_needed)
     with short_of_memory():
         short = explain(network, x, names, 1)
     for found in (allowed, short):
-        assert found.memory["way"] == expected
+        assert found.memory.strategy == expected
         for name in names if sound else ():
             assert relative(found[name].values, whole[name].values) <= 1e-5
 
@@ -338,22 +346,22 @@ def test_blocks_are_run_twice_only_where_that_changes_nothing(
 @contextmanager
 def short_of_memory() -> Iterator[None]:
     """Let memory run out on the whole image at once, as if nobody had foreseen it."""
-    probe_for = memory_plan.probe_for
+    probe_of = MemoryPlanner.probe
 
-    def fails(way: Strategy, *arguments: Any) -> Any:
-        if way.name == "whole":
+    def fails(planner: MemoryPlanner, strategy: Strategy, *arguments: Any) -> Any:
+        if strategy.name == "whole":
             raise MemoryError
-        return probe_for(way, *arguments)
+        return probe_of(planner, strategy, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuroxai.workflows.explain.probe_for", fails)
+        patch.setattr(MemoryPlanner, "probe", fails)
         yield
 
 
 @pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad"])
 def test_no_more_images_go_through_together_than_memory_allows(name: str) -> None:
     network, x = DeepSeg(4, 3, filters=2), torch.rand(1, 4, 32, 64, 32)
-    needs = plan_memory(network, x, Outputs(), 1).rejected[0].needs
+    needs = plan_memory(network, x, Outputs(), 1).rejected[0].bytes_needed
     assert needs is not None
     method = make_method(name, {"samples" if name == "smoothgrad" else "steps": 6})
     seen: list[int] = []
@@ -362,7 +370,7 @@ def test_no_more_images_go_through_together_than_memory_allows(name: str) -> Non
     for allowed, most in ((int(1.5 * needs), 1), (int(3.5 * needs), 3), (20 * needs, 6)):
         seen.clear()
         found = explain(network, x, method, 1, memory=allowed)
-        assert found.memory["way"] == "whole"
+        assert found.memory.strategy == "whole"
         assert max(seen) <= most
         assert (max(seen) > 1) == (most > 1)
         maps[most] = found[name].values

@@ -27,7 +27,7 @@ from neuroxai.training.card.metrics import measure
 from neuroxai.training.config.config import Config
 from neuroxai.training.data import cases
 from neuroxai.training.data.cases import PreparedCase
-from neuroxai.workflows.explain import predict
+from neuroxai.workflows.predict import predict
 
 CARD = Card(
     name="oracle",

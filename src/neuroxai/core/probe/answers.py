@@ -92,13 +92,13 @@ class PassResult:
     Attributes
     ----------
     answers
-        The answers to its requests.
+        The answers to its requests, one for each target.
     passes
         How many passes through the network it took.
     overwritten
         Labels of layers whose output is overwritten in place, of which later passes record a copy.
     """
 
-    answers: Answers
+    answers: tuple[Answers, ...]
     passes: Passes
     overwritten: frozenset[str] = frozenset()

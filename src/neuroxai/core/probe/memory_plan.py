@@ -1,14 +1,14 @@
-"""The way a case goes through a network in the memory there is: at once, in blocks, in windows."""
+"""The choice of a strategy that fits a memory budget, and the fallback when memory runs out."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from math import prod
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import ModelError
 from neuroxai.core.layers.activation_recorder import differentiate
 from neuroxai.core.probe.checkpointing import checkpointed, is_sound
-from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.probe import NetworkFacts, Probe
 from neuroxai.core.probe.sliding_window import SlidingWindow
+from neuroxai.core.probe.strategy import MemoryUse, Strategy
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.probe.windows import Windows
 from neuroxai.core.spatial import spatial_shape
@@ -32,96 +33,185 @@ from neuroxai.core.target.target import Target
 T = TypeVar("T")
 
 SHARE = 0.8
-"""Of what the machine has left, how much is taken if nobody says."""
+"""Default budget as a share of the available memory; the rest is for maps and files."""
 
-GENEROUS = 8_000
-"""Bytes per voxel that no network known here takes; with so many to spare nothing is predicted."""
+AMPLE = 8_000
+"""Bytes per voxel above which nothing is measured: four times the most in decision 18."""
+
+TYPICAL = 2_000
+"""Bytes per voxel assumed for a batch if nothing was measured: the most in decision 18."""
 
 LEAST_WINDOW = 32
-"""The smallest edge of a window, and what every edge is a multiple of."""
+"""The smallest edge of a window in voxels; every edge is a multiple of it."""
 
 _OVERLAP = 0.5
-_SPREAD = 0.125
-
-
-@dataclass(frozen=True, eq=False)
-class Strategy:
-    """One way through a network.
-
-    Attributes
-    ----------
-    name
-        ``whole``, ``checkpointed`` or ``windows``.
-    needs
-        Bytes it is expected to take; None if nothing is known.
-    windows
-        How the image is cut, where it is.
-    check
-        Tells whether it gives the network's own answer and gradient, where that is to be found
-        out before it is gone.
-    """
-
-    name: str
-    needs: int | None = None
-    windows: Windows | None = None
-    check: Callable[[], bool] | None = None
-
-    def is_sound(self) -> bool:
-        """Whether its answer and gradient are the network's own."""
-        return self.check is None or self.check()
-
-    def said(self) -> str:
-        """Return the way in words."""
-        needs = "" if self.needs is None else f", about {format_size(self.needs)}"
-        if self.windows is not None:
-            return f"windows of {'×'.join(map(str, self.windows.size))} voxels{needs}"
-        return {"whole": "the whole image at once",
-                "checkpointed": "blocks of the network run twice"}[self.name] + needs  # fmt: skip
+_GAUSSIAN_SIGMA = 0.125
+"""MONAI's default for Gaussian windows, in edges of a window."""
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryPlan:
-    """Which ways there are, from the fastest to the leanest.
+    """The strategies for one network and image, from the fastest to the one of least memory.
 
     Attributes
     ----------
     budget
-        Bytes that may be taken; None where nobody knows.
-    ways
-        Those that fit, or the leanest, and behind it what is left if memory runs out all the same.
-    passed_over
-        Faster ones that do not fit.
+        Allowed memory in bytes; None if unknown.
+    strategies
+        The first one that fits the budget, and those to fall back to if memory runs out. If none
+        fits, the one of least memory.
+    rejected
+        Faster strategies that do not fit, or that ran out of memory.
     measured
-        Whether anything was predicted; if not, there may be more ways.
+        Whether memory was measured. If not, only the first strategy is known.
     """
 
     budget: int | None
-    ways: tuple[Strategy, ...]
+    strategies: tuple[Strategy, ...]
     rejected: tuple[Strategy, ...] = ()
     measured: bool = True
 
-    def describe(self, way: Strategy) -> dict[str, Any]:
-        """Return the plan and what was done, ready for JSON."""
-        return {
-            "way": way.name,
-            "predicted_mb": None if way.needs is None else round(way.needs / 1e6),
-            "budget_mb": None if self.budget is None else round(self.budget / 1e6),
-        }
+    def use(self, strategy: Strategy) -> MemoryUse:
+        """Return a strategy and its memory next to the budget."""
+        return MemoryUse(strategy.name, strategy.bytes_needed, self.budget)
 
-    def notes(self, way: Strategy) -> tuple[str, ...]:
-        """Return what somebody must know of a way that is not the first choice."""
-        if way.name == "whole":
+    def notes(self, strategy: Strategy) -> tuple[str, ...]:
+        """Return warnings for a strategy that is not the whole image at once."""
+        if strategy.name == "whole":
             return ()
         allowed = "" if self.budget is None else f" ({format_size(self.budget)} allowed)"
-        first = (*self.rejected, *self.ways)[0]
-        instead = f" instead of {first.said()}" if first is not way else ""
-        note = f"memory{allowed}: {way.said()}{instead}"
-        if way.name == "windows":
+        first = (*self.rejected, *self.strategies)[0]
+        instead = f" instead of {first.describe()}" if first is not strategy else ""
+        note = f"memory{allowed}: {strategy.describe()}{instead}"
+        if strategy.name == "windows":
             note += (
-                "; the maps are of the answer that is put together from the windows, which is not "
-                "the network's answer to the whole image"
+                "; the maps explain the output blended from the windows, which differs from the "
+                "network's output for the whole image"
             )
         return (note,)
+
+    def without(self, failed: Strategy) -> MemoryPlan:
+        """Return the plan after a strategy ran out of memory: sound strategies that are left."""
+        rest = list(self.strategies)
+        if failed in rest:
+            del rest[: rest.index(failed) + 1]
+        while rest and not rest[0].is_sound():
+            del rest[0]
+        return replace(self, strategies=tuple(rest), rejected=(*self.rejected, failed))
+
+
+@dataclass(eq=False)
+class MemoryPlanner:
+    """Plans memory once for each kind of pass, and falls back when memory runs out.
+
+    Attributes
+    ----------
+    network
+        Any module; it is left as found.
+    x
+        The image, ``(B, C, *S)``.
+    outputs
+        Selects the network's output.
+    budget
+        Allowed memory in bytes; by default 80 % of what is available.
+    windows
+        The windows of a network that is made for windows; else None.
+    """
+
+    network: nn.Module
+    x: Tensor
+    outputs: Outputs
+    budget: int | None = None
+    windows: Windows | None = None
+    _plans: dict[bool, MemoryPlan] = field(default_factory=dict)
+    _facts: NetworkFacts = field(default_factory=NetworkFacts)
+
+    @cached_property
+    def allowed(self) -> int | None:
+        """The budget in bytes, or the default; None if the available memory is unknown."""
+        return self.budget if self.budget is not None else _default_budget(self.x)
+
+    def plan(self, *, gradient: bool = True, measure: bool = False) -> MemoryPlan:
+        """Return the plan for passes with or without a gradient.
+
+        Memory is measured, by passes over a small image, if it may be short; else only on request.
+        """
+        known = self._plans.get(gradient)
+        if known is None or (measure and not known.measured):
+            known = self._plans[gradient] = self._make(gradient, measure=measure)
+        return known
+
+    def run(self, attempt: Callable[[Strategy], T], *, gradient: bool = True) -> tuple[T, Strategy]:
+        """Return the result of the first strategy that does not run out of memory.
+
+        Later calls start with the strategy that worked.
+
+        Raises
+        ------
+        ModelError
+            If memory runs out with the last strategy.
+        """
+        while True:
+            plan = self.plan(gradient=gradient)
+            strategy = plan.strategies[0]
+            try:
+                return attempt(strategy), strategy
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                rest = self._after_shortage(plan, strategy, gradient)
+                if not rest.strategies:
+                    raise ModelError(
+                        f"memory ran out, at last with {strategy.describe()}: free memory, or use "
+                        "a smaller image"
+                    ) from error
+            self._plans[gradient] = rest
+            gc.collect()  # reference cycles of the failed pass
+
+    def probe(
+        self,
+        strategy: Strategy,
+        target: Target,
+        background_value: tuple[float, ...] | None = None,
+        settings: PassSettings | None = None,
+    ) -> Probe:
+        """Return a strategy's probe of a target; see :class:`~neuroxai.core.probe.probe.Probe`."""
+        windows = self.windows or strategy.windows
+        probe: Probe = (
+            WholeVolume(
+                self.network, target, self.outputs,
+                background_value=background_value, settings=settings,
+            )
+            if windows is None
+            else SlidingWindow(
+                self.network, target, self.outputs,
+                windows=windows, background_value=background_value, settings=settings,
+            )
+        )  # fmt: skip
+        probe.checkpointed = strategy.name == "checkpointed"
+        probe.facts = self._facts
+        probe.budget = self.allowed
+        probe.needs = strategy.bytes_needed or TYPICAL * _voxels(self.x)
+        return probe
+
+    def _after_shortage(self, plan: MemoryPlan, failed: Strategy, gradient: bool) -> MemoryPlan:
+        if plan.measured:
+            return plan.without(failed)
+        measured = self._make(gradient, measure=True)
+        same = [each for each in measured.strategies if each.name == failed.name]
+        return measured.without(same[0]) if same else measured
+
+    def _make(self, gradient: bool, *, measure: bool) -> MemoryPlan:
+        if self.windows is None:
+            return plan_memory(
+                self.network, self.x, self.outputs, self.allowed, measure=measure, gradient=gradient
+            )
+        window = self.x.new_zeros((*self.x.shape[:2], *self.windows.size))
+        plan = plan_memory(
+            self.network, window, self.outputs, self.allowed, measure=measure, gradient=gradient
+        )
+        own = tuple(each for each in plan.strategies if each.windows is None)
+        return replace(plan, strategies=own or (Strategy("whole"),))
 
 
 def plan_memory(
@@ -130,84 +220,95 @@ def plan_memory(
     outputs: Outputs,
     budget: int | None = None,
     *,
-    always: bool = True,
+    measure: bool = True,
     gradient: bool = True,
 ) -> MemoryPlan:
-    """Return the ways that ``x`` can go through a network in ``budget`` bytes.
+    """Return the strategies to run a network on ``x`` in ``budget`` bytes.
 
     Parameters
     ----------
     network
         Any module; it is left as found.
     x
-        ``(B, C, *S)``.
+        The image, ``(B, C, *S)``.
     outputs
-        Which of the network's outputs counts.
+        Selects the network's output.
     budget
-        Bytes; by default 80 % of what the device has left.
-    always
-        Predict even where there is memory in plenty.
+        Allowed memory in bytes; by default 80 % of what is available.
+    measure
+        Measure memory even if it is ample.
     gradient
-        Whether a gradient is asked for, or the answer alone, which keeps no layer.
+        Whether a gradient is computed, or the output alone, which keeps no activations.
     """
     if budget is None:
-        left = available_memory(x.device)
-        budget = None if left is None else int(SHARE * left)
-    plenty = budget is not None and GENEROUS * x.shape[0] * prod(spatial_shape(x)) <= budget
-    if plenty and not always:
+        budget = _default_budget(x)
+    ample = budget is not None and AMPLE * _voxels(x) <= budget
+    if ample and not measure:
         return MemoryPlan(budget, (Strategy("whole"),), measured=False)
-    found = _Measured(network, outputs, gradient)
-    whole = footprint(found.take, x)
-    ways = [Strategy("whole", _bytes(whole, x))]
-    lean = None if plenty or not gradient else footprint(partial(found.take, twice=True), x)
+    trial = _Trial(network, outputs, gradient)
+    whole = footprint(trial.run, x)
+    strategies = [Strategy("whole", _bytes(whole, x))]
+    lean = None if ample or not gradient else footprint(partial(trial.run, blocks=True), x)
     if gradient and (lean is None or whole is None or lean.per_voxel < whole.per_voxel):
-        ways.append(Strategy("checkpointed", _bytes(lean, x), check=partial(found.is_sound, x)))
-    if found.segments and whole is not None:
-        ways += _in_windows(whole, x, found.channels)
+        strategies.append(
+            Strategy("checkpointed", _bytes(lean, x), check=partial(trial.is_sound, x))
+        )
+    if trial.segments and whole is not None:
+        strategies += _windows(whole, x, trial.channels)
     if budget is None:
-        return MemoryPlan(budget, tuple(ways))
-    first = _first_that_fits(ways, budget)
-    if not ways[first].is_sound():
-        del ways[first]
-        first = _first_that_fits(ways, budget)
-    return MemoryPlan(budget, tuple(ways[first:]), tuple(ways[:first]))
+        return MemoryPlan(budget, tuple(strategies))
+    first = _first_that_fits(strategies, budget)
+    if not strategies[first].is_sound():
+        del strategies[first]
+        first = _first_that_fits(strategies, budget)
+    return MemoryPlan(budget, tuple(strategies[first:]), tuple(strategies[:first]))
 
 
-def _first_that_fits(ways: Sequence[Strategy], budget: int) -> int:
-    fits = [way.needs is None or way.needs <= budget for way in ways]
-    return fits.index(True) if True in fits else len(ways) - 1
+def _default_budget(x: Tensor) -> int | None:
+    left = available_memory(x.device)
+    return None if left is None else int(SHARE * left)
+
+
+def _first_that_fits(strategies: Sequence[Strategy], budget: int) -> int:
+    fits = [each.bytes_needed is None or each.bytes_needed <= budget for each in strategies]
+    return fits.index(True) if True in fits else len(strategies) - 1
 
 
 def _bytes(found: Footprint | None, x: Tensor) -> int | None:
     return None if found is None else found.of(x)
 
 
-class _Measured:
-    """Takes the passes that are measured, and looks at what comes out."""
+def _voxels(x: Tensor) -> int:
+    return x.shape[0] * prod(spatial_shape(x))
+
+
+class _Trial:
+    """Passes over a small image, to measure memory and to learn the output's shape."""
 
     def __init__(self, network: nn.Module, outputs: Outputs, gradient: bool) -> None:
         self._network, self._outputs, self._gradient = network, outputs, gradient
         self.segments, self.channels = False, 0
 
     def is_sound(self, x: Tensor) -> bool:
-        """Whether blocks that are run twice give the same answer and gradient."""
+        """Whether checkpointed blocks give the same output and gradient."""
 
-        def both(part: Tensor) -> tuple[Tensor, Tensor]:
+        def output_and_gradient(part: Tensor) -> tuple[Tensor, Tensor]:
             leaf = part.detach().clone().requires_grad_()
             output = self._outputs.answer(self._network, leaf.clone())
             (gradient,) = torch.autograd.grad(output.sum(), leaf)
             return output.detach(), gradient
 
         with untouched(self._network), torch.enable_grad():
-            return is_sound(both, self._network, x)
+            return is_sound(output_and_gradient, self._network, x)
 
-    def take(self, x: Tensor, *, twice: bool = False) -> None:
+    def run(self, x: Tensor, *, blocks: bool = False) -> None:
+        """Run one pass, with ``blocks`` checkpointed."""
         with untouched(self._network), torch.set_grad_enabled(self._gradient):
-            run_fast(self._network, x, lambda x: self._pass(x, twice))
+            run_fast(self._network, x, lambda x: self._pass(x, blocks))
 
-    def _pass(self, x: Tensor, twice: bool) -> None:
+    def _pass(self, x: Tensor, blocks: bool) -> None:
         leaf = x.detach().clone().requires_grad_(self._gradient)
-        with checkpointed(self._network) if twice else nullcontext():
+        with checkpointed(self._network) if blocks else nullcontext():
             output = self._outputs.answer(self._network, leaf)
             if self._gradient:
                 differentiate(output.sum(), [leaf])
@@ -215,98 +316,23 @@ class _Measured:
         self.channels = output.shape[1]
 
 
-def _in_windows(whole: Footprint, x: Tensor, channels: int) -> Iterator[Strategy]:
-    """Give ever smaller windows: the longest edge is halved until all are small."""
+def _windows(whole: Footprint, x: Tensor, channels: int) -> Iterator[Strategy]:
+    """Yield strategies with smaller and smaller windows: the longest edge is halved."""
     size = list(spatial_shape(x))
-    # Scan, gradient, answer, its gradient, and the windows' weights stay beside one window.
-    volumes = 4 * x.shape[0] * prod(size) * (3 * x.shape[1] + 3 * channels + 2)
+    # In addition to one window: scan, gradient, output, its gradient, and the windows' weights.
+    volumes = 4 * _voxels(x) * (3 * x.shape[1] + 3 * channels + 2)
     while max(size) > LEAST_WINDOW:
         longest = size.index(max(size))
         size[longest] = max(-(-size[longest] // 2 // LEAST_WINDOW), 1) * LEAST_WINDOW
-        needs = int(whole.per_voxel * x.shape[0] * prod(size)) + volumes
-        yield Strategy("windows", needs, Windows(tuple(size), _gaussian(size), _OVERLAP))
+        needed = int(whole.per_voxel * x.shape[0] * prod(size)) + volumes
+        yield Strategy("windows", needed, Windows(tuple(size), _gaussian(size), _OVERLAP))
 
 
-def _gaussian(size: list[int]) -> Tensor:
-    """Return weights that fall off towards a window's faces, nowhere under a thousandth."""
+def _gaussian(size: Sequence[int]) -> Tensor:
+    """Return Gaussian weights ``(*size)``, at least one thousandth."""
     weights = torch.ones(())
     for length in size:
         places = torch.arange(length) - (length - 1) / 2
-        along = torch.exp(-0.5 * (places / (_SPREAD * length)) ** 2)
+        along = torch.exp(-0.5 * (places / (_GAUSSIAN_SIGMA * length)) ** 2)
         weights = weights[..., None] * along
     return weights.clamp(min=1e-3)
-
-
-def run_with_fallback(
-    plan: MemoryPlan, more: Callable[[], MemoryPlan], attempt: Callable[[Strategy], T]
-) -> tuple[T, Strategy, MemoryPlan]:
-    """Return what the first way gives that memory does not run out on, the way, and its plan.
-
-    Parameters
-    ----------
-    plan
-        The ways, in their order.
-    more
-        Makes a plan with more of them, for one in which nothing was measured.
-    attempt
-        Goes a way.
-
-    Raises
-    ------
-    ModelError
-        If memory runs out on the last.
-    """
-    ways = list(plan.ways)
-    while True:
-        way = ways.pop(0)
-        try:
-            return attempt(way), way, plan
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if not ways and not plan.measured:
-                plan = more()
-                ways = list(plan.ways[1:])
-            while ways and not ways[0].is_sound():
-                del ways[0]
-            if not ways:
-                raise ModelError(
-                    f"memory ran out, at the last with {way.said()}: free memory, or give a "
-                    "smaller image"
-                ) from error
-        gc.collect()  # what the way has left in circles
-
-
-def probe_for(
-    way: Strategy,
-    network: nn.Module,
-    question: Target,
-    outputs: Outputs,
-    background_value: tuple[float, ...] | None,
-    windows: Windows | None = None,
-    budget: int | None = None,
-    settings: PassSettings | None = None,
-) -> Probe:
-    """Return the probe that goes a way.
-
-    ``windows`` are those that the network is meant to look through, whatever the way; of images
-    that go through together there are only as many as the ``budget`` allows.
-    """
-    windows = windows or way.windows
-    probe: Probe = (
-        WholeVolume(
-            network, question, outputs, background_value=background_value, settings=settings
-        )
-        if windows is None
-        else SlidingWindow(
-            network,
-            question,
-            outputs,
-            windows=windows,
-            background_value=background_value,
-            settings=settings,
-        )
-    )
-    probe.checkpointed = way.name == "checkpointed"
-    probe.budget, probe.needs = budget, way.needs
-    return probe

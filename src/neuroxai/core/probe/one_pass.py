@@ -14,7 +14,7 @@ from torch.utils.checkpoint import CheckpointError
 from neuroxai.core.engine.converted_weights import ConvertedWeights
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.settings import PassSettings
-from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.errors import LayerError, MethodError, NeuroXAIError
 from neuroxai.core.layers.activation_recorder import (
     ActivationRecorder,
     differentiate,
@@ -49,8 +49,8 @@ class PassSetup:
         The network.
     answer
         Returns its selected output, in the precision of the settings.
-    bind
-        Returns what is differentiated, given the output.
+    targets
+        What is differentiated: each returns a scalar function, given the output.
     copied
         Labels of layers whose output is overwritten in place; a copy is recorded.
     checkpointed
@@ -61,7 +61,7 @@ class PassSetup:
 
     network: nn.Module
     answer: Callable[[Tensor], Tensor]
-    bind: Callable[[Tensor], Scored]
+    targets: tuple[Callable[[Tensor], Scored], ...]
     copied: frozenset[str] = frozenset()
     checkpointed: bool = False
     settings: PassSettings | None = None
@@ -69,7 +69,10 @@ class PassSetup:
 
 
 def one_pass(setup: PassSetup, x: Tensor, requests: Collection[Request]) -> PassResult:
-    """Answer all requests at ``x`` from one forward pass and one backward pass per rule."""
+    """Answer all requests at ``x``, for each target.
+
+    It takes one forward pass, and for each target one backward pass per rule.
+    """
     wanted = frozenset(requests)
     return run_fast(
         setup.network, x, lambda x: _run(setup, x, wanted), setup.settings, setup.weights
@@ -90,16 +93,17 @@ def _run(setup: PassSetup, x: Tensor, requests: frozenset[Request]) -> PassResul
         layer = layer_by_default(setup.network, x, setup.answer)  # a pass without a graph
     except LayerError as error:
         result = _run(setup, x, requests.difference(automatic))
-        result.answers.refused |= dict.fromkeys(automatic, error)
+        for answers in result.answers:
+            answers.refused |= dict.fromkeys(automatic, error)
         return replace(result, passes=found + result.passes)
     named = {request: replace(request, layer=layer) for request in automatic}
     result = _run(setup, x, requests.difference(automatic).union(named.values()))
-    answers = result.answers
-    for request, same in named.items():
-        if same in answers.maps:
-            answers.maps[request] = answers.maps[same]
-        elif same in answers.refused:
-            answers.refused[request] = answers.refused[same]
+    for answers in result.answers:
+        for request, same in named.items():
+            if same in answers.maps:
+                answers.maps[request] = answers.maps[same]
+            elif same in answers.refused:
+                answers.refused[request] = answers.refused[same]
     return replace(result, passes=found + result.passes)
 
 
@@ -123,7 +127,7 @@ def _run_once_or_twice(setup: PassSetup, x: Tensor, requests: frozenset[Request]
 
 
 class _Run:
-    """One forward pass and the backward passes from it."""
+    """One forward pass, and the backward passes of each target from it."""
 
     def __init__(
         self, setup: PassSetup, x: Tensor, requests: frozenset[Request], *, from_input: bool = False
@@ -148,34 +152,42 @@ class _Run:
         self._labels: dict[str, str] = {}
         """Requested layer name to the label of the call it stands for."""
 
-    def answer(self) -> Answers:
+    def answer(self) -> tuple[Answers, ...]:
+        """Return the answers for each target."""
         differentiates = bool(self._gradients or self._maps)
         with torch.set_grad_enabled(differentiates):
             output = self._forward()
-            score = self._setup.bind(output).score(output)
-            total = score.sum()
-        answers = Answers(output.detach(), score.detach())
+            scores = [target(output).score(output) for target in self._setup.targets]
+            totals = [score.sum() for score in scores]
+        found = tuple(Answers(output.detach(), score.detach()) for score in scores)
         if not differentiates:
-            return answers
-        self._choose_layers(answers, output)
+            return found
+        refused = self._choose_layers(output)
         if self.overwritten:
-            return answers
-        if not score.requires_grad:
+            return found
+        self._hooks.inspect(output)
+        for number, (total, answers) in enumerate(zip(totals, found, strict=True), start=1):
+            answers.refused |= refused
+            self._answer(total, answers, last=number == len(found))
+        return found
+
+    def _answer(self, total: Tensor, answers: Answers, *, last: bool) -> None:
+        """Run one target's backward passes; the ``last`` one releases the graph."""
+        if not total.requires_grad:
             answers.refused |= dict.fromkeys(self._gradients, _independent_of_input())
             answers.refused |= {
                 request: self._independent_of(self._labels[request.layer])
                 for request in self._maps
                 if request.layer in self._labels
             }
-            return answers
-        self._hooks.inspect(output)
+            return
         rules = [each for each in self._gradients if each.rule != PLAIN]
         if len(rules) < len(self._gradients) or self._labels:
-            self._plain_backward(total, answers, retain_graph=bool(rules))
+            self._plain_backward(total, answers, retain_graph=bool(rules) or not last)
         for number, request in enumerate(rules, start=1):
-            self._backward_under(request, total, answers, retain_graph=number < len(rules))
+            keep = number < len(rules) or not last
+            self._backward_under(request, total, answers, retain_graph=keep)
         answers.activations = frozenset(self._hooks.seen.activations)
-        return answers
 
     def _forward(self) -> Tensor:
         setup = self._setup
@@ -205,14 +217,17 @@ class _Run:
             self._nodes[layer.name] = (output if continued is None else continued).grad_fn
         return continued
 
-    def _choose_layers(self, answers: Answers, output: Tensor) -> None:
+    def _choose_layers(self, output: Tensor) -> dict[Request, NeuroXAIError]:
+        """Find the calls that the requested names stand for; return those without one, and why."""
+        refused: dict[Request, NeuroXAIError] = {}
         for name in sorted(self._names):
             try:
                 self._choose_layer(name, output)
             except LayerError as error:
-                answers.refused |= {each: error for each in self._maps if each.layer == name}
+                refused |= {each: error for each in self._maps if each.layer == name}
         self._recorder.keep_only(set(self._labels.values()))
         self.overwritten = self._recorder.overwritten()
+        return refused
 
     def _choose_layer(self, name: str, output: Tensor) -> None:
         """Find the call that a requested name stands for, and check its shape."""

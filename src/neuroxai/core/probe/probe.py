@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from neuroxai.core.errors import NETWORK_ERRORS, MethodError
 from neuroxai.core.layers.layers import Layer, check_names, layer_grid
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
+from neuroxai.core.probe.binding import Binding
 from neuroxai.core.probe.one_pass import PassSetup
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.rules.backward_rule import PLAIN, BackwardRule
@@ -31,6 +34,22 @@ VOXELS_AT_ONCE = 2 * 96**3
 
 _APART, _APART_IN_16_BITS = 1e-3, 0.02
 """Of the largest output, how much it may move with the batch: rounding moves it, too."""
+
+
+@dataclass
+class NetworkFacts:
+    """What passes found out about a network.
+
+    Attributes
+    ----------
+    copied
+        Labels of layers whose output is overwritten in place, of which a copy is recorded.
+    samples_are_independent
+        Whether samples of a batch do not influence each other; None if it was not tested.
+    """
+
+    copied: frozenset[str] = frozenset()
+    samples_are_independent: bool | None = None
 
 
 class Probe(ABC):
@@ -58,12 +77,14 @@ class Probe(ABC):
         Converted weights that passes share; None while the network is not frozen.
     passes
         The passes through the network so far.
+    before_pass
+        Called before each pass. It may raise an exception, to stop.
     on_gradient
         Called with the number of samples whose input gradient was computed, for progress.
     checkpointed
         Whether to trade time for memory; see :mod:`neuroxai.core.probe.checkpointing`.
-    copied
-        Labels of layers whose output is overwritten in place, of which a copy is recorded.
+    facts
+        What passes found out about the network; probes of one network may share it.
     budget, needs
         Bytes that passes may use, and that one at the explained point is expected to; None if
         unknown.
@@ -85,21 +106,37 @@ class Probe(ABC):
         self.background_value = background_value
         self.passes = Passes()
         self.checkpointed = False
+        self.before_pass: Callable[[], None] = lambda: None
         self.on_gradient: Callable[[int], None] = lambda samples: None
-        self.copied: frozenset[str] = frozenset()
+        self.facts = NetworkFacts()
         self.budget: int | None = None
         self.needs: int | None = None
-        self._question = target
-        self._bound: BoundTarget | None = None
+        self._binding = Binding(target, self.outputs)
         self._point: Tensor | None = None
         self._requests: frozenset[Request] = frozenset()
         self._activations: dict[BackwardRule, frozenset[str]] = {}
         self._answers: Answers | None = None
-        self._apart: bool | None = None
 
     @abstractmethod
+    def visit_targets(
+        self, x: Tensor, requests: Collection[Request], bindings: Sequence[Binding]
+    ) -> list[Answers]:
+        """Answer all requests at ``x`` for each target, from the same forward passes.
+
+        Parameters
+        ----------
+        x
+            The input, ``(B, C, *S)``.
+        requests
+            What is requested for each target.
+        bindings
+            The targets, which are bound at the first output.
+        """
+
     def visit(self, x: Tensor, requests: Collection[Request]) -> Answers:
         """Answer all requests at ``x``; the target is bound at the first output."""
+        (answers,) = self.visit_targets(x, requests, [self._binding])
+        return answers
 
     @abstractmethod
     def run(self, x: Tensor) -> Tensor:
@@ -116,7 +153,9 @@ class Probe(ABC):
                 self.weights = None
 
     @contextmanager
-    def at(self, x: Tensor, requests: Collection[Request] = ()) -> Iterator[None]:
+    def at(
+        self, x: Tensor, requests: Collection[Request] = (), known: Answers | None = None
+    ) -> Iterator[None]:
         """Context manager that makes ``x`` ``(B, C, *S)`` the explained point.
 
         The network is frozen within and restored on leaving, after an exception too.
@@ -127,20 +166,25 @@ class Probe(ABC):
             The explained point.
         requests
             What will be requested there; the first request computes all of them.
+        known
+            The answers, if passes that are shared with other targets have computed them.
         """
         layers = {request.layer for request in requests if isinstance(request, LayerMap)}
         check_names(self.network, sorted(layers))
         with self.frozen():
-            self._enter(x, requests)
+            self._point, self._requests, self._answers = x, frozenset(requests), known
+            self._activations.clear()
             try:
                 yield
             finally:
-                self._enter(None)
+                self._point, self._requests, self._answers = None, frozenset(), None
+                self._binding = Binding(self._binding.target, self.outputs)
 
-    def _enter(self, point: Tensor | None, requests: Collection[Request] = ()) -> None:
-        self._point, self._requests = point, frozenset(requests)
-        self._answers, self._bound = None, None
-        self._activations.clear()
+    def for_target(self, binding: Binding) -> Self:
+        """Return a probe of the same network for another target, which is bound already."""
+        probe = copy.copy(self)
+        probe._binding, probe._activations = binding, {}
+        return probe
 
     @property
     def explained(self) -> Tensor | None:
@@ -195,9 +239,7 @@ class Probe(ABC):
 
     def bind(self, output: Tensor) -> BoundTarget:
         """Fix the target at the explained point, at its first output."""
-        if self._bound is None:
-            self._bound = self._question.bind(self.outputs, output)
-        return self._bound
+        return self._binding.bind(output)
 
     def layer_grid(self, x: Tensor) -> tuple[int, ...]:
         """Return the grid that layer maps are laid on before they are cut to ``x``'s."""
@@ -230,6 +272,7 @@ class Probe(ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output that counts of one forward pass, which is counted."""
+        self.before_pass()
         self.passes += Passes(forward=1)
         return run_fast(self.network, x, self.answer, self.settings, self.weights)
 
@@ -240,9 +283,9 @@ class Probe(ABC):
 
     def _keeps_apart(self) -> bool:
         """Whether samples that go through the network together do not see each other."""
-        if self._apart is None and self._point is not None:
-            self._apart = self._unmoved(self._point)
-        return bool(self._apart)
+        if self.facts.samples_are_independent is None and self._point is not None:
+            self.facts.samples_are_independent = self._unmoved(self._point)
+        return bool(self.facts.samples_are_independent)
 
     def _unmoved(self, point: Tensor) -> bool:
         """Whether the answer at the explained point is the same with another image beside."""
@@ -275,19 +318,20 @@ class Probe(ABC):
             self._answers = self.visit(self._point, self._requests)
         return self._answers
 
-    def _setup(self) -> PassSetup:
+    def _setup(self, bindings: Sequence[Binding]) -> PassSetup:
+        targets = tuple(binding.bind for binding in bindings)
         return PassSetup(
-            self.network, self.answer, self.bind, self.copied, self.checkpointed,
+            self.network, self.answer, targets, self.facts.copied, self.checkpointed,
             self.settings, self.weights,
         )  # fmt: skip
 
-    def _count(self, result: PassResult) -> Answers:
+    def _count(self, result: PassResult) -> list[Answers]:
         """Add a pass's counts and findings to the probe's."""
         self.passes += result.passes
-        self.copied |= result.overwritten
+        self.facts.copied |= result.overwritten
         if result.passes.gradients:
             self.on_gradient(result.passes.gradients)
-        return result.answers
+        return list(result.answers)
 
 
 def _unlike(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, layer_grid
 from neuroxai.core.layers.layout import Rearrange
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, PositionwiseReduction
 from neuroxai.core.probe.answers import Answers, Passes
+from neuroxai.core.probe.binding import Binding
 from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.core.probe.one_pass import PassSetup, one_pass
 from neuroxai.core.probe.probe import Probe
@@ -83,35 +84,46 @@ class SlidingWindow(Probe):
         with torch.no_grad():
             return self._laid(x).blend(x, self.forward)
 
-    def visit(self, x: Tensor, requests: Collection[Request]) -> Answers:
-        """Answer all requests at ``x`` in as few sweeps over its windows as possible."""
+    def visit_targets(
+        self, x: Tensor, requests: Collection[Request], bindings: Sequence[Binding]
+    ) -> list[Answers]:
+        """Answer all requests at ``x`` for each target, in as few sweeps as possible."""
         laid = self._laid(x)
-        self._bind_ahead(x)
-        linear = bool(requests) and self._bound is not None and self._bound.linear
-        output = self._any_output(x) if linear else self.run(x)
-        bound = self.bind(output)
+        linear = [each.bind_without_output(x) for each in bindings]
+        one_sweep = bool(requests) and all(linear)
+        output = self._any_output(x) if one_sweep else self.run(x)
+        bound = [each.bind(output) for each in bindings]
         if not requests:
-            return Answers(output, bound.score(output))
+            return [Answers(output, each.score(output)) for each in bound]
         gradients = [each for each in requests if isinstance(each, InputGradient)]
-        padded, seed = laid.pad(x), laid.pad(_output_gradient(bound, output))
-        sums = WindowSums(laid, x, gradients, blends=linear, grid=self._window_grid())
         maps = [each for each in requests if isinstance(each, LayerMap)]
-        members = self._members(padded[laid.first], maps, sums.refused)
+        padded = laid.pad(x)
+        members, refused = self._members(padded[laid.first], maps)
         inner: set[Request] = {*gradients}.union(*members.values())
+        seeds = [laid.pad(_output_gradient(each, output)) for each in bound]
+        grid = self._window_grid()
+        sums = [WindowSums(laid, x, gradients, blends=one_sweep, grid=grid) for _ in bound]
         for cut in laid:
-            share = laid.share(cut).to(seed)
-            result = one_pass(self._window_setup(seed[cut] * share), padded[cut], inner)
-            self._count(replace(result, passes=replace(result.passes, gradients=0)))
-            sums.add(cut, share, result.answers)
-        if linear:
-            output = laid.crop(sums.output)
-        answers = sums.answers(output, bound.score(output))
-        self._add_maps(members, x, sums, answers)
+            share = laid.share(cut).to(output)
+            self.before_pass()
+            setup = self._window_setup([seed[cut] * share for seed in seeds])
+            result = one_pass(setup, padded[cut], inner)
+            found = self._count(replace(result, passes=replace(result.passes, gradients=0)))
+            for each, answers in zip(sums, found, strict=True):
+                each.add(cut, share, answers)
+                each.refused |= refused
+        if one_sweep:
+            output = laid.crop(sums[0].output)
+        found = [
+            each.answers(output, target.score(output))
+            for each, target in zip(sums, bound, strict=True)
+        ]
+        self._add_maps(members, x, sums, found)
         if gradients:
-            computed = x.shape[0] * len(gradients)
+            computed = x.shape[0] * len(gradients) * len(bound)
             self.passes += Passes(gradients=computed)
             self.on_gradient(computed)
-        return answers
+        return found
 
     def layer_grid(self, x: Tensor) -> tuple[int, ...]:
         """Return the image's own grid, as the maps of layers are combined on it."""
@@ -131,16 +143,10 @@ class SlidingWindow(Probe):
     def _window_grid(self) -> tuple[int, ...]:
         return layer_grid(self.network, self.windows.size)
 
-    def _window_setup(self, output_gradient: Tensor) -> PassSetup:
-        """Return the setup of a window's pass, given the gradient that its output receives."""
-        return replace(self._setup(), bind=_WindowShare(output_gradient).bind)
-
-    def _bind_ahead(self, x: Tensor) -> None:
-        """Bind a target that needs no output, so that a linear one needs no sweep for it."""
-        names = self.outputs.names
-        if self._bound is None and names and not self._question.needs_output(self.outputs):
-            shape = (x.shape[0], len(names), *spatial_shape(x))
-            self.bind(x.new_zeros(1).expand(shape))
+    def _window_setup(self, output_gradients: Sequence[Tensor]) -> PassSetup:
+        """Return the setup of a window's pass, given each target's gradient of its output."""
+        targets = tuple(_WindowShare(each).bind for each in output_gradients)
+        return replace(self._setup([]), targets=targets)
 
     def _any_output(self, x: Tensor) -> Tensor:
         """Return an output of the right shape, for a target with the same gradient everywhere."""
@@ -149,13 +155,11 @@ class SlidingWindow(Probe):
         return x.new_zeros((x.shape[0], channels, *spatial_shape(x)))
 
     def _members(
-        self,
-        window: Tensor,
-        requests: Collection[LayerMap],
-        refused: dict[Request, NeuroXAIError],
-    ) -> Members:
-        """Return what is requested of each window for the requested maps."""
-        network, found = self.network, {}
+        self, window: Tensor, requests: Collection[LayerMap]
+    ) -> tuple[Members, dict[Request, NeuroXAIError]]:
+        """Return what is requested of each window for the requested maps, and what is refused."""
+        network, found = self.network, dict[LayerMap, tuple[LayerMap, ...]]()
+        refused: dict[Request, NeuroXAIError] = {}
         for request in requests:
             try:
                 layer = self._default_layer(window) if request.layer == AUTO else request.layer
@@ -165,7 +169,7 @@ class SlidingWindow(Probe):
                 continue
             names = network.siblings(layer) if isinstance(network, Ensemble) else (layer,)
             found[request] = tuple(LayerMap(name, reduction) for name in names)
-        return found
+        return found, refused
 
     def _default_layer(self, window: Tensor) -> str:
         def run(x: Tensor) -> Tensor:
@@ -173,6 +177,7 @@ class SlidingWindow(Probe):
             check_answer(output, spatial_shape(x))
             return output
 
+        self.before_pass()
         self.passes += Passes(forward=1)
         return run_fast(
             self.network,
@@ -182,26 +187,29 @@ class SlidingWindow(Probe):
             self.weights,
         )
 
-    def _add_maps(self, members: Members, x: Tensor, sums: WindowSums, answers: Answers) -> None:
-        """Add the maps, once the sums over all windows are known."""
-        weights: dict[LayerMap, dict[str, Tensor]] = {}
-        for request, several in members.items():
-            missing = [each for each in several if each not in sums.maps]
-            if missing:
-                answers.refused[request] = sums.refused[missing[0]]
-                continue
-            if isinstance(request.reduction, ChannelWeightedReduction):
-                weights[request] = dict(sums.mean_weights(each) for each in several)
-            else:
-                total = torch.stack([sums.maps[each][1] for each in several]).sum(dim=0)
-                answers.maps[request] = (self._named(several, sums), sums.crop(total))
+    def _add_maps(
+        self, members: Members, x: Tensor, sums: Sequence[WindowSums], found: Sequence[Answers]
+    ) -> None:
+        """Add each target's maps, once the sums over all windows are known."""
+        weights: dict[tuple[int, LayerMap], dict[str, Tensor]] = {}
+        for number, (each, answers) in enumerate(zip(sums, found, strict=True)):
+            for request, several in members.items():
+                missing = [member for member in several if member not in each.maps]
+                if missing:
+                    answers.refused[request] = each.refused[missing[0]]
+                elif isinstance(request.reduction, ChannelWeightedReduction):
+                    known = (each.mean_weights(member) for member in several)
+                    weights[number, request] = dict(known)
+                else:
+                    total = torch.stack([each.maps[member][1] for member in several]).sum(dim=0)
+                    answers.maps[request] = (self._named(several, each), each.crop(total))
         if not weights:
             return
         with torch.no_grad():
             blended = self._laid(x).blend(x, lambda window: self._window_maps(window, weights))
-        for request, values in zip(weights, blended.split(1, dim=1), strict=True):
-            layer = self._named(members[request], sums)
-            answers.maps[request] = (layer, values.contiguous())
+        for (number, request), values in zip(weights, blended.split(1, dim=1), strict=True):
+            layer = self._named(members[request], sums[number])
+            found[number].maps[request] = (layer, values.contiguous())
 
     def _named(self, members: tuple[LayerMap, ...], sums: WindowSums) -> Layer:
         """Return the layer of a map, named for all members of an ensemble."""
@@ -211,18 +219,19 @@ class SlidingWindow(Probe):
         return layer
 
     def _window_maps(
-        self, window: Tensor, weights: Mapping[LayerMap, Mapping[str, Tensor]]
+        self, window: Tensor, weights: Mapping[tuple[int, LayerMap], Mapping[str, Tensor]]
     ) -> Tensor:
         """Return the maps with known channel weights on one window, ``(B, n, *S)``."""
-        maps: dict[LayerMap, list[Tensor]] = {request: [] for request in weights}
+        maps: dict[tuple[int, LayerMap], list[Tensor]] = {key: [] for key in weights}
 
         def visit(layer: Layer, output: Tensor, rearrange: Rearrange | None) -> None:
             # Computed at once, because the next layer may overwrite it.
-            for request, of_layers in weights.items():
+            for (number, request), of_layers in weights.items():
                 known = of_layers.get(layer.name)
                 if known is not None and isinstance(request.reduction, ChannelWeightedReduction):
                     values = output if rearrange is None else rearrange(output)
-                    maps[request].append(request.reduction.combine(values.to(known), known))
+                    combined = request.reduction.combine(values.to(known), known)
+                    maps[number, request].append(combined)
 
         names = sorted({label.partition("#")[0] for each in weights.values() for label in each})
         with LayerHooks(self.network, names, visit, window.dim() - 2):

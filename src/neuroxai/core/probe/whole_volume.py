@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from neuroxai.core.probe.answers import Answers
+from neuroxai.core.probe.binding import Binding
 from neuroxai.core.probe.one_pass import one_pass
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import Request
@@ -28,9 +29,12 @@ class WholeVolume(Probe):
     True
     """
 
-    def visit(self, x: Tensor, requests: Collection[Request]) -> Answers:
-        """Answer all requests at ``x`` from one forward pass."""
-        return self._count(one_pass(self._setup(), x, requests))
+    def visit_targets(
+        self, x: Tensor, requests: Collection[Request], bindings: Sequence[Binding]
+    ) -> list[Answers]:
+        """Answer all requests at ``x`` for each target, from one forward pass."""
+        self.before_pass()
+        return self._count(one_pass(self._setup(bindings), x, requests))
 
     def run(self, x: Tensor) -> Tensor:
         """Return the model output of ``x``, without a graph."""

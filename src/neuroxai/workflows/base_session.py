@@ -1,0 +1,283 @@
+"""What sessions of cases and of tensors share: one network on one input."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Generic, Self, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+
+from neuroxai.core.engine.memory import parse_size
+from neuroxai.core.engine.precision import check_precision, upcast
+from neuroxai.core.errors import TargetError
+from neuroxai.core.explanation import tensor_hash
+from neuroxai.core.probe.memory_plan import MemoryPlanner
+from neuroxai.core.probe.windows import Windows
+from neuroxai.core.progress import Report
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.target import Target, same_question
+from neuroxai.methods import make_methods
+from neuroxai.methods.base import Method, check_input
+from neuroxai.patient.explanations import Explanations, ExplanationsByTarget, Map
+from neuroxai.workflows.control import Cancel, Control
+from neuroxai.workflows.device import device_of, on_device
+from neuroxai.workflows.estimate import Estimate, PassSeconds, estimate, time_passes
+from neuroxai.workflows.explanation_run import ExplanationRun, TargetResult
+from neuroxai.workflows.question import RestrictionLike, TargetLike, as_target
+
+MethodsLike = str | Method | Iterable[str | Method]
+"""``all``, a method by name, a method object, or several of them."""
+
+TargetsLike = TargetLike | Sequence[TargetLike] | None
+"""One target, several, or None for the default."""
+
+M = TypeVar("M", bound=Map)
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session runs a network.
+
+    Attributes
+    ----------
+    memory
+        Memory that a pass may take, in bytes or as ``4GB``; by default 80 % of what is available.
+    precision
+        ``fp32``, ``tf32`` (NVIDIA GPUs) or ``bf16``.
+    progress
+        Called with the stage, the steps done, and all steps.
+    cancel
+        A function that returns whether to cancel, or an event.
+    """
+
+    memory: int | str | None = None
+    precision: str = "fp32"
+    progress: Report | None = None
+    cancel: Cancel | None = None
+
+
+class BaseSession(ABC, Generic[M]):
+    """A network on one input; see :class:`~neuroxai.workflows.session.Session`.
+
+    Parameters
+    ----------
+    network, x, outputs
+        The network, its input ``(B, C, *S)``, and the names of its output channels.
+    device
+        Where the network runs; None for where it is.
+    options
+        How it is run.
+    windows
+        The windows of a network that is made for windows.
+    """
+
+    background_value: tuple[float, ...] | None = None
+    """The value of air on the input scale, per modality."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        outputs: Outputs,
+        *,
+        device: torch.device | None,
+        options: SessionOptions,
+        windows: Windows | None = None,
+    ) -> None:
+        check_input(x)
+        home = device or device_of(network) or x.device
+        check_precision(options.precision, home)
+        budget = None if options.memory is None else parse_size(options.memory)
+        self.network, self.outputs, self.precision = network, outputs, options.precision
+        self._device = device
+        self._planner = MemoryPlanner(network, upcast(x.to(home)), outputs, budget, windows)
+        self._control = Control(options.progress, options.cancel)
+        self._pass_seconds: PassSeconds | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(on_device(self.network, self._device))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Return the network to the device it was on."""
+        self._open.close()
+
+    @property
+    def x(self) -> Tensor:
+        """The network's input, ``(B, C, *S)``."""
+        return self._planner.x
+
+    @cached_property
+    def input_sha256(self) -> str:
+        """Hash of the network's input."""
+        return tensor_hash(self.x)
+
+    @overload
+    def explain(  # type: ignore[overload-overlap]  # a string is one target, not a sequence
+        self,
+        methods: MethodsLike = "all",
+        targets: TargetLike | None = None,
+        *,
+        layer: str | None = None,
+        within: RestrictionLike | None = None,
+        seed: int = 0,
+    ) -> Explanations[M]: ...
+    @overload
+    def explain(
+        self,
+        methods: MethodsLike,
+        targets: Sequence[TargetLike],
+        *,
+        layer: str | None = None,
+        within: RestrictionLike | None = None,
+        seed: int = 0,
+    ) -> ExplanationsByTarget[M]: ...
+    def explain(
+        self,
+        methods: MethodsLike = "all",
+        targets: TargetsLike = None,
+        *,
+        layer: str | None = None,
+        within: RestrictionLike | None = None,
+        seed: int = 0,
+    ) -> Explanations[M] | ExplanationsByTarget[M]:
+        """Explain one target, or several with one forward pass.
+
+        Parameters
+        ----------
+        methods
+            Names from ``METHODS``, method objects, or ``all``.
+        targets
+            A target, a class or region by name, or a class by number; or a sequence of them.
+            Default: a classifier's predicted class; a segmenter's first region.
+        layer
+            The layer of class activation maps.
+        within
+            Restricts a segmenter's targets: ``prediction``, ``truth``, ``lesion:1``, a mask on the
+            case's own grid (on the network's, for a tensor), or a restriction.
+        seed
+            Seed of random numbers.
+
+        Returns
+        -------
+        Explanations or ExplanationsByTarget
+            For a sequence, the explanations by target name.
+
+        Raises
+        ------
+        NeuroXAIError
+            If a parameter does not suit the network or the input. If one of several methods gives
+            no map of this network, it is listed in ``refused`` instead.
+        CancelledError
+            If the session was cancelled.
+        """
+        found = list(self.explain_each(methods, targets, layer=layer, within=within, seed=seed))
+        return _by_target(found) if _are_several(targets) else found[0]
+
+    def explain_each(
+        self,
+        methods: MethodsLike = "all",
+        targets: TargetsLike = None,
+        *,
+        layer: str | None = None,
+        within: RestrictionLike | None = None,
+        seed: int = 0,
+    ) -> Iterator[Explanations[M]]:
+        """Yield the explanations of each target as soon as they are computed.
+
+        As :meth:`explain` with several targets, but the maps of one target can be written and
+        released before those of the next are computed.
+        """
+        bound = [as_target(each, self.outputs) for each in _as_list(targets)]
+        if within is not None:
+            bound = [self._restrict(target, within) for target in bound]
+        run = ExplanationRun(
+            self._planner, make_methods(methods, layer), bound, self._control, seed,
+            self.precision, self.background_value, self.input_sha256,
+        )  # fmt: skip
+        results = run.results()
+        while True:
+            with self._running():
+                result = next(results, None)
+            if result is None:
+                return
+            yield self._explanations(result)
+
+    def estimate(
+        self, methods: MethodsLike = "all", targets: TargetsLike = None, *, layer: str | None = None
+    ) -> Estimate:
+        """Estimate time and memory of :meth:`explain`, from passes over a part of the input.
+
+        Parameters
+        ----------
+        methods, targets, layer
+            As for :meth:`explain`.
+        """
+        count, made = len(_as_list(targets)), make_methods(methods, layer)
+        with self._running():
+            if self._pass_seconds is None:
+                self._pass_seconds = time_passes(self._planner)
+            return estimate(self._planner, self._pass_seconds, made, count)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Context manager for passes: the network is on its device, and its errors are named."""
+        with on_device(self.network, self._device), self._faults():
+            yield
+
+    def _faults(self) -> AbstractContextManager[None]:
+        """Return the context manager that names the network in its errors."""
+        return nullcontext()
+
+    @abstractmethod
+    def _restrict(self, target: Target, within: RestrictionLike) -> Target:
+        """Return a restricted target."""
+
+    @abstractmethod
+    def _explanations(self, result: TargetResult) -> Explanations[M]:
+        """Return the result for the user."""
+
+
+def _are_several(targets: TargetsLike) -> bool:
+    return isinstance(targets, Sequence) and not isinstance(targets, str)
+
+
+def _as_list(targets: TargetsLike) -> list[TargetLike | None]:
+    """Return one target or several as a list; None stands for the default."""
+    if isinstance(targets, Sequence) and not isinstance(targets, str):
+        return [*targets] or [None]
+    return [targets]
+
+
+def _by_target(found: Iterable[Explanations[M]]) -> ExplanationsByTarget[M]:
+    """Return explanations by target name; the same target by another name counts once.
+
+    Raises
+    ------
+    TargetError
+        If two different targets have the same name.
+    """
+    by_target: dict[str, Explanations[M]] = {}
+    for each in found:
+        first = by_target.setdefault(each.target, each)
+        known, other = (next(iter(maps.values())).explanation for maps in (first, each))
+        if not same_question(known.target, other.target):
+            raise TargetError(
+                f"two different targets are named {each.target!r}: explain them in separate calls"
+            )
+    return ExplanationsByTarget(by_target)

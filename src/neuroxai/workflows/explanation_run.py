@@ -1,0 +1,185 @@
+"""The maps of several methods and targets at one input, from shared passes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from neuroxai.core.engine.settings import PassSettings
+from neuroxai.core.errors import LayerError, MethodError
+from neuroxai.core.explanation import Explanation
+from neuroxai.core.probe.deviation import Deviation, measure_deviation
+from neuroxai.core.probe.memory_plan import MemoryPlanner
+from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.shared_point import SharedPoint, share_point
+from neuroxai.core.probe.strategy import MemoryUse, Strategy
+from neuroxai.core.target.target import Target
+from neuroxai.methods.base import Method
+from neuroxai.workflows.control import Control
+from neuroxai.workflows.question import place_notes
+
+
+@dataclass(frozen=True, eq=False)
+class TargetResult:
+    """The explanations of one target.
+
+    Attributes
+    ----------
+    explanations
+        Method name to explanation.
+    refused
+        Method name to the reason why it gives no map.
+    output
+        The network's output at the explained input, on the CPU.
+    strategy, memory
+        How the network was run, and the memory that was expected.
+    shared_seconds
+        Time of the passes that all targets share, so far.
+    notes
+        Warnings about the target and the passes.
+    deviation
+        Difference between the reduced precision and ``fp32``; None for ``fp32``.
+    """
+
+    explanations: Mapping[str, Explanation]
+    refused: Mapping[str, str]
+    output: Tensor
+    strategy: Strategy
+    memory: MemoryUse
+    shared_seconds: float
+    notes: tuple[str, ...]
+    deviation: Deviation | None
+
+
+@dataclass(eq=False)
+class ExplanationRun:
+    """Explains several targets with several methods at one input.
+
+    All targets share one forward pass at the input. From it each target takes one backward pass
+    for each backward rule, whatever the number of methods.
+
+    Attributes
+    ----------
+    planner
+        Chooses how the network is run on the input.
+    methods, targets
+        What is computed.
+    control
+        Progress and cancellation.
+    seed
+        Seed of random numbers.
+    precision
+        ``fp32``, ``tf32`` or ``bf16``.
+    background_value
+        The value of air on the input scale, per modality.
+    input_sha256
+        Hash of the input.
+    """
+
+    planner: MemoryPlanner
+    methods: Sequence[Method]
+    targets: Sequence[Target]
+    control: Control
+    seed: int = 0
+    precision: str = "fp32"
+    background_value: tuple[float, ...] | None = None
+    input_sha256: str | None = None
+    _shared: tuple[Strategy, dict[int, SharedPoint]] | None = None
+    _shared_seconds: float = 0.0
+
+    def results(self) -> Iterator[TargetResult]:
+        """Yield the targets' results, one after the other.
+
+        Between two of them no pass runs, and the network is as it was found.
+
+        Raises
+        ------
+        MethodError
+            If no method gives a map.
+        CancelledError
+            If the run was cancelled.
+        """
+        steps = sum(max(1, method.gradients) for method in self.methods)
+        self.control.start(steps * len(self.targets))
+        for number in range(len(self.targets)):
+            result, _ = self.planner.run(partial(self._attempt, number))
+            self.control.reach(steps * (number + 1))
+            yield result
+
+    def _attempt(self, number: int, strategy: Strategy) -> TargetResult:
+        """Explain one target by one strategy."""
+        point = self._points(strategy, number)[number]
+        explanations, refused, output = self._explain(point)
+        if not explanations:
+            raise MethodError("; ".join(refused.values()))
+        target, plan = self.targets[number], self.planner.plan()
+        notes = [*place_notes(target, self.planner.outputs, output), *plan.notes(strategy)]
+        deviation = self._deviation(strategy, target)
+        if deviation is not None:
+            notes.append(deviation.note())
+            explanations = _with_deviation(explanations, deviation)
+        return TargetResult(
+            explanations, refused, output.cpu(), strategy, plan.use(strategy),
+            self._shared_seconds, tuple(notes), deviation,
+        )  # fmt: skip
+
+    def _points(self, strategy: Strategy, first: int) -> dict[int, SharedPoint]:
+        """Return the shared answers of the targets from ``first`` on, by their number."""
+        if self._shared is None or self._shared[0] is not strategy:
+            self.control.enter("shared passes")
+            started = time.perf_counter()
+            targets = self.targets[first:]
+            probe = self._probe(strategy, targets[0])
+            requests = [each for method in self.methods for each in method.requests]
+            points = share_point(probe, self.planner.x, requests, targets)
+            self._shared = strategy, dict(enumerate(points, start=first))
+            self._shared_seconds += time.perf_counter() - started
+        return self._shared[1]
+
+    def _explain(self, point: SharedPoint) -> tuple[dict[str, Explanation], dict[str, str], Tensor]:
+        """Return each method's explanation, or the reason why there is none, and the output."""
+        explanations: dict[str, Explanation] = {}
+        refused: dict[str, str] = {}
+        probe = point.probe
+        with point.entered():
+            for method in self.methods:
+                self.control.enter(f"{probe.target.description['name']}: {method.title}")
+                try:
+                    explanations[method.name] = method.explain(
+                        probe, point.x, seed=self.seed, input_sha256=self.input_sha256
+                    )
+                except (MethodError, LayerError) as error:
+                    if len(self.methods) == 1:
+                        raise
+                    refused[method.name] = str(error)
+            return explanations, refused, probe.output()
+
+    def _probe(self, strategy: Strategy, target: Target) -> Probe:
+        settings = PassSettings(self.precision)
+        probe = self.planner.probe(strategy, target, self.background_value, settings)
+        probe.before_pass = self.control.check
+        probe.on_gradient = self.control.advance
+        return probe
+
+    def _deviation(self, strategy: Strategy, target: Target) -> Deviation | None:
+        """Measure the deviation of a reduced precision; None for ``fp32``."""
+        if self.precision == "fp32":
+            return None
+        make = partial(self.planner.probe, strategy, target, self.background_value)
+        return measure_deviation(make, self.planner.x, self.precision)
+
+
+def _with_deviation(
+    explanations: Mapping[str, Explanation], deviation: Deviation
+) -> dict[str, Explanation]:
+    """Return the explanations with the deviation in their provenance."""
+    added = {"deviation_from_fp32": deviation.describe()}
+    return {
+        name: dataclasses.replace(each, provenance={**each.provenance, **added})
+        for name, each in explanations.items()
+    }
