@@ -30,7 +30,7 @@ install: $(VENV)/.installed
 	@echo "Installed: $(BIN)/neuroxai"
 
 # Half an hour on an idle machine; each script also runs alone.
-BENCHES := passes memory import_time cli_start convolutions guided_ig grad_cam inspection \
+BENCHES := passes memory import_time cli_start convolutions guided_ig grad_cam session inspection \
            integrated_gradients sliding_window seven_maps scaling training augmentation gpu
 bench: $(VENV)/.tested
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done

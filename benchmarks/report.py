@@ -13,9 +13,9 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 ORDER = (
-    "passes", "seven_maps", "grad_cam", "inspection", "guided_ig", "integrated_gradients",
-    "memory", "sliding_window", "import_time", "cli_start", "convolutions", "scaling", "training",
-    "augmentation", "gpu",
+    "passes", "seven_maps", "grad_cam", "session", "inspection", "guided_ig",
+    "integrated_gradients", "memory", "sliding_window", "import_time", "cli_start", "convolutions",
+    "scaling", "training", "augmentation", "gpu",
 )  # fmt: skip
 
 HEAD = """# Benchmarks

@@ -30,7 +30,7 @@ def predict(
     --------
     >>> from neuroxai.data.phantom import make_phantom
     >>> from neuroxai.models.loading import load_model
-    >>> prediction = predict(load_model("deepseg-phantom"), make_phantom(7, spacing=4.0).case)
+    >>> prediction = predict(load_model("deepseg-phantom"), make_phantom(7, spacing=3.0).case)
     >>> list(prediction.volumes_ml())
     ['WT', 'TC', 'ET']
     """

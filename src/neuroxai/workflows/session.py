@@ -312,7 +312,7 @@ def open(
     Examples
     --------
     >>> from neuroxai.data.phantom import make_phantom
-    >>> model, case = load_model("deepseg-phantom"), make_phantom(7, spacing=4.0).case
+    >>> model, case = load_model("deepseg-phantom"), make_phantom(7, spacing=3.0).case
     >>> with open(model, case) as session:
     ...     maps = session.explain("grad_cam", ["WT", "ET"])
     >>> list(maps), session.prediction.regions
