@@ -22,9 +22,11 @@ check: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tests too long for every change: full matrices, killed processes. Not part of CI.
+# Tests too long for every change: full matrices, the shipped network, other releases of torch (14 GB
+# of disk). Not part of CI.
 soak: $(VENV)/.tested
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m soak --durations 20 --junitxml .cache/soak.xml
+	@PYTHON=$(PYTHON) tests/torch_releases.sh
 
 install: $(VENV)/.installed
 	@echo "Installed: $(BIN)/neuroxai"

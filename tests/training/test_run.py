@@ -24,6 +24,7 @@ from neuroxai.training import train
 from neuroxai.training.config.config import Config
 from neuroxai.training.data import cases as cases_module
 from neuroxai.workflows.predict import predict
+from session_cache import shared_folder
 
 pytest.importorskip("lightning")
 
@@ -287,15 +288,26 @@ def test_a_mismatched_network_raises_an_error_before_cases_are_prepared(
     assert not (tmp_path / "run").exists()
 
 
+SMALL = {"in_channels": 2, "out_channels": 4, "filters": 2, "depth": 2}
+
+
+@pytest.fixture
+def trained() -> Path:
+    """Return the checkpoint of a small segmenter, trained once for all tests."""
+
+    def build(folder: Path) -> None:
+        train(_config(folder, arguments=SMALL, max_steps=3), folder / "run")
+
+    return shared_folder("trained-segmenter", build) / "run" / "checkpoint"
+
+
 def test_unknown_frozen_layers_raise_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path
 ) -> None:
-    arguments = {"in_channels": 2, "out_channels": 4, "filters": 2, "depth": 2}
-    first = train(_config(tmp_path, arguments=arguments, max_steps=1), tmp_path / "first")
     monkeypatch.setattr("neuroxai.training.run.prepare_cases", _not_reached)
-    settings = {"initial": str(first), "frozen_layers": ["decoder", "layer9"], "frozen_epochs": 1}
+    settings = {"initial": str(trained), "frozen_layers": ["decoder", "layer9"], "frozen_epochs": 1}
     with pytest.raises(TrainingError, match="frozen_layers: no layer begins with 'layer9'"):
-        train(_config(tmp_path, arguments=arguments, **settings), tmp_path / "second")
+        train(_config(tmp_path, arguments=SMALL, **settings), tmp_path / "second")
 
 
 def test_a_configuration_built_in_python_is_validated(tmp_path: Path) -> None:
@@ -328,18 +340,18 @@ def test_a_training_that_cannot_start_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_initial_weights_may_come_from_a_network_with_other_dropout(tmp_path: Path) -> None:
-    arguments = {"in_channels": 2, "out_channels": 4, "filters": 2, "depth": 2}
-    first = train(_config(tmp_path, arguments=arguments, max_steps=3), tmp_path / "first")
-    settings = {"initial": str(first), "max_steps": 1, "learning_rate": 1e-12, "seed": 5}
-    other = {**arguments, "dropout": 0.25}
+def test_initial_weights_may_come_from_a_network_with_other_dropout(
+    tmp_path: Path, trained: Path
+) -> None:
+    settings = {"initial": str(trained), "max_steps": 1, "learning_rate": 1e-12, "seed": 5}
+    other = {**SMALL, "dropout": 0.25}
     second = train(_config(tmp_path, arguments=other, **settings), tmp_path / "second")
-    start, end = (dict(load_model(each).network.named_parameters()) for each in (first, second))
+    start, end = (dict(load_model(each).network.named_parameters()) for each in (trained, second))
     assert all(torch.allclose(end[name], start[name], atol=1e-3) for name in start)
     card = load_model(second).card
     assert card.arguments["dropout"] == 0.25
     assert card.training["initial"]["training"]["steps"] == 3
-    wider = {**arguments, "filters": 3}
+    wider = {**SMALL, "filters": 3}
     with pytest.raises(TrainingError, match="is another network"):
         train(_config(tmp_path, arguments=wider, **settings), tmp_path / "third")
 
