@@ -94,3 +94,19 @@ def test_lists_and_help_need_no_torch(command: list[str]) -> None:
     done, imported = run(*command)
     assert done.returncode == 0, done.stderr
     assert not imported & {*HEAVY, "numpy", "nibabel"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--config", "phantom-segmentatoin"], "phantom-segmentation"),
+        (["--config", "phantom-segmentation", "--set", "batches=2"], "batch"),
+    ],
+)
+def test_configurations_are_checked_without_torch(
+    tmp_path: Path, arguments: list[str], word: str
+) -> None:
+    done, imported = run("train", *arguments, "-o", tmp_path / "out")
+    refusal(done, word)
+    assert "torch" not in imported
+    assert not (tmp_path / "out").exists()

@@ -31,6 +31,10 @@ def train(
     resume: Annotated[bool, typer.Option(help="Resume the run in the folder.")] = False,
 ) -> None:
     """Train a network and measure its accuracy."""
+    from neuroxai.training.config.config_file import read_config
+
+    configuration = read_config(config, overrides=settings or [], data=data)
+
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.models.card import read_card
     from neuroxai.training import train as run
@@ -39,12 +43,10 @@ def train(
     tune_allocator()
     if rank() > 0:
         # In distributed training, only the first process prints, evaluates and writes.
-        run(config, out, data=data, overrides=settings or [], resume=resume)
+        run(configuration, out, resume=resume)
         return
     with stages() as report:
-        folder = run(
-            config, out, data=data, overrides=settings or [], resume=resume, progress=report
-        )
+        folder = run(configuration, out, resume=resume, progress=report)
     card = read_card(folder / "card.json")
     console = plain(highlight=True)
     console.print(f"{card.name}: {folder}", soft_wrap=True)
