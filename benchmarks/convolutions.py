@@ -1,9 +1,9 @@
-"""Convolutions one by one: stock torch against the channels-last twin, forward and backward.
+"""Single convolutions: the channels-last kernels against stock torch, forward and backward.
 
 python benchmarks/convolutions.py [--rounds 7]
 
-The shapes are those of DeepSeg at 128³, and others that torch sends other ways. If the twin no
-longer pays on a newer torch, it shows here first.
+The shapes are those of DeepSeg at 128³, and others for which torch uses different kernels. Run it
+on a new release of torch to see whether the kernels are still faster.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ SHAPES = {
 }  # fmt: skip
 
 
-def both_ways(x: Tensor, weight: Tensor, stride: int, dilation: int) -> None:
-    """Take one convolution forward and back to its input."""
+def forward_and_backward(x: Tensor, weight: Tensor, stride: int, dilation: int) -> None:
+    """Run one convolution forward, and backward to its input."""
     leaf = x.detach().requires_grad_()
     groups = x.shape[1] // weight.shape[1]
     y = functional.conv3d(leaf, weight, None, stride, dilation, dilation, groups)
     torch.autograd.grad(y, leaf, torch.ones_like(y))
 
 
-def inside(mode: FastPath, work: Callable[[], None]) -> None:
-    """Do some work the fast way."""
+def in_mode(mode: FastPath, work: Callable[[], None]) -> None:
+    """Run a function on the fast path."""
     with mode:
         work()
 
@@ -61,11 +61,13 @@ def main() -> None:
         x, weight = torch.randn(1, *shape), torch.randn(kernel)
         last = x.contiguous(memory_format=CHANNELS_LAST)
 
-        stock = partial(both_ways, x, weight, stride, dilation)
-        twin = partial(inside, FastPath(), partial(both_ways, last, weight, stride, dilation))
-        taken = in_turn({"ours": twin, "stock": stock}, given.rounds)
-        table.add(Row(f"convolution, {name}", "stock torch", 1000 * middle(taken["ours"]),
-                      1000 * middle(taken["stock"]), "ms"))  # fmt: skip
+        stock = partial(forward_and_backward, x, weight, stride, dilation)
+        ours = partial(
+            in_mode, FastPath(), partial(forward_and_backward, last, weight, stride, dilation)
+        )
+        times = in_turn({"ours": ours, "stock": stock}, given.rounds)
+        table.add(Row(f"convolution, {name}", "stock torch", 1000 * middle(times["ours"]),
+                      1000 * middle(times["stock"]), "ms"))  # fmt: skip
     table.write()
 
 

@@ -1,8 +1,8 @@
-"""On a GPU: the seven maps of a full-size case, every layer for four targets, and the CPU's maps.
+"""GPU: seven maps of a full-size case, all layers for four targets, and comparison with the CPU.
 
 python benchmarks/gpu.py [--size 192 224 160]
 
-Absolute figures with the card's name. Without a GPU it says so and measures nothing.
+Rows have absolute figures with the name of the GPU. Without a GPU, nothing is measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     given = words.parse_args()
     table = Table("gpu")
     if not torch.cuda.is_available():
-        table.skip("no GPU is at hand: the seven maps, every layer, and the CPU's maps beside them")
+        table.skip("no GPU available: seven maps, all layers, comparison with the CPU")
         table.write()
         return
     card = torch.cuda.get_device_name()
@@ -59,7 +59,7 @@ def main() -> None:
     for method in quick:
         a, b = mine[method].values, theirs[method].values
         off = float((a - b).norm() / b.norm())
-        table.add(Row(f"{method} on the GPU, off by", "1 % of the CPU's map", off, 0.01, "",
+        table.add(Row(f"{method}, relative difference from the CPU", "1 %", off, 0.01, "",
                       bar=1.0))  # fmt: skip
     table.write()
 

@@ -1,10 +1,10 @@
-"""Grad-CAM of one layer, against F and against the peers' packages.
+"""Grad-CAM of one layer, against F and against other packages.
 
 python benchmarks/grad_cam.py [--size 96 96 96] [--rounds 3]
 
-The layer is DeepSeg's last decoder convolution, the target one class's mean logit. grad-cam and
-M3d-CAM (medcam) are not among the development tools: ``peers.py`` makes an environment for them,
-and whatever cannot be had is named.
+The layer is the last convolution of DeepSeg's decoder, the target the mean logit of a class.
+grad-cam and M3d-CAM (medcam) are not development dependencies: ``peers.py`` creates an environment
+with them. Packages that are not available are listed as not run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NUMBER = 3
 
 
 class Mean(nn.Module):
-    """A segmenter as a classifier: every class's mean logit."""
+    """Segmenter as a classifier: the mean logit of every class."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -38,15 +38,18 @@ class Mean(nn.Module):
 
 
 def ours(network: nn.Module, x: Tensor, layer: str) -> Tensor:
-    """Return the layer's map."""
+    """Return the map of the layer."""
     probe = WholeVolume(network, nx.Class(NUMBER))
     with probe.at(x, [LayerMap(layer)]):
         return probe.layer_map(x, layer)[1]
 
 
 def peers(network: nn.Module, x: Tensor, layer: str, table: Table) -> dict[str, Work]:
-    """Return what can be run here of the peers."""
-    mean, x = Mean(network), x.clone().requires_grad_()  # some want a gradient to flow to the input
+    """Return the packages that are available."""
+    mean, x = (
+        Mean(network),
+        x.clone().requires_grad_(),
+    )  # some packages need a gradient at the input
     inner = network.get_submodule(layer)
     works: dict[str, Work] = {
         "captum LayerGradCam": lambda: LayerGradCam(mean, inner).attribute(x, NUMBER),
@@ -59,7 +62,7 @@ def peers(network: nn.Module, x: Tensor, layer: str, table: Table) -> dict[str, 
         target = [ClassifierOutputTarget(NUMBER)]
         works["grad-cam"] = lambda: PeerCAM(mean, [inner])(x, target)
     except (ImportError, RuntimeError) as error:
-        table.skip(f"grad-cam is not here ({str(error).splitlines()[0]}); see peers.py")
+        table.skip(f"grad-cam is not available ({str(error).splitlines()[0]}); see peers.py")
     try:
         from medcam import medcam
 
@@ -68,7 +71,7 @@ def peers(network: nn.Module, x: Tensor, layer: str, table: Table) -> dict[str, 
         )
         works["M3d-CAM (medcam)"] = lambda: injected(x)
     except (ImportError, RuntimeError) as error:
-        table.skip(f"medcam is not here ({str(error).splitlines()[0]}); see peers.py")
+        table.skip(f"medcam is not available ({str(error).splitlines()[0]}); see peers.py")
     return works
 
 

@@ -1,4 +1,4 @@
-"""Seconds to import, and to print the help, against importing torch.
+"""Time of importing the package and of printing the help, relative to importing torch.
 
 python benchmarks/import_time.py [--rounds 7]
 """
@@ -33,7 +33,7 @@ def main() -> None:
     )
     table = Table("import_time")
     torch_alone = middle(taken["torch"])
-    table.add(Row("import neuroxai beside torch", "import torch, and 0.15 s",
+    table.add(Row("import neuroxai and torch", "import torch plus 0.15 s",
                   middle(taken["neuroxai"]), torch_alone + 0.15, bar=1.0,
                   detail=spread(taken["neuroxai"])))  # fmt: skip
     table.add(Row("neuroxai --help", "import torch", middle(taken["help"]), torch_alone, bar=0.7,

@@ -1,13 +1,12 @@
-"""All layers and all classes at once, against one layer and class, and against a loop over both.
+"""Grad-CAM of all layers and classes at once, against captum for one layer and in a loop.
 
 python benchmarks/inspection.py [--size 128 128 128] [--repeats 3] [--whole-loop]
 
-The network is the 3D DeepSeg with its 26 convolutions and 4 classes. The peer is captum's
-LayerGradCam, which takes one layer and one class a call. Times are taken in turns in one process,
-medians are printed; memory (Linux only) is the growth of the largest resident size over a process
-that holds the network and the scan, each in a process of its own. Without ``--whole-loop`` the loop
-is measured over the 26 layers for one class, and its time is multiplied by 4: said where it is
-printed.
+The network is the 3D DeepSeg with 26 convolutions and 4 classes. captum's LayerGradCam computes one
+layer and one class per call. Times are medians of alternating runs in one process. Memory (Linux
+only) is the growth of the peak resident size of a separate process, relative to its size with the
+network and the scan. Without ``--whole-loop``, the loop runs over the 26 layers for one class and
+its time is multiplied by 4, as its row states.
 """
 
 from __future__ import annotations
@@ -38,23 +37,23 @@ ONE_LAYER = "decoder.3.conv2"
 
 
 def mean_of(network: nn.Module, number: int) -> Callable[[Tensor], Tensor]:
-    """Return the class's mean logit over the volume, as the target of both sides."""
+    """Return the mean logit of a class over the volume, the target of both packages."""
     return lambda x: network(x)[:, number].flatten(1).mean(1)
 
 
 def everything(network: nn.Module, x: Tensor, classes: int = CLASSES) -> None:
-    """All layers and some classes, ours."""
+    """Compute all layers for some classes."""
     information_flow(network, x, [nx.Class(number) for number in range(classes)])
 
 
 def one(network: nn.Module, x: Tensor, layer: str = ONE_LAYER, number: int = 1) -> None:
-    """One layer and class, captum's."""
+    """Compute one layer and class with captum."""
     module = network.get_submodule(layer)
     LayerGradCam(mean_of(network, number), module).attribute(x)
 
 
 def loop(network: nn.Module, x: Tensor, classes: int) -> None:
-    """Every layer, one a call, captum's."""
+    """Compute all layers with captum, one per call."""
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv3d)]
     for number in range(classes):
         for layer in layers:
@@ -62,12 +61,12 @@ def loop(network: nn.Module, x: Tensor, classes: int) -> None:
 
 
 def memory(what: str, size: list[int]) -> float:
-    """Return by how many MB one kind of work grows a process of its own."""
+    """Return the memory growth in MB of a separate process."""
     return growth(__file__, ["--measure", what, "--size", *size])
 
 
 def measure(what: str, size: list[int]) -> None:
-    """Do one kind of work once and print the growth of the largest resident size in MB."""
+    """Run one kind of work and print the growth of the peak resident size in MB."""
     network, x = deepseg(size, classes=CLASSES)
     print_growth(lambda: everything(network, x) if what == "all" else one(network, x))
 
@@ -101,15 +100,15 @@ def main() -> None:
     for key, count, bar in (("one target", 1, 0.8), ("all", CLASSES, 2.0)):
         table.add(Row(f"Grad-CAM of 26 layers, {count} target(s), {name}", "F", half[key],
                       half["F"], bar=bar, detail=spread(taken[key])))  # fmt: skip
-    said = "" if given.whole_loop else "; one class measured, times 4"
+    note = "" if given.whole_loop else "; extrapolated from one class"
     table.add(Row(f"Grad-CAM of 26 layers, {CLASSES} targets, {name}", "a loop over captum",
                   half["all"], whole, bar=30, at_least=True,
-                  detail=f"the bar is: 30 times faster{said}"))  # fmt: skip
+                  detail=f"bar: 30 times faster{note}"))  # fmt: skip
     table.add(Row(f"Grad-CAM of 26 layers, {CLASSES} targets, {name}",
                   "captum, one layer and target", half["all"], half["one"]))  # fmt: skip
     both = {what: memory(what, given.size) for what in ("all", "one")}
-    table.add(Row("memory of the same", "captum, one layer and target", both["all"], both["one"],
-                  "MB", bar=1.3))  # fmt: skip
+    table.add(Row("memory of the same maps", "captum, one layer and target", both["all"],
+                  both["one"], "MB", bar=1.3))  # fmt: skip
     table.write()
 
 

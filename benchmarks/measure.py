@@ -1,7 +1,7 @@
-"""What the benchmarks share: seconds, memory, turns, and a row of the table with its bar.
+"""Shared by the benchmarks: measurement of time and memory, and rows of the table of results.
 
-Every script prints its rows and writes them to ``benchmarks/results/``; ``report.py`` makes
-``docs/benchmarks.md`` of them. Nothing in that table is typed by hand.
+Every script prints its rows and writes them to ``benchmarks/results/``; ``report.py`` generates
+``docs/benchmarks.md`` from them.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ Work = Callable[[], object]
 
 @dataclass
 class Row:
-    """One figure of the table.
+    """Row of the table of results.
 
     Attributes
     ----------
     what
         What was measured.
     against
-        What it was measured against.
+        Reference that it is compared with.
     ours, theirs
-        The two figures, medians where there are several.
+        The measurement and that of the reference; medians of repeated runs.
     unit
-        Of both.
+        Unit of both.
     bar
-        What the ratio may be at most; at least, if ``at_least``. None where there is no bar.
+        Largest accepted ratio; the smallest, if ``at_least``. None without a bar.
     detail
-        Spread, count, deviation of the maps, and what else a reader should know.
+        Range, number of rounds, difference of the maps, and other information.
     """
 
     what: str
@@ -61,12 +61,12 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Ours over theirs; theirs over ours where more is better."""
+        """Ours over theirs, or theirs over ours with ``at_least``."""
         return self.theirs / self.ours if self.at_least else self.ours / self.theirs
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar was reached."""
+        """Whether the ratio is within the bar; None without a bar."""
         if self.bar is None:
             return None
         return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
@@ -82,24 +82,24 @@ class Row:
 
 @dataclass
 class Table:
-    """The rows of one script, printed as they come and written at the end."""
+    """Rows of one script, printed immediately and written at the end."""
 
     script: str
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
-        """Print a row and keep it."""
+        """Print a row and add it to the table."""
         print(row.said(), flush=True)
         self.rows.append(row)
 
     def skip(self, sentence: str) -> None:
-        """Say loudly what was not run."""
+        """Report a measurement that was not run."""
         print(f"NOT RUN: {sentence}", flush=True)
         self.skipped.append(sentence)
 
     def write(self) -> None:
-        """Write the rows with machine, date, versions and load."""
+        """Write the rows with machine, date, versions and load as JSON."""
         RESULTS.mkdir(exist_ok=True)
         content = {
             "script": self.script,
@@ -111,7 +111,7 @@ class Table:
 
 
 def machine() -> dict[str, object]:
-    """Return where and with what a figure was measured."""
+    """Return the machine, date and versions of a measurement."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": _processor(),
@@ -125,14 +125,14 @@ def machine() -> dict[str, object]:
 
 
 def seconds(work: Work) -> float:
-    """Return how long a call takes."""
+    """Return the wall time of a call in seconds."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of several works, taken in turns after one round that does not count."""
+    """Return the seconds of several functions in alternating rounds, after one warm-up round."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
@@ -143,7 +143,7 @@ def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
 
 
 def spread(times: Sequence[float]) -> str:
-    """Return the range of some seconds."""
+    """Format the range of some times."""
     return f"{min(times):.2f} to {max(times):.2f} s, {len(times)} rounds"
 
 
@@ -153,7 +153,7 @@ def middle(times: Sequence[float]) -> float:
 
 
 def deepseg(size: Sequence[int], channels: int = 4, classes: int = 4) -> tuple[nn.Module, Tensor]:
-    """Return the paper's network and a scan, both from fixed seeds, weights frozen."""
+    """Return the paper's network with frozen weights and a scan, both random from fixed seeds."""
     from neuroxai.models.deepseg import DeepSeg
 
     torch.manual_seed(0)
@@ -162,7 +162,7 @@ def deepseg(size: Sequence[int], channels: int = 4, classes: int = 4) -> tuple[n
 
 
 def floor_pass(network: nn.Module, x: Tensor, number: int = 3) -> Tensor:
-    """F: a hand-written frozen forward pass and the gradient to the input, in stock torch."""
+    """Return the gradient at the input by a hand-written pass in stock torch, the reference F."""
     leaf = x.clone().requires_grad_()
     output = network(leaf)
     score = output[:, number].mean() if output.dim() > 2 else output[:, number].sum()
@@ -170,32 +170,35 @@ def floor_pass(network: nn.Module, x: Tensor, number: int = 3) -> Tensor:
 
 
 def peak_gflops(size: int = 3000, rounds: int = 5) -> float:
-    """Return the arithmetic of a large product in single precision, in GFLOP a second."""
+    """Return the GFLOP per second of a large matrix product in single precision."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     a @ b
     return 2e-9 * size**3 / min(seconds(lambda: a @ b) for _ in range(rounds))
 
 
 def resident(key: str) -> int:
-    """Return the resident size now, or its peak, in kB; a child's rusage begins at its parent's."""
+    """Return a field of the process status in kB, such as VmRSS or its peak VmHWM.
+
+    The peak in ``getrusage`` of a child process includes that of its parent.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 def print_growth(work: Work) -> None:
-    """Do some work once and print the growth of the largest resident size in MB."""
+    """Run a function and print the growth of the peak resident size in MB."""
     before = resident("VmRSS")
     work()
     print((resident("VmHWM") - before) / 1024)
 
 
 def growth(script: str, arguments: Sequence[object]) -> float:
-    """Return by how many MB a process of its own grows; it calls :func:`print_growth`."""
+    """Return the memory growth in MB of a separate process that calls :func:`print_growth`."""
     return child(script, arguments)[-1]
 
 
 def child(script: str, arguments: Sequence[object]) -> list[float]:
-    """Return the numbers that a process of its own prints on its last line."""
+    """Return the numbers that a separate process prints on its last line."""
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -219,14 +222,14 @@ def _version(name: str) -> str | None:
 
 @contextmanager
 def older_numpy() -> Iterator[None]:
-    """Let PAIR's package, written for an older numpy, ask for a quantile's ``interpolation``."""
-    present = np.quantile
+    """Context manager in which ``np.quantile`` takes ``interpolation``, for PAIR's package."""
+    current = np.quantile
 
     def quantile(values: object, share: object, interpolation: str = "linear") -> object:
-        return present(values, share, method=interpolation)  # type: ignore[call-overload]
+        return current(values, share, method=interpolation)  # type: ignore[call-overload]
 
     np.quantile = quantile  # type: ignore[assignment]
     try:
         yield
     finally:
-        np.quantile = present
+        np.quantile = current

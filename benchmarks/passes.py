@@ -1,12 +1,12 @@
-"""One gradient, against F: a hand-written frozen pass and torch.autograd.grad in stock torch.
+"""A single gradient, against F: a hand-written pass with frozen weights in stock torch.
 
 python benchmarks/passes.py [--sizes 64 96 128] [--rounds 5]
 
-Two comparisons for DeepSeg at every size. "Process": a process that does what the command line does
-(allocator kept, fast path) against one of stock torch, alternating, each warmed up once. "Within":
-both in one process, the allocator kept on both sides. A step of integrated gradients, guided
-integrated gradients or SmoothGrad is one such gradient; guided IG's own work is measured by
-``guided_ig.py``. Guided backpropagation is measured beside.
+Two comparisons for DeepSeg at every size. "Process": a process with the settings of the command
+line (tuned allocator, fast path) against a process of stock torch, alternating, after one warm-up.
+"Within": both in one process with the tuned allocator. Integrated gradients, guided integrated
+gradients and SmoothGrad take one such gradient per step; the remaining work of guided integrated
+gradients is measured by ``guided_ig.py``. Guided backpropagation is included.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from neuroxai.core.rules.guided import GUIDED
 
 BARS = {64: 0.45, 96: 0.45, 128: 0.28}
 GFLOP = {64: 14.4, 96: 48.4, 128: 114.6}
-"""Of one forward and one backward pass."""
+"""GFLOP of one forward and one backward pass, by size."""
 
 
 def gradient(network: nn.Module, x: Tensor, *, guided: bool = False) -> Tensor:
-    """Return the plain or the guided gradient, ours."""
+    """Return the plain or the guided gradient."""
     probe = WholeVolume(network, nx.Class(3))
     rule = GUIDED if guided else PLAIN
     with probe.at(x, [InputGradient(rule)]):
@@ -48,7 +48,7 @@ def gradient(network: nn.Module, x: Tensor, *, guided: bool = False) -> Tensor:
 
 
 def measure(what: str, size: int) -> None:
-    """Print the median seconds of three passes, the first pass apart."""
+    """Print the seconds of the first pass, and the median of three more."""
     network, x = deepseg([size] * 3)
     if what != "F":
         nx.tune_allocator()
@@ -86,9 +86,11 @@ def main() -> None:
         for key, name in (("gradient", "vanilla gradient"), ("guided", "guided backpropagation")):
             warm = [t[1] for t in taken[key]]
             share = GFLOP[size] / middle(warm) / peak if size in GFLOP else float("nan")
-            detail = f"{spread(warm)}; F {spread(floors)}; {share:.0%} of the peak"
+            detail = f"{spread(warm)}; F {spread(floors)}; {share:.0%} of peak GFLOP/s"
             if key == "gradient":
-                detail += f"; maps off by {off:.1e}; a process's first pass {cold:.2f}"
+                detail += (
+                    f"; relative difference of maps {off:.1e}; ratio of first passes {cold:.2f}"
+                )
             what, bar = f"{name}, {size}³, process", BARS.get(size)
             table.add(
                 Row(what, "F in a stock process", middle(warm), middle(floors), bar=bar,

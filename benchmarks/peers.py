@@ -1,9 +1,9 @@
-"""An environment for the peers that are not among the development tools.
+"""Virtual environment with the packages for comparison that are not development dependencies.
 
 python benchmarks/peers.py && .peers/bin/python benchmarks/grad_cam.py
 
-It sees the packages of the environment it is made from, so both sides run on the same torch, and
-adds grad-cam and medcam, with what they need, without exchanging anything.
+It includes the packages of the current environment, so that all packages use the same torch, and
+adds grad-cam and medcam with their dependencies, without replacing any package.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import sysconfig
 import venv
 from pathlib import Path
 
-PLACE = Path(__file__).parents[1] / ".peers"
-WANTED = ("grad-cam", "medcam", "ttach", "opencv-python-headless", "torchvision")
+FOLDER = Path(__file__).parents[1] / ".peers"
+PACKAGES = ("grad-cam", "medcam", "ttach", "opencv-python-headless", "torchvision")
 
 
 def main() -> None:
-    """Make the environment; say what could not be had."""
-    venv.create(PLACE, with_pip=True, clear=True)
-    python = PLACE / "bin" / "python"
-    asked = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
-    home = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
-    # A folder of packages added as a site, so that what is installed for editing is found too.
-    here = sysconfig.get_paths()["purelib"]
-    (home / "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-    for name in WANTED:
+    """Create the environment and report packages that could not be installed."""
+    venv.create(FOLDER, with_pip=True, clear=True)
+    python = FOLDER / "bin" / "python"
+    query = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
+    site = Path(subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip())
+    # Added as a site directory, so that editable installs are found too.
+    current = sysconfig.get_paths()["purelib"]
+    (site / "current.pth").write_text(f"import site; site.addsitedir({current!r})\n")
+    for name in PACKAGES:
         pip = [str(python), "-m", "pip", "install", "-q", "--no-deps", name]
         if subprocess.run(pip, check=False).returncode:
             print(f"NOT INSTALLED: {name}", file=sys.stderr)
-    print(f"Made: {PLACE}")
+    print(f"created {FOLDER}")
 
 
 if __name__ == "__main__":

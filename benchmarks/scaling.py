@@ -1,10 +1,11 @@
-"""Time and memory against volume, targets, layers and steps, with the slope that is expected.
+"""Scaling of time and memory with volume, targets, layers and steps, against the expected slope.
 
 python benchmarks/scaling.py [--rounds 2]
 
-Writes ``docs/benchmarks-scaling.png``. Expected: time and memory of a gradient in proportion to the
-voxels; of every layer's map a part for the forward pass and a part for every target, whatever the
-number of layers; of integrated gradients in proportion to the steps.
+Writes ``docs/benchmarks-scaling.png``. Expected: time and memory of a gradient are proportional to
+the number of voxels; the time of all layer maps is that of the forward pass plus a constant per
+target, independent of the number of layers; the time of integrated gradients is proportional to
+the number of steps.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ FIGURE = Path(__file__).parents[1] / "docs" / "benchmarks-scaling.png"
 
 
 def slope(x: list[float], y: list[float]) -> float:
-    """Return the slope in doubly logarithmic axes."""
+    """Return the slope in a double logarithmic plot."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def draw(axes: Axes, x: list[float], y: list[float], name: str, unit: str, expected: float) -> None:
-    """Draw what was measured, and a line of the expected slope through its middle."""
+    """Draw the measurements, and a line of the expected slope through the middle one."""
     axes.loglog(x, y, "o-", color="black", label=f"measured, slope {slope(x, y):.2f}")
     at = len(x) // 2
     line = [y[at] * (value / x[at]) ** expected for value in x]
@@ -49,7 +50,7 @@ def draw(axes: Axes, x: list[float], y: list[float], name: str, unit: str, expec
 
 
 def layers_pass(network: torch.nn.Module, x: torch.Tensor, names: list[str]) -> None:
-    """Take the maps of some layers from one forward and one backward pass."""
+    """Compute the maps of some layers in one forward and one backward pass."""
     probe = WholeVolume(network, nx.Class(3))
     with probe.at(x, [InputGradient(), *(LayerMap(name) for name in names)]):
         probe.gradient(x)
@@ -97,7 +98,7 @@ def main() -> None:
     axes.set_xlabel("targets, or layers, 96³")
     axes.set_ylabel("s")
     axes.legend(frameon=False)
-    figure.suptitle("DeepSeg: one gradient, every layer's map, integrated gradients")
+    figure.suptitle("DeepSeg: a gradient, maps of all layers, integrated gradients")
     figure.savefig(FIGURE, dpi=110)
     table.add(Row("slope of time against voxels", "expected", slope(voxels, times), 1.0, ""))
     table.add(Row("slope of memory against voxels", "expected", slope(voxels, memory), 1.0, ""))

@@ -1,4 +1,4 @@
-"""How well tissues are told apart on T1: Dice with the truth on phantoms of 2 mm.
+"""Accuracy of tissue segmentation on T1: Dice with the ground truth on phantoms of 2 mm.
 
 python benchmarks/tissues.py [PHANTOMS]
 """
@@ -16,7 +16,7 @@ FIRST_SEED = 600_000
 
 
 def main(count: int) -> None:
-    """Print mean and worst Dice of each tissue."""
+    """Print the mean and lowest Dice of each tissue."""
     scores = []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         phantom = make_phantom(seed, spacing=2.0)
@@ -29,7 +29,7 @@ def main(count: int) -> None:
             2 * ((found == k) & (truth == k)).sum() / ((found == k).sum() + (truth == k).sum())
             for k in range(1, len(TISSUES) + 1)
         ])  # fmt: skip
-    print(f"{count} phantoms of 2 mm, seeds from {FIRST_SEED}; Dice, mean and worst")
+    print(f"{count} phantoms of 2 mm, seeds from {FIRST_SEED}; mean and lowest Dice")
     for name, values in zip(TISSUES, np.transpose(scores), strict=True):
         print(f"{name:4s} {values.mean():.3f} {values.min():.3f}")
 

@@ -1,4 +1,4 @@
-"""Training on a CPU: the share of the time waited for data, a batch against MONAI's, phantoms.
+"""Training on the CPU: time spent waiting for data, augmentation against MONAI, phantoms.
 
 python benchmarks/training.py
 """
@@ -44,21 +44,21 @@ def main() -> None:
             training = json.loads(card.read_text())["training"]
         taken = training["seconds"]["training"]
         waited = training["waiting_for_data"] * taken
-        detail = f"{STEPS} steps, {taken / STEPS:.2f} s a step"
-        table.add(Row(f"waiting for data, {name}", "the whole training", waited, taken, bar=0.05,
+        detail = f"{STEPS} steps, {taken / STEPS:.2f} s per step"
+        table.add(Row(f"waiting for data, {name}", "total time of training", waited, taken, bar=0.05,
                       detail=detail))  # fmt: skip
     _batches(table)
     times = [seconds(partial(make_phantom, seed)) for seed in range(9)][1:]
-    table.add(Row("a phantom of 1 mm, one process", "the bar", middle(times), 3.0, bar=1.0,
+    table.add(Row("a phantom of 1 mm, one process", "bar", middle(times), 3.0, bar=1.0,
                   detail=spread(times)))  # fmt: skip
     times = [seconds(partial(make_phantom, seed, wide=True)) for seed in range(8)]
-    table.add(Row("a wide phantom of 1 mm", "the bar", middle(times), 3.0, bar=1.0,
+    table.add(Row("a wide phantom of 1 mm", "bar", middle(times), 3.0, bar=1.0,
                   detail=spread(times)))  # fmt: skip
     table.write()
 
 
 def _batches(table: Table) -> None:
-    """One batch of patches, cut, turned, zoomed and varied, against MONAI's transforms."""
+    """Measure a batch of augmented patches against MONAI's transforms."""
     config = read_config("phantom-segmentation", overrides=SEGMENTATION)
     cases = prepare_cases(config).train
     ours = PatchBatches(cases, config, torch.device("cpu"))
@@ -71,12 +71,12 @@ def _batches(table: Table) -> None:
         mine.append(seconds(lambda: ours.batch(next(numbers))))
         others.append(seconds(theirs))
     table.add(Row(f"a batch of {BATCH} patches of {'×'.join(map(str, PATCH))}",
-                  "MONAI's transforms of the same kinds", middle(mine), middle(others),
+                  "equivalent MONAI transforms", middle(mine), middle(others),
                   detail=f"ours {spread(mine)}"))  # fmt: skip
 
 
 def _monai(cases: Sequence[PreparedCase]) -> Work:
-    """Return a function that makes such a batch with MONAI's dictionary transforms."""
+    """Return a function that makes the same batch with MONAI's dictionary transforms."""
     keys, image = ("image", "label"), ("image",)
     turn = float(np.radians(12))
     transform = mt.Compose([
