@@ -45,8 +45,8 @@ def main() -> None:
         taken = training["seconds"]["training"]
         waited = training["waiting_for_data"] * taken
         detail = f"{STEPS} steps, {taken / STEPS:.2f} s per step"
-        table.add(Row(f"waiting for data, {name}", "total time of training", waited, taken, bar=0.05,
-                      detail=detail))  # fmt: skip
+        table.add(Row(f"waiting for data, {name}", "total time of training", waited, taken,
+                      bar=0.05, detail=detail))  # fmt: skip
     _batches(table)
     times = [seconds(partial(make_phantom, seed)) for seed in range(9)][1:]
     table.add(Row("a phantom of 1 mm, one process", "bar", middle(times), 3.0, bar=1.0,
