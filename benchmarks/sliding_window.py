@@ -48,7 +48,7 @@ def ours(network: nn.Module, x: Tensor, windows: Windows, target: Target) -> Ten
 
 def each_window(network: nn.Module, x: Tensor, windows: Windows, count: int | None = None) -> None:
     """One forward and one backward pass of stock torch over every window, or the first few."""
-    laid = windows.over(x.shape[2:])
+    laid = windows.place(x.shape[2:])
     padded = laid.pad(x)
     for cut in list(laid)[:count]:
         leaf = padded[cut].clone().requires_grad_()
@@ -89,7 +89,7 @@ def main() -> None:
         else:
             print_growth(lambda: each_window(network, x, windows, 1))
         return
-    count = len(windows.over(given.size))
+    count = len(windows.place(given.size))
     works: dict[str, Callable[[], object]] = {
         "windows' sum": lambda: each_window(network, x, windows),
         "class, exact": lambda: ours(network, x, windows, nx.Class(3)),

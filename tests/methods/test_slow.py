@@ -277,5 +277,5 @@ def test_integrated_gradients_does_not_depend_on_how_nodes_are_batched(
     method = make_method("integrated_gradients", {"steps": 7})
     whole = explain(method, network, x).values
     for voxels in (1, 2 * x[:, 0].numel(), 3 * x[:, 0].numel()):
-        monkeypatch.setattr("neuroxai.core.probe.probe.VOXELS_AT_ONCE", voxels)
+        monkeypatch.setattr("neuroxai.core.probe.probe.BATCH_VOXELS", voxels)
         assert relative(explain(method, network, x).values, whole) <= 1e-12

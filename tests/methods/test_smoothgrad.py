@@ -32,7 +32,7 @@ def test_the_seed_decides_and_the_batching_does_not(monkeypatch: pytest.MonkeyPa
     network, x = make("segmenter"), image()
     first = explain("smoothgrad", network, x, seed=1).values
     assert not torch.equal(first, explain("smoothgrad", network, x, seed=2).values)
-    monkeypatch.setattr("neuroxai.core.probe.probe.VOXELS_AT_ONCE", 1)
+    monkeypatch.setattr("neuroxai.core.probe.probe.BATCH_VOXELS", 1)
     assert relative(explain("smoothgrad", network, x, seed=1).values, first) <= 1e-6
 
 
@@ -63,7 +63,7 @@ def test_early_stopping_counts_its_samples_one_batch_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network, x = make("segmenter", act=nn.Softplus), image()
-    monkeypatch.setattr("neuroxai.core.probe.probe.VOXELS_AT_ONCE", 1)
+    monkeypatch.setattr("neuroxai.core.probe.probe.BATCH_VOXELS", 1)
     got = explain(SmoothGrad(samples=40, tolerance=0.9), network, x)
     samples = got.diagnostics["samples"]
     assert 4 <= samples < 40

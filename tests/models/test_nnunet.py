@@ -101,7 +101,7 @@ def test_output_equals_nnunet(tmp_path: Path, word: str) -> None:
     # nnU-Net sums logits in float16. In the corners of the image the weights are the smallest
     # numbers of float16, so its labels there are determined by rounding.
     assert loaded.windows is not None
-    weight = loaded.windows.over(maps.output.shape[2:])._total.numpy()
+    weight = loaded.windows.place(maps.output.shape[2:])._total.numpy()
     sure &= placement.to_patient(weight, fill=1.0) > 1e-4
     assert sure.mean() > 0.75
     np.testing.assert_array_equal(in_theirs[sure], expected_labels[sure])

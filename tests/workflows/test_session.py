@@ -106,7 +106,7 @@ def test_windows_take_three_sweeps_for_any_number_of_targets(
     study: nx.Case, small: nx.Model
 ) -> None:
     session = nx.open(in_windows(small), study)
-    sweep = len(in_windows(small).windows.over(session.x.shape[2:]))  # type: ignore[union-attr]
+    sweep = len(in_windows(small).windows.place(session.x.shape[2:]))  # type: ignore[union-attr]
     assert sweep > 1
     for targets in (["WT"], TARGETS):
         with counted(small.network) as passes:
@@ -388,7 +388,7 @@ def test_an_estimate_is_within_a_factor_of_four() -> None:
 
 def test_an_estimate_of_windows_counts_them(study: nx.Case, small: nx.Model) -> None:
     windowed, whole = nx.open(in_windows(small), study), nx.open(small, study)
-    count = len(in_windows(small).windows.over(windowed.x.shape[2:]))  # type: ignore[union-attr]
+    count = len(in_windows(small).windows.place(windowed.x.shape[2:]))  # type: ignore[union-attr]
     one = windowed.estimate("vanilla_gradient").gradient_seconds
     assert one > 0
     assert count > 1

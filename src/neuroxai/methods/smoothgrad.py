@@ -101,7 +101,7 @@ class SmoothGrad(Method):
         notes: dict[str, None] = {}
         done, error = 0, float("inf")
         while done < self.samples and not self._settled(done, error):
-            copies = min(probe.batch(x), self.samples - done) if self._stacks else 1
+            copies = min(probe.batch_size(x), self.samples - done) if self._stacks else 1
             noisy = torch.cat([x + sigma * _normal(x, generator) for _ in range(copies)])
             inner = self.of.attribute(probe, noisy, generator)
             notes.update(dict.fromkeys(inner.notes))

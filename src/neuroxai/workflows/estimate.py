@@ -96,7 +96,7 @@ def time_passes(planner: MemoryPlanner) -> PassSeconds:
     if windows is not None:
         shape = spatial_shape(planner.x)
         window = planner.x.new_zeros((*planner.x.shape[:2], *windows.size))
-        return _scaled(_time(planner, window), len(windows.over(shape)))
+        return _scaled(_time(planner, window), len(windows.place(shape)))
     part = center_crop(planner.x, _PART)
     try:
         found = _time(planner, part)

@@ -110,7 +110,7 @@ def test_the_gradients_are_those_through_one_big_graph(dims: int, word: str) -> 
 
 def test_a_linear_target_takes_one_sweep_along_a_path() -> None:
     network, x, windows = make("segmenter", 2), an_image(2), some_windows(2)
-    count = len(windows.over(IMAGES[2]))
+    count = len(windows.place(IMAGES[2]))
     for target, sweeps in ((Class(1), 1), (Region("ab"), 2)):
         probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
         with probe.at(x):
@@ -149,7 +149,7 @@ def test_one_window_is_the_whole_volume(dims: int) -> None:
 def test_a_layer_map_from_the_definition(dims: int, layer: str, reduction: LayerReduction) -> None:
     # A batch of one, because MONAI takes the samples of a batch one at a time.
     network, x, windows = make("segmenter", dims).eval(), an_image(dims, 1), some_windows(dims)
-    laid = windows.over(IMAGES[dims])
+    laid = windows.place(IMAGES[dims])
     seen: list[Tensor] = []
     handle = network.get_submodule(layer).register_forward_hook(
         lambda module, inputs, output: seen.append(output)
@@ -202,7 +202,7 @@ def test_hirescam_over_windows_adds_up_to_the_target(
 
 def test_maps_of_several_layers_take_one_more_sweep() -> None:
     network, x, windows = make("segmenter", 2), an_image(2), some_windows(2)
-    count = len(windows.over(IMAGES[2]))
+    count = len(windows.place(IMAGES[2]))
     probe = SlidingWindow(network, Region("ab"), OUTPUTS, windows=windows)
     averaged = [LayerMap(layer) for layer in ("enter", "down", "join")]
     placed = [LayerMap(layer, ActivationTimesGradient()) for layer in ("enter", "down")]
@@ -247,7 +247,7 @@ def test_the_oracle_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x, windows = make("segmenter", 2), an_image(2), some_windows(2)
     whole = WholeVolume(Blended(network, windows), Class(1), OUTPUTS)
     monkeypatch.setattr(
-        "neuroxai.core.probe.windows.Laid.share", lambda self, cut: windows.weights / 2
+        "neuroxai.core.probe.windows.PlacedWindows.share", lambda self, cut: windows.weights / 2
     )
     probe = SlidingWindow(network, Class(1), OUTPUTS, windows=windows)
     with probe.at(x), whole.at(x):
@@ -342,7 +342,7 @@ def test_refusals() -> None:
     even=st.booleans(),
 )
 def test_windows_cover_every_voxel(length: int, size: int, overlap: float, even: bool) -> None:
-    laid = Windows((size,), torch.ones(size), overlap, even).over((length,))
+    laid = Windows((size,), torch.ones(size), overlap, even).place((length,))
     seen = torch.zeros(laid.padded)
     for cut in laid:
         assert len(seen[cut]) == size

@@ -173,7 +173,7 @@ def test_images_that_see_each_other_go_through_one_by_one(
     parameters = {"samples": 4} if name == "smoothgrad" else {"steps": 7, "baseline": "blur"}
     found = explain(make_method(name, parameters), seen, x)
     assert sum(count > 1 for count in seen.samples) <= 2  # one look, in stock torch once more
-    monkeypatch.setattr("neuroxai.core.probe.probe.VOXELS_AT_ONCE", 1)
+    monkeypatch.setattr("neuroxai.core.probe.probe.BATCH_VOXELS", 1)
     assert torch.equal(found.values, explain(make_method(name, parameters), seen, x).values)
 
 

@@ -1,8 +1,8 @@
-"""Less memory for more time: only what goes into a block is kept, the block is run again.
+"""Gradient checkpointing: less memory for more time.
 
-In the backward pass every block of a network is run a second time from its input, and then
-differentiated (Chen et al. 2016, arXiv:1604.06174). The network is not edited: for the time of a
-pass its blocks' ``forward`` is wrapped, and unwrapped afterwards.
+Only the input of a block is kept. In the backward pass the block is run again and differentiated
+(Chen et al. 2016, arXiv:1604.06174). The ``forward`` methods of the blocks are wrapped for the
+duration of a pass and restored afterwards.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from neuroxai.core.errors import NETWORK_ERRORS
 from neuroxai.core.layers.layers import is_convolution
 from neuroxai.core.rules.rule_hooks import RuleHooks
 
-_SAME = 1e-3
-"""Of the largest value, how much the two may differ: rounding is far below."""
+_TOLERANCE = 1e-3
+"""Difference between both ways, relative to the largest value; rounding is far below."""
 
 MOST_CONVOLUTIONS = 4
-"""How many convolutions a block may hold: about one level of a U-Net, one unit of a ResNet."""
+"""Convolutions in a block: about one level of a U-Net, or one unit of a ResNet."""
 
 
 @contextmanager
-def checkpointed(network: nn.Module, spared: Collection[str] = ()) -> Iterator[None]:
-    """Run a network's blocks twice instead of keeping what happens in them, inside.
+def checkpointed(network: nn.Module, excluded: Collection[str] = ()) -> Iterator[None]:
+    """Context manager in which the blocks of a network are run twice instead of kept.
 
     Parameters
     ----------
     network
-        Any module; a block of it that takes anything but one tensor, or gives anything else,
-        is run as ever. What a block takes besides, from an attribute or a variable, is lost to
-        the gradient: :func:`is_sound` tells.
-    spared
-        Names of layers that somebody looks into: blocks that hold them are run as ever.
+        Any module. A block with other arguments than one tensor, or another result, is run as
+        usual. What a block reads besides its argument, from an attribute or a variable, gets no
+        gradient: :func:`is_sound` detects this.
+    excluded
+        Names of layers to be recorded; the blocks that contain them are run as usual.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def checkpointed(network: nn.Module, spared: Collection[str] = ()) -> Iterator[N
     True
     """
     found = blocks(network)
-    kept = {id(module) for name, module in found if _holds(name, spared)}
+    kept = {id(module) for name, module in found if _contains(name, excluded)}
     wrapped = {id(module): module for _, module in found if id(module) not in kept}
     for module in wrapped.values():
         module.forward = _wrapped(module.forward)
@@ -63,10 +63,10 @@ def checkpointed(network: nn.Module, spared: Collection[str] = ()) -> Iterator[N
 
 def is_sound(differentiate: Callable[[Tensor], tuple[Tensor, Tensor]], network: nn.Module,
              x: Tensor) -> bool:  # fmt: skip
-    """Whether running blocks twice changes neither answer nor gradient, on a small part of ``x``.
+    """Return whether checkpointing leaves output and gradient unchanged on a small part of ``x``.
 
-    It does where a block reads a skip from an attribute, or where it works in place on what others
-    read after it. A network that takes no small part is believed.
+    It does not if a block reads a skip connection from an attribute, or overwrites in place what
+    others read after it. A network that does not accept a small part is assumed to be sound.
 
     Parameters
     ----------
@@ -86,15 +86,15 @@ def is_sound(differentiate: Callable[[Tensor], tuple[Tensor, Tensor]], network: 
     except NETWORK_ERRORS:
         return False
     return all(
-        float((one - other).abs().max()) <= _SAME * max(float(one.abs().max()), 1e-30)
+        float((one - other).abs().max()) <= _TOLERANCE * max(float(one.abs().max()), 1e-30)
         for one, other in zip(plain, twice, strict=True)
     )
 
 
 def blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the largest parts of a network that hold no more convolutions than a block may.
+    """Return the largest modules with at most :data:`MOST_CONVOLUTIONS` convolutions.
 
-    A part that is used under several names has several entries.
+    A module with several names has several entries.
     """
     found = []
     waiting = list(network.named_children())
@@ -108,8 +108,8 @@ def blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _holds(name: str, spared: Collection[str]) -> bool:
-    plain = [layer.partition("#")[0] for layer in spared]
+def _contains(name: str, layers: Collection[str]) -> bool:
+    plain = [layer.partition("#")[0] for layer in layers]
     return any(layer == name or layer.startswith(f"{name}.") for layer in plain)
 
 
@@ -133,13 +133,13 @@ class _NotOneTensorError(Exception):
 class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, run: Callable[[Tensor], Any]) -> Tensor:
-        # A copy goes in, because a block may work in place on what it is given, and a copy is
-        # kept, because others may write over it later.
+        # The block may overwrite its input, and later layers the tensor that is kept: both get a
+        # copy.
         y = run(x.clone())
         if type(y) is not Tensor:
             raise _NotOneTensorError
         ctx.save_for_backward(x.clone())
-        # Whoever watches or bends the first run shall see the second as well.
+        # Modes of the first run, such as backward rules, apply to the second too.
         ctx.run, ctx.modes = run, _get_current_function_mode_stack()
         # The second run may be on another thread, which does not inherit autocast.
         kind = x.device.type

@@ -1,4 +1,4 @@
-"""Several answers as one: of networks of one kind, or to an image and its mirror images."""
+"""Networks that average several outputs: of several members, or of mirrored images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Ensemble(nn.Module):
     Parameters
     ----------
     members
-        Networks with the same layers and one output tensor each, as the folds of a cross
+        Networks with the same layers and one output tensor each, such as the folds of a cross
         validation.
 
     Examples
@@ -30,18 +30,18 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the mean; ``x`` is handed to every member anew."""
+        """Return the mean; every member receives its own copy of ``x``."""
         return torch.stack([member(x.clone()) for member in self.members]).mean(dim=0)
 
     def siblings(self, name: str) -> tuple[str, ...]:
-        """Return the layer of that name in every member."""
+        """Return the names of a member's layer in all members."""
         inner = self._inner(name)
         if not inner:
             return (name,)
         return tuple(f"members.{i}.{inner}" for i in range(len(self.members)))
 
     def in_all(self, name: str) -> str:
-        """Return how the layer of that name in all members is called."""
+        """Return the common name of a layer in all members, ``members.*.layer``."""
         inner = self._inner(name)
         return f"members.*.{inner}" if inner else name
 
@@ -53,21 +53,21 @@ class Ensemble(nn.Module):
 
 
 class Mirrored(nn.Module):
-    r"""A network asked about an image and all its mirror images.
+    r"""Test-time mirroring: the mean probability over an image and its mirror images.
 
     .. math:: p(x) = 2^{-n} \sum_M M \, p_f(M x)
 
-    over the :math:`2^n` mirrorings M of n axes; the mean is of probabilities, and what is returned
-    are logits of it, so that it can stand wherever the network itself does.
+    over the :math:`2^n` combinations M of mirrored axes. Logits of the mean are returned, so that
+    the result can replace the network.
 
     Parameters
     ----------
     network
         Returns logits ``(B, K)`` or ``(B, K, *S)`` for ``(B, C, *S)``.
     activation
-        ``softmax`` or ``sigmoid``, what turns its logits into probabilities.
+        ``softmax`` or ``sigmoid``, which turns its logits into probabilities.
     key
-        Which of several outputs counts: an index for a list or tuple, a key for a dict.
+        The selected output of several: an index for a list or tuple, a key for a dict.
 
     Examples
     --------
@@ -89,13 +89,14 @@ class Mirrored(nn.Module):
         mirrorings = [
             chosen for count in range(x.dim() - 1) for chosen in itertools.combinations(axes, count)
         ]
-        total = self._chances(x, mirrorings[0])
+        total = self._probabilities(x, mirrorings[0])
         for mirroring in mirrorings[1:]:
-            total = total + self._chances(x, mirroring)
+            total = total + self._probabilities(x, mirroring)
+        # Rounding in single precision may reach 0 or 1, where the logit is infinite.
         mean = (total / len(mirrorings)).clamp(1e-7, 1 - 1e-7)
         return mean.logit() if self.activation == "sigmoid" else mean.log()
 
-    def _chances(self, x: Tensor, mirroring: tuple[int, ...]) -> Tensor:
+    def _probabilities(self, x: Tensor, mirroring: tuple[int, ...]) -> Tensor:
         """Return the probabilities of one mirror image, mirrored back."""
         output = self.network(x.flip(mirroring))
         logits: Tensor = output if self.key is None else output[self.key]

@@ -29,11 +29,13 @@ from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target
 
-VOXELS_AT_ONCE = 2 * 96**3
-"""How many voxels a batch of path nodes or noisy copies may hold."""
+BATCH_VOXELS = 2 * 96**3
+"""Voxels in a batch of path nodes or noisy copies, two images of 96³: small images share a batch,
+large ones pass one by one, whose convolutions fill a device already."""
 
-_APART, _APART_IN_16_BITS = 1e-3, 0.02
-"""Of the largest output, how much it may move with the batch: rounding moves it, too."""
+_TOLERANCE, _TOLERANCE_16_BITS = 1e-3, 0.02
+"""Change of the output with the rest of the batch, relative to its largest value, that rounding
+explains in single precision and in 16 bits."""
 
 
 @dataclass
@@ -193,7 +195,7 @@ class Probe(ABC):
 
     @property
     def target(self) -> BoundTarget:
-        """The target as it is fixed at the explained point."""
+        """The target, bound at the explained point."""
         return self.bind(self._known().output)
 
     def output(self) -> Tensor:
@@ -238,11 +240,11 @@ class Probe(ABC):
         return self._answered(x, request).layer_map(request)
 
     def bind(self, output: Tensor) -> BoundTarget:
-        """Fix the target at the explained point, at its first output."""
+        """Return the target, bound at the first output of the explained point."""
         return self._binding.bind(output)
 
     def layer_grid(self, x: Tensor) -> tuple[int, ...]:
-        """Return the grid that layer maps are laid on before they are cut to ``x``'s."""
+        """Return the grid that layer maps are interpolated to before they are cropped to ``x``."""
         return layer_grid(self.network, spatial_shape(x))
 
     def cell_size(self, x: Tensor, layer: Layer) -> tuple[float, ...]:
@@ -250,56 +252,56 @@ class Probe(ABC):
         return tuple(n / c for n, c in zip(self.layer_grid(x), layer.shape[1:], strict=True))
 
     def describe(self) -> dict[str, Any]:
-        """Return how the network is run, where that is not in one piece; for the provenance."""
+        """Return how the image is divided, for the provenance; empty if it is not."""
         return {}
 
-    def batch(self, x: Tensor) -> int:
-        """Return how many copies of ``x`` go through the network at once.
+    def batch_size(self, x: Tensor) -> int:
+        """Return how many copies of ``x`` pass through the network in one batch.
 
-        It is one if there is no memory for more, if samples that go together see each other, as
-        they do in a batch norm that keeps no statistics, or if the network takes no more.
+        It is one if memory does not allow more, if the samples of a batch affect each other, as in
+        a batch norm without running statistics, or if the network fails on more.
         """
-        fits = VOXELS_AT_ONCE // (x.shape[0] * prod(spatial_shape(x)))
+        fits = BATCH_VOXELS // (x.shape[0] * prod(spatial_shape(x)))
         if self.budget is not None and self.needs:
             fits = min(fits, self.budget // self.needs)
-        return fits if fits > 1 and self._keeps_apart() else 1
+        return fits if fits > 1 and self._has_independent_samples() else 1
 
-    def spare(self, x: Tensor) -> int | None:
-        """Return the bytes that are left beside a pass of ``batch(x)``; None where nobody knows."""
+    def free_memory(self, x: Tensor) -> int | None:
+        """Return the bytes left by a batch of copies of ``x``; None if unknown."""
         if self.budget is None or not self.needs:
             return None
-        return max(0, self.budget - self.needs * self.batch(x))
+        return max(0, self.budget - self.needs * self.batch_size(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output that counts of one forward pass, which is counted."""
+        """Return the selected output of one forward pass, and count it."""
         self.before_pass()
         self.passes += Passes(forward=1)
         return run_fast(self.network, x, self.answer, self.settings, self.weights)
 
     def answer(self, x: Tensor) -> Tensor:
-        """Return the selected output of one forward pass, which is not counted."""
+        """Return the selected output of one forward pass without counting it."""
         # A copy, because a network may work in place on its input.
         return self.outputs.answer(self.network, x.clone(), self.settings.precision)
 
-    def _keeps_apart(self) -> bool:
-        """Whether samples that go through the network together do not see each other."""
+    def _has_independent_samples(self) -> bool:
+        """Return whether the samples of a batch do not affect each other; tested once."""
         if self.facts.samples_are_independent is None and self._point is not None:
-            self.facts.samples_are_independent = self._unmoved(self._point)
+            self.facts.samples_are_independent = self._is_unchanged_in_batch(self._point)
         return bool(self.facts.samples_are_independent)
 
-    def _unmoved(self, point: Tensor) -> bool:
-        """Whether the answer at the explained point is the same with another image beside."""
+    def _is_unchanged_in_batch(self, point: Tensor) -> bool:
+        """Return whether a second image in the batch leaves the output of the point unchanged."""
         alone = self._known().output
         try:
-            both = self.run(torch.cat([point, _unlike(point)]))
+            both = self.run(torch.cat([point, _companion(point)]))
         except NETWORK_ERRORS:
-            return False  # for one image it went well
-        beside = both[: len(point)]
-        if len(both) != 2 * len(point) or beside.shape != alone.shape:
+            return False  # the network does not accept a larger batch
+        first = both[: len(point)]
+        if len(both) != 2 * len(point) or first.shape != alone.shape:
             return False
         single = self.settings.precision == "fp32" and point.dtype in (torch.float32, torch.float64)
-        moved, largest = (beside - alone).abs().max(), alone.abs().max()
-        return bool(moved <= (_APART if single else _APART_IN_16_BITS) * largest)
+        change, largest = (first - alone).abs().max(), alone.abs().max()
+        return bool(change <= (_TOLERANCE if single else _TOLERANCE_16_BITS) * largest)
 
     def _answered(self, x: Tensor, request: Request) -> Answers:
         """Return answers that include a request, from known ones where possible."""
@@ -334,12 +336,12 @@ class Probe(ABC):
         return list(result.answers)
 
 
-def _unlike(x: Tensor) -> Tensor:
-    """Return images that differ from ``x`` in all that may be taken over a batch.
+def _companion(x: Tensor) -> Tensor:
+    """Return images that differ from ``x`` in every statistic that may be taken over a batch.
 
-    Every channel goes beyond its least and its largest value; mean and spread differ, too.
+    Every channel exceeds both its minimum and its maximum, and has another mean and spread.
     """
     axes = tuple(range(2, x.dim()))
     least, largest = x.amin(dim=axes, keepdim=True), x.amax(dim=axes, keepdim=True)
-    middle, reach = (least + largest) / 2, largest - least
-    return middle + 3 * (x.flip(-1) - middle) + reach / 2 + (reach == 0)
+    middle, extent = (least + largest) / 2, largest - least
+    return middle + 3 * (x.flip(-1) - middle) + extent / 2 + (extent == 0)

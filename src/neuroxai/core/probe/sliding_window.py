@@ -23,7 +23,7 @@ from neuroxai.core.probe.one_pass import PassSetup, one_pass
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.probe.window_sums import SummedWeights, WindowSums
-from neuroxai.core.probe.windows import Laid, Windows, check_answer
+from neuroxai.core.probe.windows import PlacedWindows, Windows, check_window_output
 from neuroxai.core.spatial import resample_to, spatial_shape
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import BoundTarget, Target
@@ -82,13 +82,13 @@ class SlidingWindow(Probe):
     def run(self, x: Tensor) -> Tensor:
         """Return the blended output, without a graph."""
         with torch.no_grad():
-            return self._laid(x).blend(x, self.forward)
+            return self._placed(x).blend(x, self.forward)
 
     def visit_targets(
         self, x: Tensor, requests: Collection[Request], bindings: Sequence[Binding]
     ) -> list[Answers]:
         """Answer all requests at ``x`` for each target, in as few sweeps as possible."""
-        laid = self._laid(x)
+        placed = self._placed(x)
         linear = [each.bind_without_output(x) for each in bindings]
         one_sweep = bool(requests) and all(linear)
         output = self._any_output(x) if one_sweep else self.run(x)
@@ -97,14 +97,14 @@ class SlidingWindow(Probe):
             return [Answers(output, each.score(output)) for each in bound]
         gradients = [each for each in requests if isinstance(each, InputGradient)]
         maps = [each for each in requests if isinstance(each, LayerMap)]
-        padded = laid.pad(x)
-        members, refused = self._members(padded[laid.first], maps)
+        padded = placed.pad(x)
+        members, refused = self._members(padded[placed.first], maps)
         inner: set[Request] = {*gradients}.union(*members.values())
-        seeds = [laid.pad(_output_gradient(each, output)) for each in bound]
+        seeds = [placed.pad(_output_gradient(each, output)) for each in bound]
         grid = self._window_grid()
-        sums = [WindowSums(laid, x, gradients, blends=one_sweep, grid=grid) for _ in bound]
-        for cut in laid:
-            share = laid.share(cut).to(output)
+        sums = [WindowSums(placed, x, gradients, blends=one_sweep, grid=grid) for _ in bound]
+        for cut in placed:
+            share = placed.share(cut).to(output)
             self.before_pass()
             setup = self._window_setup([seed[cut] * share for seed in seeds])
             result = one_pass(setup, padded[cut], inner)
@@ -113,7 +113,7 @@ class SlidingWindow(Probe):
                 each.add(cut, share, answers)
                 each.refused |= refused
         if one_sweep:
-            output = laid.crop(sums[0].output)
+            output = placed.crop(sums[0].output)
         found = [
             each.answers(output, target.score(output))
             for each, target in zip(sums, bound, strict=True)
@@ -137,8 +137,8 @@ class SlidingWindow(Probe):
         """Return the windows, for the provenance."""
         return {"windows": self.windows.describe()}
 
-    def _laid(self, x: Tensor) -> Laid:
-        return self.windows.over(spatial_shape(x))
+    def _placed(self, x: Tensor) -> PlacedWindows:
+        return self.windows.place(spatial_shape(x))
 
     def _window_grid(self) -> tuple[int, ...]:
         return layer_grid(self.network, self.windows.size)
@@ -174,7 +174,7 @@ class SlidingWindow(Probe):
     def _default_layer(self, window: Tensor) -> str:
         def run(x: Tensor) -> Tensor:
             output = self.answer(x)
-            check_answer(output, spatial_shape(x))
+            check_window_output(output, spatial_shape(x))
             return output
 
         self.before_pass()
@@ -206,7 +206,7 @@ class SlidingWindow(Probe):
         if not weights:
             return
         with torch.no_grad():
-            blended = self._laid(x).blend(x, lambda window: self._window_maps(window, weights))
+            blended = self._placed(x).blend(x, lambda window: self._window_maps(window, weights))
         for (number, request), values in zip(weights, blended.split(1, dim=1), strict=True):
             layer = self._named(members[request], sums[number])
             found[number].maps[request] = (layer, values.contiguous())
@@ -268,7 +268,7 @@ class _WindowShare:
 
     def bind(self, output: Tensor) -> _WindowShare:
         """Check that the output covers the window."""
-        check_answer(output, spatial_shape(self.output_gradient))
+        check_window_output(output, spatial_shape(self.output_gradient))
         expected = self.output_gradient.shape[1]
         if output.shape[1] != expected:
             raise ModelError(

@@ -15,7 +15,7 @@ from neuroxai.core.layers.layers import Layer
 from neuroxai.core.layers.reduction import ChannelWeightedReduction
 from neuroxai.core.probe.answers import Answers
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
-from neuroxai.core.probe.windows import Laid
+from neuroxai.core.probe.windows import PlacedWindows
 from neuroxai.core.spatial import resample_to
 
 
@@ -39,7 +39,7 @@ class WindowSums:
 
     Parameters
     ----------
-    laid
+    windows
         The windows over the image.
     x
         The image ``(B, C, *S)``.
@@ -62,15 +62,15 @@ class WindowSums:
 
     def __init__(
         self,
-        laid: Laid,
+        windows: PlacedWindows,
         x: Tensor,
         gradients: Collection[InputGradient],
         *,
         blends: bool,
         grid: tuple[int, ...],
     ) -> None:
-        self._laid, self._blends, self._grid = laid, blends, grid
-        shape = (*x.shape[:2], *laid.padded)
+        self._windows, self._blends, self._grid = windows, blends, grid
+        shape = (*x.shape[:2], *windows.padded)
         self._gradients = {request: x.new_zeros(shape) for request in gradients}
         self._activations: frozenset[str] = frozenset()
         self.output = torch.zeros(0)
@@ -91,7 +91,7 @@ class WindowSums:
         """
         if self._blends:
             if self.output.numel() == 0:
-                shape = (*found.output.shape[:2], *self._laid.padded)
+                shape = (*found.output.shape[:2], *self._windows.padded)
                 self.output = found.output.new_zeros(shape)
             self.output[cut].addcmul_(share, found.output)
         for gradient, values in found.gradients.items():
@@ -109,7 +109,7 @@ class WindowSums:
             self.maps[request] = (layer, values if before is None else before + values)
             return
         if before is None:
-            before = values.new_zeros((*values.shape[:2], *self._laid.padded))
+            before = values.new_zeros((*values.shape[:2], *self._windows.padded))
             self.maps[request] = (layer, before)
         before[cut] += resample_to(values, self._grid, size)
 
@@ -120,12 +120,12 @@ class WindowSums:
         have on the padded image, so overlapping windows count as often as they cover it.
         """
         layer, total = self.maps[request]
-        cells = prod(layer.shape[1:]) * prod(self._laid.padded) / prod(self._laid.size)
+        cells = prod(layer.shape[1:]) * prod(self._windows.padded) / prod(self._windows.size)
         return layer.name, total / cells
 
     def crop(self, values: Tensor) -> Tensor:
         """Return values on the image's own grid."""
-        return self._laid.crop(values).contiguous()
+        return self._windows.crop(values).contiguous()
 
     def answers(self, output: Tensor, score: Tensor) -> Answers:
         """Return the input gradients on the image's own grid."""

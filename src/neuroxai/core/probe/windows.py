@@ -1,4 +1,4 @@
-"""Windows over an image, and the blended answer of a network that sees one at a time."""
+"""Overlapping windows over an image, and the output blended from them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from neuroxai.core.spatial import spatial_shape
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    r"""How an image is cut into overlapping windows, and their answers put together.
+    r"""Size, overlap and weights of windows whose outputs are blended.
 
     .. math:: z = \frac{\sum_i w_i \, f(x_i)}{\sum_i w_i}
 
-    at every voxel, over the windows i that hold it. An image smaller than a window is padded with
-    zeros on both sides, what is odd at the end.
+    at every voxel, over the windows i that contain it. An image smaller than a window is padded
+    with zeros on both sides; of an odd number, one more at the end.
 
     Parameters
     ----------
     size
         The window, ``(*S)`` in voxels.
     weights
-        ``(*S)``, above 0: how much a window's answer counts at each of its voxels.
+        ``(*S)``, positive: the weight of a window's output at each of its voxels.
     overlap
-        The share of a window's edge that its neighbor holds too, 0 to below 1.
+        The fraction of a window's edge shared with its neighbor, from 0 to below 1.
     divisor
-        Before it is cut, every axis of an image is padded to a multiple of this.
+        Every axis of an image is padded to a multiple of this before it is cut.
     even
-        Spread the windows evenly from edge to edge, as nnU-Net does; else step by the same length
-        and pull the last one back, as MONAI does.
+        Whether windows are spread evenly from edge to edge, as in nnU-Net, or at a fixed step with
+        the last one moved back, as in MONAI.
 
     Examples
     --------
@@ -56,23 +56,29 @@ class Windows:
     def __post_init__(self) -> None:
         if tuple(self.weights.shape) != self.size or not bool((self.weights > 0).all()):
             raise ModelError(
-                f"windows of {self.size} have weights of {tuple(self.weights.shape)}, expected as "
-                "many, all above 0"
+                f"windows of {self.size} have weights of {tuple(self.weights.shape)}, expected the "
+                "same shape and positive values"
             )
         if not 0 <= self.overlap < 1 or min(self.size) < 1:
             raise ModelError(
                 f"windows of {self.size} with an overlap of {self.overlap}, expected positive "
-                "lengths and 0 to below 1"
+                "lengths and an overlap from 0 to below 1"
             )
 
     def starts(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-        """Return every window's first voxel in an image that is no smaller than a window."""
+        """Return the first voxel of every window in an image at least as large as a window."""
         place = _evenly if self.even else _stepped
         axes = [place(n, k, self.overlap) for n, k in zip(shape, self.size, strict=True)]
         return tuple(itertools.product(*axes))
 
-    def over(self, shape: Sequence[int]) -> Laid:
-        """Return the windows as they lie over an image of ``shape``."""
+    def place(self, shape: Sequence[int]) -> PlacedWindows:
+        """Return the windows over an image of ``shape``.
+
+        Raises
+        ------
+        ModelError
+            If the image has another number of axes.
+        """
         if len(shape) != len(self.size):
             raise ModelError(
                 f"windows of {self.size} do not cover an image of {tuple(shape)}: give it as many "
@@ -81,10 +87,10 @@ class Windows:
         missing = [max(k - n, 0) for n, k in zip(shape, self.size, strict=True)]
         before = tuple(lack // 2 for lack in missing)
         padded = tuple(n + lack for n, lack in zip(shape, missing, strict=True))
-        return Laid(self, tuple(shape), padded, before)
+        return PlacedWindows(self, tuple(shape), padded, before)
 
     def describe(self) -> dict[str, Any]:
-        """Return all but the weights as plain numbers."""
+        """Return the settings for the provenance, with the weights in words."""
         same = bool((self.weights == self.weights.flatten()[0]).all())
         return {
             "size": list(self.size),
@@ -94,7 +100,7 @@ class Windows:
         }
 
 
-class Laid:
+class PlacedWindows:
     """Windows over images of one shape.
 
     Parameters
@@ -102,7 +108,7 @@ class Laid:
     windows
         Their size and weights.
     shape, padded, before
-        The image, the padded image, and how much of the padding comes first.
+        The shapes of the image and the padded image, and the padding before the image.
     """
 
     def __init__(
@@ -126,7 +132,7 @@ class Laid:
         return len(self._slices)
 
     def __iter__(self) -> Iterator[Any]:
-        """Give every window as an index into the padded image."""
+        """Yield every window as an index into the padded image."""
         return iter(self._slices)
 
     @property
@@ -136,7 +142,7 @@ class Laid:
 
     @property
     def first(self) -> Any:
-        """The first window."""
+        """The first window, as an index into the padded image."""
         return self._slices[0]
 
     def pad(self, x: Tensor) -> Tensor:
@@ -147,46 +153,53 @@ class Laid:
         return functional.pad(x, sides) if any(sides) else x
 
     def crop(self, x: Tensor) -> Tensor:
-        """Return what :meth:`pad` was given."""
-        inside = zip(self.before, self.shape, strict=True)
-        cut: Any = (..., *(slice(first, first + n) for first, n in inside))
+        """Return the image's part of a padded tensor; the inverse of :meth:`pad`."""
+        inner = zip(self.before, self.shape, strict=True)
+        cut: Any = (..., *(slice(first, first + n) for first, n in inner))
         return x[cut]
 
     def share(self, cut: Any) -> Tensor:
-        """Return a window's weights over the sum of all, ``(*S)``."""
+        """Return a window's weights divided by the sum over all windows, ``(*S)``."""
         return self._windows.weights / self._total[cut]
 
-    def blend(self, x: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the blended answers ``(B, K, *S)`` to all windows of ``x`` ``(B, C, *S)``.
+    def blend(self, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the blended results ``(B, K, *S)`` of ``run`` on all windows of an image.
+
+        Parameters
+        ----------
+        x
+            The image ``(B, C, *S)``.
+        run
+            Returns ``(B, K, *window)`` for a window of the image.
 
         Raises
         ------
         ModelError
-            If an answer does not lie on its window.
+            If a result does not have the window's size.
         """
         padded = self.pad(x)
         blended = torch.zeros(0)
         for number, cut in enumerate(self):
-            found = answer(padded[cut])
-            check_answer(found, self._windows.size)
+            found = run(padded[cut])
+            check_window_output(found, self._windows.size)
             if number == 0:
                 blended = found.new_zeros((*found.shape[:2], *self.padded))
             blended[cut].addcmul_(self.share(cut).to(found), found)
         return self.crop(blended)
 
 
-def check_answer(answer: Tensor, size: Sequence[int]) -> None:
-    """Refuse an answer that does not lie on its window.
+def check_window_output(output: Tensor, size: Sequence[int]) -> None:
+    """Raise if the output for a window does not have the window's size.
 
     Raises
     ------
     ModelError
-        Saying what came back.
+        Naming both shapes.
     """
-    if spatial_shape(answer) != tuple(size):
+    if spatial_shape(output) != tuple(size):
         raise ModelError(
-            f"the network answers a window of {tuple(size)} with {tuple(answer.shape)}, expected "
-            "(batch, classes, *window): only segmenters can look through windows"
+            f"the network returns {tuple(output.shape)} for a window of {tuple(size)}, expected "
+            "(batch, classes, *window): only segmenters can be run in windows"
         )
 
 

@@ -33,8 +33,8 @@ class StraightPath:
 
     def __init__(self, probe: Probe, start: Tensor, end: Tensor) -> None:
         self.difference = end - start
-        self._probe, self._start, self._batch = probe, start, probe.batch(end)
-        self.spare = probe.spare(end)
+        self._probe, self._start, self._batch = probe, start, probe.batch_size(end)
+        self.spare = probe.free_memory(end)
 
     def gradients(self, rows: Rows) -> Iterator[Tensor]:
         """Yield the gradients ``(B, C, *S)`` at each row."""
