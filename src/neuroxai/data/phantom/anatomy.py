@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from neuroxai.data.phantom.field import Array, Axes, Field, lattice, ramp, smooth_noise, stream
 from neuroxai.data.template import load_mni152
+
+if TYPE_CHECKING:
+    import torch
 
 CENTER_MNI = np.array([0.0, -17.0, 6.0])
 """Template coordinates, in mm, of the center of the field of view."""
@@ -101,6 +104,8 @@ def _channels_last(maps: Array) -> torch.Tensor:
     Sampling at scattered points is bound by memory latency; with channels last, one access reads
     all channels of a voxel.
     """
+    import torch
+
     return torch.from_numpy(maps)[None].contiguous(memory_format=torch.channels_last_3d)
 
 
@@ -206,6 +211,8 @@ def sample_tissues(warp: Warp, axes: Axes, spacing: float, sharpness: float = 1.
 
 def _sample(template: Template, warp: Warp, axes: Axes) -> Array:
     """Sample the channels of the template at the warped positions, ``(4, X, Y, Z)``."""
+    import torch
+
     shape = tuple(axis.size for axis in axes)
     grid = np.empty((*shape, 3), dtype=np.float32)
     counts = template.maps.shape[2:]

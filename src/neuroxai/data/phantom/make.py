@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
@@ -281,6 +280,8 @@ def _image(
         if name == modality and grade == "HGG" and part is not None and scene.box is not None:
             image[scene.box] += part * np.float32(amount)
         return acquire(seed, name, image, scanners[name], scene.brain, axes, tilt)
+
+    import torch
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return dict(zip(MODALITIES, pool.map(scan, MODALITIES), strict=True)), planted
