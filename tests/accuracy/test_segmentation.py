@@ -1,4 +1,4 @@
-"""Overlap and distance against brute force, MONAI, and conventions of the challenge."""
+"""Dice and HD95 against brute force, MONAI, and the conventions of the BraTS challenge."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def blob(seed: int, share: float = 0.15) -> Mask:
 
 
 def surface_points(mask: Mask) -> NDArray[np.float64]:
-    """Voxels with a neighbor across a face that is outside, found one by one."""
+    """Voxels with a face neighbor outside the mask, one by one."""
     found = []
     for place in np.argwhere(mask):
         for axis in range(mask.ndim):
             for step in (-1, 1):
-                beside = place.copy()
-                beside[axis] += step
-                outside = not (0 <= beside[axis] < mask.shape[axis])
-                if outside or not mask[tuple(beside)]:
+                neighbor = place.copy()
+                neighbor[axis] += step
+                outside = not (0 <= neighbor[axis] < mask.shape[axis])
+                if outside or not mask[tuple(neighbor)]:
                     found.append(tuple(place))
     points: NDArray[np.float64] = np.array(sorted(set(found))) * np.array(SPACING)
     return points
@@ -40,10 +40,12 @@ def surface_points(mask: Mask) -> NDArray[np.float64]:
 
 @pytest.mark.filterwarnings("ignore:monai:FutureWarning")
 @pytest.mark.parametrize("seed", range(6))
-def test_hausdorff_is_the_brute_force_one_and_monais(seed: int) -> None:
+def test_hausdorff_equals_brute_force_and_monai(seed: int) -> None:
     a, b = blob(seed), blob(seed + 100, 0.05 + 0.05 * (seed % 3))
-    far = cdist(surface_points(a), surface_points(b))
-    expected = max(np.percentile(far.min(axis=1), 95), np.percentile(far.min(axis=0), 95))
+    distances = cdist(surface_points(a), surface_points(b))
+    expected = max(
+        np.percentile(distances.min(axis=1), 95), np.percentile(distances.min(axis=0), 95)
+    )
     assert hausdorff95(a, b, SPACING) == pytest.approx(expected)
     theirs = compute_hausdorff_distance(
         torch.from_numpy(a)[None, None],
@@ -55,7 +57,7 @@ def test_hausdorff_is_the_brute_force_one_and_monais(seed: int) -> None:
     assert hausdorff95(a, b, SPACING) == pytest.approx(float(theirs), abs=1e-4)
 
 
-def test_a_shift_is_as_far_as_it_is_in_mm() -> None:
+def test_the_distance_of_a_shifted_mask_is_the_shift_in_mm() -> None:
     a, b = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
     a[3:6, 4:8, 2:4] = True
     b[3:6, 4:8, 4:6] = True
@@ -63,7 +65,7 @@ def test_a_shift_is_as_far_as_it_is_in_mm() -> None:
     assert hausdorff95(a, a, SPACING) == 0
 
 
-def test_empty_masks_count_as_in_the_challenge() -> None:
+def test_empty_masks_follow_the_challenge() -> None:
     empty, full = np.zeros((240, 240, 155), bool), np.zeros((240, 240, 155), bool)
     full[100:110, 100:110, 70:80] = True
     assert hausdorff95(empty, empty, (1, 1, 1)) == 0
@@ -73,7 +75,7 @@ def test_empty_masks_count_as_in_the_challenge() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10_000), axis=st.integers(0, 2), pad=st.integers(0, 3))
-def test_mirrors_swaps_and_air_change_nothing(seed: int, axis: int, pad: int) -> None:
+def test_invariance_to_flips_swaps_and_padding(seed: int, axis: int, pad: int) -> None:
     a, b = blob(seed), blob(seed + 1)
     value = hausdorff95(a, b, SPACING)
     assert hausdorff95(b, a, SPACING) == pytest.approx(value)

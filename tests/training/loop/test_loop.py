@@ -39,7 +39,7 @@ CONFIG = Config(
 
 
 class _Batches:
-    """Batch n is a function of n; raises at one of them if asked, to interrupt the training."""
+    """Batch n is a function of n; batch ``broken_at`` raises, to interrupt the training."""
 
     def __init__(self, broken_at: int | None = None) -> None:
         self.broken_at = broken_at
