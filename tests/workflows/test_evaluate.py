@@ -1,4 +1,4 @@
-"""Evaluation: figures by hand, what is left out and why, files that another reader understands."""
+"""Evaluation of networks on cohorts: scores, excluded cases, files."""
 
 from __future__ import annotations
 
@@ -13,32 +13,23 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import image
-from scipy import stats
 from torch import Tensor, nn
 
-from neuroxai.accuracy.interval import wilson_interval
 from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.core.probe.ensemble import Mirrored
 from neuroxai.core.target.target import Region
 from neuroxai.data.brats import read_case, write_case
 from neuroxai.data.case import CLASSES, Case
 from neuroxai.data.layouts import LAYOUTS
-from neuroxai.files.folder import Results
 from neuroxai.models.card import Card
 from neuroxai.models.model import Model
 from neuroxai.reports.evaluate import write_evaluation
 from neuroxai.reports.evaluation_scores import (
-    Estimate,
-    cautions,
-    grading_scores,
     segmentation_scores,
 )
 from neuroxai.reports.evaluation_tables import markdown
 from neuroxai.workflows.evaluate import (
     Evaluation,
-    GradedCase,
-    Overlap,
-    SegmentedCase,
     Settings,
     cases_of,
     evaluate,
@@ -276,56 +267,6 @@ def test_a_segmenter_of_something_else_is_refused(tmp_path: Path) -> None:
         evaluate(other, folders)
 
 
-def graded(answers: list[tuple[str, int, list[list[float]]]]) -> Evaluation:
-    return Evaluation(
-        {"name": "n", "weights_sha256": "0" * 64},
-        "classification",
-        ("LGG", "HGG"),
-        "brats2019",
-        Settings(),
-        graded=tuple(
-            GradedCase(f"C{i}", patient, truth, tuple("abc"[: len(rows)]), np.array(rows))
-            for i, (patient, truth, rows) in enumerate(answers)
-        ),
-    )
-
-
-def test_figures_per_case_and_per_slice_by_hand() -> None:
-    sure, unsure = [0.1, 0.9], [0.6, 0.4]
-    found = graded(
-        [
-            ("p", 1, [sure, sure, unsure]),
-            ("q", 1, [unsure, unsure]),
-            ("r", 0, [[0.8, 0.2]]),
-            ("s", 0, [[0.7, 0.3], [0.7, 0.3]]),
-        ]
-    )
-    per_case, per_slice = grading_scores(found)
-    assert per_case.confusion.tolist() == [[2, 0], [1, 1]]
-    assert per_case.accuracy.value == 0.75
-    assert (per_case.accuracy.low, per_case.accuracy.high) == wilson_interval(3, 4)
-    assert per_case.sensitivity["HGG"].value == 0.5
-    assert (per_case.sensitivity["HGG"].low, per_case.sensitivity["HGG"].high) == wilson_interval(
-        1, 2
-    )
-    assert per_case.specificity["HGG"].value == 1
-    assert per_case.roc_auc["HGG"].value == per_case.roc_auc["LGG"].value == 1
-    assert per_slice.confusion.tolist() == [[3, 0], [3, 2]]
-    assert per_slice.accuracy.value == pytest.approx(5 / 8)
-    assert per_slice.balanced_accuracy.value == pytest.approx((1 + 2 / 5) / 2)
-    low, high = wilson_interval(5, 8)
-    assert (per_slice.accuracy.low, per_slice.accuracy.high) != (low, high), "slices go together"
-
-
-def test_two_cases_of_one_patient_are_drawn_together(tmp_path: Path) -> None:
-    """Otherwise copies of a case would make the interval narrower without any news."""
-    rows = [("p", 1, [[0.1, 0.9]]), ("q", 0, [[0.2, 0.8]]), ("r", 0, [[0.9, 0.1]])]
-    once = grading_scores(graded(rows))[1]
-    copied = grading_scores(graded([row for row in rows for _ in range(4)]))[1]
-    assert copied.accuracy == once.accuracy
-    assert copied.roc_auc["HGG"] == once.roc_auc["HGG"]
-
-
 def test_a_page_never_shows_what_was_not_measured(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(n) for n in range(2)])
     found = evaluate(segmenter(Levels(shift=1)), folders)
@@ -337,9 +278,6 @@ def test_a_page_never_shows_what_was_not_measured(tmp_path: Path) -> None:
     assert "not for clinical use" in text
     value = segmentation_scores(found)["WT"]["dice"].value
     assert f"{100 * value:.1f}" in text
-    grades = graded([("p", 1, [[0.1, 0.9]]), ("q", 0, [[0.2, 0.8]])])
-    assert "not measured" not in markdown(grades)
-    assert "98.62" in markdown(grades)
 
 
 def test_the_files_tell_the_same_in_every_form(tmp_path: Path) -> None:
@@ -361,26 +299,12 @@ def test_the_files_tell_the_same_in_every_form(tmp_path: Path) -> None:
     assert image.imread(tmp_path / "out" / "evaluation.png").std() > 0.02
 
 
-def test_a_classifiers_files(tmp_path: Path) -> None:
-    found = graded([("p", 1, [[0.1, 0.9]] * 2), ("q", 0, [[0.2, 0.8]]), ("r", 0, [[0.9, 0.1]])])
-    written = {path.name: path for path in write_evaluation(found, tmp_path)}
-    assert set(written) == {
-        "cases.csv", "slices.csv", "tables.csv", "evaluation.json", "evaluation.md",
-        "evaluation_per-case.png", "evaluation_per-slice.png",
-    }  # fmt: skip
-    summary = json.loads(written["evaluation.json"].read_text())
-    assert summary["per"]["case"]["confusion"] == [[1, 1], [0, 1]]
-    assert summary["per"]["slice"]["count"] == 4
-    rows = list(csv.DictReader(written["slices.csv"].read_text().splitlines()))
-    assert [row["slice"] for row in rows] == ["a", "b", "a", "a"]
-
-
 def test_one_patient_has_no_interval(tmp_path: Path) -> None:
     folders = cohort(tmp_path / "in", [study(1)])
     found = evaluate(segmenter(), folders)
-    figure = segmentation_scores(found)["ET"]["dice"]
-    assert math.isnan(figure.low)
-    assert figure.percent() == "100.0"
+    estimate = segmentation_scores(found)["ET"]["dice"]
+    assert math.isnan(estimate.low)
+    assert estimate.percent() == "100.0"
     write_evaluation(found, tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert summary["regions"]["ET"]["dice"]["low_95"] is None
@@ -472,126 +396,3 @@ def test_grades_from_a_network_of_no_numbers_are_not_scored(tmp_path: Path) -> N
     folders = cohort(tmp_path, [study(0, layout="brats2019", grade="HGG")])
     with pytest.raises(ModelError, match=r"NaN|finite"):
         evaluate(void, folders)
-
-
-def test_grades_that_are_no_numbers_are_refused_in_words() -> None:
-    nothing = [[math.nan, math.nan]]
-    with pytest.raises(ModelError, match="NaN"):
-        grading_scores(graded([("p", 1, nothing), ("q", 0, [[0.9, 0.1]])]))
-
-
-def right(patients: list[str], slices: int = 1) -> Evaluation:
-    """Return answers that are all right, high and low grade by turns."""
-    rows = [[[0.9, 0.1]] * slices, [[0.1, 0.9]] * slices]
-    return graded([(patient, n % 2, rows[n % 2]) for n, patient in enumerate(patients)])
-
-
-def wilsons(hits: int, count: int) -> tuple[float, float]:
-    found = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    return found.low, found.high
-
-
-def ends(figure: Estimate) -> tuple[float, float]:
-    return figure.low, figure.high
-
-
-def test_all_right_is_not_sure_of_itself() -> None:
-    found = right([f"p{n}" for n in range(10)], slices=8)
-    per_case, per_slice = grading_scores(found)
-    for page in (per_case, per_slice):
-        assert ends(page.accuracy) == pytest.approx(wilsons(10, 10), abs=1e-6)
-        assert ends(page.sensitivity["HGG"]) == pytest.approx(wilsons(5, 5), abs=1e-6)
-        assert ends(page.specificity["HGG"]) == pytest.approx(wilsons(5, 5), abs=1e-6)
-        for figure in (page.balanced_accuracy, page.roc_auc["HGG"], page.roc_auc["LGG"]):
-            assert figure.value == 1
-            assert all(map(math.isnan, ends(figure))), "no draw differs: nothing is known"
-    assert "1.000 (" not in markdown(found)
-    # The last patient came twice, and is no more patients for that.
-    twice, _ = grading_scores(right([f"p{min(n, 8)}" for n in range(10)]))
-    assert ends(twice.accuracy) == pytest.approx(wilsons(9, 9), abs=1e-6)
-
-
-def test_balanced_accuracy_is_of_all_classes_in_every_draw() -> None:
-    """Always the same answer: one half, whoever is drawn."""
-    always = [(f"p{n}", int(n > 0), [[0.1, 0.9]]) for n in range(10)]
-    balanced = grading_scores(graded(always))[0].balanced_accuracy
-    assert balanced.value == 0.5
-    assert all(map(math.isnan, ends(balanced)))
-    # One of ten high grades wrong: a draw's figure is (1 + its share of right ones) / 2.
-    rows = [(f"p{n}", int(n > 0), [[0.9, 0.1]] if n < 2 else [[0.1, 0.9]]) for n in range(11)]
-    balanced = grading_scores(graded(rows))[0].balanced_accuracy
-    assert balanced.value == pytest.approx((1 + 9 / 10) / 2)
-    assert 0.75 < balanced.low < balanced.value < balanced.high == 1
-
-
-def test_one_class_alone_has_no_balanced_accuracy() -> None:
-    only = grading_scores(graded([(f"p{n}", 1, [[0.1, 0.9]]) for n in range(10)]))[0]
-    assert only.balanced_accuracy.percent() == only.roc_auc["HGG"].plain() == "not defined"
-
-
-def test_intervals_of_few_patients_carry_a_warning(tmp_path: Path) -> None:
-    few, many = right([f"p{n}" for n in range(6)]), right([f"p{n}" for n in range(24)])
-    assert cautions(many) == []
-    (note,) = cautions(few)
-    assert note.startswith("only 6 patients; ")
-    assert "too narrow" in note
-    assert note[1:] in markdown(few)
-    written = {path.name: path for path in write_evaluation(few, tmp_path)}
-    assert json.loads(written["evaluation.json"].read_text())["cautions"] == [note]
-    mixed = [(f"p{n}", int(n > 2), [[0.4, 0.6]]) for n in range(24)]
-    (note,) = cautions(graded(mixed))
-    assert note.startswith("LGG: only 3 patients; ")
-
-
-def segmented(overlaps: list[tuple[str, Overlap]]) -> Evaluation:
-    return Evaluation(
-        {"name": "n", "weights_sha256": "0" * 64}, "segmentation", (), "brats2021", Settings(),
-        segmented=tuple(
-            SegmentedCase(f"C{n}", patient, {"ET": overlap})
-            for n, (patient, overlap) in enumerate(overlaps)
-        ),
-    )  # fmt: skip
-
-
-def test_cases_without_a_region_do_not_hide_how_it_is_found(tmp_path: Path) -> None:
-    """Dice is 1 where nothing was to be found and was: six of ten would make 0.7 of 0.25."""
-    there = [0.1, 0.2, 0.3, 0.4]
-    found = segmented(
-        [(f"p{n}", Overlap(score, 10.0 + n, 1.0, 2.0)) for n, score in enumerate(there)]
-        + [(f"q{n}", Overlap(1.0, 0.0, 0.0, 0.0)) for n in range(6)]
-    )
-    figures = segmentation_scores(found)["ET"]
-    assert figures["dice"].value == pytest.approx(0.7)
-    assert figures["dice_where_present"].value == pytest.approx(0.25)
-    assert 0.1 <= figures["dice_where_present"].low < 0.25 < figures["dice_where_present"].high
-    assert figures["hausdorff95_where_present_mm"].value == pytest.approx(11.5)
-    page = markdown(found)
-    assert "| ET | 4 of 10 | 25.0 (" in page
-    assert "empty in both truth and prediction scores Dice 1" in page
-    (note,) = cautions(found)
-    assert note.startswith("ET: only 4 patients; ")
-    written = {path.name: path for path in write_evaluation(found, tmp_path)}
-    summary = json.loads(written["evaluation.json"].read_text())["regions"]["ET"]
-    assert summary["cases_with_region"] == 4
-    assert summary["dice_where_present"]["value"] == pytest.approx(0.25)
-    table = list(csv.DictReader(written["tables.csv"].read_text().splitlines()))
-    values = {row["measure"]: row["value"] for row in table}
-    assert values["cases_with_region"] == "4"
-    assert float(values["dice_where_present"]) == pytest.approx(0.25)
-
-
-def test_a_region_that_no_case_has_is_not_measured() -> None:
-    found = segmented([(f"p{n}", Overlap(1.0, 0.0, 0.0, 0.0)) for n in range(12)])
-    assert segmentation_scores(found)["ET"]["dice_where_present"].percent() == "not defined"
-    assert "| ET | 0 of 12 | not defined |" in markdown(found)
-
-
-def test_results_that_are_open_already_are_written_to(tmp_path: Path) -> None:
-    """So that a folder nobody may write to is found before hours of measuring."""
-    found = right(["p", "q", "r"])
-    with Results(tmp_path / "out") as results:
-        write_evaluation(found, results)
-        assert not (tmp_path / "out").exists(), "moved there in the end, as one"
-    alone = write_evaluation(found, tmp_path / "alone")
-    assert [path.name for path in results.written] == [path.name for path in alone]
-    assert all(path.parent == tmp_path / "out" and path.is_file() for path in results.written)
