@@ -1,1 +1,1 @@
-"""What every method stands on: targets, the probe, the guided rule, explanations."""
+"""Core of the package: targets, probes, backward rules, explanations; needs torch and numpy."""

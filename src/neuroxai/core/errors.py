@@ -1,4 +1,7 @@
-"""The errors a user may meet: one sentence each, that says what, got, expected and what to do."""
+"""Exceptions for users: one sentence with the problem, the value, what was expected and a remedy.
+
+Free of torch, so that options are checked quickly.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,31 @@ from collections.abc import Iterable
 
 
 class NeuroXAIError(Exception):
-    """Base of all errors that speak to a user; the CLI prints the sentence and nothing else."""
+    """Base of all errors for users; the command line prints the message without a traceback."""
 
 
 class CaseError(NeuroXAIError):
-    """A scan, a label file or a case folder cannot be used."""
+    """A scan, label file or case folder cannot be used."""
 
 
 class ModelError(NeuroXAIError):
-    """A network, a checkpoint or a card cannot be used."""
+    """A network, checkpoint or model card cannot be used."""
 
 
 class TargetError(NeuroXAIError):
-    """The thing to be explained does not exist in the network's output."""
+    """A target does not exist in the network's output."""
 
 
 class LayerError(NeuroXAIError):
-    """A layer cannot be looked into."""
+    """A layer does not exist or has no map."""
 
 
 class MethodError(NeuroXAIError):
-    """An explanation method is unknown, badly parametrized or void on this network."""
+    """An explanation method is unknown, has invalid parameters or does not apply to a network."""
 
 
 class NoMapError(MethodError, KeyError):
-    """A result holds no map of a method; a KeyError too, so that mappings behave as ever."""
+    """A result has no map of a method; also a KeyError, as mappings raise."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)
@@ -57,17 +60,21 @@ class TrainingError(NeuroXAIError):
 
 
 class MissingExtraError(NeuroXAIError):
-    """A feature needs packages that are not installed."""
+    """A feature requires packages that are not installed."""
 
     def __init__(self, feature: str, extra: str, missing: str) -> None:
         super().__init__(
-            f"{feature} needs the package {missing}, which is not installed: "
+            f"{feature} requires the package {missing}, which is not installed: "
             f"run  pip install 'neuroxai[{extra}]'"
         )
 
 
+_CUTOFF = 0.6
+"""Least similarity for a suggestion; the default of difflib."""
+
+
 def suggestion(got: object, known: Iterable[str]) -> str:
-    """Return ``(did you mean 'x'?)`` or the list of known names, ready to end a sentence.
+    """Return ``did you mean 'x'?``, or the list of known names if none is similar.
 
     Examples
     --------
@@ -77,15 +84,15 @@ def suggestion(got: object, known: Iterable[str]) -> str:
     'known: a, b'
     """
     names = sorted(known)
-    folded = {name.lower().replace("-", "_"): name for name in names}
+    normalized = {name.lower().replace("-", "_"): name for name in names}
     key = str(got).lower().replace("-", "_")
-    close = difflib.get_close_matches(key, list(folded), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(key, list(normalized), n=1, cutoff=_CUTOFF)
     if close:
-        return f"did you mean '{folded[close[0]]}'?"
+        return f"did you mean '{normalized[close[0]]}'?"
     return "known: " + ", ".join(names)
 
 
 NETWORK_ERRORS = (
     RuntimeError, ValueError, AssertionError, IndexError, TypeError, MemoryError
 )  # fmt: skip
-"""What networks raise on an image that does not suit them."""
+"""Exceptions that networks raise for an input of an unsuitable shape or type."""

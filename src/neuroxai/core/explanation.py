@@ -1,4 +1,4 @@
-"""An attribution with its provenance."""
+"""Attributions, and explanations with their provenance."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from neuroxai.version import __version__
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What a method computed, before it is wrapped.
+    """Result of a method, without provenance.
 
     Attributes
     ----------
     values
-        ``(B, C, *S)``, or ``(B, 1, *S)`` for class activation maps; signed, never clipped.
+        ``(B, C, *S)``, or ``(B, 1, *S)`` for class activation maps; signed, not clipped.
     diagnostics
-        How far to trust the values: completeness gap, standard error, counts.
+        Accuracy of the values: completeness gap, standard error, counts.
     notes
-        What a reader must know, a sentence each.
+        Sentences for the reader of the map.
     layer
-        The layer that was looked into, if any.
+        The layer of a class activation map.
     """
 
     values: Tensor
@@ -41,19 +41,19 @@ class Attribution:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """An attribution and how it was made.
+    """An attribution and its provenance.
 
     Attributes
     ----------
     values
         Signed, the shape of the input (one channel for class activation maps), on the CPU.
     method, title, signed, units
-        The method's word, its name for people, whether negative values mean something, and what
-        one unit is.
+        The method's name on the command line, its display name, whether negative values have a
+        meaning, and the unit of the values.
     parameters
         The method's parameters.
     target
-        What was explained, as it was bound.
+        Description of the bound target.
     score
         The target's value per sample.
     layer, diagnostics, notes
@@ -61,9 +61,9 @@ class Explanation:
     provenance
         Seed, device, versions, hashes of the network and the input.
     within
-        ``(B, *S)`` bool, where on the output's grid the target was asked; None for everywhere.
+        ``(B, *S)`` bool, mask of the target on the output's grid; None for the whole output.
     shared
-        Whether one channel stands for all of the input's, as in a class activation map.
+        Whether all channels of the input share one map, as in a class activation map.
     """
 
     values: Tensor
@@ -101,7 +101,7 @@ class Explanation:
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Return everything but the values, ready for JSON; the same on every repeat."""
+        """Return everything but the values and the time, as plain values for JSON."""
         return {
             "method": self.method,
             "title": self.title,
@@ -133,7 +133,7 @@ def tensor_hash(x: Tensor) -> str:
 
 
 def network_hash(network: nn.Module) -> str:
-    """Return the SHA-256 of a network's state: names, shapes and values, in order."""
+    """Return the SHA-256 of a network's state: names, shapes and values in order."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         if isinstance(value, Tensor):
@@ -142,7 +142,7 @@ def network_hash(network: nn.Module) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide a number."""
+    """Return the versions of everything that affects the values."""
     return {
         "neuroxai": __version__,
         "torch": str(torch.__version__),

@@ -1,8 +1,8 @@
-"""How something long tells how far it has come."""
+"""Progress of long computations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Report = Callable[[str, float, float], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+"""Called with a description of the step, the amount done and the total amount."""

@@ -1,4 +1,4 @@
-"""The dimension, absorbed: one set of words for ``(B, C, H, W)`` and ``(B, C, D, H, W)``."""
+"""Operations that treat ``(B, C, H, W)`` and ``(B, C, D, H, W)`` alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def spatial_shape(x: Tensor) -> tuple[int, ...]:
 
 
 def spatial_mean(x: Tensor) -> Tensor:
-    """Average over all spatial axes: ``(B, C, *S)`` to ``(B, C)``; ``(B, K)`` stays.
+    """Average over all spatial axes: ``(B, C, *S)`` to ``(B, C)``; ``(B, K)`` is unchanged.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def spatial_mean(x: Tensor) -> Tensor:
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Average ``(B, *S)`` over a mask of the same shape, per sample: ``(B,)``."""
+    """Average ``(B, *S)`` over a mask of the same shape for each sample: ``(B,)``."""
     weight = mask.to(x.dtype).flatten(1)
     return (x.flatten(1) * weight).sum(dim=1) / weight.sum(dim=1)
 
@@ -57,7 +57,7 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 def upsample(values: Tensor, size: Sequence[int]) -> Tensor:
     """Interpolate ``(B, C, *S)`` linearly (bi-, tri-) to the grid ``size``.
 
-    Voxels are areas, not points (``align_corners=False``), so a pooled grid stays centered on the
+    Voxels are areas, not points (``align_corners=False``), so a pooled grid stays aligned with the
     grid it was pooled from.
 
     Examples
@@ -73,10 +73,10 @@ def upsample(values: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def upsample_within(values: Tensor, size: Sequence[int], box: Sequence[slice]) -> Tensor:
-    """Return ``upsample(values, size)`` inside a box alone, one axis after the other.
+    """Return ``upsample(values, size)`` within a box only, one axis after the other.
 
-    For many channels: a product with a small matrix per axis is several times faster than the
-    2^n neighbors of every voxel, and what is outside is never made.
+    For many channels, a matrix product per axis is several times faster than interpolating between
+    the 2^n neighbors of every voxel, and voxels outside of the box are not computed.
 
     Examples
     --------
@@ -103,9 +103,9 @@ def upsample_within(values: Tensor, size: Sequence[int], box: Sequence[slice]) -
 
 
 def resample_to(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Interpolate ``(B, C, *S)`` to ``grid`` and cut the image's ``size`` out of its beginning.
+    """Interpolate ``(B, C, *S)`` to ``grid`` and crop the first ``size`` voxels of each axis.
 
-    The two differ for a network that pads images at the end of their axes.
+    The two differ for networks that pad images at the end of their axes.
 
     Examples
     --------
@@ -118,6 +118,6 @@ def resample_to(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Ten
 
 
 def channel_range(x: Tensor) -> Tensor:
-    """Return ``max − min`` of every sample's every channel: ``(B, C)``."""
+    """Return ``max − min`` of each channel of each sample: ``(B, C)``."""
     flat = x.flatten(2)
     return flat.amax(dim=2) - flat.amin(dim=2)

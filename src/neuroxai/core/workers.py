@@ -1,10 +1,9 @@
-"""Work shared out among processes, which end when the one that started them does."""
+"""Distribute jobs over worker processes, which end with the process that started them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,32 +13,32 @@ from typing import TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_LOOK_EVERY_S = 1.0
+_POLL_INTERVAL_S = 1.0
+"""How often a worker checks its parent: an orphan ends within a second, at no measurable cost."""
 
 
 def in_workers(
     work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
 ) -> Iterator[Result]:
-    """Yield what ``work`` makes of every job, as it is done.
+    """Yield the results of ``work`` for all jobs, in the order in which they complete.
 
-    One worker works in this process, one job after the other. More are processes of their own,
-    each with one thread, as they share the cores already; they are spawned, because a forked copy
-    of a process that runs threads may hang. A worker that finds itself an orphan ends: what kills
-    this process is not to leave others behind that go on for an hour.
+    With one worker, jobs run in this process. Otherwise each worker is a process with one torch
+    thread, because the workers share the cores. Workers are spawned: a forked copy of a process
+    with threads may deadlock. A worker whose parent was killed exits by itself.
 
     Raises
     ------
     concurrent.futures.process.BrokenProcessPool
-        If a worker was killed, most likely for want of memory.
+        If a worker was killed, most likely because memory ran out.
     """
     if min(workers, len(jobs)) < 2:
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
-        min(workers, len(jobs)), context, initializer=_begin, initargs=(os.getpid(),)
+        min(workers, len(jobs)), context, initializer=_initialize, initargs=(os.getpid(),)
     )
-    # Few jobs are handed out at a time, so that a failure or an interruption ends the rest soon.
+    # Only a few jobs are submitted ahead, so that an error or interrupt stops the rest soon.
     running: set[Future[Result]] = set()
     try:
         for job in jobs:
@@ -55,15 +54,14 @@ def in_workers(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(parent: int) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, if the work imports it
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+def _initialize(parent: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_INTERVAL_S)
     os._exit(1)

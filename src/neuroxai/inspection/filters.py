@@ -13,8 +13,9 @@ from neuroxai.core.errors import LayerError, TargetError, suggestion
 from neuroxai.core.layers.activation_recorder import no_gradient_error
 from neuroxai.core.layers.layers import Layer
 from neuroxai.core.layers.reduction import LayerReduction
+from neuroxai.core.target.bound_target import BoundTarget, same_target
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.target import BoundTarget, Target, same_question
+from neuroxai.core.target.target import Target
 from neuroxai.inspection.recorded_pass import RecordedPass, bind_targets, record_pass
 
 
@@ -139,7 +140,7 @@ def _labels(bound: Sequence[BoundTarget]) -> list[str]:
 
 
 def _equal(first: BoundTarget, second: BoundTarget) -> bool:
-    if not same_question(first.description, second.description):
+    if not same_target(first.description, second.description):
         return False
     if first.mask is None or second.mask is None:
         return first.mask is second.mask

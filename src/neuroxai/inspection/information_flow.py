@@ -15,8 +15,9 @@ from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.layers.layers import Layer
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
+from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.target import BoundTarget, Target
+from neuroxai.core.target.target import Target
 from neuroxai.inspection.recorded_pass import RecordedPass, bind_targets, record_pass
 
 

@@ -11,8 +11,9 @@ from neuroxai.core.engine.precision import upcast
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layers.activation_recorder import ActivationRecorder
 from neuroxai.core.layers.layer_calls import LayerCalls
+from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.target import BoundTarget, Target
+from neuroxai.core.target.target import Target
 
 
 @dataclass(eq=False)
@@ -94,5 +95,5 @@ def _record(
     recorder, calls = ActivationRecorder(copied), LayerCalls(network, x.dim() - 2, also)
     with calls.visited(recorder.record):
         # A copy, because networks may change their input in place.
-        output = outputs.answer(network, upcast(x.detach()).clone())
+        output = outputs.run(network, upcast(x.detach()).clone())
     return RecordedPass(recorder, calls, output)

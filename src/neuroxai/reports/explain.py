@@ -12,7 +12,7 @@ from typing import Any
 from neuroxai.core.errors import OutputError
 from neuroxai.core.explanation import Explanation, versions
 from neuroxai.core.probe.strategy import MemoryUse
-from neuroxai.core.target.target import same_question
+from neuroxai.core.target.bound_target import same_target
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
 from neuroxai.files.atomic import write_json
@@ -206,7 +206,7 @@ class CaseReport:
     def _has(self, target: Mapping[str, Any]) -> bool:
         """Whether the same target was written before."""
         known = self.targets.get(str(target["name"]))
-        return known is not None and same_question(known.target, target)
+        return known is not None and same_target(known.target, target)
 
     def _write_prediction(self) -> None:
         if self._prediction is not None:

@@ -20,8 +20,9 @@ from neuroxai.core.explanation import tensor_hash
 from neuroxai.core.probe.memory_plan import MemoryPlanner
 from neuroxai.core.probe.windows import Windows
 from neuroxai.core.progress import Report
+from neuroxai.core.target.bound_target import same_target
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.target import Target, same_question
+from neuroxai.core.target.target import Target
 from neuroxai.methods import make_methods
 from neuroxai.methods.base import Method, check_input
 from neuroxai.patient.explanations import Explanations, ExplanationsByTarget, Map
@@ -276,7 +277,7 @@ def _by_target(found: Iterable[Explanations[M]]) -> ExplanationsByTarget[M]:
     for each in found:
         first = by_target.setdefault(each.target, each)
         known, other = (next(iter(maps.values())).explanation for maps in (first, each))
-        if not same_question(known.target, other.target):
+        if not same_target(known.target, other.target):
             raise TargetError(
                 f"two different targets are named {each.target!r}: explain them in separate calls"
             )

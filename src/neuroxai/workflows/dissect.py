@@ -341,7 +341,7 @@ def _scores(
 
     def run(x: Tensor) -> Tensor:
         with ablate_filters(network, units, filters):
-            return outputs.answer(network, x.clone())
+            return outputs.run(network, x.clone())
 
     with untouched(network), torch.no_grad():
         output = run_fast(network, study.x, run)

@@ -157,7 +157,7 @@ def _time(planner: MemoryPlanner, x: Tensor) -> PassSeconds:
     def work(x: Tensor) -> PassSeconds:
         leaf = x.detach().clone().requires_grad_()
         started = _now(x)
-        output = planner.outputs.answer(planner.network, leaf)
+        output = planner.outputs.run(planner.network, leaf)
         reached = _now(x)
         differentiate(output.sum(), [leaf])
         return PassSeconds(reached - started, _now(x) - reached)

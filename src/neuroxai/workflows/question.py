@@ -15,9 +15,10 @@ from torch import Tensor
 from neuroxai.core.errors import TargetError
 from neuroxai.core.target.lesion import Lesion
 from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.predicted_mask import predicted_mask
 from neuroxai.core.target.restriction import Mask, Restriction
 from neuroxai.core.target.restriction import Prediction as PredictedRegion
-from neuroxai.core.target.target import Class, Predicted, Region, Target, named_target, predicted_at
+from neuroxai.core.target.target import Class, Predicted, Region, Target, parse_target
 from neuroxai.core.target.within import parse_within
 from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.preparation import Prepared
@@ -54,7 +55,7 @@ def as_target(target: TargetLike | None, outputs: Outputs) -> Target:
     if isinstance(target, Target):
         return target
     if isinstance(target, str):
-        return named_target(target, outputs)
+        return parse_target(target, outputs)
     try:
         return Class(operator.index(target))
     except TypeError:
@@ -136,7 +137,7 @@ def place_notes(target: Target, outputs: Outputs, output: Tensor) -> tuple[str, 
         return ()
     bound = target.bind(outputs, output)
     try:
-        predicted = predicted_at(bound.outputs, bound.channels, output)
+        predicted = predicted_mask(bound.outputs, bound.channels, output)
     except TargetError:  # the output's activation is unknown
         return ()
     share = float(predicted.float().mean())

@@ -113,7 +113,7 @@ def test_blocks_that_run_twice_round_twice_alike() -> None:
     def gradient(twice: bool) -> Tensor:
         leaf = x.clone().requires_grad_()
         with checkpointed(network) if twice else nullcontext():
-            total = outputs.answer(network, leaf, "bf16")[:, 1].sum()
+            total = outputs.run(network, leaf, "bf16")[:, 1].sum()
         # Outside of autocast, which the second run has to restore.
         return torch.autograd.grad(total, leaf)[0]
 
@@ -152,10 +152,10 @@ def test_settings_refuse_unknown_precisions_and_cannot_change() -> None:
 
 def test_outputs_are_of_single_precision_at_least() -> None:
     outputs, x = Outputs(), torch.rand(1, 2, 4, 6)
-    assert outputs.answer(nn.Conv2d(2, CLASSES, 1), x, "bf16").dtype == torch.float32
+    assert outputs.run(nn.Conv2d(2, CLASSES, 1), x, "bf16").dtype == torch.float32
     double = nn.Conv2d(2, CLASSES, 1).double()
-    assert outputs.answer(double, x.double()).dtype == torch.float64
-    assert outputs.answer(nn.Conv2d(2, 1, 1).bfloat16(), x.bfloat16()).dtype == torch.float32
+    assert outputs.run(double, x.double()).dtype == torch.float64
+    assert outputs.run(nn.Conv2d(2, 1, 1).bfloat16(), x.bfloat16()).dtype == torch.float32
 
 
 def _switches() -> list[str]:

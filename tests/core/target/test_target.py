@@ -1,4 +1,4 @@
-"""Targets: numbers worked out by hand, and what is said when there is nothing to explain."""
+"""Targets against values computed by hand, and the errors if there is nothing to explain."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Box, Mask, Prediction, voxel
 from neuroxai.core.target.target import (
     ACTIVATED_NOTE,
+    EXCLUSIVE_NOTE,
     SATURATION_NOTE,
-    STRONGEST_NOTE,
-    UNIT_NOTE,
+    UNIT_RANGE_NOTE,
     Class,
     Predicted,
     Region,
     Target,
-    named_target,
+    parse_target,
 )
 from neuroxai.inspection.information_flow import information_flow
 
@@ -87,12 +87,12 @@ def test_sigmoid_outputs() -> None:
     assert torch.equal(bound.mask, inside)
 
 
-def test_a_network_that_ends_in_softmax_is_explained_as_it_is() -> None:
+def test_outputs_of_softmax_are_not_activated_again() -> None:
     output = logits(3, 5).softmax(dim=1)
     expected = output[:, [1, 3]].sum(dim=1).mean(dim=(1, 2)).tolist()
-    told = Outputs(BRATS.names, BRATS.regions, "softmax", activated=True)
-    untold = Outputs(BRATS.names, BRATS.regions)
-    for outputs in (told, untold):
+    declared = Outputs(BRATS.names, BRATS.regions, "softmax", activated=True)
+    detected = Outputs(BRATS.names, BRATS.regions)
+    for outputs in (declared, detected):
         for scale in ("logit", "probability"):
             bound = Region("TC", output=scale).bind(outputs, output)
             assert bound.score(output).tolist() == pytest.approx(expected)
@@ -101,51 +101,51 @@ def test_a_network_that_ends_in_softmax_is_explained_as_it_is() -> None:
     assert Class(1).bind(NAMELESS, logits(3, 5)).notes == ()
 
 
-def test_probabilities_need_to_know_the_activation() -> None:
+def test_probabilities_require_the_activation() -> None:
     with pytest.raises(TargetError, match="activation='softmax' or activation='sigmoid'"):
         Class(1, output="probability").bind(NAMELESS, logits(3, 5))
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "message"),
     [
         (Class(4), r"class 4 does not exist: the output has 4 channels, 0 to 3"),
         (Class(-1), r"class -1 does not exist"),
-        (Class("edema"), r"class 'edema' is unknown"),
+        (Class("edema"), r"unknown class 'edema'"),
         (Class("NRC"), r"did you mean 'NCR'"),
-        (Region("WTT"), r"region 'WTT' is unknown: did you mean 'WT'"),
+        (Region("WTT"), r"unknown region 'WTT': did you mean 'WT'"),
         (Region([1, 7]), r"class 7 does not exist"),
-        (Region([]), r"a region of no classes"),
-        (Class(True), r"class True is unknown"),
+        (Region([]), r"the region has no classes"),
+        (Class(True), r"unknown class True"),
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_target_that_does_not_exist(target: Target, says: str) -> None:
-    with pytest.raises(TargetError, match=says):
+def test_a_target_that_does_not_exist(target: Target, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         target.bind(BRATS, logits(3, 5))
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "message"),
     [
-        (Class("ET"), "have no names: give a number from 0 to 3"),
+        (Class("ET"), "have no names, so give a number from 0 to 3"),
         (Region("ET"), "give channel numbers"),
     ],
 )
-def test_a_name_for_a_nameless_output(target: Target, says: str) -> None:
-    with pytest.raises(TargetError, match=says):
+def test_a_name_for_a_nameless_output(target: Target, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         target.bind(NAMELESS, logits(3, 5))
 
 
-def test_numbers_of_numpy_count_as_numbers() -> None:
+def test_numpy_integers_are_accepted() -> None:
     output = logits(3, 5)
     assert score(Class(np.int64(2)), NAMELESS, output) == score(Class(2), NAMELESS, output)  # type: ignore[arg-type]
     members = np.array([1, 3])
     assert score(Region(list(members)), NAMELESS, output) == score(Region([1, 3]), NAMELESS, output)
 
 
-def test_what_one_channel_predicts_is_not_everything() -> None:
-    """The largest of one channel is always that one."""
+def test_prediction_of_a_single_channel() -> None:
+    """The argmax over a single channel would be everywhere."""
     output = logits(3, 5)[:, :1]
     where = output[:, 0] > 0
     bound = Class(0, within=Prediction()).bind(NAMELESS, output)
@@ -154,13 +154,13 @@ def test_what_one_channel_predicts_is_not_everything() -> None:
     assert torch.equal(where, output[:, 0].sigmoid() > 0.5)
     with pytest.raises(TargetError, match="restriction to prediction is empty"):
         Class(0, within=Prediction()).bind(NAMELESS, output - 50)
-    with pytest.raises(TargetError, match="a logit or a probability may: say which"):
+    with pytest.raises(TargetError, match="it may be a logit or a probability"):
         Class(0, within=Prediction()).bind(NAMELESS, output.sigmoid())
-    told = Outputs(activation="sigmoid", activated=True)
-    again = Class(0, within=Prediction()).bind(told, output.sigmoid())
+    activated = Outputs(activation="sigmoid", activated=True)
+    again = Class(0, within=Prediction()).bind(activated, output.sigmoid())
     assert again.mask is not None
     assert torch.equal(again.mask, where)
-    # What does not ask where it is predicted does not need to be told.
+    # Restrictions that do not depend on the prediction do not need the activation.
     Class(0, within=Mask(where)).bind(NAMELESS, output.sigmoid())
     Class(0, within=voxel((1, 2))).bind(NAMELESS, output.sigmoid())
 
@@ -172,12 +172,12 @@ def test_predicted() -> None:
     assert bound.score(output).tolist() == output.amax(dim=1).tolist()
     names = [[BRATS.names[c]] for c in output.argmax(dim=1).tolist()]
     assert bound.description["classes"] == names
-    with pytest.raises(TargetError, match="differs from voxel to voxel"):
+    with pytest.raises(TargetError, match="predicts a class for every voxel"):
         Predicted().bind(BRATS, logits(3, 5))
 
 
-def test_a_bound_target_reads_stacked_samples_in_order() -> None:
-    """Nodes of a path are stacked as whole batches: channels and masks go with their sample."""
+def test_scores_of_stacked_batches() -> None:
+    """Path nodes are stacked as whole batches; each sample keeps its channels and mask."""
     output = logits(3, 5)
     masks = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(1)) > 0.5
     bound = Class(2, within=Mask(masks)).bind(BRATS, output)
@@ -209,21 +209,21 @@ def test_restrictions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("within", "says"),
+    ("within", "message"),
     [
         (Mask(torch.zeros(3, 5)), r"the restriction to mask is empty \(sample 0\)"),
         (Mask(torch.stack([torch.ones(3, 5), torch.zeros(3, 5)])), r"empty \(sample 1\)"),
         (Mask(torch.ones(5, 3), "truth"), r"the mask 'truth' has shape \(5, 3\), expected"),
         (Mask(torch.ones(3, 3, 5)), r"has shape \(3, 3, 5\)"),
-        (Box((0, 0, 0), (1, 1, 1)), r"has 3 axes, the output's grid \(3, 5\) has 2"),
-        (Box((0, 0), (3, 6)), "does not lie inside"),
-        (Box((1, 1), (1, 2)), "does not lie inside"),
-        (voxel((-1, 0)), "does not lie inside"),
+        (Box((0, 0, 0), (1, 1, 1)), r"has 3 axes, but the output's grid \(3, 5\) has 2"),
+        (Box((0, 0), (3, 6)), "exceeds the output's grid"),
+        (Box((1, 1), (1, 2)), "exceeds the output's grid"),
+        (voxel((-1, 0)), "exceeds the output's grid"),
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_restrictions_that_leave_nothing(within: Any, says: str) -> None:
-    with pytest.raises(TargetError, match=says):
+def test_invalid_and_empty_restrictions(within: Any, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         Class(2, within=within).bind(BRATS, logits(3, 5))
 
 
@@ -232,28 +232,28 @@ def test_a_class_predicted_nowhere_and_a_classifier_cannot_be_restricted() -> No
     output[:, 3] = -100
     with pytest.raises(TargetError, match="target ET: the restriction to prediction is empty"):
         Class("ET", within=Prediction()).bind(BRATS, output)
-    with pytest.raises(TargetError, match="no space to restrict"):
+    with pytest.raises(TargetError, match="no spatial axes to restrict"):
         Class(1, within=Prediction()).bind(BRATS, logits())
 
 
-def test_words_of_the_command_line() -> None:
-    assert named_target("wt", BRATS) == Region("WT")
-    assert named_target("3", BRATS) == Class("ET"), "a class that has a name goes by it"
-    assert named_target("3", NAMELESS) == Class(3)
+def test_parse_target() -> None:
+    assert parse_target("wt", BRATS) == Region("WT")
+    assert parse_target("3", BRATS) == Class("ET"), "a named class is given by name"
+    assert parse_target("3", NAMELESS) == Class(3)
     with pytest.raises(TargetError, match="0 to 3"):
-        named_target("4", BRATS)
-    with pytest.raises(TargetError, match="'²' is unknown"):
-        named_target("²", NAMELESS)
-    assert named_target("et", BRATS) == Class("ET"), "a class and a region of that class alone"
-    assert named_target("PREDICTED", NAMELESS, output="probability") == Predicted("probability")
+        parse_target("4", BRATS)
+    with pytest.raises(TargetError, match="unknown target '²'"):
+        parse_target("²", NAMELESS)
+    assert parse_target("et", BRATS) == Class("ET"), "a class precedes a region of the same name"
+    assert parse_target("PREDICTED", NAMELESS, output="probability") == Predicted("probability")
     with pytest.raises(TargetError, match="did you mean 'background'"):
-        named_target("backgrund", BRATS)
-    with pytest.raises(TargetError, match="have no names, give a number"):
-        named_target("WT", NAMELESS)
+        parse_target("backgrund", BRATS)
+    with pytest.raises(TargetError, match="have no names, give a class number"):
+        parse_target("WT", NAMELESS)
 
 
 class Returning(nn.Module):
-    """Hands out its logits in some other container."""
+    """Returns its logits in a container."""
 
     def __init__(self, inner: nn.Module, how: str) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ def test_networks_that_return_several_outputs(how: str, key: int | str, method: 
 
 
 @pytest.mark.parametrize(
-    ("how", "key", "says"),
+    ("how", "key", "message"),
     [
         (
             "list",
@@ -304,16 +304,16 @@ def test_networks_that_return_several_outputs(how: str, key: int | str, method: 
         ("one number", None, r"a tensor of shape \(\), expected \(batch, classes\)"),
     ],
 )
-def test_outputs_that_are_no_answer(how: str, key: int | str | None, says: str) -> None:
-    with pytest.raises(TargetError, match=says):
+def test_outputs_without_a_tensor(how: str, key: int | str | None, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
         explain("vanilla_gradient", Returning(make("segmenter"), how), image(),
                 outputs=Outputs(key=key))  # fmt: skip
 
 
-class Laid(nn.Module):
-    """A right answer, laid out in another way."""
+class Rearranged(nn.Module):
+    """Returns its output with other axes or types."""
 
-    WAYS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
+    FORMS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
         "squeezed": lambda y: y[:, 0],
         "channels last": lambda y: y.movedim(1, -1),
         "heads stacked": lambda y: torch.stack([y, y], dim=1),
@@ -322,73 +322,77 @@ class Laid(nn.Module):
         "waves": lambda y: torch.fft.fftn(y),
     }
 
-    def __init__(self, inner: nn.Module, way: str) -> None:
+    def __init__(self, inner: nn.Module, form: str) -> None:
         super().__init__()
-        self.inner, self.way = inner, way
+        self.inner, self.form = inner, form
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.WAYS[self.way](self.inner(x))
+        return self.FORMS[self.form](self.inner(x))
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("way", Laid.WAYS)
-def test_answers_that_are_laid_out_otherwise_are_refused(way: str, dims: int) -> None:
-    """Their second axis is no class, though a class of that number could be taken from it."""
-    says = {
-        "channels last": "its classes lie last",
+@pytest.mark.parametrize("form", Rearranged.FORMS)
+def test_outputs_of_other_axes_or_types_are_refused(form: str, dims: int) -> None:
+    """Their second axis does not hold classes, although it could be indexed by one."""
+    messages = {
+        "channels last": "its classes are the last axis",
         "labels": "without its last step",
         "a mask": "without its last step",
-        "waves": "numbers of torch.complex64, expected real scores",
+        "waves": "values of torch.complex64, expected floating-point scores",
     }
-    network, x = Laid(make("segmenter", dims), way), image(dims)
-    words = says.get(way, "expected .batch, classes. or .batch, classes, .space. for images of")
+    network, x = Rearranged(make("segmenter", dims), form), image(dims)
+    message = messages.get(
+        form, "expected .batch, classes. or .batch, classes, .space. for images of"
+    )
     for name in ("vanilla_gradient", "grad_cam"):
-        with pytest.raises(TargetError, match=words):
+        with pytest.raises(TargetError, match=message):
             explain(name, network, x, Class(0))
-    with pytest.raises(TargetError, match=words):
+    with pytest.raises(TargetError, match=message):
         information_flow(network, x, [Class(0)])
 
 
 @pytest.mark.parametrize("how", ["a list of one", "a dict of one", "an attribute"])
-def test_outputs_that_can_mean_but_one_thing(how: str) -> None:
+def test_containers_of_one_tensor(how: str) -> None:
     inner, x = make("segmenter"), image()
     key = "logits" if how == "an attribute" else None
     found = explain("vanilla_gradient", Returning(inner, how), x, outputs=Outputs(key=key))
     assert torch.equal(found.values, explain("vanilla_gradient", inner, x).values)
 
 
-def test_words_that_nobody_knows_are_refused() -> None:
+def test_unknown_scales_and_activations_are_refused() -> None:
     scale: Any = "prob"
     for make_target in (Class, Region):
-        with pytest.raises(TargetError, match="output is 'prob': known: logit, probability"):
+        with pytest.raises(TargetError, match="unknown output 'prob': known: logit, probability"):
             make_target("ET", output=scale)
     for word in ("Sigmoid", "sigmoidal"):
         activation: Any = word
-        with pytest.raises(TargetError, match=f"activation is '{word}': did you mean 'sigmoid'"):
+        with pytest.raises(
+            TargetError, match=f"unknown activation '{word}': did you mean 'sigmoid'"
+        ):
             Outputs(activation=activation)
 
 
-def test_a_class_named_twice_counts_once() -> None:
+def test_duplicate_classes_count_once() -> None:
     output = logits(3, 5)
     assert score(Region([1, 3, 1]), BRATS, output) == score(Region([1, 3]), BRATS, output)
 
 
-def test_names_are_as_many_as_channels() -> None:
-    with pytest.raises(TargetError, match="returns 5 channels, its outputs name 4"):
+def test_the_number_of_names_is_that_of_channels() -> None:
+    with pytest.raises(TargetError, match="returns 5 channels, but outputs= names 4"):
         Class("ET").bind(BRATS, torch.zeros(2, 5, 3, 4))
 
 
-def test_outputs_between_zero_and_one_are_called_so() -> None:
+def test_outputs_between_zero_and_one_have_a_note() -> None:
     output = logits(3, 5)
     assert Class(1).bind(NAMELESS, output).notes == ()
-    assert Class(1).bind(NAMELESS, output.sigmoid()).notes == (UNIT_NOTE,)
+    assert Class(1).bind(NAMELESS, output.sigmoid()).notes == (UNIT_RANGE_NOTE,)
     assert Class(1).bind(Outputs(activation="softmax"), output.sigmoid()).notes == ()
 
 
-def test_what_is_predicted_of_channels_that_may_overlap_is_said() -> None:
+def test_prediction_of_possibly_overlapping_channels_has_a_note() -> None:
     output = logits(3, 5)
     bound = Class(1, within=Prediction()).bind(NAMELESS, output)
-    assert bound.notes == (STRONGEST_NOTE,)
+    assert bound.notes == (EXCLUSIVE_NOTE,)
     assert bound.mask is not None
     assert torch.equal(bound.mask, output.argmax(dim=1) == 1)
     assert Class("NCR", within=Prediction()).bind(BRATS, output).notes == ()

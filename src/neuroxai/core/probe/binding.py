@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from neuroxai.core.spatial import spatial_shape
+from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.target import BoundTarget, Target
+from neuroxai.core.target.target import Target
 
 
 @dataclass(eq=False)

@@ -294,7 +294,7 @@ class _Trial:
 
         def output_and_gradient(part: Tensor) -> tuple[Tensor, Tensor]:
             leaf = part.detach().clone().requires_grad_()
-            output = self._outputs.answer(self._network, leaf.clone())
+            output = self._outputs.run(self._network, leaf.clone())
             (gradient,) = torch.autograd.grad(output.sum(), leaf)
             return output.detach(), gradient
 
@@ -309,7 +309,7 @@ class _Trial:
     def _pass(self, x: Tensor, blocks: bool) -> None:
         leaf = x.detach().clone().requires_grad_(self._gradient)
         with checkpointed(self._network) if blocks else nullcontext():
-            output = self._outputs.answer(self._network, leaf)
+            output = self._outputs.run(self._network, leaf)
             if self._gradient:
                 differentiate(output.sum(), [leaf])
         self.segments = spatial_shape(output) == spatial_shape(x)

@@ -26,8 +26,9 @@ from neuroxai.core.probe.one_pass import PassSetup
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.rules.backward_rule import PLAIN, BackwardRule
 from neuroxai.core.spatial import spatial_shape
+from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.target import BoundTarget, Target
+from neuroxai.core.target.target import Target
 
 BATCH_VOXELS = 2 * 96**3
 """Voxels in a batch of path nodes or noisy copies, two images of 96³: small images share a batch,
@@ -281,7 +282,7 @@ class Probe(ABC):
     def answer(self, x: Tensor) -> Tensor:
         """Return the selected output of one forward pass without counting it."""
         # A copy, because a network may work in place on its input.
-        return self.outputs.answer(self.network, x.clone(), self.settings.precision)
+        return self.outputs.run(self.network, x.clone(), self.settings.precision)
 
     def _has_independent_samples(self) -> bool:
         """Return whether the samples of a batch do not affect each other; tested once."""

@@ -25,8 +25,9 @@ from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.probe.window_sums import SummedWeights, WindowSums
 from neuroxai.core.probe.windows import PlacedWindows, Windows, check_window_output
 from neuroxai.core.spatial import resample_to, spatial_shape
+from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.target import BoundTarget, Target
+from neuroxai.core.target.target import Target
 
 Members = Mapping[LayerMap, tuple[LayerMap, ...]]
 """Requested map to what is requested of each window: one map per member of an ensemble."""

@@ -1,1 +1,1 @@
-"""What is explained: a scalar per sample, made from the model output."""
+"""Targets: the scalar per sample that is explained, computed from the model output."""

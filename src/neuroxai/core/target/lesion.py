@@ -1,4 +1,4 @@
-"""Target restricted to one connected component of the predicted region."""
+"""Restriction of a target to one connected component of the predicted region."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 from neuroxai.core.errors import TargetError
 from neuroxai.core.target.restriction import Restriction
 
-Label = Callable[[np.ndarray], tuple[np.ndarray, int]]
-"""Numbers the connected components of a mask: labels and their count."""
+Labeling = Callable[[np.ndarray], tuple[np.ndarray, int]]
+"""Labels the connected components of a mask: returns labels from 1 and their number."""
 
 
 @dataclass(frozen=True)
 class Lesion(Restriction):
-    """The predicted region's connected component of a given rank by volume, 1 being the largest.
+    """A connected component of the predicted region, by rank of volume.
 
     Parameters
     ----------
     label
-        Numbers connected components; :func:`neuroxai.patient.lesions.label_components`.
+        Labels connected components; :func:`neuroxai.patient.lesions.label_components`.
     rank
-        The component's rank by volume.
+        1 for the largest component.
 
     Examples
     --------
@@ -35,12 +35,12 @@ class Lesion(Restriction):
     [[0, 0, 3]]
     """
 
-    label: Label
+    label: Labeling
     rank: int = 1
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The lesion's number."""
+        """``lesion`` and the rank."""
         return f"lesion {self.rank}"
 
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -48,12 +48,12 @@ class Lesion(Restriction):
         return torch.stack([self._component(sample) for sample in predicted])
 
     def _component(self, predicted: Tensor) -> Tensor:
-        numbered, count = self.label(predicted.cpu().numpy())
+        labels, count = self.label(predicted.cpu().numpy())
         if not 1 <= self.rank <= count:
             raise TargetError(
-                f"lesion {self.rank} does not exist: the network predicts {count} connected "
-                "component(s) of the target"
+                f"lesion {self.rank} does not exist: the predicted region has {count} connected "
+                "component(s)"
             )
-        sizes = np.bincount(numbered.ravel())[1:]
+        sizes = np.bincount(labels.ravel())[1:]
         order = np.argsort(-sizes, kind="stable")
-        return torch.from_numpy(numbered == order[self.rank - 1] + 1).to(predicted.device)
+        return torch.from_numpy(labels == order[self.rank - 1] + 1).to(predicted.device)

@@ -1,4 +1,4 @@
-"""What a network returns: which of its outputs counts, and what the channels mean."""
+"""Outputs of a network: which one is explained, and what its channels mean."""
 
 from __future__ import annotations
 
@@ -17,22 +17,33 @@ Activation = Literal["softmax", "sigmoid", "none"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the channels of a model output mean.
+    """Meaning of a network's output channels.
 
-    Attributes
+    Parameters
     ----------
     names
-        Class (or region) name of every output channel, empty if unknown.
+        Class (or region) name of every output channel; empty if unknown.
     regions
-        Region name to the names of its classes, for outputs that are exclusive classes.
+        Names of regions and their classes, for outputs that are exclusive classes.
     activation
-        What turns the network's output into probabilities; None if unknown.
+        Function that turns the output into probabilities; None if unknown.
     activated
-        The network applies it itself.
+        Whether the network applies the activation itself.
     key
-        Which of several outputs counts: an index for a list or tuple, a key for a dict.
+        Which of several outputs is explained: an index for a list or tuple, a key for a dict.
     smallest_enhancement_mm3
-        Enhancing tumor of less in all is called necrosis in the answer; scores stay as they are.
+        If all enhancing tumor together is smaller than this, it is relabeled as necrosis in the
+        prediction; scores do not change.
+
+    Raises
+    ------
+    TargetError
+        If the activation is unknown.
+
+    Examples
+    --------
+    >>> Outputs(("background", "tumor"), activation="softmax").channel("tumor", 2)
+    1
     """
 
     names: tuple[str, ...] = ()
@@ -43,30 +54,35 @@ class Outputs:
     smallest_enhancement_mm3: float = 0.0
 
     def __post_init__(self) -> None:
-        words = get_args(Activation)
-        if self.activation not in (None, *words):
+        known = get_args(Activation)
+        if self.activation not in (None, *known):
             raise TargetError(
-                f"activation is {self.activation!r}: {suggestion(str(self.activation), words)}"
+                f"unknown activation {self.activation!r}: {suggestion(str(self.activation), known)}"
             )
 
-    def answer(self, network: nn.Module, x: Tensor, precision: str = "fp32") -> Tensor:
-        """Return the selected output of ``network(x)``, computed in the given precision.
+    def run(self, network: nn.Module, x: Tensor, precision: str = "fp32") -> Tensor:
+        """Run a network and return its selected output, in single precision at least.
 
-        The result has at least single precision, whatever the layers compute in.
+        Parameters
+        ----------
+        network, x
+            The network and its input ``(B, C, *S)``.
+        precision
+            Precision of the layers, see :class:`~neuroxai.core.engine.settings.PassSettings`.
 
         Raises
         ------
         TargetError
-            If it is no answer ``(B, K)`` or ``(B, K, *S)`` to images of as many axes.
+            If the output is not a floating-point tensor ``(B, K)`` or ``(B, K, *S)``.
         """
         with autocast_for(precision, x.device):
             raw = network(x)
-        chosen = self.select(raw)
-        _check(chosen, x)
-        return upcast(chosen)
+        output = self.select(raw)
+        _check(output, x)
+        return upcast(output)
 
     def select(self, raw: Any) -> Tensor:
-        """Return the one output that counts.
+        """Select one tensor from what the network returned.
 
         Raises
         ------
@@ -75,12 +91,12 @@ class Outputs:
         """
         if isinstance(raw, Tensor):
             return raw
-        chosen = _only(raw) if self.key is None else _named(raw, self.key)
-        if isinstance(chosen, Tensor):
-            return chosen
+        selected = _only_value(raw) if self.key is None else _value_at(raw, self.key)
+        if isinstance(selected, Tensor):
+            return selected
         raise TargetError(
-            f"the network returned {_describe(raw)}, expected a tensor: name the output that "
-            f"counts, by outputs=Outputs(key=...) or output: in the description (got {self.key!r})"
+            f"the network returned {_describe(raw)}, expected a tensor: select an output by "
+            f"outputs=Outputs(key=...) or by the key 'output' of the card (got {self.key!r})"
         )
 
     def channel(self, which: int | str, channels: int) -> int:
@@ -99,18 +115,24 @@ class Outputs:
                     f"0 to {channels - 1}"
                 )
             return which
-        folded = [name.lower() for name in self.names]
-        if str(which).lower() in folded:
-            return folded.index(str(which).lower())
+        lower = [name.lower() for name in self.names]
+        if str(which).lower() in lower:
+            return lower.index(str(which).lower())
         if not self.names:
             raise TargetError(
-                f"class {which!r} is unknown because the network's classes have no names: "
-                f"give a number from 0 to {channels - 1}, or names="
+                f"unknown class {which!r}: the network's classes have no names, so give a number "
+                f"from 0 to {channels - 1}, or Outputs(names=...)"
             )
-        raise TargetError(f"class {which!r} is unknown: {suggestion(which, self.names)}")
+        raise TargetError(f"unknown class {which!r}: {suggestion(which, self.names)}")
 
     def probabilities(self, output: Tensor) -> Tensor:
-        """Return class probabilities of a model output, over axis 1."""
+        """Return class probabilities of a model output, over axis 1.
+
+        Raises
+        ------
+        TargetError
+            If the activation is unknown.
+        """
         if self.activated or self.activation == "none":
             return output
         if self.activation == "softmax":
@@ -118,39 +140,42 @@ class Outputs:
         if self.activation == "sigmoid":
             return output.sigmoid()
         raise TargetError(
-            "probabilities need to know how the network's output becomes one: "
-            "give activation='softmax' or activation='sigmoid'"
+            "probabilities require the network's activation: give activation='softmax' or "
+            "activation='sigmoid'"
         )
 
 
-def _named(raw: Any, key: int | str) -> Any:
+def _value_at(raw: Any, key: int | str) -> Any:
     try:
         return raw[key]
     except (KeyError, IndexError, TypeError):
         return getattr(raw, key, None) if isinstance(key, str) else None
 
 
-def _only(raw: Any) -> Any:
-    """Return the one value of a collection that holds no other."""
+def _only_value(raw: Any) -> Any:
+    """Return the value of a collection of one; None for others."""
     values = list(raw.values()) if isinstance(raw, Mapping) else raw
     return values[0] if isinstance(values, (list, tuple)) and len(values) == 1 else None
 
 
 def _check(output: Tensor, x: Tensor) -> None:
-    """Refuse what is no answer to ``x``: a row or a slice of it would pass for a class."""
+    """Raise if an output does not fit to its input: a row or slice would be taken for a class."""
     shape, space = tuple(output.shape), tuple(x.shape[2:])
-    got = f"the network returned a tensor of shape {shape}"
-    wanted = f"expected (batch, classes) or (batch, classes, *space) for images of {(*x.shape,)}"
+    problem = (
+        f"the network returned a tensor of shape {shape}, expected (batch, classes) or "
+        f"(batch, classes, *space) for images of {(*x.shape,)}"
+    )
     if output.dim() not in (2, x.dim()):
-        raise TargetError(f"{got}, {wanted}: put it into a module that lays its answer out so")
+        raise TargetError(f"{problem}: wrap it in a module that returns this shape")
     if output.dim() == x.dim() and shape[1:-1] == space != shape[2:]:
         raise TargetError(
-            f"{got}, {wanted}: its classes lie last; put it into a module that moves them to axis 1"
+            f"{problem}: its classes are the last axis; wrap it in a module that moves them to "
+            "axis 1"
         )
     if not output.is_floating_point():
         raise TargetError(
-            f"the network returned numbers of {output.dtype}, expected real scores: explain it "
-            "without its last step (argmax, threshold), behind which there are no gradients"
+            f"the network returned values of {output.dtype}, expected floating-point scores: "
+            "explain it without its last step (argmax, threshold), which has no gradient"
         )
 
 

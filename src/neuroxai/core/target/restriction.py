@@ -1,6 +1,6 @@
-"""Where a segmenter's target is taken: the mean over a mask instead of the whole output.
+"""Restrictions of a segmenter's target: the mean over a mask instead of the whole output.
 
-It answers "why did you call *this lesion* tumor?", which the plain mean cannot.
+They answer why *this lesion* was called tumor, which the mean over the whole output cannot.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from neuroxai.core.errors import TargetError
 
 
 class Restriction(ABC):
-    """A mask over the output's grid, fixed at the explained point.
+    """A mask on the output's grid, fixed at the explained point.
 
     Attributes
     ----------
+    name
+        Name for the provenance.
     of_prediction
-        Whether it depends on what the network predicts, or on the grid alone.
+        Whether the mask depends on the network's prediction.
     """
 
     name: str
@@ -30,13 +32,13 @@ class Restriction(ABC):
 
     @abstractmethod
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return ``(B, *S)`` bool.
+        """Return the mask, ``(B, *S)`` bool.
 
         Parameters
         ----------
         predicted
-            ``(B, *S)`` bool, where the network predicts the target; nowhere, if the restriction
-            is not :attr:`of_prediction`.
+            ``(B, *S)`` bool, where the network predicts the target; all False if the restriction
+            does not depend on it.
         shape
             ``S``, the output's grid.
         """
@@ -44,7 +46,7 @@ class Restriction(ABC):
 
 @dataclass(frozen=True)
 class Prediction(Restriction):
-    """Where the network itself predicts the target."""
+    """The region in which the network predicts the target."""
 
     name: str = "prediction"
 
@@ -55,14 +57,14 @@ class Prediction(Restriction):
 
 @dataclass(frozen=True, eq=False)
 class Mask(Restriction):
-    """A given mask: the truth, one connected component, anything.
+    """A given mask, for example the ground truth.
 
     Parameters
     ----------
     values
-        ``S`` or ``(B, *S)``, nonzero where the target counts, on the network's output grid.
+        ``S`` or ``(B, *S)`` on the network's output grid, nonzero inside the mask.
     name
-        What the mask is, for the provenance.
+        Name of the mask, for the provenance.
     """
 
     of_prediction: ClassVar[bool] = False
@@ -85,7 +87,7 @@ class Mask(Restriction):
 
 @dataclass(frozen=True)
 class Box(Restriction):
-    """A box of voxels from ``start`` (inclusive) to ``stop`` (exclusive) on the output's grid."""
+    """A box of voxels on the output's grid, from ``start`` to ``stop`` (exclusive)."""
 
     of_prediction: ClassVar[bool] = False
 
@@ -94,18 +96,18 @@ class Box(Restriction):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The box in words."""
+        """The box's corners."""
         return f"box {list(self.start)} to {list(self.stop)}"
 
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return the box for every sample."""
         if len(self.start) != len(shape) or len(self.stop) != len(shape):
             raise TargetError(
-                f"{self.name} has {len(self.start)} axes, the output's grid {shape} has "
+                f"{self.name} has {len(self.start)} axes, but the output's grid {shape} has "
                 f"{len(shape)}: give one number per axis"
             )
         if any(not 0 <= a < b <= n for a, b, n in zip(self.start, self.stop, shape, strict=True)):
-            raise TargetError(f"{self.name} does not lie inside the output's grid {shape}")
+            raise TargetError(f"{self.name} exceeds the output's grid {shape}")
         mask = torch.zeros_like(predicted)
         mask[(slice(None), *map(slice, self.start, self.stop))] = True
         return mask

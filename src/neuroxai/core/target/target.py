@@ -1,4 +1,4 @@
-"""What is explained: one scalar per sample, made from the model output.
+"""Targets: the scalar that is explained, one per sample, computed from the model output.
 
 All methods differentiate a target and nothing else. For a segmenter it is the global average of a
 class's output map, which turns the segmenter into a multi-label classifier (Zeineldin et al. 2022,
@@ -7,106 +7,49 @@ doi:10.1007/s11548-022-02619-x); for a classifier it is the class's output.
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from neuroxai.core.errors import TargetError, suggestion
-from neuroxai.core.spatial import masked_mean, per_sample, spatial_mean, spatial_shape
+from neuroxai.core.spatial import spatial_shape
+from neuroxai.core.target.bound_target import BoundTarget, OutputScale
 from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.predicted_mask import in_unit_range, looks_activated, predicted_mask
 from neuroxai.core.target.restriction import Restriction
 
-OutputScale = Literal["logit", "probability"]
-
 SATURATION_NOTE = (
-    "the target is a probability: near certainty it saturates and the map fades, "
-    "logits do not have this fault"
+    "the target is a probability, which saturates near certainty, where the map fades; logits do "
+    "not saturate"
 )
 ACTIVATED_NOTE = (
-    "the network itself ends in softmax or sigmoid, so the target is a probability and the map "
-    "fades near certainty"
+    "the network ends in softmax or sigmoid, so the target is a probability and the map fades near "
+    "certainty"
 )
-UNIT_NOTE = (
-    "all of the network's outputs lie between 0 and 1 and are taken for logits; if they are "
-    "probabilities, say outputs=Outputs(activation='sigmoid', activated=True)"
+UNIT_RANGE_NOTE = (
+    "all outputs of the network lie between 0 and 1 and are taken for logits; if they are "
+    "probabilities, give outputs=Outputs(activation='sigmoid', activated=True)"
 )
-STRONGEST_NOTE = (
-    "where the target is predicted goes by the strongest channel, as of classes that exclude each "
-    "other; if they overlap, say outputs=Outputs(activation='sigmoid')"
+EXCLUSIVE_NOTE = (
+    "the prediction is the class with the largest output, as for exclusive classes; if classes "
+    "overlap, give outputs=Outputs(activation='sigmoid')"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class BoundTarget:
-    """A target fixed at the explained point: channels, scale and mask do not move along a path.
-
-    Attributes
-    ----------
-    channels
-        ``(B, n)`` long: the classes that form the target, per sample.
-    mask
-        ``(B, *S)`` bool over the output's grid, or None for the plain mean.
-    """
-
-    outputs: Outputs
-    channels: Tensor
-    scale: OutputScale
-    mask: Tensor | None
-    description: dict[str, Any]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def linear(self) -> bool:
-        """Whether ``S`` is linear in the output, so that its slope is the same everywhere."""
-        return self.channels.shape[1] == 1 and self.scale == "logit"
-
-    def score(self, output: Tensor) -> Tensor:
-        r"""Return ``S``, shape ``(N,)``, of an output of ``N = n·B`` samples, stacked by node.
-
-        .. math:: S = \frac{1}{|M|} \sum_{v \in M} \log \sum_{c \in R} e^{z_{c,v}}
-
-        over the mask ``M`` and the classes ``R``; for one class this is the mean of its logit. On
-        the probability scale the inner term is the sum of the classes' probabilities.
-        """
-        copies = output.shape[0] // self.channels.shape[0]
-        if self.scale == "probability":
-            output = self.outputs.probabilities(output)
-        chosen = self._chosen(output)
-        if chosen.shape[1] == 1:
-            joined = chosen
-        elif self.scale == "probability" or self.outputs.activated:
-            joined = chosen.sum(dim=1, keepdim=True)
-        else:
-            joined = chosen.logsumexp(dim=1, keepdim=True)
-        if self.mask is None:
-            return spatial_mean(joined).squeeze(1)
-        repeated = self.mask.to(output.device).repeat(copies, *([1] * (self.mask.dim() - 1)))
-        return masked_mean(joined.squeeze(1), repeated)
-
-    @cached_property
-    def _rows(self) -> list[list[int]]:
-        """The channels as numbers, so that a score never waits for the device."""
-        return [[int(c) for c in row] for row in self.channels.tolist()]
-
-    def _chosen(self, output: Tensor) -> Tensor:
-        """Return the target's channels of every sample, ``(N, n, *S)``."""
-        first = self._rows[0]
-        if any(row != first for row in self._rows):
-            rows = itertools.cycle(self._rows)
-            return torch.stack([sample[row] for sample, row in zip(output, rows, strict=False)])
-        if len(first) == 1:
-            return output[:, first[0] : first[0] + 1]
-        return torch.stack([output[:, channel] for channel in first], dim=1)
 
 
 class Target(ABC):
-    """A scalar question to a network; see :class:`Class`, :class:`Region`, :class:`Predicted`."""
+    """A scalar function of the model output: :class:`Class`, :class:`Region`, :class:`Predicted`.
+
+    Attributes
+    ----------
+    output
+        ``logit``, or ``probability``, which the paper differentiates and which saturates.
+    within
+        A mask to restrict a segmenter's mean to: see :mod:`neuroxai.core.target.restriction`.
+    """
 
     within: Restriction | None
     output: OutputScale
@@ -114,23 +57,23 @@ class Target(ABC):
     def __post_init__(self) -> None:
         scales = get_args(OutputScale)
         if self.output not in scales:
-            raise TargetError(f"output is {self.output!r}: {suggestion(self.output, scales)}")
+            raise TargetError(f"unknown output {self.output!r}: {suggestion(self.output, scales)}")
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The word that names the target in files, tables and figures."""
+        """The target's name in files, tables and figures."""
 
-    def word(self, outputs: Outputs, channels: Tensor) -> str:
-        """Return the target's name once it is bound to ``channels``."""
+    def bound_name(self, outputs: Outputs, channels: Tensor) -> str:
+        """Return the target's name once its channels are known."""
         return self.name
 
     @abstractmethod
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
-        """Return the channels ``(B, n)`` that form the target."""
+        """Return the channels ``(B, n)`` of the target."""
 
     def needs_output(self, outputs: Outputs) -> bool:
-        """Return whether binding looks at an output's values, not only at its shape."""
+        """Return whether binding depends on an output's values, and not on its shape alone."""
         unknown = outputs.activation is None and not outputs.activated
         return unknown or self.within is not None
 
@@ -140,7 +83,7 @@ class Target(ABC):
         Parameters
         ----------
         outputs
-            What the channels mean.
+            Meaning of the output channels.
         output
             The model output at the explained point, ``(B, K)`` or ``(B, K, *S)``.
 
@@ -149,49 +92,27 @@ class Target(ABC):
         TargetError
             If the class or region does not exist, or the restriction is empty.
         """
-        if output.dim() < 2:
-            raise TargetError(
-                f"the network returned a tensor of shape {tuple(output.shape)}, "
-                "expected (batch, classes) or (batch, classes, *space)"
-            )
-        if outputs.names and len(outputs.names) != output.shape[1]:
-            raise TargetError(
-                f"the network returns {output.shape[1]} channels, its outputs name "
-                f"{len(outputs.names)}: name as many"
-            )
+        _check(outputs, output)
         output = output.detach()
-        if outputs.activation is None and not outputs.activated and _looks_activated(output):
+        if outputs.activation is None and not outputs.activated and looks_activated(output):
             outputs = replace(outputs, activated=True)
         channels = self.channels(outputs, output)
         notes: list[str] = []
         if self.output == "probability":
-            outputs.probabilities(output[:1, :, ...])
+            outputs.probabilities(output[:1, :, ...])  # raises if the activation is unknown
             notes.append(SATURATION_NOTE)
         elif outputs.activated:
             notes.append(ACTIVATED_NOTE)
-        elif outputs.activation is None and output.shape[1] > 1 and _within_unit(output):
-            notes.append(UNIT_NOTE)
+        elif outputs.activation is None and output.shape[1] > 1 and in_unit_range(output):
+            notes.append(UNIT_RANGE_NOTE)
         mask = None
         if self.within is not None:
-            if output.dim() == 2:
-                raise TargetError(
-                    f"target {self.name}: a classifier's output has no space to restrict to "
-                    f"{self.within.name}; leave within= out"
-                )
-            predicted = torch.zeros_like(output[:, 0], dtype=torch.bool)
-            if self.within.of_prediction:
-                predicted = predicted_at(outputs, channels, output)
-                if outputs.activation is None and output.shape[1] > 1:
-                    notes.append(STRONGEST_NOTE)
-            mask = self.within.mask(predicted, spatial_shape(output))
-            empty = [i for i, m in enumerate(mask.flatten(1).any(dim=1).tolist()) if not m]
-            if empty:
-                raise TargetError(
-                    f"target {self.name}: the restriction to {self.within.name} is empty "
-                    f"(sample {empty[0]}), there is nothing to explain"
-                )
+            mask = self._mask(self.within, outputs, channels, output)
+            exclusive = outputs.activation is None and output.shape[1] > 1
+            if exclusive and self.within.of_prediction:
+                notes.append(EXCLUSIVE_NOTE)
         description = {
-            "name": self.word(outputs, channels),
+            "name": self.bound_name(outputs, channels),
             "kind": type(self).__name__.lower(),
             "channels": channels.tolist(),
             "classes": [
@@ -201,6 +122,39 @@ class Target(ABC):
             "within": self.within.name if self.within is not None else None,
         }
         return BoundTarget(outputs, channels, self.output, mask, description, tuple(notes))
+
+    def _mask(
+        self, within: Restriction, outputs: Outputs, channels: Tensor, output: Tensor
+    ) -> Tensor:
+        if output.dim() == 2:
+            raise TargetError(
+                f"target {self.name}: a classifier's output has no spatial axes to restrict to "
+                f"{within.name}; leave out within="
+            )
+        predicted = torch.zeros_like(output[:, 0], dtype=torch.bool)
+        if within.of_prediction:
+            predicted = predicted_mask(outputs, channels, output)
+        mask = within.mask(predicted, spatial_shape(output))
+        empty = [i for i, m in enumerate(mask.flatten(1).any(dim=1).tolist()) if not m]
+        if empty:
+            raise TargetError(
+                f"target {self.name}: the restriction to {within.name} is empty "
+                f"(sample {empty[0]}), so there is nothing to explain"
+            )
+        return mask
+
+
+def _check(outputs: Outputs, output: Tensor) -> None:
+    if output.dim() < 2:
+        raise TargetError(
+            f"the network returned a tensor of shape {tuple(output.shape)}, "
+            "expected (batch, classes) or (batch, classes, *space)"
+        )
+    if outputs.names and len(outputs.names) != output.shape[1]:
+        raise TargetError(
+            f"the network returns {output.shape[1]} channels, but outputs= names "
+            f"{len(outputs.names)}: give one name per channel"
+        )
 
 
 @dataclass(frozen=True)
@@ -214,7 +168,7 @@ class Class(Target):
     output
         ``logit`` (default) or ``probability`` (what the paper differentiates; it saturates).
     within
-        Restrict a segmenter's mean to a mask: see :mod:`neuroxai.core.target.restriction`.
+        A mask to restrict a segmenter's mean to: see :mod:`neuroxai.core.target.restriction`.
 
     Examples
     --------
@@ -240,10 +194,17 @@ class Class(Target):
 
 @dataclass(frozen=True)
 class Region(Target):
-    """A set of exclusive classes taken together, by name or as channel numbers.
+    """A union of exclusive classes, by name or as channel numbers.
 
-    Its logit is the log-sum-exp of the classes' logits, so that softmax probability and logit keep
-    their relation and a region of one class is that class.
+    Its logit is the log-sum-exp of the classes' logits: the logit of a region of one class is that
+    of the class, and the softmax probability of a region is the sum of those of its classes.
+
+    Parameters
+    ----------
+    which
+        Name of the region, or its channel numbers.
+    output, within
+        See :class:`Class`.
 
     Examples
     --------
@@ -259,22 +220,27 @@ class Region(Target):
 
     @property
     def name(self) -> str:
-        """The region's name, or its channels joined by a plus."""
+        """The region's name, or its channel numbers joined by a plus."""
         return self.which if isinstance(self.which, str) else "+".join(map(str, self.which))
 
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
         """Return the region's classes, the same for every sample."""
-        named = isinstance(self.which, str)
-        members = _members_by_name(str(self.which), outputs) if named else self.which
-        if not members:
-            raise TargetError("a region of no classes cannot be explained: give at least one")
-        indices = [outputs.channel(member, output.shape[1]) for member in members]
+        by_name = isinstance(self.which, str)
+        classes = _classes_of_region(str(self.which), outputs) if by_name else self.which
+        if not classes:
+            raise TargetError("the region has no classes: give at least one channel number")
+        indices = [outputs.channel(each, output.shape[1]) for each in classes]
         return torch.tensor([[*dict.fromkeys(indices)]] * output.shape[0], device=output.device)
 
 
 @dataclass(frozen=True)
 class Predicted(Target):
-    """A classifier's most likely class, chosen per sample at the explained point.
+    """The class with the largest output of a classifier, for each sample at the explained point.
+
+    Parameters
+    ----------
+    output, within
+        See :class:`Class`.
 
     Examples
     --------
@@ -288,130 +254,83 @@ class Predicted(Target):
 
     @property
     def name(self) -> str:
-        """``predicted``, until it is known which class that is."""
+        """``predicted``; the class is known only once the target is bound."""
         return "predicted"
 
     def needs_output(self, outputs: Outputs) -> bool:
-        """Return that it does: the class is chosen by it."""
+        """Return True: the output determines the class."""
         return True
 
-    def word(self, outputs: Outputs, channels: Tensor) -> str:
-        """Return the predicted class's name, if all samples agree on it."""
-        found = channels.unique().tolist()
-        if len(found) > 1:
+    def bound_name(self, outputs: Outputs, channels: Tensor) -> str:
+        """Return the predicted class's name, or ``predicted`` if it differs between samples."""
+        classes = channels.unique().tolist()
+        if len(classes) > 1:
             return self.name
-        return outputs.names[found[0]] if outputs.names else str(found[0])
+        return outputs.names[classes[0]] if outputs.names else str(classes[0])
 
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
-        """Return the argmax per sample."""
+        """Return the class with the largest output per sample."""
         if output.dim() != 2:
             known = ", ".join(dict.fromkeys((*outputs.regions, *outputs.names)))
             raise TargetError(
-                "the predicted class of a segmenter differs from voxel to voxel: "
+                "a segmenter predicts a class for every voxel, so 'predicted' is not a target: "
                 f"name a class or a region{known and f', one of {known}'}"
             )
         return output.argmax(dim=1, keepdim=True)
 
 
-def same_question(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two bound targets' descriptions ask the same, by whatever name.
-
-    Examples
-    --------
-    >>> output = torch.tensor([[0.0, 2.0]])
-    >>> asked = [each.bind(Outputs(), output).description for each in (Predicted(), Class(1))]
-    >>> same_question(*asked)
-    True
-    """
-    return all(one[key] == other[key] for key in ("channels", "scale", "within"))
-
-
-def named_target(
-    word: str,
+def parse_target(
+    text: str,
     outputs: Outputs,
     *,
     output: OutputScale = "logit",
     within: Restriction | None = None,
 ) -> Target:
-    """Return the target that a word on the command line means: region, class name or number.
-
-    Examples
-    --------
-    >>> named_target("2", Outputs())
-    Class(which=2, output='logit', within=None)
-    """
-    if word.isdecimal():
-        which = int(word)
-        if outputs.names:
-            return Class(outputs.names[outputs.channel(which, len(outputs.names))], output, within)
-        return Class(which, output, within)
-    if word.lower() == "predicted":
-        return Predicted(output, within)
-    if word.lower() in [name.lower() for name in outputs.names]:
-        return Class(_spelled(word, outputs.names), output, within)
-    if word.lower() in [name.lower() for name in outputs.regions]:
-        return Region(_spelled(word, outputs.regions), output, within)
-    known = dict.fromkeys((*outputs.regions, *outputs.names))
-    hint = (
-        suggestion(word, known) if known else "the network's outputs have no names, give a number"
-    )
-    raise TargetError(f"target {word!r} is unknown: {hint}")
-
-
-def _spelled(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    return next(name for name in known if name.lower() == word.lower())
-
-
-def predicted_at(outputs: Outputs, channels: Tensor, output: Tensor) -> Tensor:
-    """Return where a target of ``channels`` ``(B, n)`` is predicted, ``(B, *S)`` bool.
+    """Return the target for a text of the command line: a region, class name or class number.
 
     Raises
     ------
     TargetError
-        If nobody can tell.
+        If the outputs have no class or region of this name.
 
     Examples
     --------
-    >>> output = torch.tensor([[[0.0, 2.0, 1.0], [1.0, 1.0, 3.0]]])
-    >>> predicted_at(Outputs(), torch.tensor([[1]]), output).tolist()
-    [[True, False, True]]
+    >>> parse_target("2", Outputs())
+    Class(which=2, output='logit', within=None)
     """
-    alone = output.shape[1] == 1
-    if alone and outputs.activation is None and not outputs.activated and _within_unit(output):
-        raise TargetError(
-            "the network's one output channel lies between 0 and 1, which a logit or a probability "
-            "may: say which, by outputs=Outputs(activation='sigmoid'), with activated=True for a "
-            "probability, to restrict a target to what is predicted"
-        )
-    if alone or outputs.activation == "sigmoid":
-        threshold = 0.5 if outputs.activated else 0.0
-        index = per_sample(channels, output).expand(*channels.shape, *spatial_shape(output))
-        return (output.gather(1, index) > threshold).any(dim=1)
-    winner = output.argmax(dim=1)
-    return torch.stack([torch.isin(w, c) for w, c in zip(winner, channels, strict=True)])
+    if text.isdecimal():
+        which = int(text)
+        if outputs.names:
+            return Class(outputs.names[outputs.channel(which, len(outputs.names))], output, within)
+        return Class(which, output, within)
+    if text.lower() == "predicted":
+        return Predicted(output, within)
+    name = _match(text, outputs.names)
+    if name is not None:
+        return Class(name, output, within)
+    name = _match(text, outputs.regions)
+    if name is not None:
+        return Region(name, output, within)
+    known = dict.fromkeys((*outputs.regions, *outputs.names))
+    hint = suggestion(text, known) if known else "the outputs have no names, give a class number"
+    raise TargetError(f"unknown target {text!r}: {hint}")
 
 
-def _within_unit(output: Tensor) -> bool:
-    return bool(output.min() >= 0) and bool(output.max() <= 1)
+def _match(text: str, names: Sequence[str] | Mapping[str, Any]) -> str | None:
+    """Return the name that equals a text up to upper and lower case."""
+    return next((name for name in names if name.lower() == text.lower()), None)
 
 
-def _looks_activated(output: Tensor) -> bool:
-    if output.shape[1] < 2 or bool((output < 0).any()):
-        return False
-    sums = output.sum(dim=1)
-    return torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-
-
-def _members_by_name(word: str, outputs: Outputs) -> Sequence[int | str]:
-    for name, classes in outputs.regions.items():
-        if name.lower() == word.lower():
-            return classes
-    if word.lower() in [name.lower() for name in outputs.names]:
-        return [word]
+def _classes_of_region(text: str, outputs: Outputs) -> Sequence[int | str]:
+    region = _match(text, outputs.regions)
+    if region is not None:
+        return outputs.regions[region]
+    if _match(text, outputs.names) is not None:
+        return [text]
     known = dict.fromkeys((*outputs.regions, *outputs.names))
     if not known:
         raise TargetError(
-            f"region {word!r} is unknown because the network's outputs have no names: "
-            "give channel numbers, e.g. Region([1, 3]), or regions="
+            f"unknown region {text!r}: the network's classes have no names, so give channel "
+            "numbers, for example Region([1, 3]), or Outputs(regions=...)"
         )
-    raise TargetError(f"region {word!r} is unknown: {suggestion(word, known)}")
+    raise TargetError(f"unknown region {text!r}: {suggestion(text, known)}")

@@ -1,0 +1,102 @@
+"""A target with its classes, scale and mask fixed, as it is differentiated."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from neuroxai.core.spatial import masked_mean, spatial_mean
+from neuroxai.core.target.outputs import Outputs
+
+OutputScale = Literal["logit", "probability"]
+
+
+@dataclass(frozen=True, eq=False)
+class BoundTarget:
+    """A target fixed at the explained point; it does not change along a path.
+
+    Attributes
+    ----------
+    outputs
+        Meaning of the output channels.
+    channels
+        ``(B, n)`` long, the classes of the target for each sample.
+    scale
+        Whether logits or probabilities are averaged.
+    mask
+        ``(B, *S)`` bool on the output's grid, or None for the mean over the whole output.
+    description
+        The target as plain values, for the provenance.
+    notes
+        Sentences for the reader of a map.
+    """
+
+    outputs: Outputs
+    channels: Tensor
+    scale: OutputScale
+    mask: Tensor | None
+    description: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def linear(self) -> bool:
+        """Whether the score is linear in the output, so that its gradient there is constant."""
+        return self.channels.shape[1] == 1 and self.scale == "logit"
+
+    def score(self, output: Tensor) -> Tensor:
+        r"""Return the score ``S`` ``(N,)`` of an output of ``N = n·B`` samples, B per path node.
+
+        .. math:: S = \frac{1}{|M|} \sum_{v \in M} \log \sum_{c \in R} e^{z_{c,v}}
+
+        with the mask ``M`` and the classes ``R``; for one class this is its mean logit. On the
+        probability scale, the inner term is the sum of the classes' probabilities.
+        """
+        copies = output.shape[0] // self.channels.shape[0]
+        if self.scale == "probability":
+            output = self.outputs.probabilities(output)
+        classes = self._select(output)
+        if classes.shape[1] == 1:
+            values = classes
+        elif self.scale == "probability" or self.outputs.activated:
+            values = classes.sum(dim=1, keepdim=True)
+        else:
+            values = classes.logsumexp(dim=1, keepdim=True)
+        if self.mask is None:
+            return spatial_mean(values).squeeze(1)
+        repeated = self.mask.to(output.device).repeat(copies, *([1] * (self.mask.dim() - 1)))
+        return masked_mean(values.squeeze(1), repeated)
+
+    @cached_property
+    def _rows(self) -> list[list[int]]:
+        """The channels as Python numbers, so that a score does not synchronize with a GPU."""
+        return [[int(c) for c in row] for row in self.channels.tolist()]
+
+    def _select(self, output: Tensor) -> Tensor:
+        """Return the target's channels for every sample, ``(N, n, *S)``."""
+        first = self._rows[0]
+        if any(row != first for row in self._rows):
+            rows = itertools.cycle(self._rows)
+            return torch.stack([sample[row] for sample, row in zip(output, rows, strict=False)])
+        if len(first) == 1:
+            return output[:, first[0] : first[0] + 1]
+        return torch.stack([output[:, channel] for channel in first], dim=1)
+
+
+def same_target(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two descriptions of bound targets are the same, whatever their names.
+
+    Examples
+    --------
+    >>> from neuroxai.core.target.target import Class, Predicted
+    >>> output = torch.tensor([[0.0, 2.0]])
+    >>> bound = [target.bind(Outputs(), output) for target in (Predicted(), Class(1))]
+    >>> same_target(bound[0].description, bound[1].description)
+    True
+    """
+    return all(one[key] == other[key] for key in ("channels", "scale", "within"))
