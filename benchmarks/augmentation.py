@@ -12,7 +12,7 @@ from functools import partial
 import monai.transforms as mt
 import numpy as np
 import torch
-from measure import Row, Table, in_turn, middle
+from measure import Row, Table, interleave, median
 from torch import Tensor
 
 from neuroxai import tune_allocator
@@ -34,15 +34,15 @@ def main() -> None:
     batch = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
     for name, (ours, theirs, transform) in _steps().items():
         works = {"ours": partial(_whole, ours, batch), "theirs": partial(_each, theirs, batch)}
-        times = in_turn(works, ROUNDS)
-        ours_ms, theirs_ms = (1000 * middle(times[whose]) for whose in ("ours", "theirs"))
+        times = interleave(works, ROUNDS)
+        ours_ms, theirs_ms = (1000 * median(times[key]) for key in ("ours", "theirs"))
         table.add(Row(name, f"MONAI's {transform}", ours_ms, theirs_ms, unit="ms",
                       detail=f"{ROUNDS} rounds"))  # fmt: skip
     table.write()
 
 
 def _steps() -> dict[str, tuple[Step, Step, str]]:
-    """Name to our step on a batch, MONAI's on one image, and the name of the latter."""
+    """Return, by name, our step on a batch, MONAI's on an image, and the name of the latter."""
     rng = np.random.default_rng(0)
     return {
         "monotonic tone curve": (

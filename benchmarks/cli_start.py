@@ -27,15 +27,15 @@ NAMES = ("t1", "t1ce", "t2", "flair")
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--rounds", type=int, default=5)
-    given = words.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
     table = Table("cli_start")
     with tempfile.TemporaryDirectory() as place:
         case, truncated = write_cases(Path(place))
         for what, arguments, bar in commands(str(case), str(truncated)):
-            seconds = [cpu_seconds(arguments) for _ in range(given.rounds + 1)][1:]
-            spread = f"{min(seconds):.2f} to {max(seconds):.2f} s, {given.rounds} rounds"
+            seconds = [cpu_seconds(arguments) for _ in range(rounds + 1)][1:]
+            spread = f"{min(seconds):.2f} to {max(seconds):.2f} s, {rounds} rounds"
             table.add(Row(what, "bar", statistics.median(seconds), bar, bar=1.0, detail=spread))
     table.write()
 

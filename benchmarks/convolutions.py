@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from measure import Row, Table, in_turn, middle
+from measure import Row, Table, interleave, median
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,9 +52,9 @@ def in_mode(mode: FastPath, work: Callable[[], None]) -> None:
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--rounds", type=int, default=7)
-    given = words.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
     nx.tune_allocator()
     table = Table("convolutions")
     for name, (shape, kernel, stride, dilation) in SHAPES.items():
@@ -65,9 +65,9 @@ def main() -> None:
         ours = partial(
             in_mode, FastPath(), partial(forward_and_backward, last, weight, stride, dilation)
         )
-        times = in_turn({"ours": ours, "stock": stock}, given.rounds)
-        table.add(Row(f"convolution, {name}", "stock torch", 1000 * middle(times["ours"]),
-                      1000 * middle(times["stock"]), "ms"))  # fmt: skip
+        times = interleave({"ours": ours, "stock": stock}, arguments.rounds)
+        table.add(Row(f"convolution, {name}", "stock torch", 1000 * median(times["ours"]),
+                      1000 * median(times["stock"]), "ms"))  # fmt: skip
     table.write()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from measure import Row, Table, deepseg, middle, seconds
+from measure import Row, Table, deepseg, median, seconds
 
 import neuroxai as nx
 from inspection import everything
@@ -20,16 +20,16 @@ from neuroxai.methods import PAPER
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--size", type=int, nargs=3, default=[192, 224, 160])
-    given = words.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, nargs=3, default=[192, 224, 160])
+    arguments = parser.parse_args()
     table = Table("gpu")
     if not torch.cuda.is_available():
         table.skip("no GPU available: seven maps, all layers, comparison with the CPU")
         table.write()
         return
     card = torch.cuda.get_device_name()
-    network, x = deepseg(given.size)
+    network, x = deepseg(arguments.size)
     there, y = network.cuda(), x.cuda()
 
     def synchronized(work: object) -> float:
@@ -38,9 +38,9 @@ def main() -> None:
             torch.cuda.synchronize()
 
         run()
-        return middle([seconds(run) for _ in range(3)])
+        return median([seconds(run) for _ in range(3)])
 
-    name = "×".join(map(str, given.size))
+    name = "×".join(map(str, arguments.size))
     torch.cuda.reset_peak_memory_stats()
     seven = synchronized(lambda: nx.explain(there, y, PAPER, 3))
     taken = torch.cuda.max_memory_allocated() / 2**20

@@ -13,7 +13,7 @@ import argparse
 
 import torch
 from captum.attr import LayerGradCam
-from measure import Row, Table, Work, deepseg, floor_pass, in_turn, middle, spread
+from measure import Row, Table, Work, deepseg, floor_pass, interleave, median, spread
 from monai.visualize.class_activation_maps import GradCAM
 from torch import Tensor, nn
 
@@ -77,33 +77,32 @@ def peers(network: nn.Module, x: Tensor, layer: str, table: Table) -> dict[str, 
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--size", type=int, nargs=3, default=[96, 96, 96])
-    words.add_argument("--rounds", type=int, default=3)
-    given = words.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, nargs=3, default=[96, 96, 96])
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
     nx.tune_allocator()
-    network, x = deepseg(given.size)
+    network, x = deepseg(arguments.size)
     layer = [name for name, module in network.named_modules() if isinstance(module, nn.Conv3d)][-2]
-    table, name = Table("grad_cam"), "×".join(map(str, given.size))
+    table, name = Table("grad_cam"), "×".join(map(str, arguments.size))
     works: dict[str, Work] = {
         "F": lambda: floor_pass(network, x),
         "ours": lambda: ours(network, x, layer),
         **peers(network, x, layer, table),
     }
-    taken: dict[str, list[float]] = {}
     for key in list(works):
         try:
             works[key]()
         except Exception as error:
-            table.skip(f"{key} fails on this network: {str(error).splitlines()[0]}")
+            table.skip(f"{key} failed on this network: {str(error).splitlines()[0]}")
             del works[key]
-    taken = in_turn(works, given.rounds)
-    mine = middle(taken["ours"])
-    table.add(Row(f"Grad-CAM of {layer}, {name}", "F", mine, middle(taken["F"]), bar=0.35,
-                  detail=spread(taken["ours"])))  # fmt: skip
-    for key, times in taken.items():
+    times = interleave(works, arguments.rounds)
+    mine = median(times["ours"])
+    table.add(Row(f"Grad-CAM of {layer}, {name}", "F", mine, median(times["F"]), bar=0.35,
+                  detail=spread(times["ours"])))  # fmt: skip
+    for key, seconds_each in times.items():
         if key not in ("F", "ours"):
-            table.add(Row(f"Grad-CAM of {layer}, {name}", key, mine, middle(times)))
+            table.add(Row(f"Grad-CAM of {layer}, {name}", key, mine, median(seconds_each)))
     table.write()
 
 

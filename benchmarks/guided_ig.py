@@ -1,10 +1,10 @@
-"""Guided IG's own work, outside the gradient, against F and against the authors' package.
+"""Guided integrated gradients without the gradients, against F and against the authors' package.
 
 python benchmarks/guided_ig.py [--steps 200]
 
-On the foreground of a phantom of 2 mm, at the size the network sees it (96³, four modalities). Ours
-walks the whole path with gradients of a fixed pattern that drifts, so nothing but its own work is
-timed; PAIR's ``saliency`` does the same with a model that hands out the same pattern.
+The input is a phantom of 2 mm at the network's size (96³, four modalities). The gradients are a
+fixed pattern with a drift, so that only the work of the path is timed; PAIR's ``saliency`` runs
+with a model that returns the same pattern.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 import torch
-from measure import Row, Table, deepseg, floor_pass, middle, older_numpy, seconds
+from measure import Row, Table, deepseg, floor_pass, median, older_numpy, seconds
 from saliency.core import INPUT_OUTPUT_GRADIENTS, GuidedIG
 
 import neuroxai as nx
@@ -25,11 +25,11 @@ from neuroxai.workflows.preparation import prepare
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--steps", type=int, default=200)
-    words.add_argument("--peer-steps", type=int, default=10)
-    steps = words.parse_args().steps
-    peer_steps = words.parse_args().peer_steps
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--peer-steps", type=int, default=10)
+    steps = parser.parse_args().steps
+    peer_steps = parser.parse_args().peer_steps
     nx.tune_allocator()
     x = prepare(load_model("deepseg-phantom"), make_phantom(100003, spacing=2.0).case, None).x
     pattern = torch.randn(x[0].shape, generator=torch.Generator().manual_seed(0))
@@ -49,8 +49,8 @@ def main() -> None:
     def model(images: np.ndarray, *args: object, **more: object) -> dict[str, np.ndarray]:
         nonlocal calls
         calls += 1
-        given = (pattern + calls / peer_steps * drift).numpy().astype(np.float64)
-        return {INPUT_OUTPUT_GRADIENTS: given[None]}
+        gradient = (pattern + calls / peer_steps * drift).numpy().astype(np.float64)
+        return {INPUT_OUTPUT_GRADIENTS: gradient[None]}
 
     image = x[0].numpy().astype(np.float64)
     with older_numpy():
@@ -62,13 +62,13 @@ def main() -> None:
         ) / peer_steps  # fmt: skip
     network, _ = deepseg(x.shape[2:])
     floor_pass(network, x)
-    floor = middle([seconds(lambda: floor_pass(network, x)) for _ in range(5)])
+    floor = median([seconds(lambda: floor_pass(network, x)) for _ in range(5)])
     table = Table("guided_ig")
-    table.add(Row("guided IG outside the gradient, a step", "F, 96³", float(np.mean(ours)), floor,
+    table.add(Row("guided IG without the gradient, one step", "F, 96³", float(np.mean(ours)), floor,
                   bar=0.03, detail=f"mean of {steps} steps, longest {max(ours):.3f} s, "
                   f"{path.features:,} moving features"))  # fmt: skip
-    table.add(Row("the same", "PAIR saliency's GuidedIG", float(np.mean(ours)), theirs,
-                  detail=f"mean of its {peer_steps} steps"))  # fmt: skip
+    table.add(Row("guided IG without the gradient, one step", "GuidedIG of PAIR saliency",
+                  float(np.mean(ours)), theirs, detail=f"mean of {peer_steps} steps"))  # fmt: skip
     table.write()
 
 

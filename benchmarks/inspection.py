@@ -21,8 +21,8 @@ from measure import (
     deepseg,
     floor_pass,
     growth,
-    in_turn,
-    middle,
+    interleave,
+    median,
     print_growth,
     seconds,
     spread,
@@ -73,40 +73,40 @@ def measure(what: str, size: list[int]) -> None:
 
 def main() -> None:
     """Measure and print."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--size", type=int, nargs=3, default=[128, 128, 128])
-    words.add_argument("--repeats", type=int, default=3)
-    words.add_argument("--whole-loop", action="store_true")
-    words.add_argument("--measure", choices=["all", "one"], help=argparse.SUPPRESS)
-    given = words.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, nargs=3, default=[128, 128, 128])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--whole-loop", action="store_true")
+    parser.add_argument("--measure", choices=["all", "one"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
     nx.tune_allocator()
-    if given.measure:
-        measure(given.measure, given.size)
+    if arguments.measure:
+        measure(arguments.measure, arguments.size)
         return
-    network, x = deepseg(given.size, classes=CLASSES)
-    taken = in_turn(
+    network, x = deepseg(arguments.size, classes=CLASSES)
+    times = interleave(
         {
             "F": lambda: floor_pass(network, x),
             "one target": lambda: everything(network, x, 1),
             "all": lambda: everything(network, x),
             "one": lambda: one(network, x),
         },
-        given.repeats,
+        arguments.repeats,
     )
-    classes = CLASSES if given.whole_loop else 1
+    classes = CLASSES if arguments.whole_loop else 1
     whole = seconds(lambda: loop(network, x, classes)) * CLASSES / classes
-    name, half = "×".join(map(str, given.size)), {key: middle(t) for key, t in taken.items()}
+    name, half = "×".join(map(str, arguments.size)), {key: median(t) for key, t in times.items()}
     table = Table("inspection")
     for key, count, bar in (("one target", 1, 0.8), ("all", CLASSES, 2.0)):
         table.add(Row(f"Grad-CAM of 26 layers, {count} target(s), {name}", "F", half[key],
-                      half["F"], bar=bar, detail=spread(taken[key])))  # fmt: skip
-    note = "" if given.whole_loop else "; extrapolated from one class"
+                      half["F"], bar=bar, detail=spread(times[key])))  # fmt: skip
+    note = "" if arguments.whole_loop else "; extrapolated from one class"
     table.add(Row(f"Grad-CAM of 26 layers, {CLASSES} targets, {name}", "a loop over captum",
                   half["all"], whole, bar=30, at_least=True,
                   detail=f"bar: 30 times faster{note}"))  # fmt: skip
     table.add(Row(f"Grad-CAM of 26 layers, {CLASSES} targets, {name}",
                   "captum, one layer and target", half["all"], half["one"]))  # fmt: skip
-    both = {what: memory(what, given.size) for what in ("all", "one")}
+    both = {what: memory(what, arguments.size) for what in ("all", "one")}
     table.add(Row("memory of the same maps", "captum, one layer and target", both["all"],
                   both["one"], "MB", bar=1.3))  # fmt: skip
     table.write()

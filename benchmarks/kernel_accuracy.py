@@ -24,14 +24,14 @@ from neuroxai.core.engine.norm_gradients import NormGradients
 SIZES = ((128, 128, 128), (134, 176, 140), (131, 97, 61))
 
 BOUND = 5e-6
-"""Single precision resolves 6e-8; sums over 27 to 432 products lose one to two digits of it."""
+"""The resolution of single precision is 6e-8; sums of 27 to 432 products lose one or two digits."""
 
 Call = Callable[[Tensor], Tensor]
 Make = Callable[[torch.dtype], Call]
 
 
 def drawn(*shape: int) -> Tensor:
-    """Return normal numbers that depend on the shape alone."""
+    """Return normal random numbers that depend only on the shape."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
@@ -75,15 +75,15 @@ KERNELS: dict[str, tuple[int, Make]] = {
 }  # fmt: skip
 
 
-def both_ways(call: Call, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the output and the gradient of a fixed random mix of it."""
+def forward_and_backward(call: Call, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the output, and the gradient of a fixed weighted sum of it."""
     leaf = x.detach().requires_grad_()
     y = call(leaf)
-    mix = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().view(y.shape).to(y.dtype)
-    return y.detach(), torch.autograd.grad(y, leaf, mix)[0]
+    weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().view(y.shape).to(y.dtype)
+    return y.detach(), torch.autograd.grad(y, leaf, weights)[0]
 
 
-def worst(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+def largest_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Return the largest error relative to the largest value."""
     return max(
         float((got.double() - want).abs().max() / want.abs().max())
@@ -93,19 +93,19 @@ def worst(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 def main() -> None:
     """Print all errors."""
-    options = argparse.ArgumentParser()
-    options.add_argument("--size", type=int, nargs=3, action="append")
-    sizes = options.parse_args().size or SIZES
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, nargs=3, action="append")
+    sizes = parser.parse_args().size or SIZES
     largest = 0.0
     print(f"{'kernel':<30} {'size':>12} {'ours':>8} {'stock':>8}")
     for size in sizes:
         for name, (channels, make) in KERNELS.items():
             x = drawn(1, channels, *size) + 1
             last = x.contiguous(memory_format=CHANNELS_LAST)
-            expected = both_ways(make(torch.float64), x.double())
-            stock = worst(both_ways(make(torch.float32), x), expected)
+            expected = forward_and_backward(make(torch.float64), x.double())
+            stock = largest_error(forward_and_backward(make(torch.float32), x), expected)
             with NormGradients(), FastPath():
-                ours = worst(both_ways(make(torch.float32), last), expected)
+                ours = largest_error(forward_and_backward(make(torch.float32), last), expected)
             largest = max(largest, ours)
             row = f"{name:<30} {'x'.join(map(str, size)):>12} {ours:8.1e} {stock:8.1e}"
             print(row, flush=True)

@@ -71,8 +71,8 @@ class Row:
             return None
         return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
 
-    def said(self) -> str:
-        """Return the row as one line."""
+    def format(self) -> str:
+        """Format the row as one line."""
         bar = "" if self.bar is None else f" (bar {self.bar:g}: {'met' if self.met else 'MISSED'})"
         return (
             f"{self.what}: {self.ours:.3g} {self.unit}, {self.against}: {self.theirs:.3g} "
@@ -90,7 +90,7 @@ class Table:
 
     def add(self, row: Row) -> None:
         """Print a row and add it to the table."""
-        print(row.said(), flush=True)
+        print(row.format(), flush=True)
         self.rows.append(row)
 
     def skip(self, sentence: str) -> None:
@@ -131,15 +131,15 @@ def seconds(work: Work) -> float:
     return time.perf_counter() - began
 
 
-def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
+def interleave(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
     """Return the seconds of several functions in alternating rounds, after one warm-up round."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
+    times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
             spent = seconds(work)
             if number:
-                taken[name].append(spent)
-    return taken
+                times[name].append(spent)
+    return times
 
 
 def spread(times: Sequence[float]) -> str:
@@ -147,7 +147,7 @@ def spread(times: Sequence[float]) -> str:
     return f"{min(times):.2f} to {max(times):.2f} s, {len(times)} rounds"
 
 
-def middle(times: Sequence[float]) -> float:
+def median(times: Sequence[float]) -> float:
     """Return the median."""
     return statistics.median(times)
 

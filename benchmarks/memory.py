@@ -1,10 +1,10 @@
-"""Memory of one gradient over the whole volume, and what was predicted of it, against F.
+"""Memory of one gradient over the whole volume, measured and predicted, against F.
 
 python benchmarks/memory.py [--size 128 128 128]
 
-The growth of the largest resident size over a process that holds the network and the scan, each in
-a process of its own (Linux only): with the C library's allocator as it is, and with blocks kept, as
-the command line keeps them.
+Growth of the peak resident size of separate processes, relative to their size with the network and
+the scan (Linux only), with the default allocator ("stock") and with the one of the command line,
+which keeps freed blocks ("kept").
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from neuroxai.core.target.outputs import Outputs
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--size", type=int, nargs=3, default=[128, 128, 128])
-    words.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    given = words.parse_args()
-    if given.measure:
-        what, allocator = given.measure
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, nargs=3, default=[128, 128, 128])
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        what, allocator = arguments.measure
         if allocator == "kept":
             nx.tune_allocator()
-        network, x = deepseg(given.size)
+        network, x = deepseg(arguments.size)
         work = floor_pass if what == "F" else gradient
         print_growth(lambda: work(network, x))
         return
     table = Table("memory")
-    network, x = deepseg(given.size)
+    network, x = deepseg(arguments.size)
     predicted = plan_memory(network, x, Outputs(), 10**12).strategies[0].bytes_needed or 0
-    name = "×".join(map(str, given.size))
+    name = "×".join(map(str, arguments.size))
     for allocator in ("stock", "kept"):
         ours, floor = (
-            growth(__file__, ["--size", *given.size, "--measure", what, allocator])
+            growth(__file__, ["--size", *arguments.size, "--measure", what, allocator])
             for what in ("gradient", "F")
         )
         detail = f"allocator {allocator}"

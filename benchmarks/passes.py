@@ -20,8 +20,8 @@ from measure import (
     child,
     deepseg,
     floor_pass,
-    in_turn,
-    middle,
+    interleave,
+    median,
     peak_gflops,
     seconds,
     spread,
@@ -58,34 +58,34 @@ def measure(what: str, size: int) -> None:
         "guided": lambda: gradient(network, x, guided=True),
     }[what]
     first = seconds(work)
-    print(first, middle([seconds(work) for _ in range(3)]))
+    print(first, median([seconds(work) for _ in range(3)]))
 
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128])
-    words.add_argument("--rounds", type=int, default=5)
-    words.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    given = words.parse_args()
-    if given.measure:
-        measure(given.measure[0], int(given.measure[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure[0], int(arguments.measure[1]))
         return
     table = Table("passes")
     peak = peak_gflops()
-    for size in given.sizes:
+    for size in arguments.sizes:
         taken: dict[str, list[list[float]]] = {"F": [], "gradient": [], "guided": []}
-        for _ in range(given.rounds):
+        for _ in range(arguments.rounds):
             for what, times in taken.items():
                 times.append(child(__file__, ["--measure", what, size]))
         network, x = deepseg([size] * 3)
         exact, ours = floor_pass(network, x), gradient(network, x)
         off = float((ours - exact).norm() / exact.norm())
         floors = [both[1] for both in taken["F"]]
-        cold = middle([t[0] for t in taken["gradient"]]) / middle([t[0] for t in taken["F"]])
+        cold = median([t[0] for t in taken["gradient"]]) / median([t[0] for t in taken["F"]])
         for key, name in (("gradient", "vanilla gradient"), ("guided", "guided backpropagation")):
             warm = [t[1] for t in taken[key]]
-            share = GFLOP[size] / middle(warm) / peak if size in GFLOP else float("nan")
+            share = GFLOP[size] / median(warm) / peak if size in GFLOP else float("nan")
             detail = f"{spread(warm)}; F {spread(floors)}; {share:.0%} of peak GFLOP/s"
             if key == "gradient":
                 detail += (
@@ -93,18 +93,18 @@ def main() -> None:
                 )
             what, bar = f"{name}, {size}³, process", BARS.get(size)
             table.add(
-                Row(what, "F in a stock process", middle(warm), middle(floors), bar=bar,
+                Row(what, "F in a stock process", median(warm), median(floors), bar=bar,
                     detail=detail)
             )  # fmt: skip
     nx.tune_allocator()
-    for size in given.sizes:
+    for size in arguments.sizes:
         network, x = deepseg([size] * 3)
-        both = in_turn(
+        both = interleave(
             {"F": lambda: floor_pass(network, x), "ours": lambda: gradient(network, x)},  # noqa: B023
-            given.rounds,
+            arguments.rounds,
         )
         table.add(Row(f"vanilla gradient, {size}³, within", "F, same process and allocator",
-                      middle(both["ours"]), middle(both["F"]), bar=0.75,
+                      median(both["ours"]), median(both["F"]), bar=0.75,
                       detail=spread(both["ours"])))  # fmt: skip
     table.write()
 

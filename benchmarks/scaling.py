@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from measure import Row, Table, Work, deepseg, growth, in_turn, middle, print_growth
+from measure import Row, Table, Work, deepseg, growth, interleave, median, print_growth
 from passes import gradient
 
 import neuroxai as nx
@@ -39,7 +39,7 @@ def slope(x: list[float], y: list[float]) -> float:
 
 
 def draw(axes: Axes, x: list[float], y: list[float], name: str, unit: str, expected: float) -> None:
-    """Draw the measurements, and a line of the expected slope through the middle one."""
+    """Draw the measurements, and a line of the expected slope through the median one."""
     axes.loglog(x, y, "o-", color="black", label=f"measured, slope {slope(x, y):.2f}")
     at = len(x) // 2
     line = [y[at] * (value / x[at]) ** expected for value in x]
@@ -58,24 +58,24 @@ def layers_pass(network: torch.nn.Module, x: torch.Tensor, names: list[str]) -> 
 
 def main() -> None:
     """Measure, draw and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--rounds", type=int, default=2)
-    words.add_argument("--measure", type=int, nargs=3, help=argparse.SUPPRESS)
-    given = words.parse_args()
-    if given.measure:
-        network, x = deepseg(given.measure)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--measure", type=int, nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        network, x = deepseg(arguments.measure)
         print_growth(lambda: gradient(network, x))
         return
     nx.tune_allocator()
     table = Table("scaling")
     voxels = [float(prod(size)) for size in SIZES]
-    times, memory = [], []
+    seconds, memory = [], []
     for size in SIZES:
         network, x = deepseg(size)
-        found = in_turn({"ours": lambda: gradient(network, x)}, given.rounds)  # noqa: B023
-        times.append(middle(found["ours"]))
+        found = interleave({"ours": lambda: gradient(network, x)}, arguments.rounds)  # noqa: B023
+        seconds.append(median(found["ours"]))
         memory.append(growth(__file__, ["--measure", *size]))
-        print(size, f"{times[-1]:.2f} s, {memory[-1]:.0f} MB", flush=True)
+        print(size, f"{seconds[-1]:.2f} s, {memory[-1]:.0f} MB", flush=True)
     network, x = deepseg((96, 96, 96))
     names = [n for n, module in network.named_modules() if isinstance(module, torch.nn.Conv3d)]
     works: dict[str, Work] = {f"targets {n}": partial(everything, network, x, n) for n in TARGETS}
@@ -83,16 +83,16 @@ def main() -> None:
     for n in STEPS:
         method = IntegratedGradients(steps=n, rule="midpoint", baseline="zero")
         works[f"steps {n}"] = partial(nx.explain, network, x, method, 3)
-    taken = {name: middle(t) for name, t in in_turn(works, given.rounds).items()}
+    times = {name: median(t) for name, t in interleave(works, arguments.rounds).items()}
     figure, places = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
-    draw(places[0, 0], voxels, times, "voxels", "s for a gradient", 1)
+    draw(places[0, 0], voxels, seconds, "voxels", "s for a gradient", 1)
     draw(places[0, 1], voxels, memory, "voxels", "MB for a gradient", 1)
-    draw(places[1, 0], list(map(float, STEPS)), [taken[f"steps {n}"] for n in STEPS],
+    draw(places[1, 0], list(map(float, STEPS)), [times[f"steps {n}"] for n in STEPS],
          "steps of integrated gradients, 96³", "s", 1)  # fmt: skip
     axes = places[1, 1]
-    axes.plot(TARGETS, [taken[f"targets {n}"] for n in TARGETS], "o-", color="black",
+    axes.plot(TARGETS, [times[f"targets {n}"] for n in TARGETS], "o-", color="black",
               label="26 layers, by targets")  # fmt: skip
-    axes.plot(LAYERS, [taken[f"layers {n}"] for n in LAYERS], "s-", color="gray",
+    axes.plot(LAYERS, [times[f"layers {n}"] for n in LAYERS], "s-", color="gray",
               label="1 target and the gradient, by layers")  # fmt: skip
     axes.set_ylim(0)
     axes.set_xlabel("targets, or layers, 96³")
@@ -100,13 +100,13 @@ def main() -> None:
     axes.legend(frameon=False)
     figure.suptitle("DeepSeg: a gradient, maps of all layers, integrated gradients")
     figure.savefig(FIGURE, dpi=110)
-    table.add(Row("slope of time against voxels", "expected", slope(voxels, times), 1.0, ""))
+    table.add(Row("slope of time against voxels", "expected", slope(voxels, seconds), 1.0, ""))
     table.add(Row("slope of memory against voxels", "expected", slope(voxels, memory), 1.0, ""))
-    by_steps = slope(list(map(float, STEPS)), [taken[f"steps {n}"] for n in STEPS])
+    by_steps = slope(list(map(float, STEPS)), [times[f"steps {n}"] for n in STEPS])
     table.add(Row("slope of time against steps", "expected", by_steps, 1.0, ""))
-    table.add(Row("26 layers instead of 1", "1 layer", taken["layers 26"], taken["layers 1"]))
-    table.add(Row("4 targets instead of 1, 26 layers", "1 target", taken["targets 4"],
-                  taken["targets 1"]))  # fmt: skip
+    table.add(Row("26 layers instead of 1", "1 layer", times["layers 26"], times["layers 1"]))
+    table.add(Row("4 targets instead of 1, 26 layers", "1 target", times["targets 4"],
+                  times["targets 1"]))  # fmt: skip
     table.write()
 
 

@@ -2,9 +2,9 @@
 
 python benchmarks/session.py [--rounds 5] [--spacing 1.0]
 
-A full-size phantom (voxels of 1 mm) and the shipped network, in one process with the allocator
-kept. The works take turns. Each opens the case anew, so that preparation, hashes and the prediction
-count.
+A full-size phantom (voxels of 1 mm) and the shipped network, alternating in one process with the
+tuned allocator. Each run opens the case again, so that preparation, hashes and prediction are
+included.
 """
 
 from __future__ import annotations
@@ -12,56 +12,56 @@ from __future__ import annotations
 import argparse
 
 import torch
-from measure import Row, Table, in_turn, middle, spread
+from measure import Row, Table, interleave, median, spread
 
 import neuroxai as nx
 
 TARGETS = ("WT", "TC", "ET")
 BAR = 1.4
-"""Three targets may cost this much of one."""
+"""Largest accepted cost of three targets relative to one."""
 
 
 def in_session(model: nx.Model, case: nx.Case, targets: tuple[str, ...]) -> None:
-    """Explain targets in one session, which is opened for them."""
+    """Explain targets in one session."""
     with nx.open(model, case) as session:
         session.explain("grad_cam", targets)
 
 
 def one_by_one(model: nx.Model, case: nx.Case, targets: tuple[str, ...]) -> None:
-    """Explain targets by a call for each."""
+    """Explain targets with one call each."""
     for target in targets:
         nx.explain(model, case, "grad_cam", target)
 
 
 def main() -> None:
     """Measure and write."""
-    options = argparse.ArgumentParser()
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--spacing", type=float, default=1.0)
-    given = options.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--spacing", type=float, default=1.0)
+    arguments = parser.parse_args()
     nx.tune_allocator()
     table = Table("session")
     model = nx.load_model("deepseg-phantom")
-    case = nx.make_phantom(100003, spacing=given.spacing).case
-    times = in_turn(
+    case = nx.make_phantom(100003, spacing=arguments.spacing).case
+    times = interleave(
         {
             "one": lambda: in_session(model, case, TARGETS[:1]),
             "three": lambda: in_session(model, case, TARGETS),
             "separate": lambda: one_by_one(model, case, TARGETS),
         },
-        given.rounds,
+        arguments.rounds,
     )
     size = "×".join(map(str, case.shape))
     table.add(
         Row(
             f"Grad-CAM of three targets in a session, {size}", "of one target",
-            middle(times["three"]), middle(times["one"]), bar=BAR, detail=spread(times["three"]),
+            median(times["three"]), median(times["one"]), bar=BAR, detail=spread(times["three"]),
         )
     )  # fmt: skip
     table.add(
         Row(
             f"Grad-CAM of three targets in a session, {size}", "of three calls",
-            middle(times["three"]), middle(times["separate"]), detail=spread(times["separate"]),
+            median(times["three"]), median(times["separate"]), detail=spread(times["separate"]),
         )
     )  # fmt: skip
     table.write()

@@ -1,12 +1,12 @@
-"""The paper's seven maps by the command line, against a script of captum and PAIR saliency.
+"""The paper's seven maps on the command line, against a script with captum and PAIR saliency.
 
 python benchmarks/seven_maps.py [--rounds 1] [--ig 32] [--gig 50] [--samples 16]
 
-One phantom of 2 mm (96³), target ET, the shipped DeepSeg, the same steps on both sides. Whole
-processes are timed, imports and reading included; ours writes and draws its maps besides. The peer
-is what a careful user writes: weights frozen, a module that gives the region's mean, captum's
-Saliency, GuidedBackprop, IntegratedGradients, NoiseTunnel, LayerGradCam and GuidedGradCam, and
-PAIR's GuidedIG, on the tensor that our preprocessing gives.
+One phantom of 2 mm (96³), target ET, the shipped DeepSeg, the same number of steps. Whole processes
+are timed, including imports and reading; only ours writes and draws its maps. The script has frozen
+weights, a module that returns the mean of the region, captum's Saliency, GuidedBackprop,
+IntegratedGradients, NoiseTunnel, LayerGradCam and GuidedGradCam, and PAIR's GuidedIG, on the tensor
+from our preprocessing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import Row, Table, middle, older_numpy, seconds, spread
+from measure import Row, Table, median, older_numpy, seconds, spread
 from torch import Tensor, nn
 
 from neuroxai.methods import PAPER
@@ -28,7 +28,7 @@ LAST = "decoder.4.conv2"
 
 
 class Mean(nn.Module):
-    """ET's mean logit over the image, the target of both sides."""
+    """Mean logit of ET over the image, the target of both."""
 
     def __init__(self, network: nn.Module, channel: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Mean(nn.Module):
 
 
 def peer(case: Path, ig: int, gig: int, samples: int) -> None:
-    """Make the seven maps with captum and PAIR."""
+    """Compute the seven maps with captum and PAIR."""
     from captum import attr
     from saliency.core import INPUT_OUTPUT_GRADIENTS, GuidedIG
 
@@ -84,18 +84,21 @@ def peer(case: Path, ig: int, gig: int, samples: int) -> None:
 
 def main() -> None:
     """Measure and write."""
-    words = argparse.ArgumentParser()
-    words.add_argument("--rounds", type=int, default=1)
-    words.add_argument("--ig", type=int, default=32)
-    words.add_argument("--gig", type=int, default=50)
-    words.add_argument("--samples", type=int, default=16)
-    words.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
-    given = words.parse_args()
-    if given.peer:
-        peer(given.peer, given.ig, given.gig, given.samples)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--ig", type=int, default=32)
+    parser.add_argument("--gig", type=int, default=50)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peer:
+        peer(arguments.peer, arguments.ig, arguments.gig, arguments.samples)
         return
-    steps = {"integrated_gradients.steps": given.ig, "guided_integrated_gradients.steps": given.gig,
-             "smoothgrad.samples": given.samples}  # fmt: skip
+    steps = {
+        "integrated_gradients.steps": arguments.ig,
+        "guided_integrated_gradients.steps": arguments.gig,
+        "smoothgrad.samples": arguments.samples,
+    }
     command = str(Path(sys.executable).parent / "neuroxai")
     with tempfile.TemporaryDirectory() as place:
         subprocess.run(
@@ -107,7 +110,7 @@ def main() -> None:
         case = next(path.parent for path in found)
 
         def ours() -> None:
-            # As many passes as theirs: the default rule takes forward passes more.
+            # The same number of passes: the default rule takes additional forward passes.
             settings = [*(f"{name}={n}" for name, n in steps.items()),
                         "integrated_gradients.rule=midpoint"]  # fmt: skip
             options = [word for setting in settings for word in ("--set", setting)]
@@ -118,23 +121,24 @@ def main() -> None:
         def theirs() -> None:
             counts = [
                 "--ig",
-                str(given.ig),
+                str(arguments.ig),
                 "--gig",
-                str(given.gig),
+                str(arguments.gig),
                 "--samples",
-                str(given.samples),
+                str(arguments.samples),
             ]
             subprocess.run([sys.executable, __file__, "--peer", str(case), *counts], check=True,
                            capture_output=True)  # fmt: skip
 
-        taken: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for _ in range(given.rounds):
-            taken["ours"].append(seconds(ours))
-            taken["theirs"].append(seconds(theirs))
+        times: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for _ in range(arguments.rounds):
+            times["ours"].append(seconds(ours))
+            times["theirs"].append(seconds(theirs))
     table = Table("seven_maps")
-    table.add(Row(f"the seven maps, command line (IG {given.ig}, GIG {given.gig}, SmoothGrad "
-                  f"{given.samples}), 96³", "a script of captum and PAIR", middle(taken["ours"]),
-                  middle(taken["theirs"]), bar=0.35, detail=spread(taken["ours"])))  # fmt: skip
+    settings = f"IG {arguments.ig}, GIG {arguments.gig}, SmoothGrad {arguments.samples}"
+    table.add(Row(f"seven maps, command line ({settings}), 96³", "script with captum and PAIR",
+                  median(times["ours"]), median(times["theirs"]), bar=0.35,
+                  detail=spread(times["ours"])))  # fmt: skip
     table.write()
 
 

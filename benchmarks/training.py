@@ -14,7 +14,7 @@ from pathlib import Path
 import monai.transforms as mt
 import numpy as np
 import torch
-from measure import Row, Table, Work, middle, seconds, spread
+from measure import Row, Table, Work, median, seconds, spread
 
 from neuroxai import tune_allocator
 from neuroxai.data.phantom import make_phantom
@@ -49,10 +49,10 @@ def main() -> None:
                       bar=0.05, detail=detail))  # fmt: skip
     _batches(table)
     times = [seconds(partial(make_phantom, seed)) for seed in range(9)][1:]
-    table.add(Row("a phantom of 1 mm, one process", "bar", middle(times), 3.0, bar=1.0,
+    table.add(Row("a phantom of 1 mm, one process", "bar", median(times), 3.0, bar=1.0,
                   detail=spread(times)))  # fmt: skip
     times = [seconds(partial(make_phantom, seed, wide=True)) for seed in range(8)]
-    table.add(Row("a wide phantom of 1 mm", "bar", middle(times), 3.0, bar=1.0,
+    table.add(Row("a wide phantom of 1 mm", "bar", median(times), 3.0, bar=1.0,
                   detail=spread(times)))  # fmt: skip
     table.write()
 
@@ -71,7 +71,7 @@ def _batches(table: Table) -> None:
         mine.append(seconds(lambda: ours.batch(next(numbers))))
         others.append(seconds(theirs))
     table.add(Row(f"a batch of {BATCH} patches of {'×'.join(map(str, PATCH))}",
-                  "equivalent MONAI transforms", middle(mine), middle(others),
+                  "equivalent MONAI transforms", median(mine), median(others),
                   detail=f"ours {spread(mine)}"))  # fmt: skip
 
 
