@@ -11,6 +11,8 @@ import pytest
 
 import cases
 from neuroxai import demo
+from neuroxai.models import loading
+from neuroxai.models.model import Model
 
 
 class _Links(HTMLParser):
@@ -48,6 +50,14 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
         regions = {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
         segmenter = cases.tiny(tmp_path / "small", ("background", "NCR", "ED", "ET"), regions)
         monkeypatch.setattr(demo, "DEFAULT_MODEL", str(segmenter))
+    loaded: list[str] = []
+    read = loading.read_checkpoint
+
+    def counted(folder: Path) -> Model:
+        loaded.append(folder.name)
+        return read(folder)
+
+    monkeypatch.setattr(loading, "read_checkpoint", counted)
     monkeypatch.setattr(demo, "train", quick_training)
     monkeypatch.setattr(demo, "SPACING_MM", 3.0)
     monkeypatch.setattr(demo, "GRADING_SEEDS", (400_001,))
@@ -57,6 +67,7 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
     made = demo.run(out, report=lambda *stage: told.append(stage))
     assert made.fresh
     assert trained == ["phantom-grading"]
+    assert loaded == ["classifier", Path(demo.DEFAULT_MODEL).name], "each network is loaded once"
     assert {stage.split(":")[0] for stage, _, _ in told} >= {
         "Growing phantoms to explain", "Grading network", "Explaining the segmentation",
         "Following the information", "Dissecting", "Switching filters off",

@@ -123,6 +123,24 @@ def test_checkpointed_targets_share_a_forward_pass(study: nx.Case, small: nx.Mod
     assert len(passes) == 1
 
 
+def test_targets_share_passes_as_far_as_memory_goes(study: nx.Case, small: nx.Model) -> None:
+    """Each target holds one gradient, and one more volume for layer maps."""
+    session = nx.open(small, study)
+    needed = session.estimate("vanilla_gradient").memory.expected_bytes
+    assert needed is not None
+    whole = nx.open(small, study).explain("vanilla_gradient", TARGETS)
+    for room, forward in ((0, 3), (1, 3), (2, 2), (3, 1)):
+        budget = needed + room * 2 * session.x.nbytes + 1
+        tight = nx.open(small, study, memory=budget)
+        tight.estimate("vanilla_gradient")
+        with counted(small.network) as passes:
+            found = tight.explain("vanilla_gradient", TARGETS)
+        assert len(passes) == forward
+        for name in TARGETS:
+            values = found[name]["vanilla_gradient"].values
+            assert torch.equal(values, whole[name]["vanilla_gradient"].values)
+
+
 def test_a_later_call_knows_which_activations_to_copy() -> None:
     """The first pass finds out that a layer is overwritten in place; later ones copy it at once."""
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 2, 1))

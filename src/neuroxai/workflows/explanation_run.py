@@ -16,6 +16,7 @@ from neuroxai.core.explanation import Explanation
 from neuroxai.core.probe.deviation import Deviation, measure_deviation
 from neuroxai.core.probe.memory_plan import MemoryPlanner
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.probe.requests import InputGradient
 from neuroxai.core.probe.shared_point import SharedPoint, share_point
 from neuroxai.core.probe.strategy import MemoryUse, Strategy
 from neuroxai.core.target.target import Target
@@ -60,8 +61,9 @@ class TargetResult:
 class ExplanationRun:
     """Explains several targets with several methods at one input.
 
-    All targets share one forward pass at the input. From it each target takes one backward pass
-    for each backward rule, whatever the number of methods.
+    Targets share one forward pass at the input, as many as memory has room for the gradients of.
+    From it each target takes one backward pass for each backward rule, whatever the number of
+    methods.
 
     Attributes
     ----------
@@ -108,13 +110,13 @@ class ExplanationRun:
         self.control.start(steps * len(self.targets))
         for number in range(len(self.targets)):
             result, _ = self.planner.run(partial(self._attempt, number))
+            self._release(number)
             self.control.reach(steps * (number + 1))
             yield result
 
     def _attempt(self, number: int, strategy: Strategy) -> TargetResult:
         """Explain one target by one strategy."""
-        point = self._points(strategy, number)[number]
-        explanations, refused, output = self._explain(point)
+        explanations, refused, output = self._explain(self._point(strategy, number))
         if not explanations:
             raise MethodError("; ".join(refused.values()))
         target, plan = self.targets[number], self.planner.plan()
@@ -128,18 +130,27 @@ class ExplanationRun:
             self._shared_seconds, tuple(notes), deviation,
         )  # fmt: skip
 
-    def _points(self, strategy: Strategy, first: int) -> dict[int, SharedPoint]:
-        """Return the shared answers of the targets from ``first`` on, by their number."""
-        if self._shared is None or self._shared[0] is not strategy:
+    def _point(self, strategy: Strategy, number: int) -> SharedPoint:
+        """Return a target's answers, computed together with those of the next targets."""
+        shared = self._shared
+        if shared is None or shared[0] is not strategy or number not in shared[1]:
+            self._shared = None  # releases the answers of a strategy that failed
             self.control.enter("shared passes")
             started = time.perf_counter()
-            targets = self.targets[first:]
+            requests = {each for method in self.methods for each in method.requests}
+            gradients = sum(isinstance(each, InputGradient) for each in requests)
+            count = self.planner.targets_at_once(strategy, gradients)
+            targets = self.targets[number : number + count]
             probe = self._probe(strategy, targets[0])
-            requests = [each for method in self.methods for each in method.requests]
             points = share_point(probe, self.planner.x, requests, targets)
-            self._shared = strategy, dict(enumerate(points, start=first))
+            shared = self._shared = strategy, dict(enumerate(points, start=number))
             self._shared_seconds += time.perf_counter() - started
-        return self._shared[1]
+        return shared[1][number]
+
+    def _release(self, number: int) -> None:
+        """Release the answers of a target that is finished."""
+        if self._shared is not None:
+            self._shared[1].pop(number, None)
 
     def _explain(self, point: SharedPoint) -> tuple[dict[str, Explanation], dict[str, str], Tensor]:
         """Return each method's explanation, or the reason why there is none, and the output."""

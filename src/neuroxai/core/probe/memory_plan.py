@@ -194,6 +194,17 @@ class MemoryPlanner:
         probe.needs = strategy.bytes_needed or TYPICAL * _voxels(self.x)
         return probe
 
+    def targets_at_once(self, strategy: Strategy, gradients: int) -> int:
+        """Return how many targets may share passes, given the memory of their answers.
+
+        Each target holds its input gradients, and up to the size of the input for its layer maps.
+        """
+        if self.allowed is None:
+            return 1
+        needed = strategy.bytes_needed or TYPICAL * _voxels(self.x)
+        per_target = self.x.nbytes * (gradients + 1)
+        return max(1, (self.allowed - needed) // per_target)
+
     def _after_shortage(self, plan: MemoryPlan, failed: Strategy, gradient: bool) -> MemoryPlan:
         if plan.measured:
             return plan.without(failed)
