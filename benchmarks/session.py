@@ -2,15 +2,9 @@
 
 python benchmarks/session.py [--rounds 5] [--spacing 1.0]
 
-<<<<<<< HEAD
 A full-size phantom (voxels of 1 mm) and the shipped network, alternating in one process with the
 tuned allocator. Each run opens the case again, so that preparation, hashes and prediction are
-included.
-=======
-A full-size phantom (voxels of 1 mm) and the shipped network, in one process with the allocator
-kept. The works take turns. They open the case anew, so that preparation, hashes and the prediction
-count, but for those in an open session.
->>>>>>> 760cdde (Measure three targets in a session)
+included, except for the runs in an open session.
 """
 
 from __future__ import annotations
@@ -48,14 +42,9 @@ def main() -> None:
     nx.tune_allocator()
     table = Table("session")
     model = nx.load_model("deepseg-phantom")
-<<<<<<< HEAD
     case = nx.make_phantom(100003, spacing=arguments.spacing).case
-    times = interleave(
-=======
-    case = nx.make_phantom(100003, spacing=given.spacing).case
     session = nx.open(model, case)
-    times = in_turn(
->>>>>>> 760cdde (Measure three targets in a session)
+    times = interleave(
         {
             "one, open": lambda: session.explain("grad_cam", TARGETS[:1]),
             "three, open": lambda: session.explain("grad_cam", TARGETS),
@@ -81,7 +70,7 @@ def main() -> None:
     table.add(
         Row(
             f"Grad-CAM of three targets in an open session, {size}", "of one target",
-            middle(times["three, open"]), middle(times["one, open"]), bar=BAR,
+            median(times["three, open"]), median(times["one, open"]), bar=BAR,
             detail=spread(times["three, open"]),
         )
     )  # fmt: skip

@@ -67,7 +67,9 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
     made = demo.run(out, report=lambda *stage: told.append(stage))
     assert made.fresh
     assert trained == ["phantom-grading"]
-    assert loaded == ["classifier", "small" if network == "small" else "deepseg-phantom"], "each network is loaded once"
+    assert loaded == ["classifier", "small" if network == "small" else "deepseg-phantom"], (
+        "each network is loaded once"
+    )
     assert {stage.split(":")[0] for stage, _, _ in told} >= {
         "Growing phantoms to explain", "Grading network", "Explaining the segmentation",
         "Following the information", "Dissecting", "Switching filters off",
