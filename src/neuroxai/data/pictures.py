@@ -19,7 +19,7 @@ GRAY = "gray"
 """Modality of a picture."""
 
 _FORMATS = ("PNG", "JPEG")
-_MAX_BYTES = 2**26  # 64 MB, far more than an uncompressed slice of 4096 x 4096 pixels in gray
+_MAX_BYTES = 2**26  # 64 MB, more than an uncompressed slice of 4096 x 4096 pixels in gray
 _MAX_PIXELS = 2**26  # 8192 x 8192
 
 
