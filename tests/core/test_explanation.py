@@ -1,4 +1,4 @@
-"""Hashes and errors: what provenance rests on, what a user reads."""
+"""Hashes, versions, suggestions in errors, resampling and the allocator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from neuroxai.core.spatial import (
 )
 
 
-def test_a_tensors_hash_tells_type_shape_and_every_bit() -> None:
+def test_tensor_hash_depends_on_type_shape_and_every_bit() -> None:
     x = torch.arange(6.0)
     assert tensor_hash(x) == tensor_hash(x.clone().requires_grad_())
     assert tensor_hash(x.reshape(2, 3)) == tensor_hash(
@@ -31,7 +31,7 @@ def test_a_tensors_hash_tells_type_shape_and_every_bit() -> None:
     assert len({tensor_hash(t) for t in [x, *others]}) == len(others) + 1
 
 
-def test_a_networks_hash_tells_names_weights_and_buffers() -> None:
+def test_network_hash_depends_on_names_weights_and_buffers() -> None:
     network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
     first = network_hash(network)
     assert network_hash(network.train()) == network_hash(network.eval()) == first
@@ -41,7 +41,7 @@ def test_a_networks_hash_tells_names_weights_and_buffers() -> None:
     assert network_hash(nn.ModuleDict({"0": network[0], "b": network[1]})) != network_hash(network)
 
 
-def test_versions_decide_a_number() -> None:
+def test_versions() -> None:
     assert set(versions()) == {"neuroxai", "torch", "numpy", "python"}
     assert versions()["torch"] == torch.__version__
 
@@ -53,7 +53,7 @@ def test_suggestions() -> None:
     assert "pip install 'neuroxai[phantom]'" in str(MissingExtraError("x", "phantom", "nilearn"))
 
 
-def test_spatial_words() -> None:
+def test_spatial_operations() -> None:
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     assert channel_range(x)[1, 2] == x[1, 2].max() - x[1, 2].min()
     mask = x[:, 0] > 0
@@ -73,7 +73,7 @@ def test_spatial_words() -> None:
         ((6, 8), (3, 4), ((0, 2), (1, 4))),
     ],
 )
-def test_upsampling_a_box_is_upsampling_the_whole(
+def test_upsampling_within_a_box(
     shape: tuple[int, ...], grid: tuple[int, ...], box: tuple[tuple[int, int], ...]
 ) -> None:
     """Against torch's own interpolation of the whole grid, in float64."""
@@ -85,8 +85,8 @@ def test_upsampling_a_box_is_upsampling_the_whole(
     assert torch.allclose(found, whole, rtol=0, atol=1e-12)
 
 
-def test_the_allocators_settings_take_effect_or_say_that_they_did_not() -> None:
-    """In a process of its own, because they stay."""
+def test_allocator_settings_take_effect_or_return_false() -> None:
+    """In a separate process, because the settings are permanent."""
     code = "from neuroxai.core.engine.allocator import tune_allocator as t; print(t())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() in {"True", "False"}

@@ -1,4 +1,4 @@
-"""Work shared out among processes: all of it is done, faults come through, orphans end."""
+"""Worker processes complete all jobs, pass errors on, and exit with their parent."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_everything_is_done_once(workers: int) -> None:
+def test_every_job_is_done_once(workers: int) -> None:
     assert sorted(in_workers(math.sqrt, [1.0, 4.0, 9.0, 16.0, 25.0], workers)) == [1, 2, 3, 4, 5]
     assert list(in_workers(math.sqrt, [], workers)) == []
 
 
-def test_one_worker_is_this_process_and_two_are_not() -> None:
+def test_one_worker_is_this_process() -> None:
     assert set(in_workers(_pid, [0, 1, 2], 1)) == {os.getpid()}
     assert os.getpid() not in set(in_workers(_pid, [0, 1, 2], 2))
 
@@ -48,18 +48,18 @@ def _pid(_: int) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_fault_comes_through(workers: int) -> None:
+def test_errors_of_a_job_are_raised(workers: int) -> None:
     with pytest.raises(ValueError, match=r"math domain|nonnegative"):
         list(in_workers(math.sqrt, [1.0, -1.0, 4.0], workers))
 
 
-def test_a_killed_worker_is_told() -> None:
+def test_a_killed_worker_raises() -> None:
     with pytest.raises(BrokenProcessPool):
         list(in_workers(os._exit, [1, 1, 1], 2))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
-def test_workers_end_with_who_started_them(tmp_path: Path) -> None:
+def test_workers_exit_with_their_parent(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
@@ -83,5 +83,5 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     state = Path(f"/proc/{pid}/stat")
-    # Nobody may be there to bury it.
+    # There may be no parent to collect the process.
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"

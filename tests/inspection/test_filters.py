@@ -168,7 +168,7 @@ def test_filter_files_have_the_affine_of_their_layer(tmp_path: Path) -> None:
     stem = tmp_path / "out" / "BraTS2021_00007"
     pooled = nib.load(f"{stem}_desc-filters-encoder-0-pool_statmap.nii.gz")
     first = nib.load(f"{stem}_desc-filters-encoder-0-conv1_statmap.nii.gz")
-    assert pooled.shape[3] == first.shape[3] == 8
+    assert pooled.shape[3] == first.shape[3] == 4
     assert all(2 * a == b for a, b in zip(pooled.shape[:3], first.shape[:3], strict=True))
     sidecar = json.loads(
         Path(f"{stem}_desc-filters-encoder-0-pool_statmap.json").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Lower precision on request alone, with its deviation measured."""
+"""Precision: single by default, lower on request with its deviation measured."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from neuroxai.models.deepseg import DeepSeg
 from neuroxai.workflows.explain import explain
 
 CUDA = [torch.device("cuda", 0)]
-"""A device that need not be there: switches are switches."""
+"""The switches exist without the device."""
 
 
-def test_a_linear_network_has_the_rounded_weights_for_a_gradient() -> None:
+def test_gradient_of_a_linear_network_is_its_rounded_weight() -> None:
     last, x = nn.Linear(24, 3), torch.rand(1, 1, 2, 3, 4)
     network = nn.Sequential(nn.Flatten(), last)
     weight = last.weight[2].detach().reshape(x.shape)
@@ -66,9 +66,7 @@ def test_a_linear_network_has_the_rounded_weights_for_a_gradient() -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("task", ["classifier", "segmenter"])
-def test_every_method_works_and_the_deviation_is_that_of_plain_autocast(
-    task: str, dims: int
-) -> None:
+def test_deviation_of_every_method_is_that_of_autocast(task: str, dims: int) -> None:
     network, x = make(task, dims), image(dims)
     found = explain(network, x, quick_methods(), 2, precision="bf16")
     full = explain(network, x, quick_methods(), 2)
@@ -105,7 +103,7 @@ def _autocast_gradient(network: nn.Module, x: Tensor, channel: int) -> Tensor:
     return torch.autograd.grad(pooled[:, channel].sum(), leaf)[0]
 
 
-def test_blocks_that_run_twice_round_twice_alike() -> None:
+def test_checkpointed_blocks_round_alike_in_both_runs() -> None:
     torch.manual_seed(0)
     network, x = DeepSeg(2, 3, filters=4, depth=2).eval(), torch.rand(1, 2, 16, 24, 12)
     outputs = Outputs()
@@ -120,7 +118,7 @@ def test_blocks_that_run_twice_round_twice_alike() -> None:
     assert torch.equal(gradient(twice=True), gradient(twice=False))
 
 
-def test_windows_round_too() -> None:
+def test_windows_use_the_lower_precision() -> None:
     torch.manual_seed(0)
     network, x = DeepSeg(2, 3, filters=4, depth=2), torch.rand(1, 2, 64, 48, 32)
     found = explain(network, x, "grad_cam", 1, memory="1MB", precision="bf16")
@@ -150,7 +148,7 @@ def test_settings_refuse_unknown_precisions_and_cannot_change() -> None:
         PassSettings().precision = "bf16"  # type: ignore[misc]
 
 
-def test_outputs_are_of_single_precision_at_least() -> None:
+def test_outputs_have_at_least_single_precision() -> None:
     outputs, x = Outputs(), torch.rand(1, 2, 4, 6)
     assert outputs.run(nn.Conv2d(2, CLASSES, 1), x, "bf16").dtype == torch.float32
     double = nn.Conv2d(2, CLASSES, 1).double()
@@ -163,7 +161,7 @@ def _switches() -> list[str]:
     return [cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision]
 
 
-def test_torch_rounds_to_tf32_by_itself_and_is_kept_from_it() -> None:
+def test_tf32_is_torchs_default_and_switched_off() -> None:
     before = _switches()
     assert before[0] == "tf32", "torch's default has changed: is the guard still needed?"
     with pytest.raises(ZeroDivisionError), tf32_allowed(CUDA, allowed=False):
@@ -173,24 +171,24 @@ def test_torch_rounds_to_tf32_by_itself_and_is_kept_from_it() -> None:
         assert _switches() == ["tf32", "tf32"]
     assert _switches() == before
     with untouched(nn.Linear(2, 2)):
-        assert _switches() == before  # nothing of this concerns a CPU
+        assert _switches() == before  # the network is on the CPU
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("precision", "message"),
     [("tf32", "requires an NVIDIA GPU, the device is cpu"), ("bf-16", "did you mean 'bf16'")],
 )
-def test_what_cannot_be_had_is_said(word: str, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
-        explain(make("classifier"), image(), "vanilla_gradient", 2, precision=word)
+def test_unsupported_precisions_are_refused(precision: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        explain(make("classifier"), image(), "vanilla_gradient", 2, precision=precision)
 
 
-def test_full_precision_needs_nothing() -> None:
-    with autocast_for("fp32", torch.device("cpu")) as nothing:
-        assert nothing is None
+def test_single_precision_needs_no_autocast() -> None:
+    with autocast_for("fp32", torch.device("cpu")) as context:
+        assert context is None
 
 
-def test_the_command_says_how_far_off_it_is(tmp_path: Path) -> None:
+def test_the_command_prints_the_deviation(tmp_path: Path) -> None:
     folder, out = cases.write_study(tmp_path), tmp_path / "out"
     done = CliRunner().invoke(
         app,
@@ -206,7 +204,7 @@ def test_the_command_says_how_far_off_it_is(tmp_path: Path) -> None:
     assert "deviation_from_fp32" in json.dumps(found)
 
 
-def test_a_callers_own_autocast_is_not_asking_for_less() -> None:
+def test_autocast_of_the_caller_is_disabled() -> None:
     network, x = make("segmenter").eval(), image()
     expected = explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"]
     with torch.autocast("cpu", torch.bfloat16):
@@ -221,19 +219,17 @@ HALVES = [torch.float16, torch.bfloat16]
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("task", ["classifier", "segmenter"])
-def test_a_network_of_16_bits_is_explained_in_single_precision(
-    task: str, dtype: torch.dtype
-) -> None:
+def test_16_bit_networks_are_explained_in_single_precision(task: str, dtype: torch.dtype) -> None:
     halved, x = make(task, 3).to(dtype), image(3).to(dtype)
-    widened = make(task, 3)
-    widened.load_state_dict(halved.state_dict())
+    upcast_network = make(task, 3)
+    upcast_network.load_state_dict(halved.state_dict())
     before = snapshot(halved)
     found = explain(halved, x, quick_methods(), 2)
     for given in (x, x.float()):
         alone = method_on(halved, given)
         assert torch.equal(alone, found["guided_integrated_gradients"].values)
     assert snapshot(halved) == before
-    expected = explain(widened, x.float(), quick_methods(), 2)
+    expected = explain(upcast_network, x.float(), quick_methods(), 2)
     assert list(found) == list(expected)
     for name in found:
         assert found[name].values.dtype == torch.float32
@@ -245,8 +241,8 @@ def method_on(network: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-def test_small_gradients_of_a_network_of_16_bits_are_not_lost(dtype: torch.dtype) -> None:
-    """The mean over 40,000 voxels; a hundredth of one is under what float16 can tell from zero."""
+def test_small_gradients_of_16_bit_networks_do_not_underflow(dtype: torch.dtype) -> None:
+    """A mean over 40,000 voxels has gradients below the smallest number of float16."""
     network, x = nn.Conv2d(1, 2, 1, bias=False).to(dtype), torch.rand(1, 1, 160, 250)
     with torch.no_grad():
         network.weight.fill_(2**-10)
@@ -255,10 +251,10 @@ def test_small_gradients_of_a_network_of_16_bits_are_not_lost(dtype: torch.dtype
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-def test_a_look_inside_a_network_of_16_bits(dtype: torch.dtype) -> None:
+def test_inspection_of_16_bit_networks(dtype: torch.dtype) -> None:
     halved, x = make("segmenter", 3).to(dtype), image(3).to(dtype)
-    widened = make("segmenter", 3)
-    widened.load_state_dict(halved.state_dict())
+    upcast_network = make("segmenter", 3)
+    upcast_network.load_state_dict(halved.state_dict())
     before = snapshot(halved)
     flow = information_flow(halved, x, [Class(1)])
     (layer,) = filters(halved, x, [Class(1)], ["L2"])
@@ -266,20 +262,20 @@ def test_a_look_inside_a_network_of_16_bits(dtype: torch.dtype) -> None:
     counted = Dissection(halved, list(concept))
     counted.add(x[:1], concept)
     assert snapshot(halved) == before
-    same = information_flow(widened, x.float(), [Class(1)])
+    same = information_flow(upcast_network, x.float(), [Class(1)])
     for name, found in flow.targets[0].maps.items():
         assert torch.equal(found, same.targets[0].maps[name])
-    (twin,) = filters(widened, x.float(), [Class(1)], ["L2"])
-    assert torch.equal(layer.activations, twin.activations)
-    counted_too = Dissection(widened, list(concept))
+    (expected,) = filters(upcast_network, x.float(), [Class(1)], ["L2"])
+    assert torch.equal(layer.activations, expected.activations)
+    counted_too = Dissection(upcast_network, list(concept))
     counted_too.add(x[:1].float(), concept)
     assert list(counted.matches()) == list(counted_too.matches())
 
 
 class Casts(nn.Module):
-    """A network that brings its images to 16 bits itself, in one of the ways there are."""
+    """A network that casts its input to 16 bits."""
 
-    WAYS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
+    CASTS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
         "half": lambda x: x.half(),
         "to": lambda x: x.to(torch.float16),
         "to by name": lambda x: x.to(device="cpu", dtype=torch.float16),
@@ -287,25 +283,25 @@ class Casts(nn.Module):
         "type_as": lambda x: x.type_as(torch.zeros(1, dtype=torch.float16).to(torch.float16)),
     }
 
-    def __init__(self, way: str, body: nn.Module) -> None:
+    def __init__(self, cast: str, body: nn.Module) -> None:
         super().__init__()
-        self.way, self.body = way, body
+        self.cast, self.body = cast, body
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.body(self.WAYS[self.way](x)).float()
+        out: Tensor = self.body(self.CASTS[self.cast](x)).float()
         return out
 
 
-@pytest.mark.parametrize("way", Casts.WAYS)
-def test_a_network_that_casts_its_images_is_widened_all_the_same(way: str) -> None:
-    network, x = Casts(way, make("segmenter", 3).half()), image(3)
+@pytest.mark.parametrize("cast", Casts.CASTS)
+def test_networks_that_cast_their_input_are_upcast(cast: str) -> None:
+    network, x = Casts(cast, make("segmenter", 3).half()), image(3)
     found = explain(network, x, ["vanilla_gradient", "grad_cam"], 2)
-    widened = explain(network.body.float(), x, ["vanilla_gradient", "grad_cam"], 2)
+    upcast_network = explain(network.body.float(), x, ["vanilla_gradient", "grad_cam"], 2)
     for name in found:
-        assert torch.equal(found[name].values, widened[name].values)
+        assert torch.equal(found[name].values, upcast_network[name].values)
 
 
-def test_a_network_that_is_of_16_bits_in_part_is_run_as_it_is() -> None:
+def test_networks_of_mixed_precision_run_unchanged() -> None:
     class Parted(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -322,7 +318,7 @@ def test_a_network_that_is_of_16_bits_in_part_is_run_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("part", [torch.float16, torch.float32])
-def test_nothing_stands_in_the_way_of_a_network_of_full_precision(part: torch.dtype) -> None:
+def test_other_networks_run_without_the_mode_for_casts(part: torch.dtype) -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3).to(part), nn.Conv2d(4, 3, 1))
     with untouched(network):
         (mode,) = torch.overrides._get_current_function_mode_stack()
@@ -330,7 +326,7 @@ def test_nothing_stands_in_the_way_of_a_network_of_full_precision(part: torch.dt
         assert network[0].weight.dtype == part
 
 
-def test_after_an_exception_16_bits_are_back() -> None:
+def test_16_bit_weights_are_restored_after_an_exception() -> None:
     network = make("segmenter").half()
     before = snapshot(network)
 

@@ -1,4 +1,4 @@
-"""The network left as found, whatever its forward pass does to itself."""
+"""A network is restored, whatever its forward pass changes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from networks import explain, image, make, relative, snapshot
 from neuroxai.core.engine.untouched import untouched
 
 
-class Restless(nn.Module):
-    """Counts in place, replaces a buffer, draws random numbers, in every forward pass."""
+class Stateful(nn.Module):
+    """Counts in place, replaces a buffer and draws random numbers in every forward pass."""
 
     count: Tensor
 
@@ -34,8 +34,8 @@ class Restless(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["vanilla_gradient", "smoothgrad", "grad_cam"])
-def test_buffers_and_the_random_state_are_put_back(name: str) -> None:
-    network = Restless(make("segmenter"))
+def test_buffers_and_the_random_state_are_restored(name: str) -> None:
+    network = Stateful(make("segmenter"))
     before = snapshot(network)
     explain(name, network, image())
     assert snapshot(network) == before
@@ -64,7 +64,7 @@ class Adapted(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_adapters_that_are_merged_for_evaluation_are_parted_again(training: bool) -> None:
+def test_adapters_merged_for_evaluation_are_unmerged(training: bool) -> None:
     adapted = Adapted()
     network = nn.Sequential(adapted, nn.ReLU(), nn.Dropout()).train(training)
     network[2].eval()
@@ -77,8 +77,8 @@ def test_adapters_that_are_merged_for_evaluation_are_parted_again(training: bool
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_after_an_exception(error: type[BaseException]) -> None:
-    network = Restless(make("classifier"))
+def test_the_network_is_restored_after_an_exception(error: type[BaseException]) -> None:
+    network = Stateful(make("classifier"))
     before = snapshot(network)
 
     def fail() -> None:
@@ -95,7 +95,7 @@ def test_after_an_exception(error: type[BaseException]) -> None:
     assert snapshot(network) == before
 
 
-def test_a_nan_in_a_buffer_stays() -> None:
+def test_nan_in_a_buffer_is_kept() -> None:
     network = nn.BatchNorm1d(3)
     assert network.running_mean is not None
     network.running_mean.fill_(torch.nan)
@@ -105,7 +105,7 @@ def test_a_nan_in_a_buffer_stays() -> None:
     assert snapshot(network) == before
 
 
-def test_a_second_thread_waits_and_one_thread_does_not() -> None:
+def test_a_second_thread_waits_and_nesting_does_not() -> None:
     network, inside, done = nn.Linear(2, 2), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -124,7 +124,7 @@ def test_a_second_thread_waits_and_one_thread_does_not() -> None:
     assert network.weight.requires_grad
 
 
-def test_a_network_is_forgotten_when_its_owner_forgets_it() -> None:
+def test_networks_are_not_kept_alive() -> None:
     network: nn.Module | None = make("segmenter")
     assert network is not None
     explain("integrated_gradients", network, image())
@@ -135,7 +135,7 @@ def test_a_network_is_forgotten_when_its_owner_forgets_it() -> None:
 
 
 class Constrained(nn.Module):
-    """Brings its weights within bounds in every forward pass, in one of the ways there are."""
+    """Clips its weights in every forward pass."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Constrained(nn.Module):
     "how",
     ["data", "data in place", "clamped", "replaced", "a buffer filled", "a buffer more"],
 )
-def test_weights_that_a_forward_pass_writes_are_put_back(how: str) -> None:
+def test_weights_written_in_a_forward_pass_are_restored(how: str) -> None:
     network = Constrained(how)
     before, keys = snapshot(network), list(network.state_dict())
     found = explain("vanilla_gradient", network, image(3)).values
@@ -177,7 +177,7 @@ def test_weights_that_a_forward_pass_writes_are_put_back(how: str) -> None:
     assert relative(found, (weight / found[0, 0].numel()).expand_as(found)) <= 1e-6
 
 
-def test_two_networks_that_share_their_weights_wait_for_each_other() -> None:
+def test_networks_that_share_weights_wait_for_each_other() -> None:
     shared = make("segmenter").train()
     before = snapshot(shared)
     networks = [nn.Sequential(shared, last) for last in (nn.Identity(), nn.Softmax(dim=1))]
