@@ -324,7 +324,7 @@ from neuroxai.core.probe.requests import LayerMap
 from neuroxai.inspection import information_flow
 from neuroxai.models.deepseg import DeepSeg
 torch.set_num_threads(1)
-network, x = DeepSeg(4, 4), torch.rand(1, 4, 96, 64, 96)
+network, x = DeepSeg(4, 4), torch.rand(1, 4, 64, 96, 64)
 base = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() // 1024
 if sys.argv[1] == "all":
     assert len(information_flow(network, x, [Class(c) for c in range(4)]).layers) == 26

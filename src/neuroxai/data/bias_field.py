@@ -10,6 +10,9 @@ from neuroxai.data.itk_image import downsample, itk_array, itk_image, load_itk
 _VOXEL = 4.0
 """Voxel size in mm at which the field is estimated; it is smooth."""
 
+_ITERATIONS = (50, 50, 50, 50)
+"""Largest number of iterations at each of ITK's default four resolutions of the field."""
+
 
 def correct_bias_field(
     image: NDArray[np.float32], mask: NDArray[np.bool_], affine: NDArray[np.float64]
@@ -50,7 +53,7 @@ def correct_bias_field(
     itk = load_itk()
     full = itk_image(image, affine)
     n4 = itk.N4BiasFieldCorrectionImageFilter()
-    n4.SetMaximumNumberOfIterations([50] * 4)
+    n4.SetMaximumNumberOfIterations(_ITERATIONS)
     # A single thread, because the order of summation changes with several.
     n4.SetNumberOfWorkUnits(1)
     n4.Execute(downsample(full, _VOXEL), downsample(itk_image(mask, affine), _VOXEL))
