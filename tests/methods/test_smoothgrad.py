@@ -55,7 +55,7 @@ def test_early_stopping() -> None:
     assert not stopped.notes
     never = explain(SmoothGrad(samples=5, tolerance=1e-6), network, x)
     assert never.diagnostics["samples"] == 5
-    assert "after 5 samples, over the tolerance" in never.notes[0]
+    assert "after 5 samples, above the tolerance" in never.notes[0]
     assert explain(SmoothGrad(samples=1), network, x).diagnostics["relative_standard_error"] is None
 
 

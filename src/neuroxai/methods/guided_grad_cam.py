@@ -19,11 +19,12 @@ from neuroxai.methods.guided_backprop import GuidedBackprop
 
 @dataclass(frozen=True)
 class GuidedGradCAM(Method):
-    r"""Up-sampled Grad-CAM times guided backpropagation, element by element (arXiv:1610.02391).
+    r"""Upsampled Grad-CAM times guided backpropagation, element by element (arXiv:1610.02391).
 
     .. math:: \mathrm{up}\Big(\mathrm{ReLU}\big(\sum_k \alpha_k A^k\big)\Big) \odot B
 
-    (Selvaraju et al. 2017, section 3.2), of shape ``(B, C, *S)``, signed like its second factor.
+    (Selvaraju et al. 2017, section 3.2), of shape ``(B, C, *S)``, with the sign of the second
+    factor.
 
     Parameters
     ----------

@@ -16,33 +16,34 @@ from neuroxai.methods.base import Method, require
 from neuroxai.methods.paths.baselines import AUTO, check_baseline, path_start
 from neuroxai.methods.paths.completeness import completeness, gap_notes
 
-_CLOSE = 1e-9
+_NEGLIGIBLE = 1e-9
+"""Fraction of the remaining distance below which a step is complete."""
 
 
 @dataclass(frozen=True)
 class GuidedIntegratedGradients(Method):
-    r"""Integrated gradients on a path that moves the least sensitive features first.
+    r"""Integrated gradients along a path of low sensitivity (arXiv:2106.09788).
 
-    At every step the features with the smallest :math:`|\partial S / \partial x_i|` that are still
-    on their way move towards the input, inside a corridor around the straight path, until the
-    step's share of the L1 distance is covered (Kapishnikov et al. 2021, arXiv:2106.09788; eqs. 5-7
-    of the paper); of shape ``(B, C, *S)``.
+    At every step, the features with the smallest :math:`|\partial S / \partial x_i|` among those
+    that have not reached the input move towards it, within a corridor around the straight path,
+    until the step's share of the L1 distance is covered (Kapishnikov et al. 2021; eqs. 5-7 of the
+    paper). The map has the shape ``(B, C, *S)``.
 
-    Eq. 7 gives a feature that has arrived an infinite score. Features whose baseline already is
-    their input (the zero background of a skull-stripped scan) are left out of the quantile:
-    counted in, they would use the fraction up and the path would collapse into the straight one.
+    Eq. 7 gives a feature that has arrived an infinite score. Features that equal the baseline from
+    the start, such as the zero background of a skull-stripped scan, are left out of the quantile.
+    Otherwise they would use up the fraction, and the path would collapse into the straight one.
 
     Parameters
     ----------
     steps
-        Gradients along the path; the authors' default is 200.
+        Number of gradients along the path; the authors' default is 200.
     fraction
-        Of the moving features, how many move at once.
+        Fraction of the moving features that move together.
     max_distance
-        Half width of the corridor, as a fraction of the path; 1 removes it, 0 gives integrated
-        gradients with the left rule.
+        Half width of the corridor as a fraction of the path. With 1 there is no corridor; 0 gives
+        integrated gradients with the left rule.
     baseline
-        ``auto``, a name, or a tensor, as for integrated gradients.
+        See :class:`~neuroxai.methods.integrated_gradients.IntegratedGradients`.
 
     Examples
     --------
@@ -58,7 +59,7 @@ class GuidedIntegratedGradients(Method):
 
     name: ClassVar[str] = "guided_integrated_gradients"
     title: ClassVar[str] = "Guided integrated gradients"
-    units: ClassVar[str] = "target; adds up to its change from baseline to input"
+    units: ClassVar[str] = "target; the sum is its change from baseline to input"
     citation: ClassVar[str] = "arXiv:2106.09788"
 
     steps: int = 200
@@ -73,12 +74,12 @@ class GuidedIntegratedGradients(Method):
         require(
             0 < self.fraction <= 1,
             self.name,
-            f"fraction is {self.fraction}, expected one over 0 and up to 1",
+            f"fraction is {self.fraction}, expected a number above 0 and up to 1",
         )
         require(
             0 <= self.max_distance <= 1,
             self.name,
-            f"max_distance is {self.max_distance}, expected one from 0 to 1",
+            f"max_distance is {self.max_distance}, expected a number from 0 to 1",
         )
 
     @property
@@ -87,7 +88,7 @@ class GuidedIntegratedGradients(Method):
         return self.steps
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
-        """Walk every sample's own path; the gradients of a batch are taken together."""
+        """Follow each sample's own path; the gradients of a batch are computed together."""
         start = path_start(self.baseline, probe, x, generator)
         paths = [
             _Path(b, i, self.fraction, self.max_distance)
@@ -113,16 +114,16 @@ def _rounding(precision: str) -> tuple[str, ...]:
     if precision == "fp32":
         return ()
     return (
-        f"in {precision} the path itself takes other turns, as it goes by the order of "
-        "the gradients: this map may lie further from that of fp32 than one gradient does",
+        f"in {precision} the path itself differs, because it depends on the order of the "
+        "gradients: the map may differ from that in fp32 more than a single gradient does",
     )
 
 
 class _Path:
-    """One sample's way from baseline to input, over the moving features alone.
+    """One sample's path from baseline to input, over the features that differ.
 
-    ``position`` says for every feature how far it has come, from 0 to 1. Nothing here waits for
-    the device: on a GPU every step is queued, on the CPU a step ends as soon as it can.
+    The position of a feature is its fraction of the way, from 0 to 1. Nothing waits for the
+    device: on a GPU all rounds of a step are queued, on the CPU a step ends early.
     """
 
     def __init__(self, baseline: Tensor, x: Tensor, fraction: float, max_distance: float) -> None:
@@ -139,18 +140,18 @@ class _Path:
         self._rank = floor(fraction * (self.features - 1)) + 1
 
     def point(self) -> Tensor:
-        """Return the image at the present position, ``(C, *S)``."""
+        """Return the image at the current position, ``(C, *S)``."""
         return self._scatter(self._position * self._difference, self._baseline)
 
     def attribution(self) -> Tensor:
-        """Return what the features have gathered, ``(C, *S)``."""
+        """Return the attribution so far, ``(C, *S)``."""
         return self._scatter(self._sum, torch.zeros_like(self._baseline))
 
     def _scatter(self, values: Tensor, onto: Tensor) -> Tensor:
         return onto.flatten().index_add(0, self._moving, values).reshape(onto.shape)
 
     def advance(self, gradient: Tensor, alpha: float) -> None:
-        """Move features until the L1 distance left is ``1 − alpha`` of the whole."""
+        """Move features until the remaining L1 distance is ``1 − alpha`` of the whole."""
         if self.features == 0:
             return
         slopes = gradient.flatten().index_select(0, self._moving)
@@ -158,7 +159,7 @@ class _Path:
         position = self._position.clamp(min=lower)
         left = torch.dot(self._distance, 1 - position)
         surplus = left - self._total * (1 - alpha)
-        if not self._done(surplus, left):
+        if not self._is_complete(surplus, left):
             position = self._moved(position, slopes.abs(), upper, surplus, left)
         self._sum += (position - self._position).mul_(self._difference).mul_(slopes)
         self._position = position
@@ -166,10 +167,10 @@ class _Path:
     def _moved(
         self, position: Tensor, sensitivity: Tensor, upper: float, surplus: Tensor, left: Tensor
     ) -> Tensor:
-        """Move the least sensitive features that are still open, a share of all at a time.
+        """Move the least sensitive features that can still move, a fraction of all at a time.
 
-        One sort gives every round's threshold: a round that was moved to the corridor's edge is
-        closed, and the next one's are the features behind it in the order.
+        One sort gives the threshold of every round: once the features of a round have reached the
+        edge of the corridor, the next ones in the order follow.
         """
         reach = (upper - position).clamp_(min=0)
         ranked = sensitivity.masked_fill(reach == 0, torch.inf)
@@ -185,25 +186,25 @@ class _Path:
             share = (surplus / reachable).nan_to_num_(nan=0.0).clamp_(0, 1)
             position = torch.where(chosen, position + share * (upper - position), position)
             surplus = surplus - share * reachable
-            if self._done(surplus, left):
+            if self._is_complete(surplus, left):
                 break
             below = threshold
             taken = torch.searchsorted(order, threshold, right=True)
         return position
 
-    def _done(self, surplus: Tensor, left: Tensor) -> bool:
-        """Whether nothing is left to move; never asked of a GPU, which would have to be waited for.
+    def _is_complete(self, surplus: Tensor, left: Tensor) -> bool:
+        """Return whether the step is complete; always False on a GPU, to avoid waiting for it.
 
-        There a round that has nothing to move moves nothing.
+        Further rounds then have no effect.
         """
         if surplus.device.type != "cpu":
             return False
-        close = max(_CLOSE, 8 * torch.finfo(surplus.dtype).eps)
+        close = max(_NEGLIGIBLE, 8 * torch.finfo(surplus.dtype).eps)
         return float(surplus) <= close * float(left)
 
 
 def _sorted(values: Tensor) -> Tensor:
-    """Return the values in ascending order; on the CPU numpy sorts ten times as fast as torch."""
+    """Return the values in ascending order; NumPy sorts ten times faster than torch on the CPU."""
     if values.device.type != "cpu":
         return values.sort().values
     return torch.from_numpy(np.sort(values.numpy()))

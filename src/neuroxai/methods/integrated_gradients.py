@@ -24,16 +24,17 @@ Described = dict[str, Any]
 RULES = ("midpoint", "gauss_legendre", "left", "right", "trapezoid", "adaptive")
 
 MAX_NODES = 1024
-"""Where refinement towards a tolerance ends."""
+"""Number of nodes at which refinement towards a tolerance ends."""
 
 _ROUGH_TOLERANCE, _ROUGH_NODES = 0.05, 288
+"""Tolerance and largest number of nodes on the rough path from a blurred image."""
 
-_NESTS = {"midpoint": 3, "left": 2, "right": 2}
-"""By how much the nodes of a rule grow so that those before are among those after."""
+_NESTING = {"midpoint": 3, "left": 2, "right": 2}
+"""Factor by which the nodes of a rule grow so that the old ones are among the new ones."""
 
 
 def quadrature(rule: str, n: int) -> tuple[list[float], list[float]]:
-    """Return the nodes on [0, 1] of a rule that knows them, and weights, which add up to one.
+    """Return the nodes on [0, 1] of a rule with fixed nodes, and their weights, which sum to one.
 
     Examples
     --------
@@ -62,7 +63,7 @@ def quadrature(rule: str, n: int) -> tuple[list[float], list[float]]:
             require(
                 False,
                 "integrated_gradients",
-                f"rule {rule!r} is unknown: {suggestion(rule, RULES)}",
+                f"unknown rule {rule!r}: {suggestion(rule, RULES)}",
             )
     return nodes.tolist(), weights.tolist()
 
@@ -73,29 +74,30 @@ class IntegratedGradients(Method):
 
     .. math:: (x_i - x'_i) \int_0^1 \frac{\partial S(x' + \alpha (x - x'))}{\partial x_i} d\alpha
 
-    (Sundararajan et al. 2017; eq. 4 of the paper), of shape ``(B, C, *S)``. Adds up to
-    ``S(x) − S(x')`` but for the completeness gap, which every explanation carries.
+    (Sundararajan et al. 2017; eq. 4 of the paper), of shape ``(B, C, *S)``. The sum of the map is
+    ``S(x) − S(x')`` up to the completeness gap, which every explanation reports.
 
     Parameters
     ----------
     steps
-        Nodes of the quadrature.
+        Number of quadrature nodes.
     rule
-        ``adaptive`` (default): nodes where equal steps would err most, for about as many forward
-        passes more (see :func:`~neuroxai.methods.paths.adaptive_path.integrate`); fewer nodes than
-        ``steps`` where the path is straight. Or ``midpoint``, ``gauss_legendre``, ``left``,
-        ``right``, ``trapezoid``: along the path a trained ReLU network is rough, and high-order
-        rules do no better than equal steps.
+        ``adaptive`` (default) places nodes where equal steps have the largest error, for about as
+        many additional forward passes (see
+        :func:`~neuroxai.methods.paths.adaptive_path.integrate`); it uses fewer nodes than ``steps``
+        if the score is linear along the path. The others are ``midpoint``, ``gauss_legendre``,
+        ``left``, ``right`` and ``trapezoid``. The gradient of a trained ReLU network is rough along
+        the path, so high-order rules are no better than equal steps.
     baseline
-        ``auto`` (the paper's ``zero``, or ``blur`` where a path from zero says nothing; see
+        ``auto`` (the paper's ``zero``, or ``blur`` where the score jumps near zero; see
         :func:`~neuroxai.methods.paths.baselines.path_start`), ``zero``, ``black``, ``blur``,
         ``mean``, ``brain``, ``noise`` or a tensor; see
         :func:`~neuroxai.methods.paths.baselines.baseline_image`.
     tolerance
-        Adds nodes until the completeness gap is under it, up to 1024: where they are wanted for
-        ``adaptive``, three times as many for the midpoint rule, whose nodes then hold the former
-        ones, twice as many for the others. Where ``auto`` chose ``blur``, whose path is rough, it
-        is 5 % unless told, and the nodes end at 288.
+        Completeness gap below which no more nodes are added, up to 1024 nodes. Each refinement of
+        the midpoint rule has three times as many nodes, which include the previous ones; of the
+        other rules, twice as many. If ``auto`` chose ``blur``, whose path is rough, the default is
+        5 %, with at most 288 nodes.
 
     Examples
     --------
@@ -110,7 +112,7 @@ class IntegratedGradients(Method):
 
     name: ClassVar[str] = "integrated_gradients"
     title: ClassVar[str] = "Integrated gradients"
-    units: ClassVar[str] = "target; adds up to its change from baseline to input"
+    units: ClassVar[str] = "target; the sum is its change from baseline to input"
     citation: ClassVar[str] = "arXiv:1703.01365"
 
     steps: int = 25
@@ -124,7 +126,7 @@ class IntegratedGradients(Method):
         require(
             self.rule in RULES,
             self.name,
-            f"rule {self.rule!r} is unknown: {suggestion(self.rule, RULES)}",
+            f"unknown rule {self.rule!r}: {suggestion(self.rule, RULES)}",
         )
         least = 2 if self.rule == "trapezoid" else 1
         require(self.steps >= least, self.name, f"steps is {self.steps}, expected at least {least}")
@@ -136,7 +138,7 @@ class IntegratedGradients(Method):
 
     @property
     def gradients(self) -> int:
-        """One per node, at most."""
+        """At most one per node."""
         return self.steps
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
@@ -158,21 +160,21 @@ class IntegratedGradients(Method):
         if start.jumped and self.tolerance is None and diagnostics["nodes"] > self.steps:
             diagnostics["tolerance"] = tolerance
             notes.append(
-                f"{diagnostics['nodes']} nodes were taken and not {self.steps}, because that path "
-                f"is rough: until its gap is under {tolerance:.0%}. Set tolerance to change that"
+                f"{diagnostics['nodes']} nodes were used instead of {self.steps}, because the path "
+                f"is rough: refined to a gap below {tolerance:.0%}; set tolerance to change this"
             )
         gap = worst(diagnostics["completeness_gap"])
         if tolerance is not None and gap > tolerance:
             notes.append(
-                f"the completeness gap stays at {gap:.1%} with {diagnostics['nodes']} nodes, "
-                f"over the tolerance of {tolerance:.1%}"
+                f"the completeness gap is {gap:.1%} with {diagnostics['nodes']} nodes, above the "
+                f"tolerance of {tolerance:.1%}"
             )
         else:
             notes += gap_notes(diagnostics["completeness_gap"])
         return Attribution(values, diagnostics, tuple(notes))
 
     def _adaptive(self, path: StraightPath, ends: Ends, limits: Limits) -> tuple[Tensor, Described]:
-        """Return the mean gradient by nodes where they are wanted."""
+        """Return the mean gradient by adaptive nodes."""
         found = integrate(path, ends, limits)
         return found.mean, {
             "nodes": max(found.nodes),
@@ -180,8 +182,8 @@ class IntegratedGradients(Method):
         }
 
     def _even(self, path: StraightPath, ends: Ends, limits: Limits) -> tuple[Tensor, Described]:
-        """Return the mean gradient by a rule whose nodes are known before."""
-        nodes, factor = limits.count, _NESTS.get(self.rule, 2)
+        """Return the mean gradient by a rule with fixed nodes, refined to the tolerance."""
+        nodes, factor = limits.count, _NESTING.get(self.rule, 2)
         mean = path.mean_gradient(*quadrature(self.rule, nodes))
         while limits.tolerance is not None and factor * nodes <= limits.most:
             gaps = completeness(path.difference * mean, ends[1], ends[0])["completeness_gap"]
@@ -192,8 +194,8 @@ class IntegratedGradients(Method):
         return mean, {"nodes": nodes}
 
     def _refined(self, path: StraightPath, nodes: int, mean: Tensor) -> Tensor:
-        """Return the mean over more nodes; where the rule nests, only new ones are asked."""
-        factor = _NESTS.get(self.rule)
+        """Return the mean over more nodes; of a nesting rule only the new ones are computed."""
+        factor = _NESTING.get(self.rule)
         if factor is None:
             return path.mean_gradient(*quadrature(self.rule, 2 * nodes))
         known = {"midpoint": factor // 2, "left": 0, "right": factor - 1}[self.rule]

@@ -19,18 +19,18 @@ from neuroxai.methods.vanilla_gradient import VanillaGradient
 
 AGGREGATIONS = ("mean", "squared", "variance")
 
-LEAST_SAMPLES = 4
-"""Early stopping does not trust a standard error of fewer samples."""
+MIN_SAMPLES = 4
+"""Samples from which the standard error is reliable enough to stop early."""
 
 
 @dataclass(frozen=True)
 class SmoothGrad(Method):
-    r"""The mean of a gradient method's maps over noisy copies of the input (arXiv:1706.03825).
+    r"""The mean map of a gradient method over noisy copies of the input (arXiv:1706.03825).
 
     .. math:: \frac{1}{n} \sum_{k=1}^{n} M_c\big(x + g_k\big), \quad g_k \sim N(0, \sigma^2)
 
-    (Smilkov et al. 2017; eq. 8 of the paper), of shape ``(B, C, *S)``. The noise's standard
-    deviation is a fraction of every modality's own range.
+    (Smilkov et al. 2017; eq. 8 of the paper), of shape ``(B, C, *S)``. The standard deviation of
+    the noise is a fraction of each modality's range.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ class SmoothGrad(Method):
     noise
         σ as a fraction of ``max(x) − min(x)``, per sample and modality.
     aggregation
-        ``mean``; ``squared``, the mean of the squared maps; ``variance`` of the maps over the
-        copies (Adebayo et al. 2018, arXiv:1810.03307).
+        ``mean``; ``squared``, the mean of the squared maps; or ``variance``, that of the maps over
+        the copies (Adebayo et al. 2018, arXiv:1810.03307).
     of
         The method whose maps ``M_c`` are averaged.
     tolerance
-        Stops once the relative standard error is under it.
+        Relative standard error at which sampling stops early.
 
     Examples
     --------
@@ -70,16 +70,16 @@ class SmoothGrad(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.samples >= 1, self.name, f"samples is {self.samples}, expected at least 1")
-        require(self.noise >= 0, self.name, f"noise is {self.noise}, expected a fraction ≥ 0")
+        require(self.noise >= 0, self.name, f"noise is {self.noise}, expected at least 0")
         require(
             self.tolerance is None or self.tolerance > 0,
             self.name,
-            f"tolerance is {self.tolerance}, expected one above 0",
+            f"tolerance is {self.tolerance}, expected a number above 0",
         )
         require(
             self.aggregation in AGGREGATIONS,
             self.name,
-            f"aggregation {self.aggregation!r} is unknown: "
+            f"unknown aggregation {self.aggregation!r}: "
             f"{suggestion(self.aggregation, AGGREGATIONS)}",
         )
         require(
@@ -90,18 +90,18 @@ class SmoothGrad(Method):
 
     @property
     def gradients(self) -> int:
-        """Those of the inner method, per copy."""
+        """Those of the inner method for every copy."""
         return self.samples * max(1, self.of.gradients)
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
-        """Average the inner method's maps; Welford's recurrence keeps two volumes."""
+        """Average the inner method's maps with Welford's recurrence, in the memory of two maps."""
         sigma = per_sample(self.noise * channel_range(x), x)
         mean = spread = torch.zeros(())
         inner: Attribution | None = None
         notes: dict[str, None] = {}
         done, error = 0, float("inf")
-        while done < self.samples and not self._settled(done, error):
-            copies = min(probe.batch_size(x), self.samples - done) if self._stacks else 1
+        while done < self.samples and not self._is_precise(done, error):
+            copies = min(probe.batch_size(x), self.samples - done) if self._shares_batches else 1
             noisy = torch.cat([x + sigma * _normal(x, generator) for _ in range(copies)])
             inner = self.of.attribute(probe, noisy, generator)
             notes.update(dict.fromkeys(inner.notes))
@@ -123,7 +123,7 @@ class SmoothGrad(Method):
         }
         if self.tolerance is not None and error > self.tolerance:
             sentence = (
-                f"the relative standard error stays at {error:.1%} after {done} samples, over the "
+                f"the relative standard error is {error:.1%} after {done} samples, above the "
                 f"tolerance of {self.tolerance:.1%}"
             )
             notes[sentence] = None
@@ -131,18 +131,18 @@ class SmoothGrad(Method):
         return Attribution(values, diagnostics, tuple(notes), layer)
 
     @property
-    def _stacks(self) -> bool:
-        """Whether copies may share a batch: a path has one baseline, a layer notes per sample."""
+    def _shares_batches(self) -> bool:
+        """Whether copies share a batch. Not for paths and layers, whose notes are per sample."""
         return self.of.gradients == 1 and not any(
             isinstance(request, LayerMap) for request in self.of.requests
         )
 
-    def _settled(self, done: int, error: float) -> bool:
-        return self.tolerance is not None and done >= LEAST_SAMPLES and error <= self.tolerance
+    def _is_precise(self, done: int, error: float) -> bool:
+        return self.tolerance is not None and done >= MIN_SAMPLES and error <= self.tolerance
 
 
 def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw on the CPU, so that every device sees the same noise."""
+    """Return normal noise, drawn on the CPU so that it is the same on every device."""
     return torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
 
 

@@ -90,9 +90,9 @@ def by_hand(network: nn.Module, x: Tensor, start: Tensor, count: int) -> tuple[T
 def test_it_equals_a_slow_search_one_cut_at_a_time(
     dims: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adaptive_path, "AT_ONCE", 1)
+    monkeypatch.setattr(adaptive_path, "INTERVALS_PER_ROUND", 1)
     monkeypatch.setattr(adaptive_path, "_EXACT", 0.0)
-    monkeypatch.setattr(adaptive_path, "FIRST", min(3, count))
+    monkeypatch.setattr(adaptive_path, "INITIAL_INTERVALS", min(3, count))
     network, x = make("classifier", dims).double().eval(), image(dims).double()
     start = 0.4 * image(dims, seed=6).double() - 0.5
     method = IntegratedGradients(steps=count, baseline=start)
@@ -127,14 +127,14 @@ def test_a_sample_does_not_depend_on_what_is_beside_it(steps: int) -> None:
 
 
 class Drawn:
-    """A path whose scores and slopes are drawn, and whose gradient tells where it was asked."""
+    """A path whose scores and slopes are drawn, and whose gradients record their positions."""
 
-    spare: int | None = None
+    free_memory: int | None = None
 
     def __init__(self, corners: Sequence[float], samples: int, noise: float) -> None:
         self.difference = torch.ones(samples, 3, dtype=torch.float64)
         self.corners, self.noise = corners, noise
-        self.asked: list[list[float]] = []
+        self.requested: list[list[float]] = []
 
     def score(self, position: float) -> float:
         return float(np.interp(position, np.linspace(0, 1, len(self.corners)), self.corners))
@@ -144,7 +144,7 @@ class Drawn:
 
     def gradients(self, rows: Rows) -> Iterator[Tensor]:
         for row in rows:
-            self.asked.append(list(row))
+            self.requested.append(list(row))
             p = torch.tensor(row, dtype=torch.float64)
             yield torch.stack([torch.ones_like(p), p, p**2], dim=1)
 
@@ -191,8 +191,8 @@ def test_the_weights_fill_the_path_whatever_was_forgotten(
         assert mean[1] == pytest.approx(0.5)
         assert mean[2] <= 1 / 3
         assert mean[2] >= 1 / 3 - 1 / 12 - 1e-9
-    assert len(path.asked) >= max(found.nodes)
-    assert len(path.asked) <= sum(found.nodes)
+    assert len(path.requested) >= max(found.nodes)
+    assert len(path.requested) <= sum(found.nodes)
 
 
 def test_a_straight_path_takes_no_more_than_it_begins_with() -> None:
@@ -203,10 +203,10 @@ def test_a_straight_path_takes_no_more_than_it_begins_with() -> None:
 
 def test_forgotten_gradients_are_asked_again_and_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adaptive_path, "_KEPT_BYTES", 0)
-    monkeypatch.setattr(adaptive_path, "AT_ONCE", 1)
+    monkeypatch.setattr(adaptive_path, "INTERVALS_PER_ROUND", 1)
     path = Drawn([0.0, 1.0, -1.0, 3.0, 0.5, 2.0], 1, 1.0)
     found = integrate(path, (torch.tensor([0.0]), torch.tensor([2.0])), Limits(41))
-    positions = [round(row[0], 12) for row in path.asked]
+    positions = [round(row[0], 12) for row in path.requested]
     assert len(set(positions)) < len(positions) <= 41
     assert found.mean[0, 1] == pytest.approx(0.5)
 

@@ -201,7 +201,7 @@ def test_a_tolerance_out_of_reach_is_told(rule: str, nodes: int) -> None:
     method = make_method("integrated_gradients", {"steps": 600, "rule": rule, "tolerance": 1e-9})
     got = explain(method, make("segmenter"), image())
     assert got.diagnostics["nodes"] == nodes
-    assert "over the tolerance" in got.notes[0]
+    assert "above the tolerance" in got.notes[0]
 
 
 def contrast_network() -> nn.Module:
@@ -229,11 +229,11 @@ def test_a_path_from_zero_says_nothing_of_a_network_with_instance_norms() -> Non
     assert found["auto"].diagnostics["completeness_gap"][0] <= 0.05
     assert found["auto"].diagnostics["baselines"] == ["blur"]
     assert found["auto"].diagnostics["nodes"] > 2
-    assert any("contrast, not to brightness" in note for note in found["auto"].notes)
+    assert any("contrast rather than brightness" in note for note in found["auto"].notes)
     assert found["blur"].diagnostics["nodes"] == 2
     guided = explain_all(network, x, GuidedIntegratedGradients(steps=4), 1)
     note = guided["guided_integrated_gradients"].notes
-    assert any("contrast, not to brightness" in each for each in note)
+    assert any("contrast rather than brightness" in each for each in note)
 
 
 def test_other_networks_start_at_zero_as_in_the_paper() -> None:

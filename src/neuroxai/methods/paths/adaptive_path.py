@@ -1,4 +1,4 @@
-"""The integral along a path, with gradients where they tell most: the worst interval in thirds."""
+"""The mean gradient along a path, with nodes where the error is largest."""
 
 from __future__ import annotations
 
@@ -15,53 +15,58 @@ from neuroxai.methods.paths.straight_path import Rows
 
 
 class Path(Protocol):
-    """What is asked of a path; see :class:`~neuroxai.methods.paths.straight_path.StraightPath`."""
+    """The interface of :class:`~neuroxai.methods.paths.straight_path.StraightPath`."""
 
     difference: Tensor
-    spare: int | None
+    free_memory: int | None
 
     def gradients(self, rows: Rows) -> Iterator[Tensor]:
-        """Yield gradients at rows of positions."""
+        """Yield the gradients at rows of positions."""
         ...
 
     def scores(self, rows: Rows) -> list[list[float]]:
-        """Return scores at rows of positions."""
+        """Return the scores at rows of positions."""
         ...
 
     def slopes(self, gradients: Sequence[Tensor]) -> list[list[float]]:
-        """Return the score's slope along the path, of one gradient of each row."""
+        """Return the score's slope along the path for the gradients of each row."""
         ...
 
 
-FIRST = 3
-"""Intervals to begin with, and one more where the count would not come out even."""
+INITIAL_INTERVALS = 3
+"""Intervals at the beginning, and one more if the number of nodes would not come out even."""
 
-AT_ONCE = 4
-"""Intervals that are cut in one round, at most."""
+INTERVALS_PER_ROUND = 4
+"""Largest number of intervals split in one round, which share a batch."""
 
-_NEARLY = 0.5
-"""An interval is cut beside the worst one if its error is at least so much of that one's."""
+_SIMILAR = 0.5
+"""Error relative to the largest one from which an interval is split in the same round."""
 
 _EXACT = 1e-4
-"""Where the intervals' errors add up to less of the score's change, none is cut."""
+"""Sum of the intervals' errors relative to the score's change at which refinement ends."""
 
 _SHORTEST = 1e-6
+"""Length of an interval below which it is not split: rounding dominates its scores."""
+
 _KEPT_BYTES = 2**29
+"""Memory for gradients of intervals that may be split, 512 MiB."""
+
 _TINY = 1e-300
+"""Change of the score that counts as none."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to go on.
+    """When refinement ends.
 
     Attributes
     ----------
     count
-        Gradients along each sample's path.
+        Number of gradients along each sample's path.
     tolerance
-        If given, more are asked until the path's gap is under it.
+        Completeness gap above which further gradients are computed; None for no further ones.
     most
-        Then never more than this.
+        Largest number of gradients in that case.
     """
 
     count: int
@@ -71,17 +76,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Integral:
-    """What came of it.
+    """The integral of the gradient along a path.
 
     Attributes
     ----------
     mean
-        The gradient's mean over the path, ``(B, C, *S)``.
+        The mean gradient over the path, ``(B, C, *S)``.
     nodes
-        Gradients that were asked along each sample's path.
+        Number of gradients along each sample's path.
     interval_gap
-        Per sample, the intervals' own gaps added up, as a share of the score's change; None where
-        the score does not change. They cannot cancel, as what is in the completeness gap does.
+        Per sample, the sum of the intervals' absolute errors relative to the score's change; None
+        if the score does not change. Unlike in the completeness gap, errors do not cancel.
     """
 
     mean: Tensor
@@ -90,21 +95,21 @@ class Integral:
 
 
 def integrate(path: Path, ends: tuple[Tensor, Tensor], limits: Limits) -> Integral:
-    r"""Return the gradient's mean over a straight path, with nodes where equal steps would err.
+    r"""Return the mean gradient over a straight path, with nodes where the error is largest.
 
-    Each interval :math:`[a, b]` has a gradient g at its middle and scores at its ends, so that its
-    own error :math:`g \cdot (x - x')\,(b - a) - (S(b) - S(a))` is known. The one that is farthest
-    off is cut into thirds, of which the middle one keeps its gradient: two gradients more, and two
-    forward passes. Every sample of a batch has its own path, whatever is beside it.
+    Each interval :math:`[a, b]` has a gradient g at its middle and scores at its ends, which give
+    its error :math:`g \cdot (x - x')\,(b - a) - (S(b) - S(a))`. The interval with the largest error
+    is split into thirds, of which the middle one keeps the gradient: this takes two more gradients
+    and two more forward passes. Each sample of a batch has its own nodes, independent of the rest.
 
     Parameters
     ----------
     path
         From the baseline to the input, ``(B, C, *S)``.
     ends
-        The scores ``(B,)`` at both.
+        The scores ``(B,)`` at both ends.
     limits
-        How long to go on.
+        When refinement ends.
 
     Examples
     --------
@@ -119,51 +124,52 @@ def integrate(path: Path, ends: tuple[Tensor, Tensor], limits: Limits) -> Integr
     >>> found.interval_gap[0] < 0.001
     True
     """
-    first = min(FIRST + (limits.count - FIRST) % 2, limits.count)
+    first = min(INITIAL_INTERVALS + (limits.count - INITIAL_INTERVALS) % 2, limits.count)
     edges = [k / first for k in range(first + 1)]
     samples = len(path.difference)
     low, high = (each.double().tolist() for each in ends)
     at_edges = [low, *path.scores([[edge] * samples for edge in edges[1:-1]]), high]
-    asked = list(path.gradients([[(k + 0.5) / first] * samples for k in range(first)]))
-    slopes = path.slopes(asked)
-    kept = _KEPT_BYTES if path.spare is None else min(_KEPT_BYTES, path.spare // samples)
-    walks = [_Walk(torch.zeros_like(each), limits, kept) for each in path.difference]
-    for b, walk in enumerate(walks):
-        walk.begin(
+    gradients = list(path.gradients([[(k + 0.5) / first] * samples for k in range(first)]))
+    slopes = path.slopes(gradients)
+    free = path.free_memory
+    kept = _KEPT_BYTES if free is None else min(_KEPT_BYTES, free // samples)
+    paths = [_SamplePath(torch.zeros_like(each), limits, kept) for each in path.difference]
+    for b, each in enumerate(paths):
+        each.begin(
             edges,
             [s[b] for s in at_edges],
-            [(s[b], g[b]) for s, g in zip(slopes, asked, strict=True)],
+            [(s[b], g[b]) for s, g in zip(slopes, gradients, strict=True)],
         )
-    while any(cuts := [walk.choose() for walk in walks]):
-        together = list(zip(walks, cuts, strict=True))
-        at_thirds = path.scores(_rows(walk.thirds(cut) for walk, cut in together))
-        asked = list(path.gradients(_rows(walk.middles(cut) for walk, cut in together)))
-        slopes = path.slopes(asked)
-        for b, (walk, cut) in enumerate(together):
-            walk.cut(
-                cut,
+    while any(chosen := [each.choose() for each in paths]):
+        splits = list(zip(paths, chosen, strict=True))
+        at_thirds = path.scores(_rows(each.thirds(split) for each, split in splits))
+        gradients = list(path.gradients(_rows(each.middles(split) for each, split in splits)))
+        slopes = path.slopes(gradients)
+        for b, (each, split) in enumerate(splits):
+            each.split(
+                split,
                 [s[b] for s in at_thirds],
-                [(s[b], g[b]) for s, g in zip(slopes, asked, strict=True)],
+                [(s[b], g[b]) for s, g in zip(slopes, gradients, strict=True)],
             )
     return Integral(
-        torch.stack([walk.mean for walk in walks]),
-        tuple(walk.asked for walk in walks),
-        tuple(walk.gap(walk.errors) for walk in walks),
+        torch.stack([each.mean for each in paths]),
+        tuple(each.nodes for each in paths),
+        tuple(each.gap(each.total_error) for each in paths),
     )
 
 
 def _rows(positions: Iterable[list[float]]) -> list[list[float]]:
-    """Return one row for each place in the samples' lists; shorter ones are filled up."""
+    """Return the samples' positions as rows; shorter lists are filled up."""
     return [list(row) for row in zip_longest(*positions, fillvalue=0.5)]
 
 
-_Asked = tuple[float, Tensor]
+_Node = tuple[float, Tensor]
 """The score's slope along the path, and the gradient ``(C, *S)``."""
 
 
 @dataclass(eq=False)
 class _Interval:
-    """A part of one sample's path: its ends, their scores, and the slope in its middle."""
+    """An interval of one sample's path: ends, scores there, and the slope at the middle."""
 
     ends: tuple[float, float]
     scores: tuple[float, float]
@@ -187,57 +193,57 @@ class _Interval:
         return self.slope * self.length - (self.scores[1] - self.scores[0])
 
 
-class _Walk:
-    """One sample's path; ``mean`` adds up its gradients as they come, ``kept`` bytes stay."""
+class _SamplePath:
+    """One sample's path; ``mean`` accumulates its gradients, of which ``kept`` bytes are kept."""
 
     def __init__(self, mean: Tensor, limits: Limits, kept: int) -> None:
-        self.mean, self.asked = mean, 0
+        self.mean, self.nodes = mean, 0
         self._limits, self._kept = limits, kept
         self._intervals: list[_Interval] = []
         self._change = 0.0
 
-    def begin(self, edges: list[float], scores: list[float], asked: list[_Asked]) -> None:
-        """Take the first, equal intervals."""
+    def begin(self, edges: list[float], scores: list[float], nodes: list[_Node]) -> None:
+        """Add the first, equal intervals."""
         self._change = scores[-1] - scores[0]
-        for k, each in enumerate(asked):
-            self._take((edges[k], edges[k + 1]), (scores[k], scores[k + 1]), each)
-        self._settle()
+        for k, node in enumerate(nodes):
+            self._add((edges[k], edges[k + 1]), (scores[k], scores[k + 1]), node)
+        self._release()
 
     @property
-    def errors(self) -> float:
-        """The intervals' errors without signs."""
+    def total_error(self) -> float:
+        """The sum of the intervals' absolute errors."""
         return sum(abs(interval.error) for interval in self._intervals)
 
     def gap(self, error: float) -> float | None:
-        """Return an error as a share of the score's change."""
+        """Return an error relative to the score's change."""
         return abs(error / self._change) if abs(self._change) > _TINY else None
 
     def choose(self) -> list[_Interval]:
-        """Return which intervals to cut now: the worst, and those that are nearly as bad."""
+        """Return the intervals to split next: the one with the largest error, and similar ones."""
         limit, tolerance = self._limits.count, self._limits.tolerance
         if tolerance is not None:
             whole = self.gap(sum(interval.error for interval in self._intervals))
             if whole is not None and whole > tolerance:
                 limit = max(limit, self._limits.most)
-        if self.errors <= min(_EXACT, tolerance or _EXACT) * abs(self._change):
+        if self.total_error <= min(_EXACT, tolerance or _EXACT) * abs(self._change):
             return []
         long = (interval for interval in self._intervals if interval.length >= _SHORTEST)
-        worst = nlargest(AT_ONCE, long, key=lambda interval: abs(interval.error))
+        worst = nlargest(INTERVALS_PER_ROUND, long, key=lambda interval: abs(interval.error))
         chosen: list[_Interval] = []
-        left = limit - self.asked
+        left = limit - self.nodes
         for interval in worst:
             left -= 2 if interval.gradient is not None else 3
-            if left < 0 or abs(interval.error) < _NEARLY * abs(worst[0].error):
+            if left < 0 or abs(interval.error) < _SIMILAR * abs(worst[0].error):
                 break
             chosen.append(interval)
         return chosen
 
     def thirds(self, chosen: list[_Interval]) -> list[float]:
-        """Return where scores are asked to cut these."""
+        """Return the positions of the scores that splitting needs."""
         return [position for interval in chosen for position in interval.thirds]
 
     def middles(self, chosen: list[_Interval]) -> list[float]:
-        """Return where gradients are asked to cut these; what was not kept is asked again."""
+        """Return the positions of the gradients that splitting needs, with released ones again."""
         found: list[float] = []
         for interval in chosen:
             low, high = interval.thirds
@@ -245,37 +251,37 @@ class _Walk:
             found += [interval.middle] if interval.gradient is None else []
         return found
 
-    def cut(self, chosen: list[_Interval], scores: list[float], asked: list[_Asked]) -> None:
-        """Cut intervals into thirds, by what was asked for it."""
-        at_thirds, gradients = iter(scores), iter(asked)
+    def split(self, chosen: list[_Interval], scores: list[float], nodes: list[_Node]) -> None:
+        """Split intervals into thirds, given scores at :meth:`thirds` and nodes at `middles`."""
+        at_thirds, at_middles = iter(scores), iter(nodes)
         for interval in chosen:
             low, high = interval.thirds
             at_low, at_high = next(at_thirds), next(at_thirds)
-            left, right = next(gradients), next(gradients)
+            left, right = next(at_middles), next(at_middles)
             middle = interval.gradient
             if middle is None:
-                middle = next(gradients)[1]
-                self.asked += 1
+                middle = next(at_middles)[1]
+                self.nodes += 1
             self.mean.add_(middle, alpha=(high - low) - interval.length)
-            self._take((interval.ends[0], low), (interval.scores[0], at_low), left)
-            self._take((high, interval.ends[1]), (at_high, interval.scores[1]), right)
+            self._add((interval.ends[0], low), (interval.scores[0], at_low), left)
+            self._add((high, interval.ends[1]), (at_high, interval.scores[1]), right)
             interval.ends, interval.scores = (low, high), (at_low, at_high)
             interval.gradient = middle
-        self._settle()
+        self._release()
 
-    def _take(self, ends: tuple[float, float], scores: tuple[float, float], asked: _Asked) -> None:
-        slope, gradient = asked
+    def _add(self, ends: tuple[float, float], scores: tuple[float, float], node: _Node) -> None:
+        slope, gradient = node
         self.mean.add_(gradient, alpha=ends[1] - ends[0])
         self._intervals.append(_Interval(ends, scores, slope, gradient))
-        self.asked += 1
+        self.nodes += 1
 
-    def _settle(self) -> None:
-        """Keep the gradients of the intervals that are farthest off, as many as are worth it."""
+    def _release(self) -> None:
+        """Keep the gradients of the intervals with the largest errors, as many as memory allows."""
         self._intervals.sort(key=lambda interval: -abs(interval.error))
-        kept = max(AT_ONCE, self._kept // max(1, self.mean.nbytes))
+        kept = max(INTERVALS_PER_ROUND, self._kept // max(1, self.mean.nbytes))
         for interval in self._intervals[kept:]:
             interval.gradient = None
         for interval in self._intervals[:kept]:
-            held = interval.gradient
-            if held is not None and held.untyped_storage().nbytes() > held.nbytes:
-                interval.gradient = held.clone()  # or a whole batch would be kept with it
+            gradient = interval.gradient
+            if gradient is not None and gradient.untyped_storage().nbytes() > gradient.nbytes:
+                interval.gradient = gradient.clone()  # a view would keep the whole batch

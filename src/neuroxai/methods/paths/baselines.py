@@ -1,4 +1,4 @@
-"""Where a path begins: the image that means "nothing there"."""
+"""Baselines: the image a path starts from."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from neuroxai.core.spatial import per_sample
 
 BASELINES = ("zero", "black", "blur", "mean", "brain", "noise")
 AUTO = "auto"
-"""``zero``, or ``blur`` where a path from zero says nothing."""
+"""``zero``, or ``blur`` if the score jumps at the beginning of a path from zero."""
 
 AIR_TOLERANCE = 0.02
-"""How far from the value of air a voxel of air may be, as a fraction of the channel's reach."""
+"""Deviation of an air voxel from the value of air, as a fraction of the channel's largest one,
+which allows for the ripples that interpolation leaves around a brain."""
 
 _EARLY = 1e-3
+"""Position on the path before which a change of the score is a jump."""
+
 _JUMP = 0.25
+"""Fraction of the score's change that makes it one."""
 
 BLUR_FRACTION = 0.1
-"""Standard deviation of the blur, as a fraction of each axis."""
+"""Standard deviation of the blur as a fraction of each axis: 24 voxels of 240, the radius of a
+large tumor at 1 mm."""
 
 
 def baseline_image(
@@ -34,11 +39,11 @@ def baseline_image(
     Parameters
     ----------
     baseline
-        ``zero`` (the paper's); ``black``, what air looks like after normalization (after a z-score
-        zero is the mean brain, not black): the probe's ``air``, or every channel's minimum;
-        ``blur``, the image itself, strongly smoothed; ``mean``, every channel's mean; ``brain``,
-        a brain of one gray per channel, see :func:`even_brain`; ``noise``, uniform within every
-        channel's range; or a tensor that broadcasts to ``x``.
+        ``zero`` (the paper's); ``black``, the value of air after normalization, which is the
+        probe's ``background_value`` or the minimum of each channel (after a z-score, zero is the
+        mean of the brain); ``blur``, the strongly smoothed image; ``mean`` of each channel;
+        ``brain``, a brain of one gray value per channel, see :func:`even_brain`; ``noise``, uniform
+        within the range of each channel; or a tensor that broadcasts to ``x``.
 
     Raises
     ------
@@ -75,26 +80,26 @@ def baseline_image(
             return per_sample(low, x) + drawn * per_sample(high - low, x)
         case "blur":
             return gaussian_blur(x, BLUR_FRACTION)
-    raise MethodError(f"baseline {baseline!r} is unknown: {suggestion(baseline, BASELINES)}")
+    raise MethodError(f"unknown baseline {baseline!r}: {suggestion(baseline, BASELINES)}")
 
 
 def even_brain(x: Tensor) -> Tensor:
-    r"""Return a brain without any detail: its own mean in place of everything that is not air.
+    r"""Return a brain without detail: everything but air replaced by its mean.
 
-    Along a path from a black image the whole brain appears, and a map says what tells it from
-    nothing at all: on a scan that is normalized to 0…1, which is the paper's choice, that is most
-    of the brain. Along a path from this image only what tells the scan from an even brain
-    appears, and air, which does not change, gets exactly nothing. After a z-score within the
-    brain, ``zero`` is this image already.
+    Along a path from a black image the whole brain appears, and the map explains what
+    distinguishes it from an empty image. On a scan normalized to 0…1, which is the paper's choice,
+    this is most of the brain. Along a path from this image only the differences from a homogeneous
+    brain appear, and air, which does not change, is exactly zero. After a z-score within the
+    brain, ``zero`` equals this image.
 
-    Air is what the corners show: where every channel lies within 2 % of their median, as a
-    fraction of the farthest value from it, for interpolation leaves ripples around a brain. Where
-    hardly anything is air, as in a scan with its skull, this is ``mean``.
+    Air is detected from the corners: voxels whose channels are all within 2 % of the corners'
+    median, relative to the largest deviation from it. If hardly any voxel is air, as in a scan with
+    the skull, this is ``mean``.
 
     Parameters
     ----------
     x
-        Images ``(B, C, *S)``; each has its own brain.
+        Images ``(B, C, *S)``, processed independently.
 
     Examples
     --------
@@ -107,25 +112,25 @@ def even_brain(x: Tensor) -> Tensor:
         corners = corners.index_select(axis, ends)
     flat = x.flatten(2)
     away = (flat - corners.flatten(2).median(dim=2, keepdim=True).values).abs()
-    inside = (away > AIR_TOLERANCE * away.amax(dim=2, keepdim=True)).any(dim=1, keepdim=True)
-    mean = (flat * inside).sum(dim=2, keepdim=True) / inside.sum(dim=2, keepdim=True).clamp(min=1)
-    return torch.where(inside, mean, flat).reshape(x.shape)
+    brain = (away > AIR_TOLERANCE * away.amax(dim=2, keepdim=True)).any(dim=1, keepdim=True)
+    mean = (flat * brain).sum(dim=2, keepdim=True) / brain.sum(dim=2, keepdim=True).clamp(min=1)
+    return torch.where(brain, mean, flat).reshape(x.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where the paths of a batch begin.
+    """The baselines of a batch.
 
     Attributes
     ----------
     image
         The baseline, of the input's shape.
     score
-        The target's value ``(B,)`` there.
+        The target's value ``(B,)`` at the baseline.
     names
-        What was chosen for every sample, if it was chosen.
+        The baseline that ``auto`` chose for each sample.
     notes
-        Why.
+        The reason for the choice.
     """
 
     image: Tensor
@@ -135,23 +140,23 @@ class Start:
 
     @property
     def jumped(self) -> bool:
-        """Whether zero would have been a bad beginning for any sample."""
+        """Whether the score of any sample jumps near a zero image."""
         return "blur" in self.names
 
 
 def path_start(
     baseline: str | Tensor, probe: Probe, x: Tensor, generator: torch.Generator
 ) -> Start:
-    r"""Return the baseline of a path method; ``auto`` looks at the network first.
+    r"""Return the baselines of a path method; ``auto`` depends on the network.
 
-    A network with instance norms answers to contrast and not to brightness: of the way from a zero
-    image to :math:`x` its score goes nearly all in the first thousandth, where no gradient is
-    taken, and what adds up afterwards says nothing. Where
+    A network with instance norms responds to contrast rather than brightness. On the path from a
+    zero image to :math:`x`, nearly all of its score's change then occurs in the first thousandth,
+    where no gradient is computed, and the rest of the path explains little. If
 
     .. math:: |S(10^{-3} x) - S(0)| > 0.25 \, |S(x) - S(0)|
 
-    the path starts at the strongly smoothed image instead, which has the same brightness and no
-    detail; each sample for itself.
+    for a sample, its path starts at the strongly smoothed image instead, which has the same
+    brightness and no detail.
 
     Raises
     ------
@@ -169,23 +174,21 @@ def path_start(
         return Start(zero, at_zero, names)
     image = torch.where(per_sample(jump, x), gaussian_blur(x, BLUR_FRACTION), zero)
     return Start(image, probe.score(image), names, (
-        "the network answers to contrast, not to brightness: from a zero image to this one its "
-        "score goes a quarter of the way or more in the first thousandth, so the path starts at "
-        "the blurred image",
+        "the network responds to contrast rather than brightness: at least a quarter of the "
+        "score's change from a zero image to this one occurs in the first thousandth of the path, "
+        "so the path starts at the blurred image",
     ))  # fmt: skip
 
 
 def check_baseline(method: str, baseline: str | Tensor) -> None:
-    """Refuse a baseline that has no such name."""
+    """Raise if a baseline is unknown."""
     known = (AUTO, *BASELINES)
     if isinstance(baseline, str) and baseline not in known:
-        raise MethodError(
-            f"{method}: baseline {baseline!r} is unknown: {suggestion(baseline, known)}"
-        )
+        raise MethodError(f"{method}: unknown baseline {baseline!r}: {suggestion(baseline, known)}")
 
 
 def gaussian_blur(x: Tensor, fraction: float) -> Tensor:
-    """Smooth every spatial axis by a Gaussian of ``fraction`` of its length, edges repeated."""
+    """Smooth each spatial axis by a Gaussian of ``fraction`` of its length, with repeated edges."""
     for axis in range(2, x.dim()):
         sigma = fraction * x.shape[axis]
         radius = min(int(3 * sigma + 0.5), x.shape[axis] - 1)

@@ -1,4 +1,4 @@
-"""How far a path method's attribution is from adding up to what it explains."""
+"""Completeness of path methods: whether an attribution sums to the change of the score."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Any
 from torch import Tensor
 
 _VANISHING = 1e-9
+"""Change relative to the scores that counts as none: rounding in double precision."""
 
 LARGE_GAP = 0.1
-"""A gap above this is said in words beside the map."""
+"""Gap above which the map carries a note."""
 
 
 def completeness(values: Tensor, at_x: Tensor, at_baseline: Tensor) -> dict[str, Any]:
-    r"""Return the score's change and the completeness gap, per sample.
+    r"""Return the change of the score and the completeness gap, per sample.
 
     .. math:: \frac{|\sum_i a_i - (S(x) - S(x'))|}{|S(x) - S(x')|}
 
-    (Sundararajan et al. 2017, arXiv:1703.01365, Proposition 1). The gap is None where the score
-    does not change between baseline and input, because then there is nothing to be a part of.
+    (Sundararajan et al. 2017, arXiv:1703.01365, Proposition 1). The gap is None if the score does
+    not change between baseline and input.
 
     Parameters
     ----------
     values
         The attribution ``(B, C, *S)``.
     at_x, at_baseline
-        The scores ``(B,)`` of the input and of where its path starts.
+        The scores ``(B,)`` of the input and of the baseline.
     """
     at_x, at_baseline = at_x.double().cpu(), at_baseline.double().cpu()
     change = at_x - at_baseline
@@ -44,12 +45,12 @@ def completeness(values: Tensor, at_x: Tensor, at_baseline: Tensor) -> dict[str,
 
 
 def worst(gaps: list[float | None]) -> float:
-    """Return the largest gap of a batch; 0 where nothing changed."""
+    """Return the largest gap of a batch; 0 if no score changed."""
     return max((gap for gap in gaps if gap is not None), default=0.0)
 
 
 def gap_notes(gaps: list[float | None]) -> tuple[str, ...]:
-    """Return what to say of a large gap, nothing of a small one.
+    """Return a note on a large gap, none for a small one.
 
     Examples
     --------
@@ -60,6 +61,6 @@ def gap_notes(gaps: list[float | None]) -> tuple[str, ...]:
     if gap <= LARGE_GAP:
         return ()
     return (
-        f"the completeness gap is {gap:.1%}: the map's amounts do not add up to the target's "
-        "change; trust where they are rather than how large",
+        f"the completeness gap is {gap:.1%}, so the map does not sum to the target's change: "
+        "its positions are more reliable than its magnitudes",
     )

@@ -1,4 +1,4 @@
-"""The straight path from a baseline to the input, and what the network says along it."""
+"""The straight path from a baseline to the input, with scores and gradients along it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from torch import Tensor
 from neuroxai.core.probe.probe import Probe
 
 Rows = Sequence[Sequence[float]]
-"""Positions from 0 to 1, in each row one for every sample."""
+"""Rows of positions from 0 to 1, each with one position per sample."""
 
 
 class StraightPath:
-    """Asks a probe at points on the way, as many at once as it takes.
+    """Scores and gradients along the straight path, computed in batches.
 
     Parameters
     ----------
     probe
-        The question put to a network.
+        The network and target.
     start, end
         ``(B, C, *S)``.
 
     Attributes
     ----------
     difference
-        From start to end.
-    spare
-        Bytes that may be taken beside the passes; None where nobody knows.
+        ``end - start``.
+    free_memory
+        Bytes available next to the passes; None if unknown.
     """
 
     def __init__(self, probe: Probe, start: Tensor, end: Tensor) -> None:
         self.difference = end - start
         self._probe, self._start, self._batch = probe, start, probe.batch_size(end)
-        self.spare = probe.free_memory(end)
+        self.free_memory = probe.free_memory(end)
 
     def gradients(self, rows: Rows) -> Iterator[Tensor]:
         """Yield the gradients ``(B, C, *S)`` at each row."""
@@ -42,7 +42,7 @@ class StraightPath:
             yield from self._probe.gradient(points).split(len(self._start))
 
     def scores(self, rows: Rows) -> list[list[float]]:
-        """Return each row's scores, one for every sample."""
+        """Return the scores of each row, one per sample."""
         found = [self._probe.score(points) for points in self._points(rows)]
         if not found:
             return []
@@ -50,14 +50,14 @@ class StraightPath:
         return scores
 
     def slopes(self, gradients: Sequence[Tensor]) -> list[list[float]]:
-        """Return the score's slope along the path, of one gradient of each row."""
+        """Return the score's slope along the path for the gradients of each row."""
         products = [(each * self.difference).flatten(1) for each in gradients]
         found = torch.stack([product.sum(dim=1, dtype=torch.float64) for product in products])
         slopes: list[list[float]] = found.tolist()
         return slopes
 
     def mean_gradient(self, positions: Sequence[float], weights: Sequence[float]) -> Tensor:
-        """Return the weighted sum of the gradients at positions that all samples share."""
+        """Return the weighted sum of the gradients at positions common to all samples."""
         mean = torch.zeros_like(self._start)
         rows = [[position] * len(self._start) for position in positions]
         for weight, gradient in zip(weights, self.gradients(rows), strict=True):
@@ -66,6 +66,6 @@ class StraightPath:
 
     def _points(self, rows: Rows) -> Iterator[Tensor]:
         alphas = torch.tensor(rows, dtype=self._start.dtype, device=self._start.device)
-        spread = (len(rows), len(self._start), *[1] * (self._start.dim() - 1))
-        for some in alphas.reshape(spread).split(self._batch) if rows else ():
+        shape = (len(rows), len(self._start), *[1] * (self._start.dim() - 1))
+        for some in alphas.reshape(shape).split(self._batch) if rows else ():
             yield torch.cat([self._start + alpha * self.difference for alpha in some])
