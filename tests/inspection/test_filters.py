@@ -159,7 +159,7 @@ def test_the_left_of_the_patient_is_drawn_on_the_right(tmp_path: Path) -> None:
 def test_filter_files_have_the_affine_of_their_layer(tmp_path: Path) -> None:
     """Cell centers of a pooled layer are the mean position of their voxels."""
     study = nx.read_case(cases.write_study(tmp_path))
-    model = load_model(cases.segmenter(tmp_path))
+    model = load_model(cases.segmenter(tmp_path, filters=8))
     seen = inspect(model, study, ["ET"], filters_of=["encoder.0.pool", "L1"])
     report = InspectionReport(seen, Results(tmp_path / "out"))
     for found in seen.filters:
@@ -168,7 +168,7 @@ def test_filter_files_have_the_affine_of_their_layer(tmp_path: Path) -> None:
     stem = tmp_path / "out" / "BraTS2021_00007"
     pooled = nib.load(f"{stem}_desc-filters-encoder-0-pool_statmap.nii.gz")
     first = nib.load(f"{stem}_desc-filters-encoder-0-conv1_statmap.nii.gz")
-    assert pooled.shape[3] == first.shape[3] == 4
+    assert pooled.shape[3] == first.shape[3] == 8
     assert all(2 * a == b for a, b in zip(pooled.shape[:3], first.shape[:3], strict=True))
     sidecar = json.loads(
         Path(f"{stem}_desc-filters-encoder-0-pool_statmap.json").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
           "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
 # The last three are messages of oneDNN and C++; a primitive *descriptor* fails for other reasons.
-_SHORTAGES = re.compile(
+_OUT_OF_MEMORY = re.compile(
     "not enough memory|can't allocate memory|could not create a memory|bad_alloc"
     "|could not (create|execute) a primitive(?! descriptor)"
 )
@@ -78,7 +78,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and bool(_SHORTAGES.search(str(error)))
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def _system() -> int | None:
