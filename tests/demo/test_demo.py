@@ -64,7 +64,7 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
     monkeypatch.setattr(demo, "STEPS", {"grading": few, "segmentation": few})
     told: list[tuple[str, float, float]] = []
     out = tmp_path / "demo"
-    made = demo.run(out, report=lambda *stage: told.append(stage))
+    made = demo.run(out, progress=lambda *stage: told.append(stage))
     assert made.fresh
     assert trained == ["phantom-grading"]
     assert loaded == ["classifier", "small" if network == "small" else "deepseg-phantom"], (
@@ -72,7 +72,7 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
     )
     assert {stage.split(":")[0] for stage, _, _ in told} >= {
         "Growing phantoms to explain", "Grading network", "Explaining the segmentation",
-        "Following the information", "Dissecting", "Switching filters off",
+        "Information flow", "Dissecting", "Ablating filters",
     }  # fmt: skip
     assert all(0 <= done <= total for _, done, total in told)
     page = _Links()

@@ -133,7 +133,7 @@ def test_a_cohort_on_disk_passes_one_case_at_a_time(tmp_path: Path) -> None:
     plain = model()
     plain.card.preprocessing["size"] = [64, 96, 64]  # type: ignore[index]
     stages: list[str] = []
-    found = dissect(plain, folders, report=lambda stage, done, total: stages.append(stage))
+    found = dissect(plain, folders, progress=lambda stage, done, total: stages.append(stage))
     assert {"GM", "WM", "CSF", "brain", "boundary"} <= set(found.concepts)
     assert found.effects == ()
     assert set(stages) == {"Dissecting"}

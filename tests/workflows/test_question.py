@@ -16,7 +16,7 @@ from neuroxai.core.target.restriction import Mask
 from neuroxai.core.target.target import Class, Predicted, Region, Target
 from neuroxai.data.case import CLASSES, REGIONS
 from neuroxai.data.preprocessing import Preprocessing
-from neuroxai.workflows.question import as_target, place_notes, restricted
+from neuroxai.workflows.question import as_target, place_notes, restrict_targets
 
 BRATS = Outputs(CLASSES, REGIONS, "softmax")
 OVERLAPPING = Outputs(("TC", "wt", "ET"), activation="sigmoid")
@@ -57,7 +57,7 @@ def test_a_mask_marks_the_same_voxels_in_whatever_numbers_it_comes(study: nx.Cas
     marked = labels > 0
 
     def found(mask: Any) -> torch.Tensor:
-        target = restricted(Region("WT"), mask, BRATS, study, prepared)
+        (target,) = restrict_targets([Region("WT")], mask, BRATS, study, prepared)
         assert isinstance(target.within, Mask)
         return target.within.values
 
@@ -75,7 +75,7 @@ def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
     prepared = Preprocessing(modalities=("T1",), divisor=1).prepare(study)
 
     def found(outputs: Outputs, target: Target) -> torch.Tensor:
-        within = restricted(target, "truth", outputs, study, prepared).within
+        within = restrict_targets([target], "truth", outputs, study, prepared)[0].within
         assert isinstance(within, Mask)
         return within.values
 

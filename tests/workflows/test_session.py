@@ -167,7 +167,7 @@ def test_the_case_is_prepared_hashed_and_read_once(
             assert provenance["input_sha256"] == tensor_hash(session.prepared.x)
             assert maps["grad_cam"].model["state_sha256"] == network_hash(small.network)
     assert session.prediction is session.prediction
-    session.inspect(["WT"])
+    session.inspect("WT")
     assert sorted(calls) == ["describe_model", "prepare", "read_output"]
 
 
@@ -239,6 +239,16 @@ def test_everything_is_shown_in_a_line(study: nx.Case, small: nx.Model) -> None:
     assert "WT, TC, ET" in repr(found)
     assert "tiny" not in repr(session)
     assert repr(session).startswith("<Session: untrained-segmenter on BraTS2021_00007")
+
+
+def test_layers_are_inspected_for_one_target_or_for_all(study: nx.Case, small: nx.Model) -> None:
+    session = nx.open(small, study)
+    for targets, names in (
+        ("ET", ["ET"]), (0, ["0"]), (["TC", "WT"], ["TC", "WT"]),
+        (None, ["WT", "TC", "ET", "background", "NCR", "ED"]),
+    ):  # fmt: skip
+        inspection = session.inspect(targets)
+        assert [target.name for target in inspection.flow.targets] == names
 
 
 def test_one_target_or_several(study: nx.Case, small: nx.Model) -> None:

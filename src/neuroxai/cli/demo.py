@@ -22,7 +22,7 @@ def demo(
 
     tune_allocator()
     with stages() as report:
-        made = run(out, seed=seed, report=report)
+        made = run(out, seed=seed, progress=report)
     console = plain()
     for fact in made.facts:
         console.print(fact, soft_wrap=True)

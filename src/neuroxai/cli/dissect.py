@@ -77,7 +77,7 @@ def dissect(
         with stages() as report:
             found = run(
                 loaded, folders, user_masks=MaskFiles(mask_files), tissues=tissues, causal=causal,
-                best=best, seed=seed, device=device, report=report,
+                best=best, seed=seed, device=device, progress=report,
             )  # fmt: skip
         write_dissection(found, results)
     print_dissection(found)

@@ -88,7 +88,7 @@ def evaluate(
     settings = Settings(flips, smallest_et, slices, device)
     with Results(results_folder(out, "evaluation")) as results:
         with stages() as report:
-            found = run(loaded, folders, settings, patients=members, report=report)
+            found = run(loaded, folders, settings, patients=members, progress=report)
         write_evaluation(found, results)
     print_evaluation(found)
     console = plain()

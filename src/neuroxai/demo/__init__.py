@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Demo:
     facts: tuple[str, ...]
 
 
-def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
+def run(out: Path, *, seed: int = 0, progress: Report | None = None) -> Demo:
     """Make the cohort, the networks, the maps and the page, unless they exist.
 
     Showcase I grades gliomas with a ResNet-50, which is trained here in two to three minutes.
@@ -91,10 +91,10 @@ def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
         The folder of the page.
     seed
         Seed of the training and of the maps.
-    report
+    progress
         Called with the stage, the steps done, and all steps.
     """
-    tell = report or (lambda stage, done, total: None)
+    report = progress or (lambda stage, done, total: None)
     page, stamp = out / "index.html", out / _STAMP
     digest = _digest(seed)
     known = _read_stamp(stamp)
@@ -102,15 +102,17 @@ def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
         return Demo(page, False, tuple(known["facts"]))
     began = time.perf_counter()
     work = out / f"work-{digest[:8]}"
-    cases = _cases(work, tell)
-    grader = _train_grader(work, seed, tell)
+    cases = _cases(work, report)
+    grader = _train_grader(work, seed, report)
     graded = [
-        _explain_grade(grader, case, out, seed, f"{number} of {len(cases) - 1}", tell)
+        _explain_grade(grader, case, out, seed, f"{number} of {len(cases) - 1}", report)
         for number, case in enumerate(cases[:-1], start=1)
     ]
-    with open(load_model(DEFAULT_MODEL), cases[-1], progress=_stages(tell)) as session:
+    with open(
+        load_model(DEFAULT_MODEL), cases[-1], progress=_renamed(report, _segmentation_stage)
+    ) as session:
         segmented = _explain_segmentation(session, out, seed)
-        inside = look_inside(session, cases[::-1][:3], out / "inside-the-network", seed, tell)
+        inside = look_inside(session, cases[::-1][:3], out / "inside-the-network", seed, report)
     seconds = time.perf_counter() - began
     facts = _facts(grader, graded, segmented, seconds)
     write_page(
@@ -133,7 +135,7 @@ def run(out: Path, *, seed: int = 0, report: Report | None = None) -> Demo:
     return Demo(page, True, facts)
 
 
-def _cases(work: Path, tell: Report) -> list[Case]:
+def _cases(work: Path, report: Report) -> list[Case]:
     """Grow the cases to be explained, and read them from their files."""
     seeds = (*GRADING_SEEDS, SEGMENTATION_SEED)
     folders = write_cohort(
@@ -142,42 +144,42 @@ def _cases(work: Path, tell: Report) -> list[Case]:
         spacing=SPACING_MM,
         layout="brats2020",
         workers=1,
-        progress=lambda done, total: tell("Growing phantoms to explain", done, total),
+        progress=lambda done, total: report("Growing phantoms to explain", done, total),
     )
     return [read_case(folder) for folder in folders]
 
 
-def _train_grader(work: Path, seed: int, tell: Report) -> Model:
+def _train_grader(work: Path, seed: int, report: Report) -> Model:
     folder = train(
         "phantom-grading",
         work / "grading",
         overrides=[f"seed={seed}"],
         resume=(work / "grading").exists(),
-        progress=lambda stage, done, total: tell(f"Grading network: {stage.lower()}", done, total),
+        progress=_renamed(report, lambda stage: f"Grading network: {stage.lower()}"),
     )
     return load_model(folder)
 
 
 def _explain_grade(
-    model: Model, case: Case, out: Path, seed: int, number: str, tell: Report
+    model: Model, case: Case, out: Path, seed: int, number: str, report: Report
 ) -> Explained:
-    stage = f"Explaining grades: {number}"
     place = out / "showcase-1-grading" / case.name
-    progress: Report = lambda _, done, total: tell(stage, done, total)  # noqa: E731
+    progress = _renamed(report, lambda stage: f"Explaining grades: {number}")
     with open(model, case, progress=progress) as session:
         return _explain(session, [Predicted()], _methods("grading"), place, seed)
 
 
-def _stages(tell: Report) -> Report:
-    """Return the progress callback of the session for segmentation."""
+def _segmentation_stage(stage: str) -> str:
+    return "Information flow" if stage == INFORMATION_FLOW else "Explaining the segmentation"
 
-    def progress(stage: str, done: float, total: float) -> None:
-        inspects = stage == INFORMATION_FLOW
-        tell(
-            "Following the information" if inspects else "Explaining the segmentation", done, total
-        )
 
-    return progress
+def _renamed(report: Report, rename: Callable[[str], str]) -> Report:
+    """Return a callback that reports stages by other names."""
+
+    def renamed(stage: str, done: float, total: float) -> None:
+        report(rename(stage), done, total)
+
+    return renamed
 
 
 def _explain_segmentation(session: Session, out: Path, seed: int) -> Explained:
@@ -194,11 +196,11 @@ def _explain(
     seed: int,
 ) -> Explained:
     began = time.perf_counter()
-    report = CaseReport(Results(place))
+    case_report = CaseReport(Results(place))
     for explanations in session.explain_each(methods, targets, seed=seed):
-        report.add(explanations)
-    report.finish(seconds=time.perf_counter() - began)
-    return Explained(session.case, report, session.prediction)
+        case_report.add(explanations)
+    case_report.finish(seconds=time.perf_counter() - began)
+    return Explained(session.case, case_report, session.prediction)
 
 
 def _methods(showcase: str) -> list[Method]:

@@ -31,16 +31,16 @@ class Inside:
 
 
 def look_inside(
-    session: Session, cohort: Sequence[Case], out: Path, seed: int, tell: Report
+    session: Session, cohort: Sequence[Case], out: Path, seed: int, report: Report
 ) -> Inside:
     """Draw the information flow of one target, and dissect the network on a small cohort."""
     began = time.perf_counter()
     inspection = session.inspect([Region(TARGET)])
     with Results(out / session.case.name) as results:
-        report = InspectionReport(inspection, results)
-        flow = report.write_flow(inspection.flow.targets[0])
-        report.finish(seconds=time.perf_counter() - began)
-    dissected = dissect(session.model, cohort, causal=1, others=1, seed=seed, report=tell)
+        files = InspectionReport(inspection, results)
+        flow = files.write_flow(inspection.flow.targets[0])
+        files.finish(seconds=time.perf_counter() - began)
+    dissected = dissect(session.model, cohort, causal=1, others=1, seed=seed, progress=report)
     *_, chart = write_dissection(dissected, out)
     return Inside(session.case, results.folder / flow.name, dissected, chart)
 

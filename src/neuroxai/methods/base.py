@@ -62,6 +62,11 @@ class Method(ABC):
         """The number of input gradients per sample, for progress."""
         return 0
 
+    @property
+    def forwards(self) -> int:
+        """The number of forward passes per sample without a gradient, for an estimate of time."""
+        return 0
+
     @abstractmethod
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Compute the attribution of the probe's target at ``x``, ``(B, C, *S)``.

@@ -141,6 +141,11 @@ class IntegratedGradients(Method):
         """At most one per node."""
         return self.steps
 
+    @property
+    def forwards(self) -> int:
+        """About one per node, to place adaptive nodes."""
+        return self.steps if self.rule == "adaptive" else 0
+
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Integrate, and refine until the tolerance is met."""
         start = path_start(self.baseline, probe, x, generator)

@@ -1,4 +1,4 @@
-"""What sessions of cases and of tensors share: one network on one input."""
+"""The base of sessions: one network on one input."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ from neuroxai.workflows.control import Cancel, Control
 from neuroxai.workflows.device import device_of, on_device
 from neuroxai.workflows.estimate import Estimate, PassSeconds, estimate, time_passes
 from neuroxai.workflows.explanation_run import ExplanationRun, TargetResult
-from neuroxai.workflows.question import RestrictionLike, TargetLike, as_target
+from neuroxai.workflows.question import (
+    RestrictionLike,
+    TargetLike,
+    TargetsLike,
+    as_targets,
+    is_sequence,
+)
 
 MethodsLike = str | Method | Iterable[str | Method]
 """``all``, a method by name, a method object, or several of them."""
-
-TargetsLike = TargetLike | Sequence[TargetLike] | None
-"""One target, several, or None for the default."""
 
 M = TypeVar("M", bound=Map)
 
@@ -188,7 +191,7 @@ class BaseSession(ABC, Generic[M]):
             If the session was cancelled.
         """
         found = list(self.explain_each(methods, targets, layer=layer, within=within, seed=seed))
-        return _by_target(found) if _are_several(targets) else found[0]
+        return _by_target(found) if is_sequence(targets) else found[0]
 
     def explain_each(
         self,
@@ -204,11 +207,11 @@ class BaseSession(ABC, Generic[M]):
         As :meth:`explain` with several targets, but the maps of one target can be written and
         released before those of the next are computed.
         """
-        bound = [as_target(each, self.outputs) for each in _as_list(targets)]
+        resolved = as_targets(targets, self.outputs)
         if within is not None:
-            bound = [self._restrict(target, within) for target in bound]
+            resolved = self._restrict(resolved, within)
         run = ExplanationRun(
-            self._planner, make_methods(methods, layer), bound, self._control, seed,
+            self._planner, make_methods(methods, layer), resolved, self._control, seed,
             self.precision, self.background_value, self.input_sha256,
         )  # fmt: skip
         results = run.results()
@@ -229,15 +232,16 @@ class BaseSession(ABC, Generic[M]):
         methods, targets, layer
             As for :meth:`explain`.
         """
-        count, made = len(_as_list(targets)), make_methods(methods, layer)
+        count, resolved = len(as_targets(targets, self.outputs)), make_methods(methods, layer)
         with self._running():
             if self._pass_seconds is None:
                 self._pass_seconds = time_passes(self._planner)
-            return estimate(self._planner, self._pass_seconds, made, count)
+            return estimate(self._planner, self._pass_seconds, resolved, count)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Context manager for passes: the network is on its device, and its errors are named."""
+        self._control.check()
         with on_device(self.network, self._device), self._faults():
             yield
 
@@ -246,23 +250,12 @@ class BaseSession(ABC, Generic[M]):
         return nullcontext()
 
     @abstractmethod
-    def _restrict(self, target: Target, within: RestrictionLike) -> Target:
-        """Return a restricted target."""
+    def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
+        """Return the targets with a restriction."""
 
     @abstractmethod
     def _explanations(self, result: TargetResult) -> Explanations[M]:
         """Return the result for the user."""
-
-
-def _are_several(targets: TargetsLike) -> bool:
-    return isinstance(targets, Sequence) and not isinstance(targets, str)
-
-
-def _as_list(targets: TargetsLike) -> list[TargetLike | None]:
-    """Return one target or several as a list; None stands for the default."""
-    if isinstance(targets, Sequence) and not isinstance(targets, str):
-        return [*targets] or [None]
-    return [targets]
 
 
 def _by_target(found: Iterable[Explanations[M]]) -> ExplanationsByTarget[M]:

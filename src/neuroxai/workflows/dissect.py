@@ -171,7 +171,7 @@ def dissect(
     others: int = 3,
     seed: int = 0,
     device: str = "auto",
-    report: Report | None = None,
+    progress: Report | None = None,
 ) -> Dissected:
     """Dissect a network on a cohort, with a control network of shuffled weights.
 
@@ -199,7 +199,7 @@ def dissect(
         Seed of the control's weights and of the choice of other filters.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-    report
+    progress
         Called with the stage, the number of finished cases, and of all cases.
 
     Raises
@@ -209,14 +209,14 @@ def dissect(
     """
     if not cases:
         raise CaseError("dissection needs at least one case, got none")
-    tell = report or (lambda stage, done, total: None)
+    report = progress or (lambda stage, done, total: None)
     studies = ConceptStudies(model, user_masks, tissues, device)
     with on_device(model.network, choose_device(device)):
         first = [studies.open(each) for each in cases[:CALIBRATION]]
-        found = _agreement(studies, cases, first, seed, tell)
+        found = _agreement(studies, cases, first, seed, report)
         if not causal:
             return found
-        effects = _effects(found, studies, cases[:causal], first, (best, others), tell)
+        effects = _effects(found, studies, cases[:causal], first, (best, others), report)
         return replace(found, effects=tuple(effects))
 
 
@@ -225,7 +225,7 @@ def _agreement(
     cases: Sequence[Case | Path],
     first: Sequence[ConceptStudy],
     seed: int,
-    tell: Report,
+    report: Report,
 ) -> Dissected:
     """Score every filter of the network and of its control with every concept."""
     model = studies.model
@@ -236,14 +236,14 @@ def _agreement(
     names: list[str] = []
     sources: dict[str, None] = {}
     for number, study in enumerate(studies.each(cases, first)):
-        tell("Dissecting", number, len(cases))
+        report("Dissecting", number, len(cases))
         masks = same_concepts(study, concepts)
         with network_faults(model, study.x):
             learned.add(study.x, masks, study.around)
             chance.add(study.x, masks, study.around)
         names.append(study.case.name)
         sources |= dict.fromkeys([study.tissues_from] if study.tissues_from else [])
-    tell("Dissecting", len(cases), len(cases))
+    report("Dissecting", len(cases), len(cases))
     explicit = {*model.card.classes, *model.card.regions} if model.card.regions else set()
     return Dissected(
         units=learned.units,
@@ -277,7 +277,7 @@ def _effects(
     cases: Sequence[Case | Path],
     first: Sequence[ConceptStudy],
     counts: tuple[int, int],
-    tell: Report,
+    report: Report,
 ) -> Iterator[Effect]:
     """Ablate the best filters of every concept, and other filters of their layers."""
     best, others = counts
@@ -293,12 +293,12 @@ def _effects(
     ablated = {(match.layer, k) for match, rest in chosen for k in (match.filter, *rest)}
     changes: dict[tuple[str, int], list[_Scores]] = {key: [] for key in sorted(ablated)}
     for number, study in enumerate(studies.each(cases, first)):
-        tell("Switching filters off", number, len(cases))
+        report("Ablating filters", number, len(cases))
         intact = _scores(study, found.units, {})
         for layer, k in changes:
             without = _scores(study, found.units, {layer: [k]})
             changes[layer, k].append(without.minus(intact))
-    tell("Switching filters off", len(cases), len(cases))
+    report("Ablating filters", len(cases), len(cases))
     for match, rest in chosen:
         effect = _Scores.mean(changes[match.layer, match.filter])
         control = _Scores.mean([row for k in rest for row in changes[match.layer, k]])

@@ -35,6 +35,9 @@ _CHECKPOINTED = 1.56
 class Estimate:
     """The expected time and memory of an explanation.
 
+    The additional steps of path methods that refine towards a tolerance are not included, as their
+    number depends on the case.
+
     Attributes
     ----------
     seconds
@@ -134,7 +137,9 @@ def estimate(
     forward = 1 + (1 + bool(maps) if on_windows else 0)
     later = sum(max(0, method.gradients - len(_gradients(method))) for method in methods)
     seconds = forward * passes.forward + targets * slower * (
-        len(rules) * passes.backward + later * passes.gradient
+        len(rules) * passes.backward
+        + later * passes.gradient
+        + sum(method.forwards for method in methods) * passes.forward
     )
     shared = sum(isinstance(each, InputGradient) for each in requests)
     return Estimate(

@@ -133,7 +133,7 @@ def evaluate(
     settings: Settings | None = None,
     *,
     patients: Mapping[str, str] | None = None,
-    report: Report | None = None,
+    progress: Report | None = None,
 ) -> Evaluation:
     """Score a network on cases with truth, on each patient's own grid.
 
@@ -147,7 +147,7 @@ def evaluate(
         The settings of the evaluation.
     patients
         Case name to patient, for patients with several cases. By default from the case's name.
-    report
+    progress
         Called with the stage, the number of finished cases, and of all cases.
 
     Raises
@@ -166,11 +166,11 @@ def evaluate(
     graded: list[GradedCase] = []
     left_out: dict[str, str] = {}
     kinds: list[str] = []
-    tell = report or (lambda stage, done, total: None)
+    report = progress or (lambda stage, done, total: None)
     evaluated = _with_settings(model, settings)
     with on_device(evaluated.network, choose_device(settings.device)):
         for number, folder in enumerate(folders):
-            tell("Evaluating", number, len(folders))
+            report("Evaluating", number, len(folders))
             case = _read(model, folder)
             patient = (patients or {}).get(case_name(folder)) or patient_id(case.name)
             kinds.append(_kind(folder, case))
@@ -181,7 +181,7 @@ def evaluate(
                 segmented.append(_segment(evaluated, case, patient, settings))
             else:
                 graded.append(_grade(evaluated, case, patient, settings))
-    tell("Evaluating", len(folders), len(folders))
+    report("Evaluating", len(folders), len(folders))
     if not (segmented or graded):
         name, reason = next(iter(left_out.items()), ("", "no case was given"))
         raise CaseError(f"all cases are excluded; {name}: {reason}")

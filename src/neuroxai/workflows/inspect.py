@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from neuroxai.data.case import Case
 from neuroxai.models.model import Model
 from neuroxai.patient.inspection import Inspection
-from neuroxai.workflows.question import TargetLike
+from neuroxai.workflows.question import TargetsLike
 from neuroxai.workflows.session import open
 
 
 def inspect(
     model: Model,
     case: Case,
-    targets: Sequence[TargetLike] | None = None,
+    targets: TargetsLike = None,
     *,
     filters_of: Sequence[str] = (),
     slice_index: int | None = None,

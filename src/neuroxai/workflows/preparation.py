@@ -61,7 +61,7 @@ def prepare(
         ``(I, J, K)`` bool on the case's grid, a predicted tumor.
     whole
         Prepare for a pass over the whole image at once, even if the model is made for windows. The
-        image is then padded to what the network can divide, and a warning tells so.
+        image is then padded to what the network can divide, with a warning.
 
     Raises
     ------

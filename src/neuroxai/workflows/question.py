@@ -30,6 +30,9 @@ _MOST = 0.5
 TargetLike = Target | str | SupportsIndex
 """A target; a class or region by name; a class by number."""
 
+TargetsLike = TargetLike | Sequence[TargetLike] | None
+"""One target, several, or None for the default."""
+
 RestrictionLike = Restriction | NDArray[Any] | Tensor | str
 """A restriction; a mask; ``prediction``, ``truth`` or ``lesion:N``."""
 
@@ -65,6 +68,24 @@ def as_target(target: TargetLike | None, outputs: Outputs) -> Target:
         ) from None
 
 
+def as_targets(targets: TargetsLike, outputs: Outputs) -> list[Target]:
+    """Return the targets that a user's value stands for; see :func:`as_target`.
+
+    Examples
+    --------
+    >>> as_targets([0, 2], Outputs()) == [Class(0), Class(2)]
+    True
+    """
+    if isinstance(targets, Sequence) and not isinstance(targets, str):
+        return [as_target(target, outputs) for target in targets] or [as_target(None, outputs)]
+    return [as_target(targets, outputs)]
+
+
+def is_sequence(targets: TargetsLike) -> bool:
+    """Whether several targets are given; a string is one target."""
+    return isinstance(targets, Sequence) and not isinstance(targets, str)
+
+
 def every_target(outputs: Outputs) -> list[Target]:
     """Return each region, and each class that is not a region by itself.
 
@@ -79,19 +100,19 @@ def every_target(outputs: Outputs) -> list[Target]:
     return [*regions, *(Class(name) for name in outputs.names if name not in alone)]
 
 
-def restricted(
-    target: Target,
+def restrict_targets(
+    targets: Sequence[Target],
     within: RestrictionLike,
     outputs: Outputs,
     case: Case | None = None,
     prepared: Prepared | None = None,
-) -> Target:
-    """Return the target restricted to ``prediction``, ``truth``, ``lesion:N`` or a mask.
+) -> list[Target]:
+    """Return targets restricted to ``prediction``, ``truth``, ``lesion:N`` or a mask.
 
     Parameters
     ----------
-    target
-        The target.
+    targets
+        The targets.
     within
         The restriction. A mask is on the case's own grid; without a case on the network's grid.
     outputs
@@ -104,21 +125,14 @@ def restricted(
     TargetError
         If the restriction does not exist.
     """
-    restriction: Restriction
-    if isinstance(within, str):
-        kind, number = parse_within(within)
-        restriction = (
-            _truth(target, outputs, case, prepared)
-            if kind == "truth"
-            else PredictedRegion()
-            if kind == "prediction"
-            else Lesion(label_components, number)
-        )
-    elif isinstance(within, Restriction):
-        restriction = within
+    if isinstance(within, str) and parse_within(within)[0] == "truth":
+        restrictions = [_truth(target, outputs, case, prepared) for target in targets]
     else:
-        restriction = _mask(within, prepared)
-    return dataclasses.replace(target, within=restriction)  # type: ignore[type-var]
+        restrictions = [_restriction(within, prepared)] * len(targets)
+    return [
+        dataclasses.replace(target, within=restriction)  # type: ignore[type-var]
+        for target, restriction in zip(targets, restrictions, strict=True)
+    ]
 
 
 def place_notes(target: Target, outputs: Outputs, output: Tensor) -> tuple[str, ...]:
@@ -154,6 +168,16 @@ def place_notes(target: Target, outputs: Outputs, output: Tensor) -> tuple[str, 
         f"{name}; its maps explain the rest of the image as well. To explain the predicted part "
         "alone, use within='prediction' (--within prediction)",
     )
+
+
+def _restriction(within: RestrictionLike, prepared: Prepared | None) -> Restriction:
+    """Return a restriction that is the same for every target."""
+    if isinstance(within, Restriction):
+        return within
+    if isinstance(within, str):
+        kind, rank = parse_within(within)
+        return PredictedRegion() if kind == "prediction" else Lesion(label_components, rank)
+    return _mask(within, prepared)
 
 
 def _mask(values: NDArray[Any] | Tensor, prepared: Prepared | None) -> Mask:

@@ -49,10 +49,11 @@ from neuroxai.workflows.preparation import (
 )
 from neuroxai.workflows.question import (
     RestrictionLike,
-    TargetLike,
+    TargetsLike,
     as_target,
+    as_targets,
     every_target,
-    restricted,
+    restrict_targets,
 )
 
 INFORMATION_FLOW = "information flow"
@@ -102,22 +103,20 @@ class Session(BaseSession[PatientMap]):
 
     @cached_property
     def prediction(self) -> Prediction:
-        """The network's answer on the patient's grid, computed once."""
+        """The network's prediction on the patient's grid, computed once."""
         answer = next(iter(self._answers.values()), None) or self._predict()
         warnings = (
             *self.prepared.warnings, *self.model.notes, *answer.prediction.warnings, *answer.notes,
         )  # fmt: skip
         return dataclasses.replace(answer.prediction, warnings=warnings)
 
-    def inspect(
-        self, targets: Sequence[TargetLike] | None = None, *, filters_of: Sequence[str] = ()
-    ) -> Inspection:
+    def inspect(self, targets: TargetsLike = None, *, filters_of: Sequence[str] = ()) -> Inspection:
         """Compute the class activation map of every layer.
 
         Parameters
         ----------
         targets
-            The targets; every region and every class by default.
+            A target or several, as for :meth:`explain`; every region and class by default.
         filters_of
             Layers whose filters are returned, by name or as ``L3``.
 
@@ -128,15 +127,19 @@ class Session(BaseSession[PatientMap]):
         CancelledError
             If the session was cancelled.
         """
-        asked = [as_target(each, self.outputs) for each in targets or every_target(self.outputs)]
+        resolved = (
+            every_target(self.outputs) if targets is None else as_targets(targets, self.outputs)
+        )
         prepared = self.whole
         x = prepared.x.to(self.x.device)
         self._control.start(1 + bool(filters_of))
         with self._running():
             self._control.enter(INFORMATION_FLOW)
-            flow = information_flow(self.network, x, asked, self.outputs)
+            flow = information_flow(self.network, x, resolved, self.outputs)
             self._control.advance(1)
-            found = filters(self.network, x, asked, filters_of, self.outputs) if filters_of else []
+            found = (
+                filters(self.network, x, resolved, filters_of, self.outputs) if filters_of else []
+            )
         if prepared is self.prepared:
             answer = self._read(flow.output, Strategy("whole"))
         else:
@@ -203,8 +206,8 @@ class Session(BaseSession[PatientMap]):
             answer.prediction, warnings, result.deviation,
         )  # fmt: skip
 
-    def _restrict(self, target: Target, within: RestrictionLike) -> Target:
-        return restricted(target, within, self.outputs, self.case, self.prepared)
+    def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
+        return restrict_targets(targets, within, self.outputs, self.case, self.prepared)
 
     def _faults(self) -> AbstractContextManager[None]:
         return network_faults(self.model, self.x)
@@ -232,8 +235,8 @@ class TensorSession(BaseSession[Explanation]):
             result.shared_seconds, warnings=result.notes, deviation=result.deviation,
         )  # fmt: skip
 
-    def _restrict(self, target: Target, within: RestrictionLike) -> Target:
-        return restricted(target, within, self.outputs)
+    def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
+        return restrict_targets(targets, within, self.outputs)
 
 
 @overload
@@ -293,8 +296,7 @@ def open(
     memory
         Memory that a pass may take in addition to the process itself, in bytes or as ``4GB``; by
         default 80 % of what is available. If the whole image does not fit, blocks of the network
-        are checkpointed; if that does not fit either, a segmenter runs on windows. A warning tells
-        so.
+        are checkpointed; if that does not fit either, a segmenter runs on windows, with a warning.
     precision
         ``fp32``, ``tf32`` (NVIDIA GPUs) or ``bf16``. The deviation of a reduced precision from
         ``fp32`` is measured by one gradient of each, and reported.
@@ -322,7 +324,7 @@ def open(
     if isinstance(subject, Case):
         if not isinstance(model, Model):
             raise ModelError(
-                "a case needs a model with a card, which tells modalities and preprocessing: "
+                "a case needs a model with a card, which has its modalities and preprocessing: "
                 "load one with load_model, or explain the module on a tensor"
             )
         place = choose_device(device)
