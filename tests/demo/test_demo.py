@@ -31,7 +31,7 @@ class _Links(HTMLParser):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["small", pytest.param("shipped", marks=pytest.mark.soak)])
-def test_both_showcases_end_in_a_page_and_are_found_again(
+def test_both_showcases_make_a_page_that_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
 ) -> None:
     trained: list[str] = []
@@ -62,19 +62,19 @@ def test_both_showcases_end_in_a_page_and_are_found_again(
     monkeypatch.setattr(demo, "SPACING_MM", 3.0)
     monkeypatch.setattr(demo, "GRADING_SEEDS", (400_001,))
     monkeypatch.setattr(demo, "STEPS", {"grading": few, "segmentation": few})
-    told: list[tuple[str, float, float]] = []
+    reported: list[tuple[str, float, float]] = []
     out = tmp_path / "demo"
-    made = demo.run(out, progress=lambda *stage: told.append(stage))
+    made = demo.run(out, progress=lambda *stage: reported.append(stage))
     assert made.fresh
     assert trained == ["phantom-grading"]
     assert loaded == ["classifier", "small" if network == "small" else "deepseg-phantom"], (
         "each network is loaded once"
     )
-    assert {stage.split(":")[0] for stage, _, _ in told} >= {
+    assert {stage.split(":")[0] for stage, _, _ in reported} >= {
         "Growing phantoms to explain", "Grading network", "Explaining the segmentation",
         "Information flow", "Dissecting", "Ablating filters",
     }  # fmt: skip
-    assert all(0 <= done <= total for _, done, total in told)
+    assert all(0 <= done <= total for _, done, total in reported)
     page = _Links()
     page.feed(made.page.read_text(encoding="utf-8"))
     assert len(page.pictures) == 1 + 2 * 2 + 2

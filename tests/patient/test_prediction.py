@@ -1,4 +1,4 @@
-"""Answers about a case: regions, Dice, volumes, lesions, file names."""
+"""Predictions for a case: regions, Dice, volumes, lesions, file names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_dice_equals_monais(seed: int) -> None:
     assert dice(a, b) == pytest.approx(float(theirs), abs=1e-6)
 
 
-def test_dice_of_nothing_with_nothing_is_one() -> None:
+def test_dice_of_two_empty_masks_is_one() -> None:
     nothing = np.zeros((2, 3), bool)
     assert dice(nothing, nothing) == 1
     assert dice(nothing, ~nothing) == 0
@@ -54,7 +54,7 @@ def test_regions_nest() -> None:
     assert region(labels, "ET").tolist() == [False, False, False, True, False]
 
 
-def test_a_segmenters_output_lands_in_place_and_in_milliliters() -> None:
+def test_a_segmenters_output_has_the_right_place_and_volume() -> None:
     truth = np.zeros((4, 6, 5), np.uint8)
     truth[0, 1:3, 2] = 3
     case = _case("brats2021", truth)
@@ -72,8 +72,8 @@ def test_a_segmenters_output_lands_in_place_and_in_milliliters() -> None:
 
 
 @pytest.mark.parametrize("cavity", ["RC", None])
-def test_regions_that_overlap_are_laid_over_one_another(cavity: str | None) -> None:
-    """The strongest of them would be the largest, and what lies in it would be gone."""
+def test_overlapping_regions_are_combined_from_the_outside_in(cavity: str | None) -> None:
+    """The largest logit would be that of the outer region, and the inner ones would be lost."""
     case = _case("brats2024", np.zeros((4, 6, 5), np.uint8))
     placement = Placement.fit(case.shape, np.diag([1.0, 1, 1, 1]))
     names = ("WT", "TC", "ET", *([cavity] if cavity else []))
@@ -90,7 +90,7 @@ def test_regions_that_overlap_are_laid_over_one_another(cavity: str | None) -> N
     assert found.warnings == ()
 
 
-def test_other_classes_that_overlap_are_told(tmp_path: Path) -> None:
+def test_other_overlapping_classes_cause_a_warning(tmp_path: Path) -> None:
     case = _case("plain")
     placement = Placement.fit(case.shape, case.affine)
     output = torch.ones(1, 2, 4, 6, 5)
@@ -113,7 +113,7 @@ def test_the_channel_order_is_the_networks_own() -> None:
 
 
 def _flood(mask: NDArray[np.bool_]) -> list[set[tuple[int, ...]]]:
-    """Return the components by a slow flood fill, 26 neighbors."""
+    """Return the components by a flood fill with 26 neighbors."""
     left = {tuple(int(i) for i in index) for index in np.argwhere(mask)}
     found = []
     while left:
@@ -143,16 +143,14 @@ def test_lesions_equal_a_flood_fill(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a b", "x\x00y", "..", "", "Größe-3"])
-def test_words_stay_in_their_folder(name: str) -> None:
+def test_slugs_stay_in_their_folder(name: str) -> None:
     made = slug(name)
     assert made
     assert not set(made) & set("/\\\x00 .")
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_classes_of_a_networks_own_keep_their_names_and_numbers(
-    activation: str, tmp_path: Path
-) -> None:
+def test_other_classes_keep_their_names_and_numbers(activation: str, tmp_path: Path) -> None:
     truth = np.zeros((4, 6, 5), np.uint8)
     truth[0] = 3
     case = _case("brats2018", truth)
@@ -181,7 +179,7 @@ def test_classes_of_a_networks_own_keep_their_names_and_numbers(
     assert b"the network's own" in image.header["descrip"].item()
 
 
-def test_too_many_classes_for_a_label_file() -> None:
+def test_too_many_classes_for_a_label_file_raise_an_error() -> None:
     case = _case("brats2018")
     names = ("background", *(f"part {i}" for i in range(300)))
     output = torch.zeros(1, len(names), *case.shape)

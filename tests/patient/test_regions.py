@@ -1,4 +1,4 @@
-"""Where a map lies, against what a reader we did not write counts in the files on disk."""
+"""Relevance mass in regions, compared with sums over the files read with nibabel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from neuroxai.workflows.preparation import prepare
 
 
 def map_of(case: Case, values: Tensor, model: nx.Model) -> PatientMap:
-    """Return a map that was not made by a method, as if it had been."""
+    """Return given values as a map."""
     placement = prepare(model, case, None).placement
     explanation = Explanation(
         values=values[None], method="drawn", title="Drawn", signed=True, units="none",
@@ -41,7 +41,7 @@ def map_of(case: Case, values: Tensor, model: nx.Model) -> PatientMap:
 
 
 def inside_scan(case: Case, model: nx.Model) -> Tensor:
-    """Return where the network's grid holds the scan, not what it is padded with."""
+    """Return the mask of the scan on the network's grid, without its padding."""
     there = prepare(model, case, None).placement.to_network(np.ones(case.shape, np.uint8))
     return torch.from_numpy(np.ascontiguousarray(there)) > 0
 
@@ -51,7 +51,7 @@ def shares(volume: NDArray[Any], masks: dict[str, NDArray[np.bool_]]) -> dict[st
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_shares_are_those_of_the_files_however_they_are_turned(
+def test_shares_equal_those_of_the_files_in_every_orientation(
     tmp_path: Path, segmenter: nx.Model, channels: int
 ) -> None:
     for number, turn in enumerate(list(cases.orientations())[channels::5]):
@@ -85,7 +85,7 @@ def test_shares_are_those_of_the_files_however_they_are_turned(
 
 
 def test_a_map_on_the_left_is_not_on_the_right(segmenter: nx.Model, study: Case) -> None:
-    """The blob lies at one side; a map mirrored to the other has nothing in it."""
+    """The tumor is on one side; a mirrored map has no mass in it."""
     regions = Regions(study, prepare(segmenter, study, None).placement)
     core = regions.masks["TC"].float()
     there, mirrored = regions.evidence(core[None]), regions.evidence(core[None].flip(1))
@@ -98,7 +98,7 @@ def test_a_map_on_the_left_is_not_on_the_right(segmenter: nx.Model, study: Case)
     assert mirrored.all["TC"] == 0
 
 
-def test_a_map_that_lies_in_the_air_says_so(
+def test_a_map_mostly_outside_the_brain_has_a_note(
     tmp_path: Path, segmenter: nx.Model, study: Case
 ) -> None:
     outside = Regions(study, prepare(segmenter, study, None).placement).masks["outside"]
@@ -107,19 +107,19 @@ def test_a_map_that_lies_in_the_air_says_so(
         made = map_of(study, values[None], segmenter)
         assert made.mostly_outside == expected
         assert made.outside == pytest.approx(share, rel=1e-4)
-        said = [note for note in made.notes if "outside the brain" in note]
-        assert len(said) == expected
+        notes = [note for note in made.notes if "outside the brain" in note]
+        assert len(notes) == expected
         assert made.notes[0] == "drawn"
         path = made.save(tmp_path / str(share))
         assert json.loads(sidecar(path).read_text())["notes"] == list(made.notes)
         if expected:
             volume = float(outside.float().mean())
-            assert said[0].startswith(
+            assert notes[0].startswith(
                 f"75% of this map is outside the brain, which is {volume:.0%} of"
             )
 
 
-def test_a_map_of_nothing_and_one_that_is_not_finite(segmenter: nx.Model, study: Case) -> None:
+def test_maps_of_zeros_and_of_nan_have_no_shares(segmenter: nx.Model, study: Case) -> None:
     shape = inside_scan(study, segmenter).shape
     empty = map_of(study, torch.zeros(1, *shape), segmenter)
     assert empty.evidence is not None
@@ -135,7 +135,7 @@ def test_a_map_of_nothing_and_one_that_is_not_finite(segmenter: nx.Model, study:
     assert format_share(nowhere.evidence, "brain") == ""
 
 
-def test_without_truth_the_prediction_says_where(
+def test_without_truth_regions_come_from_the_prediction(
     tmp_path: Path, segmenter: nx.Model, classifier: nx.Model
 ) -> None:
     case = nx.read_case(cases.write_study(tmp_path, truth=False))
@@ -166,7 +166,7 @@ def test_without_truth_the_prediction_says_where(
     assert set(evidence.all or ()) == {"brain", "outside"}
 
 
-def test_the_part_that_was_asked_of_is_a_region_on_the_patients_grid(
+def test_the_mask_of_a_restricted_target_is_a_region(
     tmp_path: Path,
 ) -> None:
     segmenter = nx.load_model(str(cases.segmenter(tmp_path, (32, 64, 32), filters=2)))
@@ -186,8 +186,8 @@ def test_the_part_that_was_asked_of_is_a_region_on_the_patients_grid(
             assert each.evidence is not None
             assert each.evidence.all is not None
             assert each.evidence.all["within"] == pytest.approx(share, rel=1e-4)
-        said = "the target is restricted to given mask, the map is not"
-        assert any(note.startswith(said) for note in maps["grad_cam"].notes)
+        note_start = "the target is restricted to given mask, the map is not"
+        assert any(note.startswith(note_start) for note in maps["grad_cam"].notes)
         assert not maps["vanilla_gradient"].notes
         scan, _ = picture_of(case, maps["grad_cam"].placement, list(maps.values()), None)
         assert scan.target_mask is not None

@@ -25,16 +25,16 @@ def prediction(labels: Any) -> Prediction:
     return Prediction(None, place, {}, labels)  # type: ignore[arg-type]
 
 
-def test_only_a_segmenters_target_is_a_mean() -> None:
+def test_only_a_segmenters_score_is_called_a_mean() -> None:
     logit, chance = {"scale": "logit"}, {"scale": "probability"}
     segmented, graded = prediction(np.zeros((3, 4, 5), np.uint8)), prediction(None)
-    said = case_report.format_score
-    assert said(logit, segmented) == "target's mean logit"
-    assert said(logit, graded) == "target's logit"
-    assert said(chance, graded) == "target's probability"
+    format_score = case_report.format_score
+    assert format_score(logit, segmented) == "target's mean logit"
+    assert format_score(logit, graded) == "target's logit"
+    assert format_score(chance, graded) == "target's probability"
 
 
-def test_the_same_target_by_another_word_is_written_once(
+def test_the_same_target_by_another_name_is_written_once(
     study: nx.Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = nx.load_model(str(cases.segmenter(tmp_path, (32, 64, 32), filters=2)))
@@ -73,7 +73,7 @@ def test_the_summary_has_memory_and_provenance_of_each_target(
     assert "provenance" not in summary
 
 
-def test_a_report_of_no_target_is_refused(tmp_path: Path) -> None:
+def test_a_report_without_targets_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no target was explained"):
         CaseReport(Results(tmp_path)).finish(seconds=0.0)
 

@@ -1,4 +1,4 @@
-"""What a network is and which methods apply, in the library and on the command line."""
+"""The check of a network and of the methods that apply to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_method_applies_to_the_shipped_network() -> None:
     assert found.layers == 26
 
 
-def test_a_network_without_a_rectifier_says_why(tmp_path: Path) -> None:
+def test_methods_that_need_a_rectifier_are_refused_with_a_reason(tmp_path: Path) -> None:
     model = load_model(bundles.write_bundle(tmp_path / "b"))
     linear = nn.Conv3d(4, 3, 3, padding=1).eval()
     found = check_model(replace(model, network=linear))
@@ -31,7 +31,7 @@ def test_a_network_without_a_rectifier_says_why(tmp_path: Path) -> None:
     assert "rectifier" in found.refused["guided_backprop"]
 
 
-def test_channels_that_the_card_does_not_name_are_refused(tmp_path: Path) -> None:
+def test_a_number_of_channels_other_than_in_the_card_raises_an_error(tmp_path: Path) -> None:
     model = load_model(bundles.write_bundle(tmp_path / "b"))
     with pytest.raises(ModelError, match="returns 5 channels, its card names 3"):
         check_model(replace(model, network=nn.Conv3d(4, 5, 1)))

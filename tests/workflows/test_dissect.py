@@ -1,4 +1,4 @@
-"""A cohort's dissection: a planted filter is found, its control is not, and it is a cause."""
+"""Dissection of a cohort: a planted filter, its control, and the effect of its ablation."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_planted_filter_is_found(dissected: Dissected) -> None:
     assert dissected.cases == ("case0", "case1", "case2")
 
 
-def test_chance_stands_beside_every_number(dissected: Dissected) -> None:
+def test_every_iou_has_its_control(dissected: Dissected) -> None:
     for finding in dissected.findings:
         assert 0 <= finding.control <= finding.control_best <= 1
     # FLAIR alone tells the tumor here, so some shuffled filter sees it by chance; but not always
@@ -119,7 +119,7 @@ def test_chance_stands_beside_every_number(dissected: Dissected) -> None:
     assert len({finding.match.iou for finding in chance}) == 1
 
 
-def test_switching_the_filter_off_is_what_destroys_the_dice(dissected: Dissected) -> None:
+def test_ablating_the_planted_filter_reduces_the_dice(dissected: Dissected) -> None:
     (effect,) = [each for each in dissected.effects if each.concept == "WT"]
     assert (effect.layer, effect.filter) == ("see", 1)
     assert effect.dice["WT"] == pytest.approx(-1.0, abs=0.02)
@@ -128,7 +128,7 @@ def test_switching_the_filter_off_is_what_destroys_the_dice(dissected: Dissected
     assert effect.cases == 2
 
 
-def test_a_cohort_on_disk_passes_one_case_at_a_time(tmp_path: Path) -> None:
+def test_a_cohort_on_disk_is_read_one_case_at_a_time(tmp_path: Path) -> None:
     folders = write_cohort(tmp_path, [5, 6], spacing=3.0)
     plain = model()
     plain.card.preprocessing["size"] = [64, 96, 64]  # type: ignore[index]
@@ -140,7 +140,7 @@ def test_a_cohort_on_disk_passes_one_case_at_a_time(tmp_path: Path) -> None:
     assert found.shares["brain"] > 0.2
 
 
-def test_own_masks_and_unknown_concepts() -> None:
+def test_user_masks_and_missing_concepts() -> None:
     def own(case: Case) -> dict[str, NDArray[np.generic]]:
         mask: NDArray[np.generic] = (case.volumes["T1"] > 150).astype(np.uint8)
         return {"bright": mask} if case.name != "case1" else {}
@@ -154,7 +154,7 @@ def test_own_masks_and_unknown_concepts() -> None:
         dissect(model(), [])
 
 
-def test_concepts_do_not_depend_on_which_case_has_a_cavity() -> None:
+def test_concepts_do_not_depend_on_the_order_of_cases_with_a_cavity() -> None:
     without, having = (replace(study(n), layout=LAYOUTS["brats2024"]) for n in (0, 1))
     truth = np.where(study(1).truth == 2, 2, 0)
     truth[:, :, :12][truth[:, :, :12] == 2] = CLASSES.index("RC")
@@ -173,8 +173,10 @@ def matches_of(found: Dissected) -> list[Match]:
     return [finding.match for finding in found.findings]
 
 
-def test_filters_are_off_where_the_fast_way_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work that failed is begun again, with the filters off from its beginning."""
+def test_filters_stay_ablated_when_the_fast_path_falls_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pass that is run again in stock torch has the filters ablated from its start."""
     expected = dissect(model(), [study(0)], tissues=False, causal=1).effects
 
     def twice(network: nn.Module, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
@@ -194,7 +196,7 @@ def test_the_network_is_left_as_found() -> None:
     assert not any(module._forward_hooks for module in plain.network.modules())
 
 
-def test_several_filters_of_a_concept_are_switched_off_one_at_a_time() -> None:
+def test_several_filters_of_a_concept_are_ablated_one_at_a_time() -> None:
     found = dissect(model(), [study(0)], tissues=False, causal=1, best=2, others=1)
     effects = [effect for effect in found.effects if effect.concept == "WT"]
     expected = [finding.match for finding in found.best_filters("WT", 2)]
@@ -204,7 +206,7 @@ def test_several_filters_of_a_concept_are_switched_off_one_at_a_time() -> None:
     assert effects[0].dice["WT"] < -0.9
 
 
-def test_a_report_that_cannot_be_drawn_leaves_nothing(
+def test_a_report_that_fails_leaves_no_file(
     dissected: Dissected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> Path:
@@ -216,7 +218,7 @@ def test_a_report_that_cannot_be_drawn_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_report_goes_into_results_that_are_open(dissected: Dissected, tmp_path: Path) -> None:
+def test_a_report_is_written_into_open_results(dissected: Dissected, tmp_path: Path) -> None:
     with Results(tmp_path / "out") as results:
         first = results.folder / "first.txt"
         first.write_text("a", encoding="utf-8")
@@ -241,7 +243,7 @@ def test_a_report_goes_into_results_that_are_open(dissected: Dissected, tmp_path
     assert not (tmp_path / "none").exists()
 
 
-def test_the_report_says_what_was_found(dissected: Dissected, tmp_path: Path) -> None:
+def test_the_report_has_the_findings(dissected: Dissected, tmp_path: Path) -> None:
     table, summary, by_concept, by_filter, figure = write_dissection(dissected, tmp_path)
     with table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -42,7 +42,7 @@ NCR, ED, ET = (CLASSES.index(name) for name in ("NCR", "ED", "ET"))
 
 
 def study(number: int, *, layout: str = "brats2021", grade: Any = None, **changes: Any) -> Case:
-    """FLAIR says each voxel's class: 10 outside the tumor, 20, 30 and 40 in it."""
+    """FLAIR encodes each voxel's class: 10 outside the tumor, 20, 30 and 40 inside."""
     truth = np.zeros(SHAPE, np.uint8)
     truth[4:12, 6:14, 5:11] = ED
     truth[6:10, 8:12, 6:9] = NCR
@@ -78,7 +78,7 @@ def segmenter(network: nn.Module | None = None, **changes: Any) -> Model:
 
 
 class Levels(nn.Module):
-    """Tells the classes by level; ``shift`` moves the answer along X by voxels."""
+    """Predict classes from the intensity, shifted along X by ``shift`` voxels."""
 
     def __init__(self, shift: int = 0) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def cohort(folder: Path, cases: list[Case]) -> list[Path]:
     return [write_case(case, folder) for case in cases]
 
 
-def test_a_perfect_reader_is_perfect(tmp_path: Path) -> None:
+def test_a_perfect_prediction_has_perfect_scores(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(n) for n in range(3)])
     found = evaluate(segmenter(), folders)
     assert found.data == "brats2021"
@@ -109,7 +109,7 @@ def test_a_perfect_reader_is_perfect(tmp_path: Path) -> None:
             assert overlap.found_ml == overlap.true_ml > 0
 
 
-def test_an_answer_one_voxel_aside_is_as_far_as_the_voxel_is_wide(tmp_path: Path) -> None:
+def test_a_prediction_shifted_by_one_voxel_has_the_voxels_width_as_distance(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(1)])
     (case,) = evaluate(segmenter(Levels(shift=1)), folders).segmented
     assert case.regions["WT"].hausdorff95_mm == pytest.approx(1.5)
@@ -122,7 +122,7 @@ def test_an_answer_one_voxel_aside_is_as_far_as_the_voxel_is_wide(tmp_path: Path
     assert case.regions["ET"].true_ml == pytest.approx((truth == ET).sum() * 3e-3)
 
 
-def test_small_enhancement_is_called_necrosis_when_asked(tmp_path: Path) -> None:
+def test_small_enhancement_is_relabeled_as_necrosis_on_request(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(0), study(1)])
     volumes = [float(np.sum(study(n).truth == ET)) * 3 for n in (0, 1)]
     settings = Settings(smallest_enhancement_mm3=(volumes[0] + volumes[1]) / 2)
@@ -134,7 +134,7 @@ def test_small_enhancement_is_called_necrosis_when_asked(tmp_path: Path) -> None
     assert (large.regions["ET"].dice, large.regions["TC"].dice) == (1, 1)
 
 
-def test_small_enhancement_goes_where_the_card_says_so_unless_asked_otherwise(
+def test_the_minimum_of_the_settings_replaces_that_of_the_card(
     tmp_path: Path,
 ) -> None:
     folders = cohort(tmp_path, [study(0)])
@@ -167,7 +167,7 @@ def _et(found: Evaluation) -> float:
 
 
 class Sided(nn.Module):
-    """A network with a liking for one side, in 2D and 3D."""
+    """A network that prefers one side, in 2D and 3D."""
 
     def forward(self, x: Tensor) -> Tensor:
         ramp = torch.linspace(0, 1, x.shape[2]).reshape(-1, *[1] * (x.dim() - 3))
@@ -176,7 +176,7 @@ class Sided(nn.Module):
 
 @pytest.mark.parametrize("shape", [(2, 1, 6, 7, 5), (2, 1, 6, 7)])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_mirrored_answers_are_the_mean_over_all_mirror_images(
+def test_mirrored_predictions_are_the_mean_over_all_mirror_images(
     shape: tuple[int, ...], activation: str
 ) -> None:
     x = torch.rand(*shape, generator=torch.Generator().manual_seed(1))
@@ -191,7 +191,7 @@ def test_mirrored_answers_are_the_mean_over_all_mirror_images(
     torch.testing.assert_close(act(Mirrored(Sided(), activation)(x)), expected / count)
 
 
-def test_flips_are_asked_about_and_the_model_stays_its_own(tmp_path: Path) -> None:
+def test_flips_do_not_change_the_model(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(1)])
     model = segmenter(Levels(shift=1))
     (plain,) = evaluate(model, folders).segmented
@@ -202,7 +202,7 @@ def test_flips_are_asked_about_and_the_model_stays_its_own(tmp_path: Path) -> No
 
 
 class Grader(nn.Module):
-    """High grade where the largest of the slice is bright."""
+    """Predict high grade if the slice's maximum is bright."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ def grader() -> Model:
     return Model(Grader().eval(), card, Path(), "0" * 64)
 
 
-def test_a_classifier_is_asked_about_slices_and_cases_that_cannot_count_are_named(
+def test_a_classifier_is_scored_on_slices_and_excluded_cases_are_listed(
     tmp_path: Path,
 ) -> None:
     healthy = study(7, layout="brats2019", grade="HGG", truth=np.zeros(SHAPE, np.uint8))
@@ -260,14 +260,14 @@ def test_a_classifier_is_asked_about_slices_and_cases_that_cannot_count_are_name
         evaluate(grader(), folders[2:3])
 
 
-def test_a_segmenter_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_segmenter_of_other_classes_raises_an_error(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(1)])
     other = segmenter(classes=("background", "bone", "fat", "air"), regions={})
     with pytest.raises(ModelError, match="needs a segmenter of tumors"):
         evaluate(other, folders)
 
 
-def test_a_page_never_shows_what_was_not_measured(tmp_path: Path) -> None:
+def test_a_page_omits_scores_that_were_not_measured(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(n) for n in range(2)])
     found = evaluate(segmenter(Levels(shift=1)), folders)
     text = markdown(found)
@@ -280,7 +280,7 @@ def test_a_page_never_shows_what_was_not_measured(tmp_path: Path) -> None:
     assert f"{100 * value:.1f}" in text
 
 
-def test_the_files_tell_the_same_in_every_form(tmp_path: Path) -> None:
+def test_all_files_have_the_same_scores(tmp_path: Path) -> None:
     folders = cohort(tmp_path / "in", [study(n) for n in range(3)])
     found = evaluate(segmenter(Levels(shift=1)), folders)
     written = write_evaluation(found, tmp_path / "out")
@@ -310,7 +310,7 @@ def test_one_patient_has_no_interval(tmp_path: Path) -> None:
     assert summary["regions"]["ET"]["dice"]["low_95"] is None
 
 
-def test_only_the_named_cases_are_taken(tmp_path: Path) -> None:
+def test_only_the_cases_of_the_split_are_scored(tmp_path: Path) -> None:
     cohort(tmp_path, [study(n) for n in range(4)])
     names = {"BraTS2021_00002": "p", "BraTS2021_00000": "p"}
     assert [folder.name for folder in cases_of(tmp_path, names)] == list(names)
@@ -319,7 +319,7 @@ def test_only_the_named_cases_are_taken(tmp_path: Path) -> None:
         list(cases_of(tmp_path, {"X": "p"}))
 
 
-def test_cases_that_share_a_name_are_refused_and_not_dropped(tmp_path: Path) -> None:
+def test_cases_of_the_same_name_raise_an_error(tmp_path: Path) -> None:
     for patient in ("P1", "P2"):
         written = write_case(study(1, name="baseline"), tmp_path / patient, "plain")
         assert written.name == "baseline"
@@ -327,8 +327,8 @@ def test_cases_that_share_a_name_are_refused_and_not_dropped(tmp_path: Path) -> 
         list(cases_of(tmp_path, None))
 
 
-def test_folders_of_bids_go_by_the_names_of_their_files(tmp_path: Path) -> None:
-    """Every folder there is called anat, and every session is of the same patient."""
+def test_bids_cases_are_named_by_their_files(tmp_path: Path) -> None:
+    """All folders are named anat, and all sessions are of one patient."""
     for name in ("sub-1_ses-a", "sub-1_ses-b", "sub-2_ses-a"):
         subject, session = name.split("_")
         folder = tmp_path / subject / session / "anat"
@@ -354,7 +354,7 @@ def test_visits_of_one_patient_are_one_patient(tmp_path: Path) -> None:
     assert "3 of 2 patients" in markdown(found)
 
 
-def test_regions_that_a_network_cannot_tell_are_not_scored(tmp_path: Path) -> None:
+def test_regions_that_a_network_cannot_predict_are_not_scored(tmp_path: Path) -> None:
     class Whole(Levels):
         def forward(self, x: Tensor) -> Tensor:
             return 9.0 - 18.0 * (super().forward(x).argmax(dim=1, keepdim=True) == 0)
@@ -376,20 +376,20 @@ def test_regions_that_a_network_cannot_tell_are_not_scored(tmp_path: Path) -> No
 
 
 class Void(Levels):
-    """Answers with what is no number, as a network does that has diverged."""
+    """Return NaN or infinity, as a diverged network does."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * math.nan
 
 
 @pytest.mark.parametrize("flips", [False, True])
-def test_answers_that_are_no_numbers_are_not_scored(tmp_path: Path, flips: bool) -> None:
+def test_predictions_that_are_not_finite_are_not_scored(tmp_path: Path, flips: bool) -> None:
     folders = cohort(tmp_path, [study(n) for n in range(2)])
     with pytest.raises(ModelError, match=r"NaN|finite"):
         evaluate(segmenter(Void()), folders, Settings(flips=flips))
 
 
-def test_grades_from_a_network_of_no_numbers_are_not_scored(tmp_path: Path) -> None:
+def test_grades_that_are_not_finite_are_not_scored(tmp_path: Path) -> None:
     void = grader()
     with torch.no_grad():
         void.network.get_parameter("weight").fill_(math.nan)

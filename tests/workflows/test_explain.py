@@ -1,4 +1,4 @@
-"""The hall: a case and a network in, maps on the patient's own grid out."""
+"""Explanations of a case and of a tensor, in one call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_example_of_the_readme(study: nx.Case, segmenter: nx.Model, tmp_path
     assert (tmp_path / "dataset_description.json").is_file()
 
 
-def test_a_map_equals_the_networks_own_gradient_carried_by_hand(
+def test_a_map_equals_a_gradient_that_is_placed_by_hand(
     study: nx.Case, segmenter: nx.Model
 ) -> None:
     """Preprocess, differentiate and place by hand, without the package's spatial code."""
@@ -100,7 +100,7 @@ def test_every_orientation_gives_the_same_map_in_the_world(tmp_path: Path, every
             assert value == pytest.approx(reference[place], rel=1e-5)
 
 
-def test_the_prediction_is_written_in_the_layouts_own_numbers(
+def test_the_prediction_is_written_with_the_label_values_of_the_layout(
     study: nx.Case, segmenter: nx.Model, tmp_path: Path
 ) -> None:
     prediction = nx.predict(segmenter, study)
@@ -115,7 +115,7 @@ def test_the_prediction_is_written_in_the_layouts_own_numbers(
     assert found == {{0: 0, 1: 1, 2: 2, 3: 4}[index] for index in indices}
 
 
-def test_a_classifiers_map_lies_in_its_slice(
+def test_a_classifiers_map_is_zero_outside_its_slice(
     study: nx.Case, classifier: nx.Model, tmp_path: Path
 ) -> None:
     maps = nx.explain(classifier, study, ["vanilla_gradient", "grad_cam"])
@@ -156,7 +156,7 @@ def test_lesion_out_of_range_is_refused(study: nx.Case, segmenter: nx.Model) -> 
         nx.explain(segmenter, study, "vanilla_gradient", "WT", within="lesion:999")
 
 
-def test_bare_modules_and_tensors_need_no_case() -> None:
+def test_modules_and_tensors_need_no_case() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(2, 5, 3), torch.nn.Tanh())
     x = torch.randn(3, 2, 9, 7)
     maps = nx.explain(network, x, "all", nx.Class(4))
@@ -175,12 +175,12 @@ def test_bare_modules_and_tensors_need_no_case() -> None:
         nx.explain(network, x, "guided_backprop", nx.Class(4))
 
 
-def test_a_case_with_a_bare_module_is_refused(study: nx.Case) -> None:
+def test_a_case_needs_a_model_with_a_card(study: nx.Case) -> None:
     with pytest.raises(ModelError, match="needs a model with a card"):
         nx.explain(torch.nn.Conv3d(4, 2, 1), study)  # type: ignore[call-overload]
 
 
-def test_repeated_runs_are_the_same_files(
+def test_repeated_runs_write_the_same_files(
     study: nx.Case, segmenter: nx.Model, tmp_path: Path
 ) -> None:
     method = nx.METHODS["smoothgrad"](samples=2)  # type: ignore[call-arg]
@@ -203,8 +203,8 @@ def test_import_is_light() -> None:
     assert not heavy & set(loaded.stdout.split())
 
 
-def test_a_method_is_asked_for_once() -> None:
-    """Results go by the method's name: of two that share one, the first would be lost."""
+def test_a_method_may_be_requested_only_once() -> None:
+    """Results are stored by method name, so that two of one name would overwrite each other."""
     network, x = torch.nn.Conv2d(2, 5, 3), torch.rand(1, 2, 9, 7)
     twice = [make_method("integrated_gradients", {"steps": steps}) for steps in (2, 3)]
     with pytest.raises(MethodError, match="integrated_gradients is requested twice"):
@@ -214,25 +214,25 @@ def test_a_method_is_asked_for_once() -> None:
     assert list(nx.explain(network, x, ["vanilla_gradient"] * 2, 1)) == ["vanilla_gradient"]
 
 
-def test_a_mean_over_the_whole_image_says_how_little_of_it_is_asked_about() -> None:
+def test_a_warning_has_the_share_of_the_image_that_the_target_is_predicted_in() -> None:
     model, case = nx.load_model("deepseg-phantom"), phantom(7).case
     whole = nx.explain(model, case, "vanilla_gradient", "WT")
     share = float((whole.output.argmax(dim=1) > 0).float().mean())
     assert 0 < share < 0.5
-    (said,) = [each for each in whole.warnings if "the mean over the whole image" in each]
-    assert f"of which {share:.1%} is predicted to be WT" in said
+    (note,) = [each for each in whole.warnings if "the mean over the whole image" in each]
+    assert f"of which {share:.1%} is predicted to be WT" in note
     inside = nx.explain(model, case, "vanilla_gradient", "WT", within="prediction")
     assert not any("the mean over" in each for each in inside.warnings)
 
 
-def test_what_is_no_image_is_refused_in_a_sentence() -> None:
+def test_inputs_that_are_not_images_raise_an_error() -> None:
     network, x = torch.nn.Conv2d(2, 5, 3), torch.rand(1, 2, 9, 7)
     for wrong in (x.numpy(), (9 * x).int(), x[0, 0], x[:0]):
         with pytest.raises(MethodError, match="the input"):
             nx.explain(network, wrong, "vanilla_gradient", 1)  # type: ignore[arg-type]
 
 
-def test_inference_mode_is_refused_in_a_sentence() -> None:
+def test_inference_mode_raises_an_error() -> None:
     network = torch.nn.Conv2d(2, 5, 3)
     with torch.inference_mode():
         x = torch.rand(1, 2, 9, 7)
@@ -243,7 +243,7 @@ def test_inference_mode_is_refused_in_a_sentence() -> None:
     assert nx.explain(network, x.clone(), "vanilla_gradient", 1)["vanilla_gradient"].values.any()
 
 
-def test_results_are_shown_in_a_line() -> None:
+def test_results_have_a_short_repr() -> None:
     maps = nx.explain(torch.nn.Conv2d(2, 5, 3), torch.rand(1, 2, 9, 7), "all", 1)
     assert "vanilla_gradient" in repr(maps)
     assert "no map: guided_backprop" in repr(maps)

@@ -1,4 +1,4 @@
-"""Inspection of a case: numbers, figures and files, read back by a reader we did not write."""
+"""Inspection of a case: numbers, figures and files, read with nibabel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from neuroxai.workflows.question import every_target
 STEM = "BraTS2021_00007"
 
 
-def test_every_region_and_class_is_asked(study: nx.Case, segmenter: nx.Model) -> None:
+def test_every_region_and_class_is_a_target_by_default(study: nx.Case, segmenter: nx.Model) -> None:
     seen = inspect(segmenter, study)
     names = [target.name for target in seen.flow.targets]
     assert names == ["WT", "TC", "ET", "background", "NCR", "ED"]
@@ -39,7 +39,7 @@ def test_every_region_and_class_is_asked(study: nx.Case, segmenter: nx.Model) ->
     assert seen.regions.source == "truth"
 
 
-def test_files_hold_what_the_figure_says(
+def test_files_have_the_numbers_of_the_figure(
     study: nx.Case, segmenter: nx.Model, tmp_path: Path
 ) -> None:
     seen = inspect(segmenter, study, ["ET"])
@@ -83,10 +83,10 @@ def tmp_files(study: nx.Case) -> dict[str, str]:
     return {name: source.path for name, source in study.sources.items()}
 
 
-def test_an_oriented_file_gives_the_same_flow_in_the_world(
+def test_the_flow_does_not_depend_on_the_orientation_of_the_files(
     segmenter: nx.Model, tmp_path: Path
 ) -> None:
-    """Six ways to store one head, one with every axis permuted and flipped."""
+    """Six orientations of one head; one has all axes permuted and flipped."""
     turns = list(cases.orientations())
     maps = []
     points = np.array([[2.0, 12, 5], [9, 3, -2], [4, 20, 9], [10, 14, 8]])
@@ -104,7 +104,9 @@ def test_an_oriented_file_gives_the_same_flow_in_the_world(
 
 
 @pytest.mark.slow
-def test_a_classifier_is_followed_too(study: nx.Case, classifier: nx.Model, tmp_path: Path) -> None:
+def test_a_classifier_can_be_inspected(
+    study: nx.Case, classifier: nx.Model, tmp_path: Path
+) -> None:
     seen = inspect(classifier, study, slice_index=15)
     assert [target.name for target in seen.flow.targets] == ["LGG", "HGG"]
     assert len(seen.flow.layers) == 53
@@ -118,7 +120,7 @@ def test_a_classifier_is_followed_too(study: nx.Case, classifier: nx.Model, tmp_
     assert sorted(results.written) == sorted((tmp_path / "out").iterdir())
 
 
-def test_an_unknown_target_is_refused(study: nx.Case, segmenter: nx.Model) -> None:
+def test_an_unknown_target_raises_an_error(study: nx.Case, segmenter: nx.Model) -> None:
     with pytest.raises(TargetError, match="did you mean"):
         inspect(segmenter, study, ["WTT"])
 
@@ -130,7 +132,7 @@ def test_regions_come_first_and_once() -> None:
     assert [target.name for target in every_target(outputs)] == ["NCR", "WT", "background", "ED"]
 
 
-def test_the_way_down_stands_left_and_the_way_up_right() -> None:
+def test_the_encoder_is_drawn_left_and_the_decoder_right() -> None:
     unet = [
         (8, 16, 16, 8),
         (8, 16, 16, 8),
@@ -169,7 +171,7 @@ def test_a_map_on_the_patients_left_is_drawn_on_the_images_right(tmp_path: Path)
     assert columns.mean() > dark
 
 
-def test_flow_panels_say_what_they_cannot_show(tmp_path: Path) -> None:
+def test_flow_panels_name_the_reason_for_a_missing_map(tmp_path: Path) -> None:
     shape = (7, 20, 24, 6)
     panels = [
         FlowPanel(1, "a", shape, None),
@@ -193,7 +195,7 @@ def test_flow_panels_say_what_they_cannot_show(tmp_path: Path) -> None:
 
 
 def looked_into(study: nx.Case, model: nx.Model, out: Path) -> tuple[InspectionReport, list[str]]:
-    """Report one target whose first layer has next to no evidence for it; what panels say."""
+    """Report a target whose first layer has almost no evidence for it; return the panels' text."""
     seen = inspect(model, study, ["ET"])
     target = seen.flow.targets[0]
     shape = next(iter(target.maps.values())).shape
@@ -212,14 +214,14 @@ def looked_into(study: nx.Case, model: nx.Model, out: Path) -> tuple[InspectionR
     return report, [" | ".join(panel.lines) for panel in drawn.call_args.args[1]]
 
 
-def test_shares_of_next_to_no_evidence_are_not_shown(
+def test_shares_of_evidence_within_rounding_error_are_not_shown(
     study: nx.Case,
     segmenter: nx.Model,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A map that is all blue but for a voxel of rounding: WT 100 % of nothing."""
+    """In a map that is negative but for one voxel, all positive evidence is rounding error."""
     monkeypatch.setenv("COLUMNS", "200")
     report, lines = looked_into(study, segmenter, tmp_path / "out")
     first, second = report.rows["ET"][:2]
@@ -230,29 +232,29 @@ def test_shares_of_next_to_no_evidence_are_not_shown(
     assert lines[1].startswith(f"for it {fractions[1]:.0%} | WT ")
     print_flow(report)
     shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
-    said = {words[0]: words[1:] for words in shown}
+    printed = {words[0]: words[1:] for words in shown}
     heading = next(words for words in shown if words[0] == "Layer")
     assert heading == ["Layer", "Filters", "Grid", "For", "WT", "TC", "ET", "brain"]
-    assert said["L1"][3:] == ["<0.1", *"––––"]
-    assert said["L2"][3] == f"{100 * fractions[1]:.1f}"
+    assert printed["L1"][3:] == ["<0.1", *"––––"]
+    assert printed["L2"][3] == f"{100 * fractions[1]:.1f}"
     assert second.mass.positive is not None
-    assert float(said["L2"][7]) == pytest.approx(100 * second.mass.positive["brain"], abs=0.051)
+    assert float(printed["L2"][7]) == pytest.approx(100 * second.mass.positive["brain"], abs=0.051)
 
 
-def test_a_mean_is_called_so_only_where_there_is_one(
+def test_only_a_segmenters_score_is_called_a_mean(
     study: nx.Case, segmenter: nx.Model, classifier: nx.Model
 ) -> None:
-    for model, target, said in ((segmenter, "ET", "target's mean logit"),
+    for model, target, printed in ((segmenter, "ET", "target's mean logit"),
                                 (classifier, "HGG", "target's logit")):  # fmt: skip
         seen = inspect(model, study, [target], slice_index=15 if model is classifier else None)
         with mock.patch("neuroxai.reports.inspect.draw_flow") as drawn:
             InspectionReport(seen, Results(Path("nowhere"))).write_flow(seen.flow.targets[0])
         facts = drawn.call_args.kwargs["facts"]
-        assert [name for name in facts if name.startswith("target's")] == [said]
-        assert float(facts[said]) == pytest.approx(seen.flow.targets[0].score[0], rel=1e-3)
+        assert [name for name in facts if name.startswith("target's")] == [printed]
+        assert float(facts[printed]) == pytest.approx(seen.flow.targets[0].score[0], rel=1e-3)
 
 
-def test_a_loaders_notes_are_warnings_of_the_inspection(
+def test_notes_of_the_loader_are_warnings_of_an_inspection(
     study: nx.Case, segmenter: nx.Model
 ) -> None:
     noted = dataclasses.replace(segmenter, notes=("mirroring is left out",))

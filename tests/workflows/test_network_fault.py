@@ -1,4 +1,4 @@
-"""A network that fails, or that memory runs out on: one sentence that names it, everywhere."""
+"""Errors of a failing network, in every workflow: one sentence that names the network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ASK: dict[str, Callable[[Model, Case], object]] = {
 
 
 class Failing(nn.Module):
-    """Does what it is told instead of its work."""
+    """A network that calls a function first, which may raise an error."""
 
     def __init__(self, inner: nn.Module, act: Callable[[], object]) -> None:
         super().__init__()
@@ -52,23 +52,23 @@ def _no_memory() -> object:
 
 @pytest.mark.parametrize("how", list(ASK))
 @pytest.mark.parametrize(
-    ("act", "said"),
+    ("act", "message"),
     [
         (_no_such_size, r"fails on an input of \(1, 4, 32, 64, 32\) \(sizes of tensors must match"),
         (_too_large, "memory ran out"),
         (_no_memory, "memory ran out"),
     ],
 )
-def test_it_is_said_in_one_sentence(
-    how: str, act: Callable[[], object], said: str, study: Case, segmenter: Model
+def test_a_failing_network_raises_one_sentence(
+    how: str, act: Callable[[], object], message: str, study: Case, segmenter: Model
 ) -> None:
     model = dataclasses.replace(segmenter, network=Failing(segmenter.network, act))
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         ASK[how](model, study)
     assert "\n" not in str(caught.value)
 
 
-def test_our_own_fault_is_not_blamed_on_the_network(
+def test_an_error_outside_the_network_is_passed_on(
     study: Case, segmenter: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:

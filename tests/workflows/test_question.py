@@ -1,4 +1,4 @@
-"""What a user's words and numbers mean: the class that was asked for, the mask that was given."""
+"""Targets and restrictions from names, numbers and masks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVERLAPPING = Outputs(("TC", "wt", "ET"), activation="sigmoid")
 @pytest.mark.parametrize(
     "number", [2, np.int64(2), np.uint8(2), torch.tensor(2), np.argmax([0.1, 0.2, 0.7])]
 )
-def test_a_number_is_a_class_whoever_made_it(number: Any) -> None:
+def test_a_number_of_any_library_is_a_class(number: Any) -> None:
     assert as_target(number, BRATS) == Class(2)
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
     x = torch.rand(1, 1, 6, 7)
@@ -35,7 +35,7 @@ def test_a_number_is_a_class_whoever_made_it(number: Any) -> None:
     assert torch.equal(asked.values, named.values)
 
 
-def test_nothing_means_the_default_and_only_nothing() -> None:
+def test_only_none_is_the_default_target() -> None:
     assert as_target(None, BRATS) == Region("WT")
     assert as_target(None, Outputs()) == Predicted()
     for other in (2.0, [1], np.array([1, 2]), torch.tensor([1.0, 2.0]), np.float32(1)):
@@ -43,8 +43,8 @@ def test_nothing_means_the_default_and_only_nothing() -> None:
             as_target(other, BRATS)  # type: ignore[arg-type]
 
 
-def test_a_mask_marks_the_same_voxels_in_whatever_numbers_it_comes(study: nx.Case) -> None:
-    """Gray values are interpolated with ripples; a mask of floats must not be taken for them."""
+def test_a_mask_of_any_type_marks_the_same_voxels(study: nx.Case) -> None:
+    """Floats are resampled with overshoot; a mask of floats must be resampled as labels."""
     recipe = Preprocessing(
         modalities=("T1", "T1ce", "T2", "FLAIR"),
         voxel_mm=(2.0, 2.0, 3.0),
@@ -88,7 +88,7 @@ def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
         found(Outputs(("background", "lesion"), activation="softmax"), Class(1))
 
 
-def test_a_target_that_is_predicted_nowhere_is_said_to_be_so() -> None:
+def test_a_note_says_that_a_target_is_predicted_nowhere() -> None:
     output = torch.zeros(1, len(CLASSES), 5, 6)
     output[:, 0] = 1
     said = place_notes(Region("ET"), BRATS, output)

@@ -39,23 +39,23 @@ GB = 10**9
     ("text", "size"),
     [("4GB", 4 * GB), ("512MiB", 2**29), ("1.5g", 15 * 10**8), (77, 77), ("100 kB", 10**5)],
 )
-def test_sizes(text: str | int, size: int) -> None:
+def test_sizes_are_parsed(text: str | int, size: int) -> None:
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "-4GB", "0", "4XB", "4 GB GB"])
-def test_no_size(text: str) -> None:
+def test_invalid_sizes_raise_an_error(text: str) -> None:
     with pytest.raises(ModelError, match="use for example 4GB"):
         parse_size(text)
 
 
-def test_what_is_left_is_no_more_than_the_machine_has() -> None:
+def test_available_memory_is_plausible() -> None:
     left = available_memory(torch.device("cpu"))
     assert left is not None
     assert 0 < left < 2**50
 
 
-def test_shortages() -> None:
+def test_errors_of_short_memory_are_recognized() -> None:
     assert is_out_of_memory(MemoryError())
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60, dtype=torch.uint8)
@@ -84,7 +84,7 @@ def test_the_fastest_strategy_that_fits_is_chosen() -> None:
     assert plan(1) == ["(32, 32, 32)"]
 
 
-def test_windows_get_smaller_to_the_end() -> None:
+def test_windows_get_smaller() -> None:
     sizes = [each for each in plan(100 * 10**6 + 1, (96, 128, 64)) if each.startswith("(")]
     assert sizes[-1] == "(32, 32, 32)"
     assert len(sizes) == len(set(sizes))
@@ -98,7 +98,7 @@ def test_a_classifier_never_gets_windows() -> None:
     assert all(strategy.windows is None for strategy in strategies)
 
 
-def test_a_network_of_one_size_is_taken_as_it_is() -> None:
+def test_a_network_of_one_size_runs_on_the_whole_image() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64**3, 2))
     found = plan_memory(network, torch.rand(1, 1, 64, 64, 64), Outputs(), 10 * GB)
     assert found.strategies[0].name == "whole"
@@ -107,7 +107,7 @@ def test_a_network_of_one_size_is_taken_as_it_is() -> None:
     ).strategies[0].bytes_needed  # fmt: skip
 
 
-def test_windows_explain_the_blended_answer_and_say_so() -> None:
+def test_windows_explain_the_blended_output_with_a_warning() -> None:
     network, x = untrained(), torch.rand(1, 4, 64, 96, 32)
     maps = explain(network, x, ["vanilla_gradient", "grad_cam"], 1, memory="1MB")
     assert maps.memory.strategy == "windows"
@@ -117,7 +117,7 @@ def test_windows_explain_the_blended_answer_and_say_so() -> None:
     assert not explain(network, x, "vanilla_gradient", 1, memory="64GB").warnings
 
 
-def test_an_answer_alone_takes_less_and_runs_no_block_twice() -> None:
+def test_a_prediction_needs_less_memory_and_no_checkpointing() -> None:
     x, network = torch.rand(1, 4, 96, 128, 64), untrained()
     found = {
         gradient: plan_memory(network, x, Outputs(), 100 * GB, gradient=gradient)
@@ -137,7 +137,7 @@ def test_an_answer_alone_takes_less_and_runs_no_block_twice() -> None:
     }
 
 
-def test_a_prediction_in_windows_says_so(study: Case, segmenter: Model) -> None:
+def test_a_prediction_from_windows_has_a_warning(study: Case, segmenter: Model) -> None:
     at_once = predict(segmenter, study)
     assert at_once.warnings == predict(segmenter, study, memory="64GB").warnings
     cut = predict(segmenter, study, memory="1MB")
@@ -165,7 +165,7 @@ class Greedy(nn.Module):
 
 
 class Hungry(nn.Module):
-    """Says that memory ran out, whenever an image is larger than a limit or a graph is built."""
+    """A network that runs out of memory if the image is larger than a limit."""
 
     def __init__(self, voxels: int) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class Hungry(nn.Module):
         return out
 
 
-def test_out_of_memory_steps_down_and_says_so() -> None:
+def test_the_next_strategy_is_used_when_memory_runs_out() -> None:
     x = torch.rand(1, 1, 64, 64, 48)
     for memory in ("64GB", None):
         maps = explain(Hungry(32 * 64 * 48), x, "vanilla_gradient", 1, memory=memory)
@@ -188,7 +188,7 @@ def test_out_of_memory_steps_down_and_says_so() -> None:
         assert len(said) == 1
 
 
-def test_out_of_memory_to_the_end_is_an_error() -> None:
+def test_running_out_of_memory_with_all_strategies_raises_an_error() -> None:
     with pytest.raises(ModelError, match="memory ran out, at last with"):
         explain(Hungry(1), torch.rand(1, 1, 64, 64, 48), "vanilla_gradient", 1, memory="64GB")
 
@@ -213,7 +213,7 @@ print(maps.memory.strategy, tuple(maps["guided_backprop"].values.shape), *maps.w
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits and reads Linux' memory")
-def test_a_process_that_is_given_too_little_steps_down_and_lives() -> None:
+def test_a_process_with_a_memory_limit_uses_windows() -> None:
     # The limit is on addresses: without this a thread would claim them by the hundred megabytes.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(
@@ -226,7 +226,7 @@ def test_a_process_that_is_given_too_little_steps_down_and_lives() -> None:
     assert "instead of the whole image at once" in warning
 
 
-def test_a_prediction_that_memory_runs_out_on_is_made_on_a_smaller_part() -> None:
+def test_memory_is_measured_on_a_smaller_part_if_it_runs_out() -> None:
     network, x = Hungry(32**3), torch.rand(1, 1, 160, 128, 96)
     strategies = plan_memory(network, x, Outputs(), 1).strategies
     assert [strategy.name for strategy in strategies] == ["windows"]
@@ -235,7 +235,7 @@ def test_a_prediction_that_memory_runs_out_on_is_made_on_a_smaller_part() -> Non
     assert strategies[0].bytes_needed == pytest.approx(roomy, rel=0.05)
 
 
-def test_the_command_says_what_was_expected_and_what_was_taken(tmp_path: Path) -> None:
+def test_the_command_prints_the_memory_of_a_pass(tmp_path: Path) -> None:
     folder = cases.write_study(tmp_path)
     out = tmp_path / "out"
     done = CliRunner().invoke(
@@ -274,7 +274,7 @@ class Decoder(nn.Module):
 
 
 class SkipsByAttribute(nn.Module):
-    """A block reads what another one left behind, as U-Nets built on hooks do."""
+    """A block reads an attribute of another block, as in U-Nets built on hooks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -289,7 +289,7 @@ class SkipsByAttribute(nn.Module):
 
 
 class AddsInPlace(nn.Module):
-    """What went into a block is written over after it; ``at_once``: by the block itself."""
+    """The input of a block is overwritten after it, or by the block itself if ``at_once``."""
 
     def __init__(self, at_once: bool) -> None:
         super().__init__()
@@ -323,10 +323,10 @@ class AddsInPlace(nn.Module):
     ],
     ids=["skips by attribute", "a block writes over its input", "its input is written over"],
 )
-def test_blocks_are_run_twice_only_where_that_changes_nothing(
+def test_blocks_are_checkpointed_only_if_that_changes_no_result(
     build: Callable[[], nn.Module], sound: bool
 ) -> None:
-    """A gradient that enters a block beside its input would be lost without a word."""
+    """A gradient that reaches a block by another path than its input would be lost."""
     torch.manual_seed(0)
     network, x = build().eval(), torch.rand(1, 1, 32, 40, 72)
     plan = plan_memory(network, x, Outputs(), 1)
@@ -345,7 +345,7 @@ def test_blocks_are_run_twice_only_where_that_changes_nothing(
 
 @contextmanager
 def short_of_memory() -> Iterator[None]:
-    """Let memory run out on the whole image at once, as if nobody had foreseen it."""
+    """Let memory run out unexpectedly on the whole image."""
     probe_of = MemoryPlanner.probe
 
     def fails(planner: MemoryPlanner, strategy: Strategy, *arguments: Any) -> Any:
@@ -359,7 +359,7 @@ def short_of_memory() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["integrated_gradients", "smoothgrad"])
-def test_no_more_images_go_through_together_than_memory_allows(name: str) -> None:
+def test_a_batch_is_limited_by_the_memory_budget(name: str) -> None:
     network, x = DeepSeg(4, 3, filters=2), torch.rand(1, 4, 32, 64, 32)
     needs = plan_memory(network, x, Outputs(), 1).rejected[0].bytes_needed
     assert needs is not None
