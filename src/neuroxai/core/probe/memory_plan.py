@@ -159,14 +159,15 @@ class MemoryPlanner:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                rest = self._after_shortage(plan, strategy, gradient)
-                if not rest.strategies:
-                    raise ModelError(
-                        f"memory ran out, at last with {strategy.describe()}: free memory, or use "
-                        "a smaller image"
-                    ) from error
+            # Outside the handler, whose traceback holds the tensors of the failed pass.
+            gc.collect()
+            rest = self._after_shortage(plan, strategy, gradient)
+            if not rest.strategies:
+                raise ModelError(
+                    f"memory ran out, at last with {strategy.describe()}: free memory, or use "
+                    "a smaller image"
+                )
             self._plans[gradient] = rest
-            gc.collect()  # reference cycles of the failed pass
 
     def probe(
         self,
