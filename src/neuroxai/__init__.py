@@ -3,8 +3,8 @@
 Research software, not for clinical use.
 
 >>> import neuroxai as nx
->>> sorted(nx.METHODS)[:2]
-['grad_cam', 'guided_backprop']
+>>> nx.METHODS["grad_cam"].citation
+'arXiv:1610.02391'
 """
 
 import lazy_loader

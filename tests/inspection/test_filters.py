@@ -173,7 +173,7 @@ def test_filter_files_have_the_affine_of_their_layer(tmp_path: Path) -> None:
     sidecar = json.loads(
         Path(f"{stem}_desc-filters-encoder-0-pool_statmap.json").read_text(encoding="utf-8")
     )
-    assert len(sidecar["importance"]["ET"]) == 4
+    assert len(sidecar["importance"]["ET"]) == 8
     # The first layer has one cell per voxel, the pooled one a cell per eight voxels.
     point = np.array([3.0, 4.0, 5.0])
     eight = np.array([[6.0 + a, 8 + b, 10 + c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
