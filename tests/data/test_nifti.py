@@ -285,9 +285,10 @@ def test_decompression_bombs_are_refused_quickly_and_in_little_memory(tmp_path: 
         for _ in range(300):
             stream.write(bytes(2**20))
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     refused(bomb)
-    seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
+    # CPU time, which other work on the machine does not stretch.
+    seconds, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seconds < 10
     assert peak < 6e8
