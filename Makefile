@@ -8,6 +8,12 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --progress-ba
 # Many processes import the same modules: each module is compiled once, not once a process.
 unexport PYTHONDONTWRITEBYTECODE
 
+# What the commands import is compiled once here: also the first call is quick, and every call where
+# PYTHONDONTWRITEBYTECODE is set, as in many containers.
+COMPILE := $(BIN)/python -m compileall -q src/neuroxai && \
+           $(BIN)/neuroxai methods > /dev/null && \
+           $(BIN)/python -c 'import neuroxai.data.case_headers, neuroxai.models.card, neuroxai.reports.explain'
+
 .PHONY: demo test check soak install bench format clean
 
 demo: $(VENV)/.installed
@@ -50,12 +56,14 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing NeuroXAI into $(VENV) (two to three minutes the first time) ..."
 	@$(PIP) -c constraints.txt -e '.[all]'
+	@$(COMPILE)
 	@touch $@
 
 # Both sets of extras at once: pip resolves once and builds the package once.
 $(VENV)/.tested: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing NeuroXAI and the test tools into $(VENV) (two to three minutes the first time) ..."
 	@$(PIP) -c constraints.txt -e '.[all,dev]'
+	@$(COMPILE)
 	@touch $(VENV)/.installed $@
 
 clean:
