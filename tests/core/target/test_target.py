@@ -351,6 +351,50 @@ def test_outputs_of_other_axes_or_types_are_refused(form: str, dims: int) -> Non
         information_flow(network, x, [Class(0)])
 
 
+@pytest.mark.parametrize("name", ["vanilla_gradient", "guided_backprop", "grad_cam", "smoothgrad"])
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_an_image_without_a_batch_axis_is_refused(name: str, classes: int, dims: int) -> None:
+    """Convolutions take (C, *S) as one image; with as many classes as channels no shape differs."""
+    convolution = nn.Conv2d if dims == 2 else nn.Conv3d
+    network = nn.Sequential(convolution(2, 4, 3, padding=1), nn.ReLU(), convolution(4, classes, 1))
+    x = torch.rand(2, *(8, 9, 10)[:dims])
+    with pytest.raises(TargetError, match=r"without a batch axis.*x\[None\]"):
+        explain(name, network, x, Class(1))
+    assert explain(name, network, x[None], Class(1)).values.shape[2:] == x.shape[1:]
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_3d_network_may_take_volumes_without_channels() -> None:
+    """It adds the channel axis itself, so its convolutions see a batch."""
+    network = nn.Sequential(nn.Unflatten(1, (1, 7)), nn.Conv3d(1, 3, 3), nn.Flatten())
+    x = torch.rand(2, 7, 8, 9, dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    network.double()(leaf)[:, 1].sum().backward()
+    found = explain("vanilla_gradient", network, x, Class(1)).values
+    torch.testing.assert_close(found, leaf.grad)
+
+
+@pytest.mark.parametrize(
+    ("combine", "rows"),
+    [
+        (lambda x: x.transpose(1, 2).flatten(0, 1).flatten(1)[:, :3], 14),
+        (lambda x: x.flatten(1)[:, :3].mean(dim=0, keepdim=True), 1),
+    ],
+    ids=["one row per slice", "one row for the batch"],
+)
+def test_outputs_with_another_number_of_rows_are_refused(
+    combine: Callable[[Tensor], Tensor], rows: int
+) -> None:
+    class Combining(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return combine(x)
+
+    x = torch.rand(2, 1, 7, 8, 9)
+    with pytest.raises(TargetError, match=rf"{rows} rows for 2 image\(s\)"):
+        explain("vanilla_gradient", Combining(), x, Class(1))
+
+
 @pytest.mark.parametrize("how", ["a list of one", "a dict of one", "an attribute"])
 def test_containers_of_one_tensor(how: str) -> None:
     inner, x = make("segmenter"), image()

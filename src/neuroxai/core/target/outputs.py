@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from neuroxai.core.engine.precision import autocast_for, upcast
 from neuroxai.core.errors import TargetError, suggestion
@@ -73,9 +75,10 @@ class Outputs:
         Raises
         ------
         TargetError
-            If the output is not a floating-point tensor ``(B, K)`` or ``(B, K, *S)``.
+            If the output is not a floating-point tensor ``(B, K)`` or ``(B, K, *S)``, or the input
+            has no batch axis.
         """
-        with autocast_for(precision, x.device):
+        with autocast_for(precision, x.device), _batched_convolutions(network, x):
             raw = network(x)
         output = self.select(raw)
         _check(output, x)
@@ -167,6 +170,11 @@ def _check(output: Tensor, x: Tensor) -> None:
     )
     if output.dim() not in (2, x.dim()):
         raise TargetError(f"{problem}: wrap it in a module that returns this shape")
+    if len(output) != len(x):
+        raise TargetError(
+            f"{problem}: it has {len(output)} rows for {len(x)} image(s); wrap it in a module that "
+            "returns one row per image, or add the batch axis to the input with x[None]"
+        )
     if output.dim() == x.dim() and shape[1:-1] == space != shape[2:]:
         raise TargetError(
             f"{problem}: its classes are the last axis; wrap it in a module that moves them to "
@@ -177,6 +185,35 @@ def _check(output: Tensor, x: Tensor) -> None:
             f"the network returned values of {output.dtype}, expected floating-point scores: "
             "explain it without its last step (argmax, threshold), which has no gradient"
         )
+
+
+@contextmanager
+def _batched_convolutions(network: nn.Module, x: Tensor) -> Iterator[None]:
+    """Context manager that raises if a convolution is called on an image without a batch axis.
+
+    Convolutions accept ``(C, *S)``, and rows of voxels would be taken for samples. Only those of
+    one dimension more than the images of ``x`` are checked.
+    """
+    axes = x.dim() - 1
+
+    def check(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(inputs[0], Tensor) and inputs[0].dim() == axes + 1:
+            raise TargetError(
+                f"the input has shape {tuple(x.shape)}, which the network's {axes}D convolutions "
+                "take as one image without a batch axis, expected (batch, channels, *space): add "
+                "the axis with x[None]"
+            )
+
+    handles = [
+        module.register_forward_pre_hook(check)
+        for module in network.modules()
+        if isinstance(module, _ConvNd) and len(module.kernel_size) == axes
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _describe(raw: Any) -> str:
