@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import cases
 from networks import relative
 from neuroxai.cli import app
+from neuroxai.core.engine.fast_path import is_supported
 from neuroxai.core.engine.memory import available_memory, is_out_of_memory, parse_size
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.memory_plan import MemoryPlanner, plan_memory
@@ -213,6 +214,7 @@ print(maps.memory.strategy, tuple(maps["guided_backprop"].values.shape), *maps.w
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits and reads Linux' memory")
+@pytest.mark.skipif(not is_supported(), reason="the limit is that of the verified kernels")
 def test_a_process_with_a_memory_limit_uses_windows() -> None:
     # The limit is on addresses: without this a thread would claim them by the hundred megabytes.
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
