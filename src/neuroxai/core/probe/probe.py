@@ -17,7 +17,7 @@ from neuroxai.core.engine.converted_weights import ConvertedWeights
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
-from neuroxai.core.errors import NETWORK_ERRORS, MethodError
+from neuroxai.core.errors import NETWORK_ERRORS, MethodError, TargetError
 from neuroxai.core.layers.layers import Layer, check_names, layer_grid
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
@@ -295,10 +295,10 @@ class Probe(ABC):
         alone = self._known().output
         try:
             both = self.run(torch.cat([point, _companion(point)]))
-        except NETWORK_ERRORS:
-            return False  # the network does not accept a larger batch
+        except (TargetError, *NETWORK_ERRORS):
+            return False  # the network does not accept a larger batch, or returns other rows
         first = both[: len(point)]
-        if len(both) != 2 * len(point) or first.shape != alone.shape:
+        if first.shape != alone.shape:
             return False
         single = self.settings.precision == "fp32" and point.dtype in (torch.float32, torch.float64)
         change, largest = (first - alone).abs().max(), alone.abs().max()
