@@ -420,7 +420,7 @@ gradient, the guided rule as an autograd function on every activation, the defin
 for integrated gradients, SmoothGrad, Grad-CAM, guided Grad-CAM, HiResCAM and LayerCAM, and the
 authors' own code for guided integrated gradients. For deconvolution it is an activation whose
 backward pass lets every positive gradient through. A number stands for the reason why there is no
-map; it is what a user is told. Two entries are 2D / 3D.
+map, as in the error message. Two entries are 2D / 3D.
 
 | network | special | {methods} |
 | --- | --- | {rule} |
