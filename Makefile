@@ -14,7 +14,7 @@ COMPILE := $(BIN)/python -m compileall -q src/neuroxai && \
            $(BIN)/neuroxai methods > /dev/null && \
            $(BIN)/python -c 'import neuroxai.data.case_headers, neuroxai.models.card, neuroxai.reports.explain'
 
-.PHONY: demo test check soak install bench format clean
+.PHONY: demo test check soak docs install bench format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/neuroxai demo --out demo
@@ -33,6 +33,11 @@ check: $(VENV)/.tested
 soak: $(VENV)/.tested
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m soak --durations 20 --junitxml .cache/soak.xml
 	@PYTHON=$(PYTHON) tests/torch_releases.sh
+
+# The documentation with the API reference; a warning is an error.
+docs: $(VENV)/.tested
+	@$(BIN)/python -m sphinx -b html -q -W --keep-going docs .cache/docs
+	@echo "Documentation: .cache/docs/index.html"
 
 install: $(VENV)/.installed
 	@echo "Installed: $(BIN)/neuroxai"

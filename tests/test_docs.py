@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from neuroxai.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -70,3 +75,40 @@ def test_the_modules_that_the_architecture_names_exist() -> None:
             assert place.is_dir() or place.with_suffix(".py").is_file(), f"{folder}/{name}"
     for path in re.findall(r"`((?:core|methods|inspection)/[\w/]+\.py)`", text):
         assert (package / path).is_file(), path
+
+
+def test_the_reference_has_every_public_name_and_method() -> None:
+    stub = ast.parse((ROOT / "src" / "neuroxai" / "__init__.pyi").read_text("utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    names = {each.name for node in imports if node.module for each in node.names}
+    text = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    shown = {name.rpartition(".")[2] for name in re.findall(r"auto\w+:: ([\w.]+)", text)}
+    mentioned = set(re.findall(r"`nx\.(\w+)`", text))
+    assert names - shown - mentioned == {"__version__"}
+    assert {method.__name__ for method in METHODS.values()} <= shown
+
+
+def test_the_example_of_an_own_method_runs_and_equals_its_closed_form() -> None:
+    page = (ROOT / "docs" / "guide" / "own-method.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks[0].splitlines()) <= 45
+    program = "\n".join([
+        *blocks,
+        "x = torch.rand(1, 2, 4, 3)",
+        "linear = torch.nn.Conv2d(2, 3, 1)",
+        "values = nx.explain(linear, x, DimmedGradient(), target=1)['dimmed_gradient'].values",
+        "by_hand = linear.weight[1].detach() * x / 12",
+        "torch.testing.assert_close(values, by_hand)",
+    ])  # fmt: skip
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going"]
+    built = subprocess.run(
+        [*command, "-d", tmp_path / "doctrees", ROOT / "docs", tmp_path / "html"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    assert "completeness" in (tmp_path / "html" / "guide" / "glossary.html").read_text("utf-8")
