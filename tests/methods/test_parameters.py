@@ -12,6 +12,7 @@ from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods import METHODS
 from neuroxai.methods.base import Method
+from neuroxai.methods.make import make_methods
 from neuroxai.methods.parameters import parameter_types
 
 if TYPE_CHECKING:
@@ -77,3 +78,22 @@ def test_the_defaults_fit(name: str) -> None:
     types = parameter_types(METHODS[name])
     assert set(types) == {field.name for field in dataclasses.fields(METHODS[name])}
     assert all(types.values())
+
+
+def test_methods_from_a_mapping_of_parameters_and_from_classes() -> None:
+    made = make_methods({"smoothgrad": {"samples": 3}, "grad_cam": {}}, layer="encoder")
+    assert [method.parameters() for method in made] == [
+        METHODS["smoothgrad"](samples=3).parameters(),  # type: ignore[call-arg]
+        METHODS["grad_cam"](layer="encoder").parameters(),  # type: ignore[call-arg]
+    ]
+    assert make_methods(METHODS["smoothgrad"]) == make_methods("smoothgrad")
+    assert make_methods([METHODS["layercam"], "smoothgrad"], "a") == make_methods(
+        ["layercam", "smoothgrad"], "a"
+    )
+    with pytest.raises(MethodError, match="smoothgrad: parameters are 8, expected a mapping"):
+        make_methods({"smoothgrad": 8})
+    with pytest.raises(MethodError, match="smoothgrad has no parameter 'sample'"):
+        make_methods({"smoothgrad": {"sample": 8}})
+    for wrong in (5, [5], [dict]):
+        with pytest.raises(MethodError, match="expected"):
+            make_methods(wrong)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Mask
 from neuroxai.core.target.target import Class, Predicted, Region, Target
 from neuroxai.data.case import CLASSES, REGIONS
+from neuroxai.data.preparation import Prepared
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.workflows.question import as_target, place_notes, restrict_targets
 
@@ -43,8 +44,8 @@ def test_only_none_is_the_default_target() -> None:
             as_target(other, BRATS)  # type: ignore[arg-type]
 
 
-def test_a_mask_of_any_type_marks_the_same_voxels(study: nx.Case) -> None:
-    """Floats are resampled with overshoot; a mask of floats must be resampled as labels."""
+@pytest.fixture(name="prepared")
+def _prepared(study: nx.Case) -> Prepared:
     recipe = Preprocessing(
         modalities=("T1", "T1ce", "T2", "FLAIR"),
         voxel_mm=(2.0, 2.0, 3.0),
@@ -52,23 +53,48 @@ def test_a_mask_of_any_type_marks_the_same_voxels(study: nx.Case) -> None:
         crop_to_brain=True,
         divisor=4,
     )
-    prepared = recipe.prepare(study)
-    _, labels = volumes()
-    marked = labels > 0
+    return recipe.prepare(study)
 
-    def found(mask: Any) -> torch.Tensor:
-        (target,) = restrict_targets([Region("WT")], mask, BRATS, study, prepared)
-        assert isinstance(target.within, Mask)
-        return target.within.values
 
-    expected = found(marked)
+def found_mask(mask: Any, study: nx.Case, prepared: Prepared) -> torch.Tensor:
+    (target,) = restrict_targets([Region("WT")], mask, BRATS, study, prepared)
+    assert isinstance(target.within, Mask)
+    return target.within.values
+
+
+def test_a_mask_of_any_type_marks_the_same_voxels(study: nx.Case, prepared: Prepared) -> None:
+    """Floats are resampled with overshoot; a mask of zeros and ones must be resampled as labels."""
+    marked = volumes()[1] > 0
+    expected = found_mask(marked, study, prepared)
     assert 0 < int(expected.sum()) < expected.numel() / 4
-    holes = np.where(marked, 7.5, np.nan)
     for mask in (
-        marked.astype(np.uint8), marked.astype(np.float64), 0.25 * marked.astype(np.float32),
-        torch.from_numpy(marked), torch.from_numpy(marked).float(), labels, holes,
+        marked.astype(np.uint8), marked.astype(np.float64), marked.astype(">u2"),
+        marked.astype(">f4"), torch.from_numpy(marked), torch.from_numpy(marked).float(),
     ):  # fmt: skip
-        assert torch.equal(found(mask), expected)
+        assert torch.equal(found_mask(mask, study, prepared), expected)
+
+
+def test_weights_are_resampled_as_numbers(study: nx.Case, prepared: Prepared) -> None:
+    """A constant stays constant, and a scan of weights stays one within its range."""
+    shape = study.truth.shape if study.truth is not None else ()
+    inside = found_mask(np.ones(shape, dtype=np.float32), study, prepared) > 0
+    half = found_mask(np.full(shape, 0.5), study, prepared)
+    assert torch.allclose(half[inside], torch.tensor(0.5), atol=1e-6)
+    steps = np.random.default_rng(0).choice([0.0, 0.25, 1.0], shape)
+    weights = found_mask(steps, study, prepared)
+    assert weights.is_floating_point()
+    assert float(weights.min()) >= 0
+    assert float(weights.max()) <= 1
+    assert len(weights.unique()) > 10  # not the nearest voxel's
+
+
+def test_label_files_and_nan_are_not_masks(study: nx.Case, prepared: Prepared) -> None:
+    labels = volumes()[1]
+    for given in (labels, labels.astype(np.float64), torch.from_numpy(labels.astype(np.int16))):
+        with pytest.raises(TargetError, match=r"has the values 0, .* use mask == \d, for all"):
+            found_mask(given, study, prepared)
+    with pytest.raises(TargetError, match="NaN or infinite values, expected weights"):
+        found_mask(np.where(labels > 0, 1.0, np.nan), study, prepared)
 
 
 def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
@@ -84,6 +110,12 @@ def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
         assert bool(region.any())
         assert torch.equal(found(OVERLAPPING, Class(channel)), region)
     assert torch.equal(found(OVERLAPPING, Region([0, 2])), found(BRATS, Region("TC")))
+    binary = Outputs(("background", "tumor"), {"WT": ("tumor",)}, "softmax")
+    for target in (Class("tumor"), Region("WT")):
+        assert torch.equal(found(binary, target), found(BRATS, Region("WT")))
+    core = Outputs(("background", "core", "rest"), {"TC": ("core",), "WT": ("core", "rest")})
+    assert torch.equal(found(core, Class("core")), found(BRATS, Region("TC")))
+    assert torch.equal(found(core, Region("WT")), found(BRATS, Region("WT")))
     with pytest.raises(TargetError, match=r"label files have .* but not 'lesion'"):
         found(Outputs(("background", "lesion"), activation="softmax"), Class(1))
 

@@ -135,7 +135,7 @@ class Method(ABC):
                     **probe.describe(),
                 },
                 seconds=seconds,
-                within=None if bound.mask is None else bound.mask.cpu(),
+                within=None if bound.mask is None else bound.mask.cpu() > 0,
                 shared=self.shared or attribution.values.shape[1] != x.shape[1],
             )
 

@@ -86,15 +86,22 @@ def _converted(method: str, parameter: str, value: Any, types: tuple[type, ...])
     return float(value) if float in types and type(value) is int else value
 
 
-def make_methods(
-    methods: str | Method | Iterable[str | Method], layer: str | None = None
-) -> list[Method]:
+MethodsLike = (
+    str | Method | type[Method] | Iterable[str | Method | type[Method]]
+    | Mapping[str, Mapping[str, Any]]
+)  # fmt: skip
+"""``all``; a method by its name, as an object or as a class; several of them; or a mapping of names
+to parameters."""
+
+
+def make_methods(methods: MethodsLike, layer: str | None = None) -> list[Method]:
     """Return methods from names and methods; ``all`` stands for every known method.
 
     Parameters
     ----------
     methods
-        Names, or methods with their parameters set.
+        Names, methods with their parameters set, method classes for the default parameters, or a
+        mapping of names to parameters.
     layer
         The layer of those given by name that use one.
 
@@ -102,19 +109,18 @@ def make_methods(
     ------
     MethodError
         If no method is requested, one is unknown, two have the same name, or none uses the layer.
+
+    Examples
+    --------
+    >>> [method.samples for method in make_methods({"smoothgrad": {"samples": 8}})]
+    [8]
     """
-    if isinstance(methods, (str, Method)):
-        methods = all_methods() if methods == "all" else [methods]
+    methods = _as_list(methods, layer)
     made: list[Method] = []
-    requested = list(methods)
-    for place, method in enumerate(requested):
-        if isinstance(method, str) and method in requested[:place]:
+    for place, method in enumerate(methods):
+        if isinstance(method, str) and method in methods[:place]:
             continue
-        if isinstance(method, Method):
-            made.append(method)
-            continue
-        layered = layer and method in all_methods() and _has_layer(all_methods()[method])
-        made.append(make_method(method, {"layer": layer} if layered else {}))
+        made.append(method if isinstance(method, Method) else _with_layer(method, {}, layer))
     if not made:
         raise MethodError("no method is requested: name one, or 'all'")
     if layer:
@@ -126,6 +132,41 @@ def make_methods(
                 "stored by the method's name: request one at a time"
             )
     return made
+
+
+def _as_list(methods: MethodsLike, layer: str | None) -> list[str | Method]:
+    """Return names and methods, each class as a method and each entry of a mapping as a method."""
+    if isinstance(methods, Mapping):
+        return [_with_layer(name, parameters, layer) for name, parameters in methods.items()]
+    if isinstance(methods, (str, Method, type)):
+        methods = [*all_methods()] if methods == "all" else [methods]
+    if not isinstance(methods, Iterable):
+        raise MethodError(
+            f"methods is {methods!r}, expected names, methods, or a mapping of names to parameters"
+        )
+    found: list[str | Method] = []
+    for each in methods:
+        if isinstance(each, type) and issubclass(each, Method):
+            layered = {"layer": layer} if layer and _has_layer(each) else {}
+            found.append(each(**layered))
+        elif isinstance(each, (str, Method)):
+            found.append(each)
+        else:
+            raise MethodError(f"{each!r} is not a method, expected a name, a method or its class")
+    return found
+
+
+def _with_layer(name: str, parameters: Mapping[str, Any] | None, layer: str | None) -> Method:
+    """Return a method with its parameters, and with a layer if it uses one and has none yet."""
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise MethodError(
+            f"{name}: parameters are {parameters!r}, expected a mapping, for example "
+            f'{{"{name}": {{}}}}'
+        )
+    given = dict(parameters or {})
+    if layer and name in all_methods() and _has_layer(all_methods()[name]):
+        given.setdefault("layer", layer)
+    return make_method(name, given)
 
 
 def _has_layer(method: Method | type[Method]) -> bool:

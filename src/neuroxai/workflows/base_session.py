@@ -23,8 +23,8 @@ from neuroxai.core.progress import Report
 from neuroxai.core.target.bound_target import same_target
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Target
-from neuroxai.methods import make_methods
-from neuroxai.methods.base import Method, check_input
+from neuroxai.methods.base import check_input
+from neuroxai.methods.make import MethodsLike, make_methods
 from neuroxai.patient.explanations import Explanations, ExplanationsByTarget, Map
 from neuroxai.workflows.control import Cancel, Control
 from neuroxai.workflows.device import device_of, on_device
@@ -37,9 +37,6 @@ from neuroxai.workflows.question import (
     as_targets,
     is_sequence,
 )
-
-MethodsLike = str | Method | Iterable[str | Method]
-"""``all``, a method by name, a method object, or several of them."""
 
 M = TypeVar("M", bound=Map)
 
@@ -165,7 +162,8 @@ class BaseSession(ABC, Generic[M]):
         Parameters
         ----------
         methods
-            Names from ``METHODS``, method objects, or ``all``.
+            Names from ``METHODS``, method objects or classes, ``all``, or a mapping of names to
+            parameters.
         targets
             A target, a class or region by name, or a class by number; or a sequence of them.
             Default: a classifier's predicted class; a segmenter's first region.

@@ -11,10 +11,10 @@ from neuroxai.core.explanation import Explanation
 from neuroxai.core.progress import Report
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case
+from neuroxai.methods.make import MethodsLike
 from neuroxai.models.model import Model
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.patient_map import PatientMap
-from neuroxai.workflows.base_session import MethodsLike
 from neuroxai.workflows.question import RestrictionLike, TargetLike
 from neuroxai.workflows.session import Session, TensorSession, open
 

@@ -16,7 +16,7 @@ from neuroxai.core.errors import TargetError
 from neuroxai.core.target.lesion import Lesion
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.predicted_mask import predicted_mask
-from neuroxai.core.target.restriction import Mask, Restriction
+from neuroxai.core.target.restriction import Mask, Restriction, check_mask, is_soft
 from neuroxai.core.target.restriction import Prediction as PredictedRegion
 from neuroxai.core.target.target import Class, Predicted, Region, Target, parse_target
 from neuroxai.core.target.within import parse_within
@@ -26,6 +26,9 @@ from neuroxai.patient.lesions import label_components
 
 _MOST = 0.5
 """Share of an image: a target predicted in more than half of it is the image's main subject."""
+
+_GIVEN = "given mask"
+"""Name of a mask of the user's, for the provenance."""
 
 TargetLike = Target | str | SupportsIndex
 """A target; a class or region by name; a class by number."""
@@ -44,7 +47,7 @@ def as_target(target: TargetLike | None, outputs: Outputs) -> Target:
     ----------
     target
         A target, a name, a number (of Python, NumPy, or a tensor), or None for the default: the
-        first region, or a classifier's predicted class.
+        first region, or what is predicted.
     outputs
         The names of classes and regions.
 
@@ -180,14 +183,38 @@ def _restriction(within: RestrictionLike, prepared: Prepared | None) -> Restrict
     return _mask(within, prepared)
 
 
+def as_tensor(values: NDArray[Any] | Tensor) -> Tensor:
+    """Return an array as a tensor, also one with the byte order or integers of a file.
+
+    Examples
+    --------
+    >>> as_tensor(np.array([0, 3], dtype=">u2"))
+    tensor([0, 3])
+    """
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.int64)
+    elif array.dtype.kind == "f":
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind not in "biufc":
+        raise TargetError(f"the mask has values of type {array.dtype}, expected numbers or bool")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
 def _mask(values: NDArray[Any] | Tensor, prepared: Prepared | None) -> Mask:
     """Return a mask on the network's grid; without a case it is on that grid already."""
+    given = as_tensor(values).detach()
     if prepared is None:
-        return Mask(torch.as_tensor(values))
-    given = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    # Resampling interpolates floats but not labels, so that the mask is passed on as labels.
-    marked = (np.nan_to_num(given) != 0).astype(np.uint8)
-    return Mask(torch.from_numpy(prepared.placement.to_network(marked)), "given mask")
+        return Mask(given)
+    given = given.cpu()
+    check_mask(given, _GIVEN)
+    # Resampling interpolates weights linearly at least, and labels by the nearest voxel.
+    soft = is_soft(given)
+    on_patient = given.numpy().astype(np.float32 if soft else np.uint8)
+    on_grid = torch.from_numpy(prepared.placement.to_network(on_patient))
+    return Mask(on_grid.clamp(0, 1) if soft else on_grid, _GIVEN)  # cubic interpolation overshoots
 
 
 def _truth(
@@ -197,7 +224,12 @@ def _truth(
         raise TargetError("within='truth' needs a case with a label file, which is missing here")
     names = outputs.names
     channels = target.channels(outputs, torch.zeros(1, len(names), 1, 1))[0].tolist()
-    members = [member for channel in channels for member in _labels(names[channel])]
+    declared = {tuple(sorted(members)): region for region, members in outputs.regions.items()}
+    region = declared.get(tuple(sorted(names[channel] for channel in channels)))
+    if region is not None and region.upper() in REGIONS:
+        members = [*_labels(region)]  # whatever the network calls the classes of the region
+    else:
+        members = [member for channel in channels for member in _labels(names[channel])]
     values = prepared.placement.to_network(np.isin(case.truth, members).astype(np.uint8))
     return Mask(torch.from_numpy(values), "truth")
 

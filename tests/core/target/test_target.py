@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import neuroxai as nx
 from networks import explain, image, make, relative
 from neuroxai.core.errors import TargetError
 from neuroxai.core.target.outputs import Outputs
@@ -20,6 +21,7 @@ from neuroxai.core.target.restriction import Box, Mask, Prediction, voxel
 from neuroxai.core.target.target import (
     ACTIVATED_NOTE,
     EXCLUSIVE_NOTE,
+    NEGATED_NOTE,
     SATURATION_NOTE,
     UNIT_RANGE_NOTE,
     Class,
@@ -206,6 +208,83 @@ def test_restrictions() -> None:
     bound = region.bind(BRATS, output)
     assert bound.mask is not None
     assert torch.equal(bound.mask, inside)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5)], ids=["2D", "3D"])
+def test_a_soft_mask_weights_the_voxels(shape: tuple[int, ...]) -> None:
+    output = logits(*shape)
+    weights = torch.rand(shape, generator=torch.Generator().manual_seed(1)).double()
+    weights[0] = 0
+    bound = Class(2, within=Mask(weights, "vessels")).bind(BRATS, output)
+    by_hand = [
+        sum(float(w) * float(z) for w, z in zip(weights.flatten(), sample.flatten(), strict=True))
+        / float(weights.sum())
+        for sample in output[:, 2]
+    ]
+    assert bound.score(output).tolist() == pytest.approx(by_hand)
+    assert bound.description["within"] == "vessels (weighted)"
+    point = output.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(bound.score(point).sum(), point)
+    assert torch.allclose(gradient[0, 2], weights / weights.sum())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.tensor([0.0, float("nan")]), "NaN or infinite values"),
+        (torch.tensor([0.0, -0.25]), "values from -0.25 to 0, expected weights"),
+        (torch.tensor([0.5, 1.5]), "values from 0.5 to 1.5, expected weights"),
+        (torch.tensor([0, 1, 2, 4]), "values 0, 1, 2, 4, expected .* use mask == 4"),
+        (torch.tensor([0, 255], dtype=torch.uint8), "use mask == 255, for all labels mask > 0"),
+        (torch.tensor([0.0, 3.0]), "use mask == 3"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_values_that_are_not_a_mask(values: Tensor, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        Mask(values)
+
+
+@pytest.mark.parametrize("activated", [False, True])
+def test_a_single_output_that_rejects_its_class(activated: bool) -> None:
+    """The score is the logit of the rejection, -z, or its probability, 1 - p."""
+    z = torch.tensor([[-1.5], [0.75], [-0.25]]).double()
+    outputs = Outputs(("tumor",), activation="sigmoid", activated=activated)
+    output = z.sigmoid() if activated else z
+    bound = Predicted().bind(outputs, output)
+    chance = [1 / (1 + math.exp(-abs(value))) for value in z.flatten().tolist()]
+    expected = chance if activated else z.abs().flatten().tolist()
+    assert bound.score(output).tolist() == pytest.approx(expected)
+    assert bound.score(torch.cat([output, output])).tolist() == pytest.approx(2 * expected)
+    likely = Predicted(output="probability").bind(outputs, output)
+    assert likely.score(output).tolist() == pytest.approx(chance)
+    assert bound.description["name"] == "predicted"  # the samples differ
+    assert Predicted().bind(outputs, output[:1]).description["name"] == "not tumor"
+    assert Predicted().bind(outputs, output[1:2]).description["name"] == "tumor"
+    assert Class("tumor").bind(outputs, output).score(output).tolist() == output.flatten().tolist()
+
+
+def test_a_negative_output_of_unknown_meaning_is_noted_and_a_regression_is_not_negated() -> None:
+    output = torch.tensor([[-2.0]])
+    bound = Predicted().bind(NAMELESS, output)
+    assert bound.notes == (NEGATED_NOTE,)
+    assert bound.score(output).tolist() == [2.0]
+    regression = Predicted().bind(Outputs(activation="none"), output)
+    assert regression.score(output).tolist() == [-2.0]
+    assert regression.notes == ()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_segmenter_of_one_channel_has_a_default_target(dims: int) -> None:
+    convolution = nn.Conv2d if dims == 2 else nn.Conv3d
+    network, x = nn.Sequential(convolution(4, 1, 3), nn.Sigmoid()), image(dims)
+    found = nx.explain(network, x, "vanilla_gradient")["vanilla_gradient"]
+    point = x.clone().requires_grad_()
+    network(point).flatten(1).mean(dim=1).sum().backward()
+    assert point.grad is not None
+    assert torch.allclose(found.values, point.grad, atol=1e-7)
+    assert found.target["scale"] == "output"  # not called a logit
+    assert UNIT_RANGE_NOTE in found.notes
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,15 @@ class BoundTarget:
     scale
         Whether logits or probabilities are averaged.
     mask
-        ``(B, *S)`` bool on the output's grid, or None for the mean over the whole output.
+        ``(B, *S)`` on the output's grid, bool or weights in [0, 1]; None for the mean over the
+        whole output.
     description
         The target as plain values, for the provenance.
     notes
         Sentences for the reader of a map.
+    negated
+        ``(B,)`` bool, the samples whose score is that of the complement of the class; None if no
+        sample's is.
     """
 
     outputs: Outputs
@@ -43,6 +47,7 @@ class BoundTarget:
     mask: Tensor | None
     description: dict[str, Any]
     notes: tuple[str, ...] = ()
+    negated: Tensor | None = None
 
     @property
     def linear(self) -> bool:
@@ -52,9 +57,9 @@ class BoundTarget:
     def score(self, output: Tensor) -> Tensor:
         r"""Return the score ``S`` ``(N,)`` of an output of ``N = n·B`` samples, B per path node.
 
-        .. math:: S = \frac{1}{|M|} \sum_{v \in M} \log \sum_{c \in R} e^{z_{c,v}}
+        .. math:: S = \sum_v m_v \log \sum_{c \in R} e^{z_{c,v}} \, \Big/ \, \sum_v m_v
 
-        with the mask ``M`` and the classes ``R``; for one class this is its mean logit. On the
+        with the mask ``m`` and the classes ``R``; for one class this is its mean logit. On the
         probability scale, the inner term is the sum of the classes' probabilities.
         """
         copies = output.shape[0] // self.channels.shape[0]
@@ -68,9 +73,17 @@ class BoundTarget:
         else:
             values = classes.logsumexp(dim=1, keepdim=True)
         if self.mask is None:
-            return spatial_mean(values).squeeze(1)
-        repeated = self.mask.to(output.device).repeat(copies, *([1] * (self.mask.dim() - 1)))
-        return masked_mean(values.squeeze(1), repeated)
+            score = spatial_mean(values).squeeze(1)
+        else:
+            repeated = self.mask.to(output.device).repeat(copies, *([1] * (self.mask.dim() - 1)))
+            score = masked_mean(values.squeeze(1), repeated)
+        return score if self.negated is None else self._complement(score, self.negated)
+
+    def _complement(self, score: Tensor, negated: Tensor) -> Tensor:
+        """Return a score with the complement of the class where :attr:`negated` is set."""
+        probability = self.scale == "probability" or self.outputs.activated
+        negated = negated.to(score.device).repeat(len(score) // len(negated))
+        return torch.where(negated, (1.0 if probability else 0.0) - score, score)
 
     @cached_property
     def _rows(self) -> list[list[int]]:
@@ -99,4 +112,4 @@ def same_target(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     >>> same_target(bound[0].description, bound[1].description)
     True
     """
-    return all(one[key] == other[key] for key in ("channels", "scale", "within"))
+    return all(one[key] == other[key] for key in ("channels", "negated", "scale", "within"))

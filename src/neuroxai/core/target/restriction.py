@@ -32,7 +32,7 @@ class Restriction(ABC):
 
     @abstractmethod
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return the mask, ``(B, *S)`` bool.
+        """Return the mask ``(B, *S)``, bool, or floating-point weights in [0, 1].
 
         Parameters
         ----------
@@ -57,14 +57,29 @@ class Prediction(Restriction):
 
 @dataclass(frozen=True, eq=False)
 class Mask(Restriction):
-    """A given mask, for example the ground truth.
+    r"""A given mask, for example the ground truth.
+
+    A soft mask weights the voxels: the target is
+
+    .. math:: S = \sum_v m_v z_v \, \Big/ \, \sum_v m_v
 
     Parameters
     ----------
     values
-        ``S`` or ``(B, *S)`` on the network's output grid, nonzero inside the mask.
+        ``S`` or ``(B, *S)`` on the network's output grid: bool, integers 0 and 1, or floating-point
+        weights in [0, 1].
     name
         Name of the mask, for the provenance.
+
+    Raises
+    ------
+    TargetError
+        If a value is NaN, is not in [0, 1], or is an integer other than 0 and 1, as in label files.
+
+    Examples
+    --------
+    >>> Mask(torch.tensor([0.0, 0.5])).mask(torch.zeros(1, 2, dtype=torch.bool), (2,))
+    tensor([[0.0000, 0.5000]])
     """
 
     of_prediction: ClassVar[bool] = False
@@ -72,9 +87,14 @@ class Mask(Restriction):
     values: Tensor
     name: str = "mask"
 
+    def __post_init__(self) -> None:
+        check_mask(torch.as_tensor(self.values), self.name)
+
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return the mask for every sample of the batch."""
-        values = torch.as_tensor(self.values, device=predicted.device) != 0
+        """Return the mask for every sample of the batch: weights if it is soft, otherwise bool."""
+        values = torch.as_tensor(self.values, device=predicted.device)
+        if not is_soft(values):
+            values = values != 0
         if tuple(values.shape) == shape:
             values = values.expand(predicted.shape[0], *shape)
         if values.shape != predicted.shape:
@@ -83,6 +103,42 @@ class Mask(Restriction):
                 f"{tuple(predicted.shape)}: give it on the network's output grid"
             )
         return values
+
+
+def is_soft(values: Tensor) -> bool:
+    """Return whether a mask has weights other than 0 and 1."""
+    return values.is_floating_point() and bool(((values != 0) & (values != 1)).any())
+
+
+def check_mask(values: Tensor, name: str) -> None:
+    """Raise if values are not a mask.
+
+    Raises
+    ------
+    TargetError
+        See :class:`Mask`.
+    """
+    if values.is_complex():
+        raise TargetError(f"the mask {name!r} has complex values, expected weights in [0, 1]")
+    if not bool(torch.isfinite(values).all()):
+        raise TargetError(
+            f"the mask {name!r} has NaN or infinite values, expected weights in [0, 1]: replace "
+            "them, for example by 0 outside the region"
+        )
+    wrong = values[(values < 0) | (values > 1)]
+    if not wrong.numel():
+        return
+    found = values.unique()[:6].tolist()
+    if bool((values == values.round()).all()):
+        labels = ", ".join(f"{value:g}" for value in found)
+        raise TargetError(
+            f"the mask {name!r} has the values {labels}, expected 0 and 1 or weights in [0, 1]: "
+            f"for one label use mask == {max(found):g}, for all labels mask > 0"
+        )
+    raise TargetError(
+        f"the mask {name!r} has values from {float(values.min()):g} to {float(values.max()):g}, "
+        "expected weights in [0, 1]: scale or threshold it"
+    )
 
 
 @dataclass(frozen=True)

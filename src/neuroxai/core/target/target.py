@@ -20,7 +20,7 @@ from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.bound_target import BoundTarget, OutputScale
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.predicted_mask import in_unit_range, looks_activated, predicted_mask
-from neuroxai.core.target.restriction import Restriction
+from neuroxai.core.target.restriction import Restriction, is_soft
 
 SATURATION_NOTE = (
     "the target is a probability, which saturates near certainty, where the map fades; logits do "
@@ -31,12 +31,18 @@ ACTIVATED_NOTE = (
     "certainty"
 )
 UNIT_RANGE_NOTE = (
-    "all outputs of the network lie between 0 and 1 and are taken for logits; if they are "
-    "probabilities, give outputs=Outputs(activation='sigmoid', activated=True)"
+    "all outputs of the network are between 0 and 1, so they may be probabilities, which saturate "
+    "near certainty; if they are, give outputs=Outputs(activation='sigmoid', activated=True)"
 )
 EXCLUSIVE_NOTE = (
     "the prediction is the class with the largest output, as for exclusive classes; if classes "
     "overlap, give outputs=Outputs(activation='sigmoid')"
+)
+
+
+NEGATED_NOTE = (
+    "the network's only output is negative and is taken for a logit that rejects its class, so the "
+    "target is minus the output; for a regression, give outputs=Outputs(activation='none')"
 )
 
 
@@ -64,9 +70,13 @@ class Target(ABC):
     def name(self) -> str:
         """The target's name in files, tables and figures."""
 
-    def bound_name(self, outputs: Outputs, channels: Tensor) -> str:
+    def bound_name(self, outputs: Outputs, channels: Tensor, negated: Tensor) -> str:
         """Return the target's name once its channels are known."""
         return self.name
+
+    def negated(self, outputs: Outputs, output: Tensor) -> Tensor:
+        """Return ``(B,)`` bool, whether the complement of the class is explained."""
+        return torch.zeros(len(output), dtype=torch.bool, device=output.device)
 
     @abstractmethod
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
@@ -103,8 +113,11 @@ class Target(ABC):
             notes.append(SATURATION_NOTE)
         elif outputs.activated:
             notes.append(ACTIVATED_NOTE)
-        elif outputs.activation is None and output.shape[1] > 1 and in_unit_range(output):
+        elif outputs.activation is None and in_unit_range(output):
             notes.append(UNIT_RANGE_NOTE)
+        negated = self.negated(outputs, output)
+        if outputs.activation is None and bool(negated.any()):
+            notes.append(NEGATED_NOTE)
         mask = None
         if self.within is not None:
             mask = self._mask(self.within, outputs, channels, output)
@@ -112,16 +125,27 @@ class Target(ABC):
             if exclusive and self.within.of_prediction:
                 notes.append(EXCLUSIVE_NOTE)
         description = {
-            "name": self.bound_name(outputs, channels),
+            "name": self.bound_name(outputs, channels, negated),
             "kind": type(self).__name__.lower(),
             "channels": channels.tolist(),
             "classes": [
                 [outputs.names[c] if outputs.names else c for c in row] for row in channels.tolist()
             ],
-            "scale": "probability" if outputs.activated else self.output,
-            "within": self.within.name if self.within is not None else None,
+            "negated": negated.tolist(),
+            "scale": self._scale(outputs, output),
+            "within": None if self.within is None else _described(self.within, mask),
         }
-        return BoundTarget(outputs, channels, self.output, mask, description, tuple(notes))
+        return BoundTarget(
+            outputs, channels, self.output, mask, description, tuple(notes),
+            negated if bool(negated.any()) else None,
+        )  # fmt: skip
+
+    def _scale(self, outputs: Outputs, output: Tensor) -> str:
+        """Return the scale for the provenance; values in [0, 1] may be probabilities."""
+        if outputs.activated:
+            return "probability"
+        unknown = outputs.activation is None and in_unit_range(output)
+        return "output" if unknown and self.output == "logit" else self.output
 
     def _mask(
         self, within: Restriction, outputs: Outputs, channels: Tensor, output: Tensor
@@ -142,6 +166,11 @@ class Target(ABC):
                 f"(sample {empty[0]}), so there is nothing to explain"
             )
         return mask
+
+
+def _described(within: Restriction, mask: Tensor | None) -> str:
+    """Return the name of a restriction for the provenance, which says whether it has weights."""
+    return f"{within.name} (weighted)" if mask is not None and is_soft(mask) else within.name
 
 
 def _check(outputs: Outputs, output: Tensor) -> None:
@@ -237,6 +266,11 @@ class Region(Target):
 class Predicted(Target):
     """The class with the largest output of a classifier, for each sample at the explained point.
 
+    If a classifier has a single output, a negative logit (or a probability below 0.5) rejects the
+    class, and the rejection is explained: minus the logit, or one minus the probability. For a
+    regression, give ``Outputs(activation="none")``. The target of a segmenter with a single channel
+    is that channel.
+
     Parameters
     ----------
     output, within
@@ -261,15 +295,24 @@ class Predicted(Target):
         """Return True: the output determines the class."""
         return True
 
-    def bound_name(self, outputs: Outputs, channels: Tensor) -> str:
+    def bound_name(self, outputs: Outputs, channels: Tensor, negated: Tensor) -> str:
         """Return the predicted class's name, or ``predicted`` if it differs between samples."""
         classes = channels.unique().tolist()
-        if len(classes) > 1:
+        if len(classes) > 1 or len(negated.unique()) > 1:
             return self.name
-        return outputs.names[classes[0]] if outputs.names else str(classes[0])
+        name = outputs.names[classes[0]] if outputs.names else str(classes[0])
+        return f"not {name}" if bool(negated.any()) else name
+
+    def negated(self, outputs: Outputs, output: Tensor) -> Tensor:
+        """Return ``(B,)`` bool, where the single output of a classifier rejects its class."""
+        if output.dim() != 2 or output.shape[1] != 1 or outputs.activation == "none":
+            return super().negated(outputs, output)
+        return output[:, 0] < (0.5 if outputs.activated else 0.0)
 
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
         """Return the class with the largest output per sample."""
+        if output.shape[1] == 1:
+            return torch.zeros(len(output), 1, dtype=torch.long, device=output.device)
         if output.dim() != 2:
             known = ", ".join(dict.fromkeys((*outputs.regions, *outputs.names)))
             raise TargetError(
