@@ -32,7 +32,7 @@ def test_the_example_of_the_readme(study: nx.Case, segmenter: nx.Model, tmp_path
     assert by_modality.shape == (*cases.SHAPE, 4)
     sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
     assert sidecar["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert sidecar["layer"] == "decoder.0.conv2"
+    assert sidecar["layer"] == "output:input"
     assert "not for clinical use" in sidecar["use"]
     assert (tmp_path / "dataset_description.json").is_file()
 

@@ -36,8 +36,8 @@ class ClassActivationMethod(Method):
     Parameters
     ----------
     layer
-        A layer by name, or ``auto``: a classifier's last convolution with spatial extent, a
-        segmenter's last convolution before its output convolution.
+        A layer by name; ``name:input`` for the input of a convolution; or ``auto``: a classifier's
+        last convolution with spatial extent, the input of a segmenter's output convolution.
     """
 
     shared: ClassVar[bool] = True

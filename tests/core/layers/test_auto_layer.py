@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -55,17 +56,17 @@ class Headed(nn.Module):
 
 
 EXPECTED = {
-    "added": (None, "decode"),  # both heads are output convolutions
-    "first": (None, "decode"),
-    "list": (0, "decode"),
-    "dict": ("coarse", "enter"),  # the output that counts never saw the decoder
+    "added": (None, "head:input"),  # both heads are output convolutions; this one is deeper
+    "first": (None, "head:input"),
+    "list": (0, "head:input"),
+    "dict": ("coarse", "beside:input"),  # the output that counts never saw the decoder
 }
 
 
 @DIMS
 @pytest.mark.parametrize("heads", EXPECTED)
 @pytest.mark.parametrize("way", ["whole", "checkpointed", "windows"])
-def test_a_segmenters_layer_lies_before_the_output_that_counts(
+def test_a_segmenters_layer_is_the_input_of_the_output_that_counts(
     way: str, heads: str, dims: int
 ) -> None:
     key, expected = EXPECTED[heads]
@@ -110,7 +111,7 @@ def test_nested_unets() -> None:
     )
     x = torch.rand(1, 1, 32, 48)
     found = nx.explain(network, x, "grad_cam", 1, outputs=Outputs(key=0))["grad_cam"]
-    assert found.layer == "upcat_0_4.convs.conv_1.adn.N"  # the norm behind the last convolution
+    assert found.layer == "final_conv_0_4:input"
 
 
 class WithConvolutionForAHead(nn.Module):
@@ -131,13 +132,13 @@ class WithConvolutionForAHead(nn.Module):
         (lambda: nets.resnet50(spatial_dims=2, n_input_channels=4, num_classes=3), "layer4"),
         (lambda: WithConvolutionForAHead(), "inner.layer4"),
         (lambda: nets.DenseNet(2, 4, 3, block_config=(2, 2), init_features=8), "features"),
-        (lambda: nets.VNet(2, 4, 3), "out_tr.conv_block.conv"),
+        (lambda: nets.VNet(2, 4, 3), "out_tr.conv2:input"),
         (
             lambda: nets.UNETR(
                 4, 3, (32, 64), feature_size=8, hidden_size=24, mlp_dim=32, num_heads=4,
                 spatial_dims=2,
             ),
-            "decoder2",
+            "out.conv.conv:input",
         ),
     ],
     ids=["residual classifier", "a convolution for a head", "dense classifier", "segmenter",
@@ -202,7 +203,7 @@ def test_a_block_that_does_not_say_how_it_lies_is_refused() -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_auto_layer(dims: int) -> None:
     assert explain("grad_cam", make("classifier", dims), image(dims)).layer == "third"
-    assert explain("grad_cam", make("segmenter", dims), image(dims)).layer == "join"
+    assert explain("grad_cam", make("segmenter", dims), image(dims)).layer == "exit:input"
 
 
 def normed(norm: nn.Module) -> nn.Sequential:
@@ -214,16 +215,17 @@ def normed(norm: nn.Module) -> nn.Sequential:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("norm", [nn.InstanceNorm3d(8, affine=True), nn.GroupNorm(4, 8)])
-def test_auto_layer_lies_behind_a_norm_that_takes_the_mean_away(norm: nn.Module) -> None:
-    """In front of it the weights are zero but for rounding, in exact arithmetic all of them."""
+@pytest.mark.parametrize(
+    "norm", [nn.InstanceNorm3d(8, affine=True), nn.GroupNorm(4, 8), nn.BatchNorm3d(8)]
+)
+def test_a_segmenters_layer_is_behind_norm_and_activation(norm: nn.Module) -> None:
     network, x = normed(norm).double().eval(), image(3).double()
     explanation = explain("grad_cam", network, x)
-    assert explanation.layer == "3"
+    assert explanation.layer == "5:input"
     with torch.no_grad():
-        kept = network[:4](x)
+        kept = network[:5](x)
     slope = torch.autograd.functional.jacobian(
-        lambda a: network[4:](a)[:, TARGET].flatten(1).mean(1).sum(), kept
+        lambda a: network[5:](a)[:, TARGET].flatten(1).mean(1).sum(), kept
     )
     weights = slope.flatten(2).mean(2)[..., None, None, None]
     expected = (weights * kept).sum(1, keepdim=True).clamp(min=0)
@@ -231,8 +233,51 @@ def test_auto_layer_lies_behind_a_norm_that_takes_the_mean_away(norm: nn.Module)
     assert explanation.values.max() > 1e-6
 
 
-def test_a_batch_norm_leaves_the_layer_in_front_as_it_is() -> None:
-    assert explain("grad_cam", normed(nn.BatchNorm3d(8)), image(3)).layer == "2"
+class Joined(nn.Module):
+    """Three branches, concatenated in front of the output convolution, which runs twice."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(CONV[dims](4, n, 3, padding=1) for n in (2, 3, 6))
+        self.head = CONV[dims](11, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.head(self.joined(0.5 * x))
+        out: Tensor = self.head(self.joined(x))
+        return out
+
+    def joined(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x).relu() for branch in self.branches], dim=1)
+
+
+@DIMS
+@pytest.mark.parametrize("method", ["grad_cam", "hirescam"])
+def test_branches_that_are_joined_before_the_output_count_together(method: str, dims: int) -> None:
+    network, x = seeded(3, lambda: Joined(dims)).double().eval(), image(dims).double()
+    assert isinstance(network, Joined)
+    found = nx.explain(network, x, method, 1)[method]
+    assert found.layer == "head:input#2"
+    joined = network.joined(x).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(network.head(joined)[:, 1].flatten(1).mean(1).sum(), joined)
+    if method == "grad_cam":
+        gradient = gradient.flatten(2).mean(2)[(..., *[None] * dims)].expand_as(gradient)
+    cam = (gradient * joined.detach()).sum(1, keepdim=True)
+    expected = cam.clamp(min=0) if method == "grad_cam" else cam
+    assert relative(found.values, expected) <= 1e-10
+    again = nx.explain(network, x, method, 1, layer=found.layer)[method]
+    assert torch.equal(again.values, found.values)  # the sidecar's layer reproduces the map
+    with pytest.raises(LayerError, match="does not depend on layer 'head:input'"):
+        nx.explain(network, x, method, 1, layer="head:input#1")
+
+
+def test_only_convolutions_have_a_named_input() -> None:
+    with pytest.raises(LayerError, match="is the input of a LeakyReLU, expected that of a conv"):
+        nx.explain(normed(nn.BatchNorm3d(8)), image(3), "grad_cam", 1, layer="4:input")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, but people have such files
+        program = torch.jit.script(normed(nn.BatchNorm3d(8)).eval())
+    with pytest.raises(LayerError, match="TorchScript program does not run hooks"):
+        nx.explain(program, image(3), "grad_cam", 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -257,5 +302,5 @@ def test_auto_layer_where_there_is_none() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(560, 5))
     with pytest.raises(LayerError, match="no convolution with spatial extent"):
         explain("grad_cam", flat, image())
-    with pytest.raises(LayerError, match="expected one before the output convolution"):
+    with pytest.raises(LayerError, match="expected an output convolution and one before it"):
         explain("grad_cam", nn.Conv2d(4, 5, 1), image())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
+from neuroxai.core.engine.backward_graph import nodes_behind
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.layers.layers import Layer
 from neuroxai.core.layers.layout import Rearrange
@@ -76,6 +79,23 @@ def differentiate(
             "the network runs blocks in torch.utils.checkpoint with use_reentrant=True, which "
             "gives no gradients of an input: set use_reentrant=False, or run the blocks as they are"
         ) from error
+
+
+def _with_all_reached(activations: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return ``inputs``, and activations such that a backward pass to them reaches all others.
+
+    Autograd computes only what the requested gradients need. A leaf is requested, and so is an
+    activation that depends on no other end, as behind a part that is detached from the input.
+    """
+    ends = [*inputs, *(activation for activation in activations if activation.is_leaf)]
+    reached: set[Any] = {get_gradient_edge(end).node for end in ends}
+    for activation in activations:
+        if activation.is_leaf or not activation.requires_grad:
+            continue
+        if reached.isdisjoint(nodes_behind(activation.grad_fn, reached)):
+            ends.append(activation)
+            reached.add(activation.grad_fn)
+    return ends
 
 
 class ActivationRecorder:
@@ -171,10 +191,7 @@ class ActivationRecorder:
             )
             for label, (activation, _) in self._recorded.items()
         ]
-        activations = [activation for activation, _ in self._recorded.values()]
-        # Autograd computes the gradient of a leaf only if it is requested.
-        leaves = [activation for activation in activations if activation.is_leaf]
-        ends = [*inputs, *leaves] if inputs else leaves or activations
+        ends = _with_all_reached([activation for activation, _ in self._recorded.values()], inputs)
         try:
             gradients = differentiate(total, ends, retain_graph=retain_graph)
         finally:

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from neuroxai.core.engine.backward_graph import nodes_behind
 from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.errors import NETWORK_ERRORS, LayerError, NeuroXAIError
-from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, is_convolution, subtracts_mean
+from neuroxai.core.layers.layers import (
+    AUTO,
+    INPUT,
+    Layer,
+    LayerHooks,
+    is_convolution,
+    module_name,
+    subtracts_mean,
+)
 from neuroxai.core.layers.layout import Rearrange
 
 
@@ -30,6 +38,8 @@ class OutputPaths:
         the last ones.
     last_junctions, before_junctions
         Labels of the larger modules whose output is on all paths from these.
+    before_inputs
+        Label of the input of each of the last ones to the number of convolutions before it.
     """
 
     used: Collection[str]
@@ -37,6 +47,7 @@ class OutputPaths:
     before_last: Collection[str]
     last_junctions: Collection[str]
     before_junctions: Collection[str]
+    before_inputs: Mapping[str, int] = field(default_factory=dict)
 
 
 def output_paths(
@@ -67,6 +78,8 @@ def output_paths(
     end = output.grad_fn
     if end is None:
         return None
+    inputs = {label: node for label, node in nodes.items() if INPUT in label}
+    nodes = {label: node for label, node in nodes.items() if label not in inputs}
     convolution = {label: is_convolution(module_of(network, label)) for label in nodes}
     labels = {node: label for label, node in nodes.items() if convolution[label]}
     last = [labels[node] for node in nodes_behind(end, labels) if node in labels]
@@ -89,7 +102,14 @@ def output_paths(
             and wanted.isdisjoint({*nodes_behind(end, {node})} - {node})
         ]
 
-    return OutputPaths(used, last, before, junctions(last, ()), junctions(before, last))
+    before_inputs = {
+        name: len({*nodes_behind(inputs[name])} & {*labels})
+        for name in map(input_label, last)
+        if inputs.get(name) is not None
+    }
+    return OutputPaths(
+        used, last, before, junctions(last, ()), junctions(before, last), before_inputs
+    )
 
 
 def auto_layer(
@@ -101,19 +121,21 @@ def auto_layer(
 ) -> Layer:
     """Return the default layer of class activation maps.
 
-    It is a classifier's last convolution with spatial extent, or a segmenter's last convolution
-    before its output convolution. Of several in parallel, as in a residual or dense block, it is
-    the module that joins them. If an instance or group norm follows, it is the norm, as the channel
-    weights of a layer in front of one cancel. Only convolutions that the output depends on count,
-    and all from which it is reached through no other one are output convolutions.
+    It is the input of a segmenter's output convolution, whatever branches are joined there, or a
+    classifier's last convolution with spatial extent. If several convolutions of a classifier are
+    in parallel, as in a residual or dense block, it is the module that joins them; if an instance
+    or group norm follows, it is the norm, as the channel weights of a layer in front of one cancel.
+    If a segmenter has several output convolutions with different inputs, it is the input with the
+    most convolutions before it. Only convolutions that the output depends on count, and all from
+    which it is reached through no other one are output convolutions.
 
     Parameters
     ----------
     network
         The network.
     ran
-        The convolutions, norms and larger modules that ran, in the order data flows; further layers
-        are ignored.
+        The convolutions, their inputs, norms and larger modules that ran, in the order data flows;
+        further layers are ignored.
     classifier
         Whether the output has no spatial axes.
     paths
@@ -123,27 +145,64 @@ def auto_layer(
     Raises
     ------
     LayerError
-        If the network has no such convolution.
+        If the network has no such layer.
     """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise LayerError(
+            "a TorchScript program does not run hooks on its layers, so it has no class activation "
+            "maps: load the network's Python class or a program of torch.export, or use a gradient "
+            "method"
+        )
+    if classifier:
+        return _last_layer(network, [layer for layer in ran if not layer.is_input], paths)
+    return _output_input(network, ran, paths)
+
+
+def _output_input(
+    network: nn.Module, ran: Sequence[Layer], paths: OutputPaths | None
+) -> Layer:  # fmt: skip
+    """Return the input of a segmenter's output convolution."""
+    convolutions = [
+        layer.name
+        for layer in ran
+        if not layer.is_input and is_convolution(module_of(network, layer.name))
+    ]
+    outputs = convolutions[-1:] if paths is None else paths.last
+    before = {} if paths is None else paths.before_inputs
+    inputs = {layer.name: layer for layer in ran if layer.is_input}
+    found = [inputs[name] for name in map(input_label, outputs) if name in inputs]
+    if len(convolutions) < 2 or not found:
+        raise LayerError(
+            f"{len(convolutions)} convolution(s) ran, expected an output convolution and one "
+            "before it: name a layer with layer="
+        )
+    places = {layer.name: place for place, layer in enumerate(ran)}
+    return max(found, key=lambda layer: (before.get(layer.name, 0), places[layer.name]))
+
+
+def input_label(label: str) -> str:
+    """Return the label of the input of a convolution's call.
+
+    Examples
+    --------
+    >>> input_label("head"), input_label("head#2")
+    ('head:input', 'head:input#2')
+    """
+    name, call, number = label.partition("#")
+    return f"{name}{INPUT}{call}{number}"
+
+
+def _last_layer(network: nn.Module, ran: Sequence[Layer], paths: OutputPaths | None) -> Layer:
+    """Return a classifier's last layer with spatial extent."""
     modules = [module_of(network, layer.name) for layer in ran]
     convolutions = [place for place, module in enumerate(modules) if is_convolution(module)]
-    places = convolutions
-    if paths is not None:
-        places = [place for place in places if ran[place].name in paths.used]
-    count = len(places)
-    if classifier:
-        places = [place for place in places if _has_extent(ran[place])]
-        if not places:
-            raise LayerError("no convolution with spatial extent ran: name a layer with layer=")
-    elif paths is None:
-        places = places[:-1]
-    else:
-        places = [place for place in places if ran[place].name not in paths.last]
+    places = [
+        place
+        for place in convolutions
+        if (paths is None or ran[place].name in paths.used) and _has_extent(ran[place])
+    ]
     if not places:
-        raise LayerError(
-            f"{count} convolution(s) ran, expected one before the output convolution: "
-            "name a layer with layer="
-        )
+        raise LayerError("no convolution with spatial extent ran: name a layer with layer=")
     place = places[-1]
     if paths is not None:
         place = _junction(ran, {ran[each].name for each in places}, paths, default=place)
@@ -167,7 +226,7 @@ def _junction(
 
 def module_of(network: nn.Module, label: str) -> nn.Module:
     """Return the module of a layer's label."""
-    return network.get_submodule(label.partition("#")[0])
+    return network.get_submodule(module_name(label))
 
 
 def _has_extent(layer: Layer) -> bool:
@@ -203,7 +262,7 @@ def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tens
             paths = output_paths(run(center_crop(x, 1 / 8)), network, part.nodes)
     except (NeuroXAIError, *NETWORK_ERRORS):
         pass
-    if [layer.name for layer in part.layers] != [layer.name for layer in whole.layers]:
+    if part.outputs != whole.outputs:
         paths = None
     return auto_layer(network, whole.layers, classifier=output.dim() == 2, paths=paths).name
 
@@ -214,6 +273,11 @@ class _Ran:
 
     layers: list[Layer] = field(default_factory=list)
     nodes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the layers, without inputs, which are visited if they have a graph."""
+        return [layer.name for layer in self.layers if not layer.is_input]
 
     def visit(self, layer: Layer, output: Tensor, rearrange: Rearrange | None) -> Tensor | None:
         self.layers.append(layer)

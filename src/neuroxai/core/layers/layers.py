@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -20,6 +21,10 @@ AUTO = "auto"
 """Stands for the layer chosen by :func:`~neuroxai.core.layers.auto_layer.auto_layer`."""
 
 
+INPUT = ":input"
+"""Suffix of the input of a convolution: ``head:input``, whatever branches are joined there."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """One call of a layer in a forward pass.
@@ -27,16 +32,33 @@ class Layer:
     Attributes
     ----------
     name
-        The module's dotted name, with ``#2`` and so on from its second call.
+        The module's dotted name; ``:input`` after it for the input of a convolution; and ``#2`` and
+        so on from its second call.
     kind
         The module's class.
     shape
-        ``(C, *S)`` of its output.
+        ``(C, *S)`` of its output, or of its input.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
+
+    @property
+    def is_input(self) -> bool:
+        """Whether this is the input of a convolution."""
+        return self.name.partition("#")[0].endswith(INPUT)
+
+
+def module_name(label: str) -> str:
+    """Return the dotted name of the module of a layer's label.
+
+    Examples
+    --------
+    >>> module_name("head:input#2"), module_name("head#2")
+    ('head', 'head')
+    """
+    return label.partition("#")[0].removesuffix(INPUT)
 
 
 def check_names(network: nn.Module, names: Sequence[str]) -> None:
@@ -45,16 +67,22 @@ def check_names(network: nn.Module, names: Sequence[str]) -> None:
     Raises
     ------
     LayerError
-        Suggesting the nearest name.
+        Suggesting the nearest name; or if the input of another module than a convolution is named.
     """
     known = {name for name, _ in network.named_modules() if name}
+    convolutions = [name for name, module in network.named_modules() if is_convolution(module)]
     for name in names:
-        if name != AUTO and name.partition("#")[0] not in known:
-            convolutions = [n for n, m in network.named_modules() if is_convolution(m)]
+        module = module_name(name)
+        if name != AUTO and module not in known:
             hint = suggestion(name, known)
             if hint.startswith("known"):
                 hint = "convolutions: " + ", ".join(convolutions)
             raise LayerError(f"layer {name!r} does not exist: {hint}")
+        if INPUT in name and module not in convolutions:
+            raise LayerError(
+                f"layer {name!r} is the input of a {type(network.get_submodule(module)).__name__}, "
+                "expected that of a convolution: name the layer whose output it is"
+            )
 
 
 def is_convolution(module: nn.Module) -> bool:
@@ -127,7 +155,8 @@ class LayerHooks:
         The network.
     names
         The layers to hook in addition to all convolutions and all norms over their input's own
-        statistics; ``auto`` adds every module that contains several convolutions.
+        statistics; ``auto`` adds every module that contains several convolutions, and the input of
+        every convolution.
     visit
         Called with every hooked layer and its output, in the order the data flows.
     dims
@@ -149,11 +178,29 @@ class LayerHooks:
             block = self._hooks_blocks and name and _has_several_convolutions(module)
             if block or name in self._names or is_convolution(module) or subtracts_mean(module):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
+            named = f"{name}{INPUT}" in self._names
+            if named or (self._hooks_blocks and is_convolution(module)):
+                hook = self._input_hook(f"{name}{INPUT}", named=named)
+                self._handles.append(module.register_forward_pre_hook(hook))
         return self
 
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
             handle.remove()
+
+    def _input_hook(self, name: str, *, named: bool) -> Callable[[nn.Module, Any], Any]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+            values = inputs[0]
+            if values.dim() != self._dims + 2:  # an image without a batch, or of other axes
+                return None
+            if not (named or values.requires_grad or not torch.is_grad_enabled()):
+                return None  # the image itself, before the first layer
+            label = self._calls.next(name)
+            layer = Layer(label, type(module).__name__, tuple(values.shape[1:]))
+            continued = self._visit(layer, values, None)
+            return None if continued is None else (continued, *inputs[1:])
+
+        return hook
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:

@@ -17,7 +17,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.errors import NETWORK_ERRORS
-from neuroxai.core.layers.layers import is_convolution
+from neuroxai.core.layers.layers import is_convolution, module_name
 from neuroxai.core.rules.rule_hooks import RuleHooks
 
 _TOLERANCE = 1e-3
@@ -109,7 +109,7 @@ def blocks(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _contains(name: str, layers: Collection[str]) -> bool:
-    plain = [layer.partition("#")[0] for layer in layers]
+    plain = [module_name(layer) for layer in layers]
     return any(layer == name or layer.startswith(f"{name}.") for layer in plain)
 
 
