@@ -190,3 +190,29 @@ def test_single_precision_walks_the_double_precision_way() -> None:
     single = explain(make_method(NAME, {"steps": 20}), network, x).values
     double = explain(make_method(NAME, {"steps": 20}), network.double(), x.double()).values
     assert relative(single, double) <= 0.02  # ties are broken by rounding, the maps stay close
+
+
+class Exploding(nn.Module):
+    """The mean of the image plus a smooth kink near zero, whose slope there is ``slope``."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = 1 / self.slope
+        score = x.mean(dim=(1, 2, 3)) + 1e-6 * torch.tanh(x / width).mean(dim=(1, 2, 3)) / width
+        return torch.stack([score, -score], dim=1)
+
+
+@pytest.mark.parametrize(("slope", "void"), [(1e7, True), (1e-7, False)])
+def test_a_map_from_a_start_with_exploding_gradients_is_void(slope: float, *, void: bool) -> None:
+    """The first step alone contributes its gradient, known in closed form, times its length."""
+    x = torch.rand(1, 1, 5, 4, generator=torch.Generator().manual_seed(1)).double() + 0.5
+    method = make_method(NAME, {"steps": 20, "max_distance": 0.0, "baseline": "zero"})
+    got = explain(method, Exploding(slope), x, Class(0))
+    (excess,), (change,) = got.diagnostics["path_excess"], got.diagnostics["score_change"]
+    first = float(x.mean()) * (1 + 1e-6 * slope**2) / 20
+    assert excess >= 0.99 * first / abs(change)
+    assert any("the map is void" in note for note in got.notes) is void
+    assert not any("positions are more reliable" in note for note in got.notes)

@@ -48,7 +48,11 @@ def print_report(report: CaseReport) -> None:
     console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True)
-    console.print("Gap: completeness gap of path methods, 0 % is exact.")
+    console.print(
+        "Gap: completeness gap of path methods; a small gap is necessary for a correct map, not "
+        "sufficient.",
+        soft_wrap=True,
+    )
     if places:
         console.print(
             f"{', '.join(places)}: share of the map there, both signs together; in brackets: share "

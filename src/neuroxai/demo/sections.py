@@ -134,10 +134,11 @@ def _map_table(entries: Sequence[Explained]) -> Table:
         ),
         rows=tuple(rows),
         note="Completeness gap: relative difference between the sum of a path method's "
-        "attributions and the change of the target from baseline to scan; 0 is exact. In the "
-        "brain, in the tumor: share of the map there, both signs together; in brackets: share of "
-        "the volume, the value expected of an uninformative map. The gradients, the guided "
-        "gradients and all class activation maps of a case come from one shared forward pass.",
+        "attributions and the change of the target from baseline to scan; a small gap is "
+        "necessary for a correct map, not sufficient. In the brain, in the tumor: share of the "
+        "map there, both signs together; in brackets: share of the volume, the value expected of "
+        "an uninformative map. The gradients, the guided gradients and all class activation maps "
+        "of a case come from one shared forward pass.",
     )
 
 

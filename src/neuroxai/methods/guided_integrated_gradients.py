@@ -14,7 +14,7 @@ from neuroxai.core.explanation import Attribution
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.paths.baselines import AUTO, check_baseline, path_start
-from neuroxai.methods.paths.completeness import completeness, gap_notes
+from neuroxai.methods.paths.completeness import completeness, excess_notes, gap_notes
 
 _NEGLIGIBLE = 1e-9
 """Fraction of the remaining distance below which a step is complete."""
@@ -102,9 +102,17 @@ class GuidedIntegratedGradients(Method):
         diagnostics = completeness(values, probe.score(x), start.score)
         diagnostics["moving_features"] = [path.features for path in paths]
         diagnostics["baselines"] = list(start.names)
+        excess = [
+            None if gap is None else path.travelled() / abs(change)
+            for path, gap, change in zip(
+                paths, diagnostics["completeness_gap"], diagnostics["score_change"], strict=True
+            )
+        ]
+        diagnostics["path_excess"] = excess
         notes = (
             *start.notes,
             *gap_notes(diagnostics["completeness_gap"]),
+            *excess_notes(excess),
             *_rounding(probe.settings.precision),
         )
         return Attribution(values, diagnostics, notes)
@@ -135,6 +143,7 @@ class _Path:
         self._total = self._distance.sum()
         self._position = torch.zeros_like(self._difference)
         self._sum = torch.zeros_like(self._difference)
+        self._travelled = torch.zeros((), dtype=torch.float64, device=difference.device)
         self._corridor = max_distance
         self.features = self._moving.numel()
         self._rank = floor(fraction * (self.features - 1)) + 1
@@ -146,6 +155,10 @@ class _Path:
     def attribution(self) -> Tensor:
         """Return the attribution so far, ``(C, *S)``."""
         return self._scatter(self._sum, torch.zeros_like(self._baseline))
+
+    def travelled(self) -> float:
+        """Return the sum of the absolute contributions of the steps."""
+        return float(self._travelled)
 
     def _scatter(self, values: Tensor, onto: Tensor) -> Tensor:
         return onto.flatten().index_add(0, self._moving, values).reshape(onto.shape)
@@ -161,7 +174,9 @@ class _Path:
         surplus = left - self._total * (1 - alpha)
         if not self._is_complete(surplus, left):
             position = self._moved(position, slopes.abs(), upper, surplus, left)
-        self._sum += (position - self._position).mul_(self._difference).mul_(slopes)
+        step = (position - self._position).mul_(self._difference).mul_(slopes)
+        self._sum += step
+        self._travelled += step.sum(dtype=torch.float64).abs()
         self._position = position
 
     def _moved(

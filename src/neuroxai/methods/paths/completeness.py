@@ -12,6 +12,13 @@ _VANISHING = 1e-9
 LARGE_GAP = 0.1
 """Gap above which the map carries a note."""
 
+VOID_GAP = 1.0
+"""Gap from which a map is void: that of a map of zeros."""
+
+LARGE_EXCESS = 10.0
+"""Sum of the steps' absolute contributions, relative to the score's change, above which a map is
+void: with errors of 10 % in a step, the error is as large as the change."""
+
 
 def completeness(values: Tensor, at_x: Tensor, at_baseline: Tensor) -> dict[str, Any]:
     r"""Return the change of the score and the completeness gap, per sample.
@@ -19,7 +26,8 @@ def completeness(values: Tensor, at_x: Tensor, at_baseline: Tensor) -> dict[str,
     .. math:: \frac{|\sum_i a_i - (S(x) - S(x'))|}{|S(x) - S(x')|}
 
     (Sundararajan et al. 2017, arXiv:1703.01365, Proposition 1). The gap is None if the score does
-    not change between baseline and input.
+    not change between baseline and input. A small gap is necessary for a correct map, not
+    sufficient: errors of opposite sign cancel in the sum.
 
     Parameters
     ----------
@@ -50,17 +58,55 @@ def worst(gaps: list[float | None]) -> float:
 
 
 def gap_notes(gaps: list[float | None]) -> tuple[str, ...]:
-    """Return a note on a large gap, none for a small one.
+    """Return notes on a large or undefined gap, none for a small one.
+
+    A small gap is necessary, not sufficient, so no note recommends a map for its gap. A map of
+    zeros has a gap of 100 %, so one with more is void.
 
     Examples
     --------
-    >>> gap_notes([0.02, None])
+    >>> gap_notes([0.02, 0.03])
     ()
     """
+    notes = []
+    if None in gaps:
+        notes.append(
+            "the target is the same at the baseline and at the image, so the completeness gap is "
+            "undefined and the map explains no change: choose another baseline"
+        )
     gap = worst(gaps)
-    if gap <= LARGE_GAP:
+    if gap >= VOID_GAP:
+        notes.append(
+            f"the map is void: the completeness gap is {gap:.1%}, and a map of zeros would have "
+            "100 %: choose another baseline or method"
+        )
+    elif gap > LARGE_GAP:
+        notes.append(
+            f"the completeness gap is {gap:.1%}, so the map does not sum to the target's change: "
+            "neither its positions nor its magnitudes are reliable"
+        )
+    return tuple(notes)
+
+
+def excess_notes(excesses: list[float | None]) -> tuple[str, ...]:
+    """Return a note if the steps of a path are far larger than the change they sum to.
+
+    Parameters
+    ----------
+    excesses
+        Per sample, the sum of the absolute contributions of the steps, relative to the score's
+        change; 1 if the score changes in one direction.
+
+    Examples
+    --------
+    >>> excess_notes([1.2, None])
+    ()
+    """
+    excess = worst(excesses)
+    if excess <= LARGE_EXCESS:
         return ()
     return (
-        f"the completeness gap is {gap:.1%}, so the map does not sum to the target's change: "
-        "its positions are more reliable than its magnitudes",
+        f"the map is void: the contributions of the path's steps sum to {excess:.3g} times the "
+        "target's change in absolute value, so their sum is correct only by cancellation: choose "
+        "another baseline or method",
     )
