@@ -54,7 +54,8 @@ def explain(
     from neuroxai.workflows.session import open
 
     started = time.perf_counter()
-    tune_allocator()
+    if memory is None:  # kept memory would exceed the limit
+        tune_allocator()
     methods = [make_method(name, parameters) for name, parameters in requests.items()]
     checks.check_hardware(device, precision)
     loaded = load_model(model, weights=weights, card=card, trust=trust)

@@ -37,7 +37,8 @@ def predict(
     from neuroxai.models.loading import load_model
     from neuroxai.workflows.session import open
 
-    tune_allocator()
+    if memory is None:  # kept memory would exceed the limit
+        tune_allocator()
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     study = read_one_case(case, file, layout, loaded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -378,3 +379,35 @@ def test_a_batch_is_limited_by_the_memory_budget(name: str) -> None:
         maps[most] = found[name].values
     handle.remove()
     assert relative(maps[1], maps[6]) <= 1e-4
+
+
+_KEPT = """
+import sys, torch
+from pathlib import Path
+from neuroxai.core.engine.allocator import tune_allocator
+from neuroxai.core.probe.memory_plan import MemoryPlanner
+from neuroxai.core.target.outputs import Outputs
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+tune_allocator()
+MemoryPlanner(torch.nn.Identity(), torch.rand(1, 2, 32, 24, 40), Outputs(), eval(sys.argv[1]))
+before = resident()
+tensors = [torch.ones(2, 1000, 1100) for _ in range(40)]  # 8.8 MB each
+del tensors
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="settings of glibc")
+@pytest.mark.parametrize(("budget", "kept"), [("10**6", False), ("None", True), ("10**10", True)])
+def test_a_tight_budget_returns_freed_memory(budget: str, kept: bool) -> None:
+    """Of 350 MB that were freed; in a separate process, because the settings are permanent."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("settings of glibc")
+    done = subprocess.run(
+        [sys.executable, "-c", _KEPT, budget], capture_output=True, text=True, check=True
+    )
+    assert (float(done.stdout) > 100) is kept

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.engine.allocator import return_freed_memory
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.footprint import Footprint, footprint
 from neuroxai.core.engine.memory import available_memory, format_size, is_out_of_memory
@@ -125,6 +126,11 @@ class MemoryPlanner:
     windows: Windows | None = None
     _plans: dict[bool, MemoryPlan] = field(default_factory=dict)
     _facts: NetworkFacts = field(default_factory=NetworkFacts)
+
+    def __post_init__(self) -> None:
+        tight = self.budget is not None and AMPLE * _voxels(self.x) > self.budget
+        if tight and self.x.device.type == "cpu":
+            return_freed_memory()
 
     @cached_property
     def allowed(self) -> int | None:
