@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from neuroxai.core.errors import ModelError
+from neuroxai.core.errors import MethodError, ModelError
 from neuroxai.data.case import Case
 from neuroxai.models.model import Model
 from neuroxai.workflows.dissect import dissect
@@ -77,3 +80,76 @@ def test_an_error_outside_the_network_is_passed_on(
     monkeypatch.setattr("neuroxai.workflows.session.information_flow", broken)
     with pytest.raises(ValueError, match="ours"):
         inspect(segmenter, study, ["WT"])
+
+
+class TwoInputs(nn.Conv2d):
+    def forward(self, scan: Tensor, age: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(scan).mean(dim=(2, 3)) + age
+
+
+class OfMapping(nn.Conv2d):
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:  # type: ignore[override]
+        return super().forward(batch["image"]).mean(dim=(2, 3))
+
+
+class OfAttribute(nn.Conv2d):
+    def forward(self, batch: Any) -> Tensor:
+        return super().forward(batch.image).mean(dim=(2, 3))
+
+
+class OfList(nn.Conv3d):
+    def forward(self, scans: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        return super().forward(scans[0]).mean(dim=(2, 3, 4)) + scans[1].mean()
+
+
+class Unfinished(nn.Module):
+    pass
+
+
+DOUBLE = torch.rand(1, 2, 9, 7, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("network", "x", "message"),
+    [
+        (TwoInputs(2, 3, 3), DOUBLE.float(), "needs 2 inputs (scan, age): wrap it in a module"),
+        (OfMapping(2, 3, 3), DOUBLE.float(), "takes a dictionary or a list, wrap it in a module"),
+        (OfAttribute(2, 3, 3), DOUBLE.float(), "takes a dictionary or a list, wrap it"),
+        (OfList(1, 3, 3), torch.rand(1, 2, 5, 6, 7), "takes a dictionary or a list, wrap it"),
+        (nn.Conv2d(4, 3, 3), DOUBLE.float(), "expected input[1, 2, 9, 7] to have 4 channels"),
+        (nn.Conv2d(2, 3, 3), DOUBLE, "weights are float32 and the input is float64: give x.to("),
+        (nn.Conv2d(2, 3, 3).double(), DOUBLE.float(), "weights are float64 and the input is"),
+        (Unfinished(), DOUBLE.float(), "Unfinished: the network fails on an input of"),
+        (nn.LazyConv2d(3, 3), DOUBLE.float(), "has lazy layers without weights yet: call it once"),
+        (nn.Conv2d(2, 3, 3).forward, DOUBLE.float(), "is a function, expected a torch.nn.Module"),
+        (TwoInputs, DOUBLE.float(), "is the class TwoInputs, expected a module: create one"),
+        ("net.pt", DOUBLE.float(), "the model is str, expected a torch.nn.Module"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failing_module_raises_one_sentence(network: Any, x: Tensor, message: str) -> None:
+    """Modules without a card get the translation of loaded ones."""
+    with pytest.raises(ModelError, match=re.escape(message)) as caught:
+        explain(network, x, "vanilla_gradient", 1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("subject", [(DOUBLE, DOUBLE), {"scan": DOUBLE}, [DOUBLE]], ids=repr)
+def test_several_inputs_are_refused_with_the_way_out(subject: Any) -> None:
+    kind = type(subject).__name__
+    with pytest.raises(MethodError, match=f"the input is a {kind}, .* wrap the network"):
+        explain(TwoInputs(2, 3, 3), subject, "vanilla_gradient", 1)
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", ">f4", "<f4"])
+def test_numpy_input_gives_the_map_of_the_tensor(dtype: str) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 1))
+    values = DOUBLE.float().numpy().astype(dtype)
+    values.flags.writeable = False
+    found = explain(network, values, "vanilla_gradient", 1)
+    point = DOUBLE.float().requires_grad_()
+    network(point)[:, 1].mean().backward()
+    assert point.grad is not None
+    np.testing.assert_allclose(found["vanilla_gradient"].values, point.grad, atol=1e-7)
+    note = "the input was converted from float64 to float32"
+    assert (note in found.warnings) == dtype.endswith("8")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast, overload
+from typing import Any, cast, overload
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroxai.core.explanation import Explanation
@@ -39,7 +40,7 @@ def explain(
 @overload
 def explain(
     model: Model | nn.Module,
-    subject: Tensor,
+    subject: Tensor | NDArray[Any],
     methods: MethodsLike = "all",
     target: TargetLike | None = None,
     *,
@@ -55,7 +56,7 @@ def explain(
 ) -> Explanations[Explanation]: ...
 def explain(
     model: Model | nn.Module,
-    subject: Case | Tensor,
+    subject: Case | Tensor | NDArray[Any],
     methods: MethodsLike = "all",
     target: TargetLike | None = None,
     *,

@@ -1,12 +1,15 @@
-"""Errors of a loaded network on a case, as one sentence that names the network."""
+"""Errors of a network on an input, as one sentence that names the network and the way out."""
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from neuroxai.core.engine.memory import is_out_of_memory
 from neuroxai.core.errors import NETWORK_ERRORS, ModelError, NeuroXAIError
@@ -15,9 +18,11 @@ from neuroxai.models.model import Model
 _CALL = "_call_impl"
 """The function of PyTorch that calls a module's forward."""
 
+_WRAP = "wrap it in a module whose forward takes one tensor (B, C, *S)"
+
 
 @contextmanager
-def network_faults(model: Model, x: Tensor) -> Iterator[None]:
+def network_faults(model: Model | nn.Module, x: Tensor) -> Iterator[None]:
     """Context manager that raises a network's own errors as ``ModelError``.
 
     An error from outside the network's forward pass is passed on unchanged.
@@ -25,16 +30,18 @@ def network_faults(model: Model, x: Tensor) -> Iterator[None]:
     Raises
     ------
     ModelError
-        Naming the network, the input's shape and the network's reason, or that memory ran out.
+        Naming the network, the input's shape, the network's reason and what to do, or that memory
+        ran out.
     """
+    name = model.card.name if isinstance(model, Model) else type(model).__name__
     try:
         yield
     except NeuroXAIError:
         raise
-    except NETWORK_ERRORS as error:
+    except (*NETWORK_ERRORS, KeyError, AttributeError) as error:
         if is_out_of_memory(error):
             raise ModelError(
-                f"{model.card.name}: memory ran out on an input of {tuple(x.shape)}: free memory, "
+                f"{name}: memory ran out on an input of {tuple(x.shape)}: free memory, "
                 "or use a smaller image"
             ) from error
         frames = traceback.walk_tb(error.__traceback__)
@@ -42,6 +49,72 @@ def network_faults(model: Model, x: Tensor) -> Iterator[None]:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{model.card.name}: the network fails on an input of {tuple(x.shape)} ({reason}); "
-            "if it needs other sizes or channels, set them in its card"
+            f"{name}: the network fails on an input of {tuple(x.shape)} ({reason}); "
+            f"{_way_out(model, x)}"
         ) from error
+
+
+def check_network(network: object) -> None:
+    """Raise if a network is not a module that is ready to run.
+
+    Raises
+    ------
+    ModelError
+        If it is a function, a class, or a module with uninitialized parameters.
+    """
+    if isinstance(network, type) and issubclass(network, nn.Module):
+        raise ModelError(
+            f"the model is the class {network.__name__}, expected a module: create one, "
+            f"{network.__name__}(...), and load its weights"
+        )
+    if not isinstance(network, nn.Module):
+        kind = "a function" if inspect.isroutine(network) else type(network).__name__
+        raise ModelError(
+            f"the model is {kind}, expected a torch.nn.Module: call it in the forward of a module "
+            "that has the network as an attribute, so that its layers are found"
+        )
+    if any(is_lazy(each) for each in (*network.parameters(), *network.buffers())):
+        raise ModelError(
+            f"{type(network).__name__}: the network has lazy layers without weights yet: call it "
+            "once on an input, and train it or load its weights"
+        )
+
+
+def _way_out(model: Model | nn.Module, x: Tensor) -> str:
+    """Return what to do about an error, from the network's parameters and its signature."""
+    network = model.network if isinstance(model, Model) else model
+    needed = _required_inputs(network)
+    if len(needed) > 1:
+        return (
+            f"it needs {len(needed)} inputs ({', '.join(needed)}): {_WRAP} and holds the other "
+            "inputs"
+        )
+    types = {each.dtype for each in network.parameters() if each.is_floating_point()}
+    if types and x.dtype not in types:
+        own = ", ".join(sorted(str(each).removeprefix("torch.") for each in types))
+        return (
+            f"its weights are {own} and the input is {str(x.dtype).removeprefix('torch.')}: "
+            f"give x.to(next(network.parameters()).dtype)"
+        )
+    if isinstance(model, Model):
+        return "if it needs other sizes or channels, set them in its card"
+    return (
+        "if it needs other sizes or channels, change the input; if its forward takes a dictionary "
+        f"or a list, {_WRAP}"
+    )
+
+
+def _required_inputs(network: nn.Module) -> list[str]:
+    """Return the names of the positional parameters of forward that have no default value."""
+    if isinstance(network, torch.jit.ScriptModule):
+        return []  # its signature is not that of a Python function
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [
+        each.name
+        for each in parameters
+        if each.kind in positional and each.default is inspect.Parameter.empty
+    ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final, overload
+from typing import Any, final, overload
 
 import numpy as np
 import torch
@@ -39,8 +39,9 @@ from neuroxai.workflows.base_session import BaseSession, SessionOptions
 from neuroxai.workflows.control import Cancel
 from neuroxai.workflows.device import choose_device
 from neuroxai.workflows.explanation_run import TargetResult
-from neuroxai.workflows.network_fault import network_faults
+from neuroxai.workflows.network_fault import check_network, network_faults
 from neuroxai.workflows.preparation import (
+    array_as_input,
     describe_model,
     needs_predicted_slice,
     outputs_of,
@@ -226,17 +227,24 @@ class TensorSession(BaseSession[Explanation]):
     (['0', '1'], (2, 1, 8, 6))
     """
 
+    input_notes: tuple[str, ...] = ()
+    """What was done to the input before it reached the network."""
+
     def __repr__(self) -> str:
         return f"<TensorSession: {type(self.network).__name__} on {tuple(self.x.shape)}>"
 
     def _explanations(self, result: TargetResult) -> Explanations[Explanation]:
         return Explanations(
             result.explanations, result.refused, result.output, result.memory,
-            result.shared_seconds, warnings=result.notes, deviation=result.deviation,
+            result.shared_seconds, warnings=(*self.input_notes, *result.notes),
+            deviation=result.deviation,
         )  # fmt: skip
 
     def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
         return restrict_targets(targets, within, self.outputs)
+
+    def _faults(self) -> AbstractContextManager[None]:
+        return network_faults(self.network, self.x)
 
 
 @overload
@@ -255,7 +263,7 @@ def open(
 @overload
 def open(
     model: Model | nn.Module,
-    subject: Tensor,
+    subject: Tensor | NDArray[Any],
     *,
     outputs: Outputs | None = None,
     slice_index: None = None,
@@ -267,7 +275,7 @@ def open(
 ) -> TensorSession: ...
 def open(
     model: Model | nn.Module,
-    subject: Case | Tensor,
+    subject: Case | Tensor | NDArray[Any],
     *,
     outputs: Outputs | None = None,
     slice_index: int | None = None,
@@ -285,7 +293,8 @@ def open(
         A loaded model; or any module, for a tensor. It is left as it was found: weights, flags,
         hooks, random state, and its device.
     subject
-        A case, or a tensor ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
+        A case, or a tensor ``(B, C, H, W)`` or ``(B, C, D, H, W)``. A NumPy array is converted to
+        the type of the network's weights, with a note.
     outputs
         The names of a module's output channels. A loaded model has them in its card.
     slice_index
@@ -330,13 +339,21 @@ def open(
         place = choose_device(device)
         prepared = _prepare(model, subject, slice_index, device)
         return Session(model, subject, prepared, device=place, options=options)
+    network = model.network if isinstance(model, Model) else model
+    check_network(network)
+    notes: tuple[str, ...] = ()
+    if isinstance(subject, np.ndarray):
+        subject, notes = array_as_input(subject, network)
     if isinstance(model, Model):
-        return TensorSession(
-            model.network, subject, outputs or outputs_of(model),
+        session = TensorSession(
+            network, subject, outputs or outputs_of(model),
             device=choose_device(device), options=options, windows=model.windows,
         )  # fmt: skip
-    own = None if device == "auto" else choose_device(device)
-    return TensorSession(model, subject, outputs or Outputs(), device=own, options=options)
+    else:
+        own = None if device == "auto" else choose_device(device)
+        session = TensorSession(network, subject, outputs or Outputs(), device=own, options=options)
+    session.input_notes = notes
+    return session
 
 
 def _prepare(model: Model, case: Case, slice_index: int | None, device: str) -> Prepared:
