@@ -57,3 +57,20 @@ def test_labels_use_the_nearest_voxel() -> None:
     way = Resampling((1, 1, 4), (1.0, 1.0, 1.0), (1, 1, 2), (1.0, 1.0, 2.0))
     assert set(np.unique(way.to_grid(labels))) <= {0, 1, 2, 4}
     np.testing.assert_array_equal(way.to_shape(np.array([[[3, 1]]], np.uint8)), [[[3, 3, 1, 1]]])
+
+
+@settings(deadline=None)
+@given(EDGES, EDGES, st.integers(0, 99))
+def test_distributed_amounts_equal_integrals_over_the_voxels(
+    shape: tuple[int, int, int], grid: tuple[int, int, int], seed: int
+) -> None:
+    """On a grid that both voxel sizes divide, an amount is a constant density."""
+    values = np.random.default_rng(seed).normal(size=(2, *grid))
+    made = Resampling(shape, (1.0, 1.0, 1.0), grid, (1.0, 1.0, 1.0)).distribute(values)
+    expected = values
+    for axis, (new, old) in enumerate(zip(shape, grid, strict=True), start=1):
+        fine = np.repeat(expected / new, new, axis=axis)
+        blocks = (*fine.shape[:axis], new, old, *fine.shape[axis + 1 :])
+        expected = fine.reshape(blocks).sum(axis=axis + 1)
+    np.testing.assert_allclose(made, expected, atol=1e-12)
+    np.testing.assert_allclose(made.sum(axis=(1, 2, 3)), values.sum(axis=(1, 2, 3)), atol=1e-11)

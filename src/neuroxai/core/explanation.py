@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from torch import Tensor, nn
 
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.version import __version__
+
+Quantity = Literal["amount", "gradient", "activation"]
+"""What a value of a map is: an amount per voxel (the sum has a meaning, as of a path method), a
+gradient, or a weighted activation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,8 @@ class Explanation:
         ``(B, *S)`` bool, mask of the target on the output's grid; None for the whole output.
     shared
         Whether all channels of the input share one map, as in a class activation map.
+    quantity
+        What a value is; an amount per voxel keeps its sum when the map is resampled.
     """
 
     values: Tensor
@@ -81,6 +87,7 @@ class Explanation:
     seconds: float
     within: Tensor | None = None
     shared: bool = False
+    quantity: Quantity = "gradient"
 
     def __repr__(self) -> str:
         layer = f", layer {self.layer}" if self.layer else ""

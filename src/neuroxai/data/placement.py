@@ -161,6 +161,12 @@ class Placement:
         return tuple(float(mm) for mm in columns[: len(self.size)])
 
     @property
+    def padded(self) -> bool:
+        """Whether part of the network's grid is outside the patient's image."""
+        ends = zip(self.start, self.size, self.reoriented_shape, strict=False)
+        return any(first < 0 or first + size > n for first, size, n in ends)
+
+    @property
     def upright(self) -> Placement:
         """Placement of the whole patient's grid in RAS+, for figures."""
         return Placement.fit(self.shape, self.affine)
@@ -221,8 +227,13 @@ class Placement:
         cropped[in_crop] = image[in_image]
         return cropped
 
-    def to_patient(self, array: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
+    def to_patient(
+        self, array: NDArray[Scalar], fill: float = 0.0, *, amounts: bool = False
+    ) -> NDArray[Scalar]:
         """Map ``(..., *S)`` to the patient's grid ``(..., I, J, K)``; cropped voxels are ``fill``.
+
+        Values are interpolated if the voxel size differs. With ``amounts``, each value is an amount
+        per voxel and is distributed, so that the sum is preserved but for the padding.
 
         Raises
         ------
@@ -235,7 +246,8 @@ class Placement:
                 f"array of shape {array.shape}, expected the network's grid {self.grid}"
             )
         if self.resampling is not None:
-            array = self.resampling.to_shape(array)
+            resample = self.resampling.distribute if amounts else self.resampling.to_shape
+            array = resample(array)
         whole = np.full(
             (*array.shape[:-dimension], *self.reoriented_shape), fill, dtype=array.dtype
         )

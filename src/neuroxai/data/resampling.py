@@ -21,9 +21,9 @@ class Resampling:
 
     The outer edges of the first and last voxels coincide. Scans are resampled to the network's grid
     with cubic splines, maps and outputs back linearly, masks and labels both ways to the nearest
-    voxel. Results are clipped to the input's range. If voxels are much longer along one axis, each
-    slice across that axis is resampled in 2D, and along the axis the nearest slice is used.
-    Resampling back and forth is not exact.
+    voxel; amounts per voxel are distributed instead. Results are clipped to the input's range. If
+    voxels are much longer along one axis, each slice across that axis is resampled in 2D, and along
+    the axis the nearest slice is used. Resampling back and forth is not exact.
 
     Attributes
     ----------
@@ -57,6 +57,31 @@ class Resampling:
         """Resample ``(..., *grid)`` to the scan's voxels ``(..., *shape)``."""
         return _resample(array, self.shape, 1, anisotropic_axis(self.grid_mm, self.mm))
 
+    def distribute(self, amounts: NDArray[Scalar]) -> NDArray[Scalar]:
+        r"""Distribute amounts per voxel ``(..., *grid)`` over the scan's voxels ``(..., *shape)``.
+
+        .. math:: y_i = \sum_j \frac{|v_i \cap w_j|}{|w_j|} \, x_j
+
+        with the boxes :math:`v_i` of the scan's voxels and :math:`w_j` of the network's. An amount
+        is spread evenly over the box of its voxel, so the sum is preserved, in every block of
+        network voxels that is a block of scan voxels too.
+
+        Examples
+        --------
+        >>> resampling = Resampling((4, 3), (1.0, 1.0), (2, 3), (2.0, 1.0))
+        >>> resampling.distribute(np.array([[2.0, 0.0, 4.0], [0.0, 6.0, 0.0]]))[:2].tolist()
+        [[1.0, 0.0, 2.0], [1.0, 0.0, 2.0]]
+        """
+        spread: NDArray[Any] = amounts.astype(np.float64)
+        for axis, (new, old) in enumerate(zip(self.shape, self.grid, strict=True)):
+            if new == old:
+                continue
+            place = axis - len(self.shape)
+            moved = np.moveaxis(spread, place, -1) @ _overlap_shares(new, old).T
+            spread = np.moveaxis(moved, -1, place)
+        result: NDArray[Scalar] = np.ascontiguousarray(spread, dtype=amounts.dtype)
+        return result
+
 
 def resampled_shape(
     shape: Sequence[int], mm: Sequence[float], new_mm: Sequence[float]
@@ -88,6 +113,16 @@ def anisotropic_axis(first: Sequence[float], second: Sequence[float]) -> int | N
             longest = [axis for axis, mm in enumerate(edges) if mm == max(edges)]
             return longest[0] if len(longest) == 1 else None
     return None
+
+
+def _overlap_shares(new: int, old: int) -> NDArray[np.float64]:
+    """Return the share of each old voxel in each new one, ``(new, old)``; columns sum to 1."""
+    # In units of 1 / (new * old) of the axis, all edges are integers.
+    new_edges, old_edges = np.arange(new + 1) * old, np.arange(old + 1) * new
+    high = np.minimum(new_edges[1:, None], old_edges[None, 1:])
+    low = np.maximum(new_edges[:-1, None], old_edges[None, :-1])
+    shares: NDArray[np.float64] = np.maximum(high - low, 0) / new
+    return shares
 
 
 def _resample(

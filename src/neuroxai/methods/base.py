@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuroxai.core.engine.precision import upcast
 from neuroxai.core.errors import MethodError
-from neuroxai.core.explanation import Attribution, Explanation, tensor_hash, versions
+from neuroxai.core.explanation import Attribution, Explanation, Quantity, tensor_hash, versions
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import Request
 from neuroxai.methods.parameters import check_parameter, parameter_types
@@ -51,6 +51,11 @@ class Method(ABC):
         """Check the types of the parameters; an overriding method calls this first."""
         for name, types in parameter_types(type(self)).items():
             check_parameter(self.name, name, getattr(self, name), types)
+
+    @property
+    def quantity(self) -> Quantity:
+        """What a value of the map is; an ``amount`` per voxel keeps its sum when resampled."""
+        return "gradient"
 
     @property
     def requests(self) -> frozenset[Request]:
@@ -116,6 +121,7 @@ class Method(ABC):
                 title=self.title,
                 signed=self.signed,
                 units=self.units,
+                quantity=self.quantity,
                 parameters=self.parameters(),
                 target=bound.description,
                 score=tuple(float(s) for s in score),

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from neuroxai.core.explanation import Attribution
+from neuroxai.core.explanation import Attribution, Quantity
 from neuroxai.core.layers.layers import AUTO, Layer
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
 from neuroxai.core.probe.probe import Probe
@@ -44,6 +44,11 @@ class ClassActivationMethod(Method):
     reduction: ClassVar[LayerReduction]
 
     layer: str = AUTO
+
+    @property
+    def quantity(self) -> Quantity:
+        """A weighted activation."""
+        return "activation"
 
     @property
     def requests(self) -> frozenset[Request]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroxai.core.explanation import Attribution
+from neuroxai.core.explanation import Attribution, Quantity
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.paths.baselines import AUTO, check_baseline, path_start
@@ -81,6 +81,11 @@ class GuidedIntegratedGradients(Method):
             self.name,
             f"max_distance is {self.max_distance}, expected a number from 0 to 1",
         )
+
+    @property
+    def quantity(self) -> Quantity:
+        """An amount: the map sums to a change of the target."""
+        return "amount"
 
     @property
     def gradients(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuroxai.core.errors import suggestion
-from neuroxai.core.explanation import Attribution
+from neuroxai.core.explanation import Attribution, Quantity
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.paths.adaptive_path import Limits, integrate
@@ -135,6 +135,11 @@ class IntegratedGradients(Method):
             self.name,
             f"tolerance is {self.tolerance}, expected a positive fraction, e.g. 0.01",
         )
+
+    @property
+    def quantity(self) -> Quantity:
+        """An amount: the map sums to a change of the target."""
+        return "amount"
 
     @property
     def gradients(self) -> int:

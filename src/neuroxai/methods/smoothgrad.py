@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuroxai.core.errors import suggestion
-from neuroxai.core.explanation import Attribution
+from neuroxai.core.explanation import Attribution, Quantity
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import LayerMap
 from neuroxai.core.spatial import channel_range, per_sample
@@ -87,6 +87,11 @@ class SmoothGrad(Method):
             self.name,
             "the variance needs at least 2 samples",
         )
+
+    @property
+    def quantity(self) -> Quantity:
+        """That of the inner maps for their mean; moments of amounts do not add up."""
+        return self.of.quantity if self.aggregation == "mean" else "gradient"
 
     @property
     def gradients(self) -> int:

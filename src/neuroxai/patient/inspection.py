@@ -123,6 +123,7 @@ class Inspection:
             notes=target.notes,
             provenance={"input_sha256": self.input_sha256, "versions": versions()},
             seconds=self.flow.seconds,
+            quantity="activation",
         )
         part = f"L{self.number(layer):02d}-{layer.name}"
         return PatientMap(

@@ -27,6 +27,14 @@ from neuroxai.patient.regions import Regions
 _MOST = 0.5
 """Share of a map outside the brain above which a note warns: the larger half."""
 
+_MEANING = {
+    "amount": "amount per voxel of the file; resampling preserves the sum but for the padding",
+    "gradient": "value at the voxel; resampling preserves values, so sums depend on the voxel size",
+    "activation": "value at the voxel; resampling preserves values, so sums depend on the voxel "
+    "size",
+}
+"""Meaning of a map's values, for each quantity."""
+
 
 @dataclass(frozen=True, eq=False)
 class PatientMap:
@@ -132,8 +140,13 @@ class PatientMap:
         return f"{name}_label-{target}{restriction}_desc-{self.explanation.method}{part}_statmap"
 
     def volume(self) -> NDArray[np.float32]:
-        """Return the attribution on the patient's grid, ``(C, I, J, K)``, zero outside the crop."""
-        return self.placement.to_patient(self.values[0].float().numpy())
+        """Return the attribution on the patient's grid, ``(C, I, J, K)``, zero outside the crop.
+
+        If the voxel size differs, amounts per voxel are distributed, so that their sum is
+        preserved, and other values are interpolated.
+        """
+        values = self.values[0].float().numpy()
+        return self.placement.to_patient(values, amounts=self.explanation.quantity == "amount")
 
     def save(self, out: str | Path) -> Path:
         """Write the map as NIfTI on the patient's own grid and affine, and its JSON sidecar.
@@ -158,17 +171,18 @@ class PatientMap:
             description=f"{self.explanation.title}; {NOT_FOR_CLINICAL_USE}",
             modalities=self.channels if several else None,
         )
-        write_json(sidecar(path), self.describe(path))
+        write_json(sidecar(path), self.describe(path, volume))
         return path
 
-    def describe(self, path: Path) -> dict[str, Any]:
-        """Return the sidecar of the map that was written to ``path``."""
+    def describe(self, path: Path, volume: NDArray[np.float32]) -> dict[str, Any]:
+        """Return the sidecar of the map that was written to ``path``; see :meth:`volume`."""
         return {
             "case": self.case.name,
             "file": path.name,
             "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "channels": list(self.channels),
             **self.explanation.describe(),
+            "quantity": self._describe_quantity(volume),
             "notes": list(self.notes),
             "evidence": self.describe_evidence(),
             "model": dict(self.model),
@@ -178,6 +192,24 @@ class PatientMap:
             },
             "placement": self.placement.describe(),
         }
+
+    def _describe_quantity(self, volume: NDArray[np.float32]) -> dict[str, Any]:
+        """Return what the file's values are, and their sums per channel on both grids."""
+        network, file = (
+            each.reshape(len(each), -1).sum(axis=1, dtype=np.float64)
+            for each in (self.values[0].numpy(), volume)
+        )
+        kind = self.explanation.quantity
+        described: dict[str, Any] = {
+            "kind": kind,
+            "meaning": _MEANING[kind],
+            "sum_on_network_grid": network.tolist(),
+            "sum_in_file": file.tolist(),
+        }
+        if kind == "amount":
+            lost = network - file if self.placement.padded else np.zeros_like(file)
+            described["sum_in_padding"] = lost.tolist()
+        return described
 
     def describe_evidence(self) -> dict[str, Any] | None:
         """Return :attr:`evidence` and the source of the tumor's regions, ready for JSON."""
