@@ -9,6 +9,7 @@ import pytest
 from torch import nn
 
 import bundles
+import neuroxai as nx
 from command_line import here
 from neuroxai.core.errors import ModelError
 from neuroxai.methods import METHODS
@@ -37,6 +38,26 @@ def test_a_number_of_channels_other_than_in_the_card_raises_an_error(tmp_path: P
         check_model(replace(model, network=nn.Conv3d(4, 5, 1)))
     with pytest.raises(ModelError, match="does not run on 4 channels"):
         check_model(replace(model, network=nn.Conv3d(7, 3, 1)))
+
+
+def test_a_segmenter_with_a_cropped_output_is_refused_at_the_first_pass(
+    tmp_path: Path, segmenter: nx.Model, study: nx.Case
+) -> None:
+    bundle = load_model(bundles.write_bundle(tmp_path / "b"))
+    valid = nn.Sequential(nn.Conv3d(4, 5, 3), nn.ReLU(), nn.Conv3d(5, 3, (3, 3, 1))).eval()
+    with pytest.raises(ModelError, match="pad its convolutions"):
+        check_model(replace(bundle, network=valid))
+    channels = len(segmenter.card.classes)
+    valid = nn.Sequential(nn.Conv3d(4, 5, 3), nn.ReLU(), nn.Conv3d(5, channels, 1)).eval()
+    passes: list[int] = []
+    valid.register_forward_hook(lambda *_: passes.append(1))
+    session = nx.open(replace(segmenter, network=valid), study)
+    with pytest.raises(ModelError, match="expected that of its input") as error:
+        session.explain(["vanilla_gradient", "integrated_gradients"])
+    assert "\n" not in str(error.value)
+    assert len(passes) <= 3  # integrated gradients would take 25 more
+    with pytest.raises(ModelError, match="expected that of its input"):
+        _ = session.prediction
 
 
 def test_the_command_line(tmp_path: Path) -> None:

@@ -141,6 +141,23 @@ class Prediction:
         return self.case.layout.name if self.of_tumors else "the network's own"
 
 
+def check_output_grid(output: Tensor, grid: tuple[int, ...], name: str) -> None:
+    """Raise if a segmenter's output ``(B, K, *S)`` is not on its input's grid.
+
+    Raises
+    ------
+    ModelError
+        If the output is smaller, as of convolutions without padding, or larger.
+    """
+    got = tuple(output.shape[2:])
+    if output.dim() > 2 and got != grid:
+        raise ModelError(
+            f"{name}: the network's output has the grid {got}, expected that of its input, {grid}: "
+            "pad its convolutions, or wrap it in a module that pads or resamples the output to "
+            "the input's grid"
+        )
+
+
 def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placement) -> Prediction:
     """Convert a network's output to a prediction.
 
@@ -156,8 +173,9 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
     Raises
     ------
     ModelError
-        If the output has NaN or infinite values.
+        If the output has NaN or infinite values, or a segmenter's is not on the input's grid.
     """
+    check_output_grid(output, placement.grid, case.name)
     if not bool(torch.isfinite(output).all()):
         raise ModelError(
             f"{case.name}: the network's output has NaN or infinite values: check its weights and "

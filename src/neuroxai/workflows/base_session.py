@@ -210,7 +210,7 @@ class BaseSession(ABC, Generic[M]):
             resolved = self._restrict(resolved, within)
         run = ExplanationRun(
             self._planner, make_methods(methods, layer), resolved, self._control, seed,
-            self.precision, self.background_value, self.input_sha256,
+            self.precision, self.background_value, self.input_sha256, self._check_output,
         )  # fmt: skip
         results = run.results()
         while True:
@@ -246,6 +246,10 @@ class BaseSession(ABC, Generic[M]):
     def _faults(self) -> AbstractContextManager[None]:
         """Return the context manager that names the network in its errors."""
         return nullcontext()
+
+    def _check_output(self, output: Tensor) -> None:
+        """Raise if the output of the first pass cannot be used."""
+        return
 
     @abstractmethod
     def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:

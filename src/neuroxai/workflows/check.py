@@ -9,11 +9,13 @@ import torch
 
 from neuroxai.core.errors import ModelError, NeuroXAIError
 from neuroxai.core.layers.units import find_units
+from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.target import Class
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.methods import make_method, make_methods
 from neuroxai.methods.base import Method
 from neuroxai.models.model import Model
+from neuroxai.patient.prediction import check_output_grid
 from neuroxai.workflows.preparation import outputs_of
 from neuroxai.workflows.session import open
 
@@ -56,7 +58,7 @@ def check_model(model: Model, *, seed: int = 0) -> ModelCheck:
     Raises
     ------
     ModelError
-        If the network does not run, or its output does not match its card.
+        If the network does not run, or its output does not match its card or its input's grid.
 
     Examples
     --------
@@ -73,6 +75,7 @@ def check_model(model: Model, *, seed: int = 0) -> ModelCheck:
             f"{model.folder}: the network returns {output.shape[1]} channels, its card names "
             f"{len(model.card.classes)}: {', '.join(model.card.classes)}"
         )
+    check_output_grid(output, spatial_shape(x), str(model.folder))
     # A segmenter of something else than tumors: its last class, because the first is background.
     last = model.card.task == "segmentation" and not outputs.regions
     target = Class(len(model.card.classes) - 1) if last else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -81,6 +81,8 @@ class ExplanationRun:
         The value of air on the input scale, per modality.
     input_sha256
         Hash of the input.
+    check_output
+        Raises if the output of the first pass cannot be used.
     """
 
     planner: MemoryPlanner
@@ -91,6 +93,7 @@ class ExplanationRun:
     precision: str = "fp32"
     background_value: tuple[float, ...] | None = None
     input_sha256: str | None = None
+    check_output: Callable[[Tensor], None] | None = None
     _shared: tuple[Strategy, dict[int, SharedPoint]] | None = None
     _shared_seconds: float = 0.0
 
@@ -158,6 +161,8 @@ class ExplanationRun:
         refused: dict[str, str] = {}
         probe = point.probe
         with point.entered():
+            if self.check_output is not None:
+                self.check_output(probe.output())
             for method in self.methods:
                 self.control.enter(f"{probe.target.description['name']}: {method.title}")
                 try:

@@ -33,7 +33,7 @@ from neuroxai.models.model import Model
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.inspection import Inspection
 from neuroxai.patient.patient_map import PatientMap
-from neuroxai.patient.prediction import Prediction, read_output
+from neuroxai.patient.prediction import Prediction, check_output_grid, read_output
 from neuroxai.patient.regions import Regions
 from neuroxai.workflows.base_session import BaseSession, SessionOptions
 from neuroxai.workflows.control import Cancel
@@ -206,6 +206,9 @@ class Session(BaseSession[PatientMap]):
             maps, result.refused, result.output, result.memory, result.shared_seconds,
             answer.prediction, warnings, result.deviation,
         )  # fmt: skip
+
+    def _check_output(self, output: Tensor) -> None:
+        check_output_grid(output, self.prepared.placement.grid, self.case.name)
 
     def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
         return restrict_targets(targets, within, self.outputs, self.case, self.prepared)
