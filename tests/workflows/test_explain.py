@@ -227,9 +227,9 @@ def test_a_warning_has_the_share_of_the_image_that_the_target_is_predicted_in() 
 
 def test_inputs_that_are_not_images_raise_an_error() -> None:
     network, x = torch.nn.Conv2d(2, 5, 3), torch.rand(1, 2, 9, 7)
-    for wrong in (x.numpy(), (9 * x).int(), x[0, 0], x[:0]):
+    for wrong in ((9 * x).int().numpy(), (9 * x).int(), x[0, 0], x[:0]):
         with pytest.raises(MethodError, match="the input"):
-            nx.explain(network, wrong, "vanilla_gradient", 1)  # type: ignore[arg-type]
+            nx.explain(network, wrong, "vanilla_gradient", 1)
 
 
 def test_inference_mode_raises_an_error() -> None:
