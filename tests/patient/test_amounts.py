@@ -119,7 +119,7 @@ def test_gradients_keep_their_value(tmp_path: Path) -> None:
         (SmoothGrad(samples=2), "gradient"),
         (SmoothGrad(samples=2, of=IntegratedGradients()), "amount"),
         (SmoothGrad(samples=2, of=IntegratedGradients(), aggregation="squared"), "gradient"),
-        (nx.methods.METHODS["grad_cam"](layer="0"), "activation"),
+        (nx.methods.METHODS["grad_cam"](layer="0"), "activation"),  # type: ignore[call-arg]
     ],
 )
 def test_methods_declare_their_quantity(method: Method, kind: str) -> None:

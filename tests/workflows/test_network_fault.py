@@ -134,7 +134,9 @@ def test_a_failing_module_raises_one_sentence(network: Any, x: Tensor, message: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("subject", [(DOUBLE, DOUBLE), {"scan": DOUBLE}, [DOUBLE]], ids=["tuple", "dict", "list"])
+@pytest.mark.parametrize(
+    "subject", [(DOUBLE, DOUBLE), {"scan": DOUBLE}, [DOUBLE]], ids=["tuple", "dict", "list"]
+)
 def test_several_inputs_are_refused_with_the_way_out(subject: Any) -> None:
     kind = type(subject).__name__
     with pytest.raises(MethodError, match=f"the input is a {kind}, .* wrap the network"):
