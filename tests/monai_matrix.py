@@ -289,7 +289,14 @@ class Case:
             kept.append(output)
             return output.clone()
 
-        handle = self.network.get_submodule(layer).register_forward_hook(hook)
+        def before(module: nn.Module, inputs: Any) -> Tensor:
+            return hook(module, inputs, inputs[0])
+
+        module = self.network.get_submodule(layer.removesuffix(":input"))
+        if layer.endswith(":input"):
+            handle = module.register_forward_pre_hook(before)
+        else:
+            handle = module.register_forward_hook(hook)
         try:
             total = self.score(self.x).sum()
         finally:

@@ -80,7 +80,7 @@ def test_grad_cam_of_a_network_solved_by_hand(dims: int) -> None:
     voxels = float(np.prod(SHAPES[dims]))
     expected = (3 * x[:, :1] - x[:, 1:]).clamp(min=0) / voxels
     assert relative(got.values, expected) <= 1e-6
-    assert got.layer == "0"
+    assert got.layer == "1:input"
 
 
 @DIMS

@@ -84,8 +84,10 @@ def test_an_inner_layers_notes_speak_of_samples_not_of_copies() -> None:
         network[0].bias.fill_(100.0)  # type: ignore[operator]
         network[1].weight.fill_(-1.0)  # type: ignore[operator]
     got = explain(SmoothGrad(samples=3, of=quick("grad_cam")), network, image(batch=1))
-    assert got.notes == ("the map of layer 0 has no positive value and was rectified to zero",)
-    assert got.layer == "0"
+    assert got.notes == (
+        "the map of layer 1:input has no positive value and was rectified to zero",
+    )
+    assert got.layer == "1:input"
     inner = make_method("guided_backprop")
     noted = explain(SmoothGrad(samples=3, of=inner), make("segmenter", act=nn.GELU), image())
     assert "gelu" in noted.notes[0]

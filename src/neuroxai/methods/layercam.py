@@ -46,7 +46,7 @@ class LayerCAM(ClassActivationMethod):
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.Conv2d(3, 2, 1))
     >>> explanation = LayerCAM().explain(WholeVolume(network, Class(0)), torch.rand(1, 1, 6, 8))
     >>> explanation.layer, tuple(explanation.values.shape)
-    ('0', (1, 1, 6, 8))
+    ('1:input', (1, 1, 6, 8))
     """
 
     name: ClassVar[str] = "layercam"

@@ -272,12 +272,12 @@ def test_an_ensemble_answers_with_the_mean_and_maps_with_the_sum(reduction: Laye
     probe = SlidingWindow(ensemble, Class(2), OUTPUTS, windows=windows)
     with probe.at(x, [LayerMap("auto", each) for each in REDUCTIONS]):
         layer, signed = probe.layer_map(x, "auto", reduction)
-        assert layer.name == "members.*.join"
+        assert layer.name == "members.*.exit:input"
         alone = []
         for number, member in enumerate(members):
             single = SlidingWindow(member, Class(2), OUTPUTS, windows=windows)
             with single.at(x):
-                alone.append(single.layer_map(x, "join", reduction)[1])
+                alone.append(single.layer_map(x, "exit:input", reduction)[1])
                 if number == 0:
                     gradient, output = single.gradient(x) / 2, single.output() / 2
                 else:

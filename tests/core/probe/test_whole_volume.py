@@ -407,12 +407,14 @@ def test_an_all_negative_map_is_zero_and_says_so() -> None:
     got = explain("grad_cam", network, image())
     assert not got.values.any()
     assert got.notes == tuple(
-        "the map of layer 0 has no positive value and was rectified to zero "
+        "the map of layer 1:input has no positive value and was rectified to zero "
         f"(sample {sample})" for sample in range(BATCH)
     )  # fmt: skip
     assert got.diagnostics["negative_fraction"] == [1.0] * BATCH
     one = explain("grad_cam", network, image(batch=1))
-    assert one.notes == ("the map of layer 0 has no positive value and was rectified to zero",)
+    assert one.notes == (
+        "the map of layer 1:input has no positive value and was rectified to zero",
+    )
 
 
 def test_a_constant_image_gives_no_nan() -> None:
