@@ -110,9 +110,9 @@ def _resolution_notes(layer: Layer, cells: tuple[float, ...]) -> Iterator[str]:
 
 
 def _is_zero_outside(found: Tensor, grid: tuple[int, ...], mask: Tensor) -> bool:
-    """Return whether a map of full resolution is exactly zero outside a mask ``(B, *S)``."""
+    """Return whether a map of full resolution is exactly zero where a mask ``(B, *S)`` is zero."""
     if spatial_shape(found) != grid:
         return False
     values = resample_to(found, grid, mask.shape[1:])[:, 0]
-    outside = ~mask.to(values.device)
+    outside = mask.to(values.device) == 0
     return bool(outside.any()) and not bool(values[outside].any())

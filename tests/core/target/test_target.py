@@ -228,6 +228,25 @@ def test_a_soft_mask_weights_the_voxels(shape: tuple[int, ...]) -> None:
     assert torch.allclose(gradient[0, 2], weights / weights.sum())
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_layer_map_within_a_soft_mask(dims: int) -> None:
+    """Behind a convolution of one voxel it is the activation times weight and mask, by algebra."""
+    convolution = nn.Conv2d if dims == 2 else nn.Conv3d
+    x = image(dims)
+    head = convolution(6, 2, 1)
+    network = nn.Sequential(convolution(4, 6, 3, padding=1), nn.ReLU(), head)
+    weights = torch.rand(x.shape[2:], generator=torch.Generator().manual_seed(2))
+    weights[0] = 0
+    found = nx.explain(network, x, "hirescam", 1, within=weights)["hirescam"]
+    by_hand = (
+        (network[:2](x).detach() * head.weight[1].detach()).sum(1, keepdim=True)
+        * weights
+        / weights.sum()
+    )
+    assert torch.allclose(found.values, by_hand, atol=1e-7)
+    assert any("zero outside mask (weighted) by construction" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
