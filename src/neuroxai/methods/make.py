@@ -147,8 +147,7 @@ def _as_list(methods: MethodsLike, layer: str | None) -> list[str | Method]:
     found: list[str | Method] = []
     for each in methods:
         if isinstance(each, type) and issubclass(each, Method):
-            layered = {"layer": layer} if layer and _has_layer(each) else {}
-            found.append(each(**layered))
+            found.append(each(**_layer_of(each, layer)))
         elif isinstance(each, (str, Method)):
             found.append(each)
         else:
@@ -163,10 +162,12 @@ def _with_layer(name: str, parameters: Mapping[str, Any] | None, layer: str | No
             f"{name}: parameters are {parameters!r}, expected a mapping, for example "
             f'{{"{name}": {{}}}}'
         )
-    given = dict(parameters or {})
-    if layer and name in all_methods() and _has_layer(all_methods()[name]):
-        given.setdefault("layer", layer)
-    return make_method(name, given)
+    return make_method(name, {**_layer_of(all_methods().get(name), layer), **(parameters or {})})
+
+
+def _layer_of(method: type[Method] | None, layer: str | None) -> dict[str, str]:
+    """Return the parameter for a layer, if one is given and the method uses it."""
+    return {"layer": layer} if layer and method is not None and _has_layer(method) else {}
 
 
 def _has_layer(method: Method | type[Method]) -> bool:

@@ -27,13 +27,8 @@ from neuroxai.patient.regions import Regions
 _MOST = 0.5
 """Share of a map outside the brain above which a note warns: the larger half."""
 
-_MEANING = {
-    "amount": "amount per voxel of the file; resampling preserves the sum but for the padding",
-    "gradient": "value at the voxel; resampling preserves values, so sums depend on the voxel size",
-    "activation": "value at the voxel; resampling preserves values, so sums depend on the voxel "
-    "size",
-}
-"""Meaning of a map's values, for each quantity."""
+_AMOUNT = "amount per voxel of the file; resampling preserves the sum but for the padding"
+_VALUE = "value at the voxel; resampling preserves values, so sums depend on the voxel size"
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +197,7 @@ class PatientMap:
         kind = self.explanation.quantity
         described: dict[str, Any] = {
             "kind": kind,
-            "meaning": _MEANING[kind],
+            "meaning": _AMOUNT if kind == "amount" else _VALUE,
             "sum_on_network_grid": network.tolist(),
             "sum_in_file": file.tolist(),
         }

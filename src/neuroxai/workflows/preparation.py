@@ -16,6 +16,7 @@ from neuroxai.data.case import Case
 from neuroxai.data.preparation import Prepared
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.models.model import Model
+from neuroxai.workflows.arrays import tensor_of
 
 
 def outputs_of(model: Model) -> Outputs:
@@ -42,9 +43,8 @@ def array_as_input(values: NDArray[Any], network: nn.Module) -> tuple[Tensor, tu
     (torch.float32, ('the input was converted from float64 to float32',))
     """
     if values.dtype.kind != "f":
-        return torch.from_numpy(np.ascontiguousarray(values)), ()
-    native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
-    given = torch.from_numpy(native.copy())  # the array may be read-only or memory-mapped
+        return tensor_of(values), ()
+    given = tensor_of(values)
     types = (each.dtype for each in network.parameters() if each.is_floating_point())
     own = next(types, torch.float32)
     if given.dtype == own:

@@ -23,6 +23,7 @@ from neuroxai.core.target.within import parse_within
 from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.preparation import Prepared
 from neuroxai.patient.lesions import label_components
+from neuroxai.workflows.arrays import tensor_of
 
 _MOST = 0.5
 """Share of an image: a target predicted in more than half of it is the image's main subject."""
@@ -183,29 +184,16 @@ def _restriction(within: RestrictionLike, prepared: Prepared | None) -> Restrict
     return _mask(within, prepared)
 
 
-def as_tensor(values: NDArray[Any] | Tensor) -> Tensor:
-    """Return an array as a tensor, also one with the byte order or integers of a file.
-
-    Examples
-    --------
-    >>> as_tensor(np.array([0, 3], dtype=">u2"))
-    tensor([0, 3])
-    """
-    if isinstance(values, Tensor):
-        return values
-    array = np.asarray(values)
-    if array.dtype.kind in "iu":
-        array = array.astype(np.int64)
-    elif array.dtype.kind == "f":
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype.kind not in "biufc":
-        raise TargetError(f"the mask has values of type {array.dtype}, expected numbers or bool")
-    return torch.from_numpy(np.ascontiguousarray(array))
+def _as_tensor(values: NDArray[Any]) -> Tensor:
+    if values.dtype.kind not in "biufc":
+        raise TargetError(f"the mask has values of type {values.dtype}, expected numbers or bool")
+    # torch compares no unsigned integers but bytes.
+    return tensor_of(values.astype(np.int64) if values.dtype.kind in "iu" else values)
 
 
 def _mask(values: NDArray[Any] | Tensor, prepared: Prepared | None) -> Mask:
     """Return a mask on the network's grid; without a case it is on that grid already."""
-    given = as_tensor(values).detach()
+    given = values.detach() if isinstance(values, Tensor) else _as_tensor(np.asarray(values))
     if prepared is None:
         return Mask(given)
     given = given.cpu()

@@ -94,7 +94,7 @@ def _with_all_reached(activations: Sequence[Tensor], inputs: Sequence[Tensor]) -
             continue
         if reached.isdisjoint(nodes_behind(activation.grad_fn, reached)):
             ends.append(activation)
-            reached.add(activation.grad_fn)
+        reached.add(activation.grad_fn)  # the search from later activations stops here
     return ends
 
 

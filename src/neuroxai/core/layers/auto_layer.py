@@ -15,10 +15,11 @@ from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.errors import NETWORK_ERRORS, LayerError, NeuroXAIError
 from neuroxai.core.layers.layers import (
     AUTO,
-    INPUT,
     Layer,
     LayerHooks,
+    input_label,
     is_convolution,
+    is_input,
     module_name,
     subtracts_mean,
 )
@@ -47,7 +48,7 @@ class OutputPaths:
     before_last: Collection[str]
     last_junctions: Collection[str]
     before_junctions: Collection[str]
-    before_inputs: Mapping[str, int] = field(default_factory=dict)
+    before_inputs: Mapping[str, int]
 
 
 def output_paths(
@@ -78,7 +79,7 @@ def output_paths(
     end = output.grad_fn
     if end is None:
         return None
-    inputs = {label: node for label, node in nodes.items() if INPUT in label}
+    inputs = {label: node for label, node in nodes.items() if is_input(label)}
     nodes = {label: node for label, node in nodes.items() if label not in inputs}
     convolution = {label: is_convolution(module_of(network, label)) for label in nodes}
     labels = {node: label for label, node in nodes.items() if convolution[label]}
@@ -154,22 +155,20 @@ def auto_layer(
             "method"
         )
     if classifier:
-        return _last_layer(network, [layer for layer in ran if not layer.is_input], paths)
+        return _last_layer(network, [layer for layer in ran if not is_input(layer.name)], paths)
     return _output_input(network, ran, paths)
 
 
-def _output_input(
-    network: nn.Module, ran: Sequence[Layer], paths: OutputPaths | None
-) -> Layer:  # fmt: skip
+def _output_input(network: nn.Module, ran: Sequence[Layer], paths: OutputPaths | None) -> Layer:
     """Return the input of a segmenter's output convolution."""
     convolutions = [
         layer.name
         for layer in ran
-        if not layer.is_input and is_convolution(module_of(network, layer.name))
+        if not is_input(layer.name) and is_convolution(module_of(network, layer.name))
     ]
     outputs = convolutions[-1:] if paths is None else paths.last
     before = {} if paths is None else paths.before_inputs
-    inputs = {layer.name: layer for layer in ran if layer.is_input}
+    inputs = {layer.name: layer for layer in ran if is_input(layer.name)}
     found = [inputs[name] for name in map(input_label, outputs) if name in inputs]
     if len(convolutions) < 2 or not found:
         raise LayerError(
@@ -178,18 +177,6 @@ def _output_input(
         )
     places = {layer.name: place for place, layer in enumerate(ran)}
     return max(found, key=lambda layer: (before.get(layer.name, 0), places[layer.name]))
-
-
-def input_label(label: str) -> str:
-    """Return the label of the input of a convolution's call.
-
-    Examples
-    --------
-    >>> input_label("head"), input_label("head#2")
-    ('head:input', 'head:input#2')
-    """
-    name, call, number = label.partition("#")
-    return f"{name}{INPUT}{call}{number}"
 
 
 def _last_layer(network: nn.Module, ran: Sequence[Layer], paths: OutputPaths | None) -> Layer:
@@ -277,7 +264,7 @@ class _Ran:
     @property
     def outputs(self) -> list[str]:
         """The names of the layers, without inputs, which are visited if they have a graph."""
-        return [layer.name for layer in self.layers if not layer.is_input]
+        return [layer.name for layer in self.layers if not is_input(layer.name)]
 
     def visit(self, layer: Layer, output: Tensor, rearrange: Rearrange | None) -> Tensor | None:
         self.layers.append(layer)

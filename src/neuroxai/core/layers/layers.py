@@ -20,7 +20,6 @@ from neuroxai.core.layers.layout import Layouts, Rearrange
 AUTO = "auto"
 """Stands for the layer chosen by :func:`~neuroxai.core.layers.auto_layer.auto_layer`."""
 
-
 INPUT = ":input"
 """Suffix of the input of a convolution: ``head:input``, whatever branches are joined there."""
 
@@ -44,11 +43,6 @@ class Layer:
     kind: str
     shape: tuple[int, ...]
 
-    @property
-    def is_input(self) -> bool:
-        """Whether this is the input of a convolution."""
-        return self.name.partition("#")[0].endswith(INPUT)
-
 
 def module_name(label: str) -> str:
     """Return the dotted name of the module of a layer's label.
@@ -59,6 +53,29 @@ def module_name(label: str) -> str:
     ('head', 'head')
     """
     return label.partition("#")[0].removesuffix(INPUT)
+
+
+def is_input(label: str) -> bool:
+    """Return whether a label is that of the input of a convolution.
+
+    Examples
+    --------
+    >>> is_input("head:input#2"), is_input("head#2")
+    (True, False)
+    """
+    return label.partition("#")[0].endswith(INPUT)
+
+
+def input_label(label: str) -> str:
+    """Return the label of the input of a convolution's call.
+
+    Examples
+    --------
+    >>> input_label("head"), input_label("head#2")
+    ('head:input', 'head:input#2')
+    """
+    name, call, number = label.partition("#")
+    return f"{name}{INPUT}{call}{number}"
 
 
 def check_names(network: nn.Module, names: Sequence[str]) -> None:
@@ -78,7 +95,7 @@ def check_names(network: nn.Module, names: Sequence[str]) -> None:
             if hint.startswith("known"):
                 hint = "convolutions: " + ", ".join(convolutions)
             raise LayerError(f"layer {name!r} does not exist: {hint}")
-        if INPUT in name and module not in convolutions:
+        if is_input(name) and module not in convolutions:
             raise LayerError(
                 f"layer {name!r} is the input of a {type(network.get_submodule(module)).__name__}, "
                 "expected that of a convolution: name the layer whose output it is"
@@ -178,9 +195,9 @@ class LayerHooks:
             block = self._hooks_blocks and name and _has_several_convolutions(module)
             if block or name in self._names or is_convolution(module) or subtracts_mean(module):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
-            named = f"{name}{INPUT}" in self._names
+            named = input_label(name) in self._names
             if named or (self._hooks_blocks and is_convolution(module)):
-                hook = self._input_hook(f"{name}{INPUT}", named=named)
+                hook = self._input_hook(input_label(name), named=named)
                 self._handles.append(module.register_forward_pre_hook(hook))
         return self
 

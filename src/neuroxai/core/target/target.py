@@ -20,7 +20,7 @@ from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.bound_target import BoundTarget, OutputScale
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.predicted_mask import in_unit_range, looks_activated, predicted_mask
-from neuroxai.core.target.restriction import Restriction, is_soft
+from neuroxai.core.target.restriction import Restriction
 
 SATURATION_NOTE = (
     "the target is a probability, which saturates near certainty, where the map fades; logits do "
@@ -38,8 +38,6 @@ EXCLUSIVE_NOTE = (
     "the prediction is the class with the largest output, as for exclusive classes; if classes "
     "overlap, give outputs=Outputs(activation='sigmoid')"
 )
-
-
 NEGATED_NOTE = (
     "the network's only output is negative and is taken for a logit that rejects its class, so the "
     "target is minus the output; for a regression, give outputs=Outputs(activation='none')"
@@ -107,16 +105,19 @@ class Target(ABC):
         if outputs.activation is None and not outputs.activated and looks_activated(output):
             outputs = replace(outputs, activated=True)
         channels = self.channels(outputs, output)
+        unknown = outputs.activation is None and not outputs.activated
+        maybe_probability = unknown and in_unit_range(output)
         notes: list[str] = []
         if self.output == "probability":
             outputs.probabilities(output[:1, :, ...])  # raises if the activation is unknown
             notes.append(SATURATION_NOTE)
         elif outputs.activated:
             notes.append(ACTIVATED_NOTE)
-        elif outputs.activation is None and in_unit_range(output):
+        elif maybe_probability:
             notes.append(UNIT_RANGE_NOTE)
         negated = self.negated(outputs, output)
-        if outputs.activation is None and bool(negated.any()):
+        any_negated = bool(negated.any())
+        if outputs.activation is None and any_negated:
             notes.append(NEGATED_NOTE)
         mask = None
         if self.within is not None:
@@ -124,6 +125,7 @@ class Target(ABC):
             exclusive = outputs.activation is None and output.shape[1] > 1
             if exclusive and self.within.of_prediction:
                 notes.append(EXCLUSIVE_NOTE)
+        scale: str = "probability" if outputs.activated else self.output
         description = {
             "name": self.bound_name(outputs, channels, negated),
             "kind": type(self).__name__.lower(),
@@ -132,20 +134,13 @@ class Target(ABC):
                 [outputs.names[c] if outputs.names else c for c in row] for row in channels.tolist()
             ],
             "negated": negated.tolist(),
-            "scale": self._scale(outputs, output),
+            "scale": "output" if maybe_probability else scale,
             "within": None if self.within is None else _described(self.within, mask),
         }
         return BoundTarget(
             outputs, channels, self.output, mask, description, tuple(notes),
-            negated if bool(negated.any()) else None,
+            negated if any_negated else None,
         )  # fmt: skip
-
-    def _scale(self, outputs: Outputs, output: Tensor) -> str:
-        """Return the scale for the provenance; values in [0, 1] may be probabilities."""
-        if outputs.activated:
-            return "probability"
-        unknown = outputs.activation is None and in_unit_range(output)
-        return "output" if unknown and self.output == "logit" else self.output
 
     def _mask(
         self, within: Restriction, outputs: Outputs, channels: Tensor, output: Tensor
@@ -170,7 +165,8 @@ class Target(ABC):
 
 def _described(within: Restriction, mask: Tensor | None) -> str:
     """Return the name of a restriction for the provenance, which says whether it has weights."""
-    return f"{within.name} (weighted)" if mask is not None and is_soft(mask) else within.name
+    weighted = mask is not None and mask.is_floating_point()
+    return f"{within.name} (weighted)" if weighted else within.name
 
 
 def _check(outputs: Outputs, output: Tensor) -> None:
