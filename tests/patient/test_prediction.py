@@ -21,6 +21,7 @@ from neuroxai.data.case import Case, region
 from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.placement import Placement
 from neuroxai.files.names import slug
+from neuroxai.models.channel_names import regions_of
 from neuroxai.patient.lesions import label_components
 from neuroxai.patient.prediction import read_output
 
@@ -110,6 +111,48 @@ def test_the_channel_order_is_the_networks_own() -> None:
     assert own.classes == ("background", "liver", "ED")
     assert own.labels is not None
     assert set(own.labels.ravel().tolist()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("background", "edema", "non-enhancing tumor", "enhancing tumour"), (0, 2, 1, 3)),
+        (("Background", "Necrosis", "Peritumoral Oedema", "GD-enhancing tumor"), (0, 1, 2, 3)),
+        (("background", "necrosis", "non-enhancing tumour core", "SNFH", "ET"), (0, 1, 1, 2, 3)),
+    ],
+)
+def test_class_names_of_other_projects_are_those_of_brats(
+    names: tuple[str, ...], labels: tuple[int, ...]
+) -> None:
+    """Each channel wins in one layer of voxels; the labels and the Dice are written by hand."""
+    truth = np.zeros((len(names), 6, 4), np.uint8)
+    truth[:] = np.array(labels)[:, None, None]
+    case = _case("brats2021", truth)
+    placement = Placement.fit(case.shape, case.affine)
+    winner = np.arange(len(names), dtype=np.uint8).repeat(24).reshape(truth.shape)
+    channel = placement.to_network(winner)
+    output = torch.nn.functional.one_hot(torch.from_numpy(channel).long(), len(names))
+    outputs = Outputs(names, regions_of(names, "softmax"), "softmax")
+    found = read_output(output.movedim(-1, 0)[None].float(), outputs, case, placement)
+    assert found.of_tumors
+    np.testing.assert_array_equal(found.labels, truth)
+    assert found.dice() == {"WT": 1.0, "TC": 1.0, "ET": 1.0}
+    tumor = {names[i] for i, label in enumerate(labels) if label in (1, 3)}
+    assert {*outputs.regions["TC"]} == tumor
+
+
+def test_overlapping_regions_by_their_full_names() -> None:
+    """Whole tumor everywhere, its core nowhere: edema everywhere."""
+    case = _case("brats2023")
+    placement = Placement.fit(case.shape, case.affine)
+    output = torch.full((1, 3, 4, 6, 5), -1.0)
+    output[:, 2] = 1
+    names = ("enhancing tumour", "Tumor Core", "whole tumor")
+    found = read_output(output, Outputs(names, activation="sigmoid"), case, placement)
+    assert found.of_tumors
+    assert found.labels is not None
+    assert set(found.labels.ravel().tolist()) == {2}
+    assert found.regions == ("WT", "TC", "ET")
 
 
 def _flood(mask: NDArray[np.bool_]) -> list[set[tuple[int, ...]]]:

@@ -116,6 +116,9 @@ def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
     core = Outputs(("background", "core", "rest"), {"TC": ("core",), "WT": ("core", "rest")})
     assert torch.equal(found(core, Class("core")), found(BRATS, Region("TC")))
     assert torch.equal(found(core, Region("WT")), found(BRATS, Region("WT")))
+    decathlon = Outputs(("background", "edema", "non-enhancing tumor", "enhancing tumour"))
+    for channel, name in ((1, "ED"), (2, "NCR"), (3, "ET")):
+        assert torch.equal(found(decathlon, Class(channel)), found(BRATS, Class(name)))
     with pytest.raises(TargetError, match=r"label files have .* but not 'lesion'"):
         found(Outputs(("background", "lesion"), activation="softmax"), Class(1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 NOT_FOR_CLINICAL_USE = "Research use only, not for clinical use."
@@ -18,3 +19,35 @@ REGIONS: Mapping[str, tuple[str, ...]] = {
     "ET": ("ET",),
 }
 """Nested tumor regions as sets of classes: whole tumor, tumor core, enhancing tumor."""
+
+_CLASS_NAMES: Mapping[str, str] = {
+    "background": "background",
+    "wholetumor": "WT", "completetumor": "WT", "wt": "WT",
+    "tumorcore": "TC", "tc": "TC",
+    "enhancingtumor": "ET", "enhancingtissue": "ET", "enhancing": "ET", "et": "ET",
+    "gdenhancingtumor": "ET", "gadoliniumenhancingtumor": "ET",
+    "necrosis": "NCR", "necroticcore": "NCR", "necrotictumorcore": "NCR", "ncr": "NCR",
+    "nonenhancingtumor": "NCR", "nonenhancingtumorcore": "NCR", "nonenhancing": "NCR",
+    "ncrnet": "NCR", "netc": "NCR", "necroticandnonenhancingtumor": "NCR",
+    "necroticandnonenhancingtumorcore": "NCR",
+    "edema": "ED", "ed": "ED", "peritumoraledema": "ED", "vasogenicedema": "ED", "snfh": "ED",
+    "surroundingnonenhancingflairhyperintensity": "ED",
+    "resectioncavity": "RC", "rc": "RC",
+}  # fmt: skip
+"""Names of classes and regions in other projects (Medical Segmentation Decathlon, nnU-Net, MONAI,
+BraTS of all years) to those of :data:`CLASSES` and :data:`REGIONS`. Label files do not separate
+necrosis from non-enhancing tumor."""
+
+
+def standard_class(name: str) -> str:
+    """Return the standard name of a class or region, or its own name if it has none.
+
+    Case, punctuation, and British or American spelling do not matter.
+
+    Examples
+    --------
+    >>> [standard_class(name) for name in ("enhancing tumour", "Peritumoral_Oedema", "lesion")]
+    ['ET', 'ED', 'lesion']
+    """
+    key = re.sub(r"[^a-z0-9]", "", name.lower())
+    return _CLASS_NAMES.get(key.replace("tumour", "tumor").replace("oedema", "edema"), name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from neuroxai.core.vocabulary import REGIONS
+from neuroxai.core.vocabulary import REGIONS, standard_class
 
 MODALITIES = {
     "t1": "T1", "t1w": "T1", "t1n": "T1",
@@ -13,25 +13,33 @@ MODALITIES = {
     "t2": "T2", "t2w": "T2",
     "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR",
 }  # fmt: skip
-OUTPUTS = {
-    "background": "background",
-    "wholetumor": "WT", "wt": "WT", "tumorcore": "TC", "tc": "TC",
-    "enhancingtumor": "ET", "et": "ET", "gdenhancingtumor": "ET",
-    "necroticcore": "NCR", "ncr": "NCR", "ncrnet": "NCR", "necrosis": "NCR",
-    "nonenhancingtumorcore": "NCR", "edema": "ED", "ed": "ED", "peritumoraledema": "ED",
-    "snfh": "ED", "resectioncavity": "RC", "rc": "RC",
-}  # fmt: skip
 
 
-def standard_name(name: str, known: Mapping[str, str]) -> str:
-    """Return the standard name of a channel, or its own name if it has none.
+def standard_modality(name: str) -> str:
+    """Return the standard name of an input channel, or its own name if it has none.
 
     Examples
     --------
-    >>> standard_name("T1-Gd", MODALITIES), standard_name("CT", MODALITIES)
+    >>> standard_modality("T1-Gd"), standard_modality("CT")
     ('T1ce', 'CT')
     """
-    return known.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
+    return MODALITIES.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
+
+
+def standard_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the standard names of output channels; those that share one keep their own.
+
+    Examples
+    --------
+    >>> standard_classes(["background", "enhancing tumour", "necrosis", "non-enhancing tumor"])
+    ('background', 'ET', 'necrosis', 'non-enhancing tumor')
+    """
+    given = tuple(names)
+    standard = [standard_class(name) for name in given]
+    return tuple(
+        name if standard.count(known) > 1 else known
+        for name, known in zip(given, standard, strict=True)
+    )
 
 
 def regions_of(names: Sequence[str], activation: str) -> dict[str, tuple[str, ...]]:
@@ -46,9 +54,17 @@ def regions_of(names: Sequence[str], activation: str) -> dict[str, tuple[str, ..
     {'WT': ('WT',), 'ET': ('ET',)}
     >>> regions_of(("background", "NCR", "ET"), "softmax")
     {'TC': ('NCR', 'ET'), 'ET': ('ET',)}
+    >>> names = ("background", "edema", "non-enhancing tumor", "enhancing tumour")
+    >>> regions_of(names, "softmax")["TC"]
+    ('non-enhancing tumor', 'enhancing tumour')
     """
+    channels: dict[str, list[str]] = {}
+    for name in names:
+        channels.setdefault(standard_class(name), []).append(name)
     if activation == "softmax":
         return {
-            region: members for region, members in REGIONS.items() if set(members) <= set(names)
+            region: tuple(name for member in members for name in channels[member])
+            for region, members in REGIONS.items()
+            if channels.keys() >= {*members}
         }
-    return {name: (name,) for name in names if name in REGIONS}
+    return {known: (own[0],) for known, own in channels.items() if known in REGIONS}

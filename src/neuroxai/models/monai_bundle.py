@@ -14,7 +14,7 @@ from torch import nn
 
 from neuroxai.core.errors import MissingExtraError, ModelError, suggestion
 from neuroxai.models.card import USE, Card
-from neuroxai.models.channel_names import MODALITIES, OUTPUTS, regions_of, standard_name
+from neuroxai.models.channel_names import regions_of, standard_classes, standard_modality
 from neuroxai.models.config_data import ConfigData, read_json, read_yaml
 from neuroxai.models.formats import METADATA, refuse_code
 from neuroxai.models.model import Model
@@ -114,8 +114,8 @@ def _channels(
     layout = _mapping(metadata.get("network_data_format"))
     image = _mapping(_mapping(layout.get("inputs")).get("image"))
     pred = _mapping(_mapping(layout.get("outputs")).get("pred"))
-    inputs = _names(image, "inputs.image", MODALITIES, source)
-    outputs = _names(pred, "outputs.pred", OUTPUTS, source)
+    inputs = tuple(map(standard_modality, _names(image, "inputs.image", source)))
+    outputs = standard_classes(_names(pred, "outputs.pred", source))
     divisors = [1]
     for entry in image.get("spatial_shape") or []:
         found = re.fullmatch(r"\s*(\d+)\s*\*\s*n\s*", str(entry))
@@ -123,9 +123,7 @@ def _channels(
     return inputs, outputs, max(divisors)
 
 
-def _names(
-    channel: Mapping[str, Any], key: str, known: Mapping[str, str], source: Path
-) -> tuple[str, ...]:
+def _names(channel: Mapping[str, Any], key: str, source: Path) -> tuple[str, ...]:
     defined = _mapping(channel.get("channel_def"))
     try:
         ordered = [str(defined[key]) for key in sorted(defined, key=int)]
@@ -137,10 +135,9 @@ def _names(
             f"{source}: network_data_format.{key}.channel_def is {dict(defined)!r}, expected a "
             "name for every channel, numbered from 0; add the names"
         )
-    names = tuple(standard_name(name, known) for name in ordered)
-    if len(set(names)) < len(names):
+    if len(set(ordered)) < len(ordered):
         raise ModelError(f"{source}: network_data_format.{key} has duplicate channels: {ordered}")
-    return names
+    return tuple(ordered)
 
 
 def _network(config: ConfigData) -> tuple[nn.Module, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.ensemble import Ensemble
 from neuroxai.models.card import Card
-from neuroxai.models.channel_names import MODALITIES, OUTPUTS, regions_of, standard_name
+from neuroxai.models.channel_names import regions_of, standard_classes, standard_modality
 from neuroxai.models.config_data import read_json
 from neuroxai.models.formats import DATASET, PLANS
 from neuroxai.models.model import Model
@@ -119,7 +119,7 @@ def _modalities(dataset: Mapping[str, Any], source: Path) -> tuple[str, ...]:
         raise ModelError(
             f"{source}: channel_names is {channels!r}, expected a name for each of 0, 1, …"
         )
-    names = tuple(standard_name(str(channels[str(i)]), MODALITIES) for i in range(len(channels)))
+    names = tuple(standard_modality(str(channels[str(i)])) for i in range(len(channels)))
     if len(set(names)) < len(names):
         raise ModelError(f"{source}: channel_names has duplicate channels: {dict(channels)}")
     return names
@@ -134,14 +134,14 @@ def _outputs(dataset: Mapping[str, Any], source: Path) -> tuple[tuple[str, ...],
     if any(isinstance(value, list) and len(value) > 1 for value in known.values()):
         # Overlapping regions, in the order of the file.
         del known["background"]
-        return tuple(standard_name(name, OUTPUTS) for name in known), "sigmoid"
+        return standard_classes(known), "sigmoid"
     numbers = {
         name: value[0] if isinstance(value, list) else value for name, value in known.items()
     }
     if sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
         raise ModelError(f"{source}: labels are {dict(labels)}, expected the numbers 0, 1, 2, …")
     ordered = sorted(numbers, key=numbers.__getitem__)
-    return tuple(standard_name(name, OUTPUTS) for name in ordered), "softmax"
+    return standard_classes(ordered), "softmax"
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from neuroxai.accuracy.segmentation import dice
 from neuroxai.core.errors import ModelError
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE, standard_class
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
 from neuroxai.data.label_values import encode_labels
 from neuroxai.data.nifti import write_nifti
@@ -216,16 +216,21 @@ def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
     if its probability is above one half.
     """
     overlapping = outputs.activation != "softmax"
-    if overlapping and set(outputs.names) <= {*REGIONS, "RC"} and {*outputs.names} & {*REGIONS}:
+    names = [standard_class(name) for name in outputs.names]
+    if overlapping and {*names} <= {*REGIONS, "RC"} and {*names} & {*REGIONS}:
         return CLASSES, _labels_of_regions(output, outputs)
     strongest = output.max(dim=0)
     predicted = torch.ones_like(strongest.indices, dtype=torch.bool)
     if outputs.activation == "sigmoid":
         predicted = outputs.probabilities(strongest.values[None, None])[0, 0] > 0.5
     classes: tuple[str, ...] = CLASSES
-    if not set(outputs.names) <= set(CLASSES):
-        classes = (CLASSES[0], *(name for name in outputs.names if name != CLASSES[0]))
-    numbers = [classes.index(name) for name in outputs.names]
+    if not {*names} <= {*CLASSES}:
+        names = [
+            CLASSES[0] if name == CLASSES[0] else own
+            for name, own in zip(names, outputs.names, strict=True)
+        ]
+        classes = (CLASSES[0], *(name for name in names if name != CLASSES[0]))
+    numbers = [classes.index(name) for name in names]
     if len(classes) > np.iinfo(np.uint8).max:
         raise ModelError(
             f"the network has {len(classes)} classes, but a label file holds at most 255"
@@ -238,9 +243,10 @@ def _labels_of_regions(output: Tensor, outputs: Outputs) -> Tensor:
     """Return indices into ``CLASSES`` ``(*S)`` of overlapping regions, the inner ones last."""
     predicted = outputs.probabilities(output[None])[0] > 0.5
     labels = torch.zeros(output.shape[1:], dtype=torch.uint8, device=output.device)
+    names = [standard_class(name) for name in outputs.names]
     for name, rest in (("WT", "ED"), ("TC", "NCR"), ("ET", "ET"), ("RC", "RC")):
-        if name in outputs.names:
-            labels[predicted[outputs.names.index(name)]] = CLASSES.index(rest)
+        if name in names:
+            labels[predicted[names.index(name)]] = CLASSES.index(rest)
     return labels
 
 
@@ -249,5 +255,5 @@ def _predicted_regions(outputs: Outputs) -> tuple[str, ...]:
 
     These are declared regions, output channels, and regions whose classes all are output channels.
     """
-    known = {*outputs.names, *outputs.regions}
+    known = {*map(standard_class, outputs.names), *outputs.regions}
     return tuple(name for name, classes in REGIONS.items() if name in known or {*classes} <= known)

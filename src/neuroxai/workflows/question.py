@@ -20,6 +20,7 @@ from neuroxai.core.target.restriction import Mask, Restriction, check_mask, is_s
 from neuroxai.core.target.restriction import Prediction as PredictedRegion
 from neuroxai.core.target.target import Class, Predicted, Region, Target, parse_target
 from neuroxai.core.target.within import parse_within
+from neuroxai.core.vocabulary import standard_class
 from neuroxai.data.case import CLASSES, REGIONS, Case
 from neuroxai.data.preparation import Prepared
 from neuroxai.patient.lesions import label_components
@@ -232,8 +233,9 @@ def _labels(name: str) -> Sequence[int]:
     """
     known: dict[str, tuple[str, ...]] = {each.lower(): (each,) for each in CLASSES}
     known.update({each.lower(): members for each, members in REGIONS.items()})
-    if name.lower() in known:
-        return [CLASSES.index(member) for member in known[name.lower()]]
+    standard = standard_class(name).lower()
+    if standard in known:
+        return [CLASSES.index(member) for member in known[standard]]
     names = ", ".join(dict.fromkeys((*CLASSES, *REGIONS)))
     raise TargetError(
         f"within='truth': label files have {names}, but not {name!r}: give a mask instead"
