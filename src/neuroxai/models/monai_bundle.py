@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,8 @@ def _channels(
     layout = _mapping(metadata.get("network_data_format"))
     image = _mapping(_mapping(layout.get("inputs")).get("image"))
     pred = _mapping(_mapping(layout.get("outputs")).get("pred"))
-    inputs = tuple(map(standard_modality, _names(image, "inputs.image", source)))
-    outputs = standard_classes(_names(pred, "outputs.pred", source))
+    inputs = _names(image, "inputs.image", source, lambda names: map(standard_modality, names))
+    outputs = _names(pred, "outputs.pred", source, standard_classes)
     divisors = [1]
     for entry in image.get("spatial_shape") or []:
         found = re.fullmatch(r"\s*(\d+)\s*\*\s*n\s*", str(entry))
@@ -123,7 +123,12 @@ def _channels(
     return inputs, outputs, max(divisors)
 
 
-def _names(channel: Mapping[str, Any], key: str, source: Path) -> tuple[str, ...]:
+def _names(
+    channel: Mapping[str, Any],
+    key: str,
+    source: Path,
+    standard: Callable[[list[str]], Iterable[str]],
+) -> tuple[str, ...]:
     defined = _mapping(channel.get("channel_def"))
     try:
         ordered = [str(defined[key]) for key in sorted(defined, key=int)]
@@ -135,9 +140,10 @@ def _names(channel: Mapping[str, Any], key: str, source: Path) -> tuple[str, ...
             f"{source}: network_data_format.{key}.channel_def is {dict(defined)!r}, expected a "
             "name for every channel, numbered from 0; add the names"
         )
-    if len(set(ordered)) < len(ordered):
+    names = tuple(standard(ordered))
+    if len(set(names)) < len(names):
         raise ModelError(f"{source}: network_data_format.{key} has duplicate channels: {ordered}")
-    return tuple(ordered)
+    return names
 
 
 def _network(config: ConfigData) -> tuple[nn.Module, dict[str, Any]]:
