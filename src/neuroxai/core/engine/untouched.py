@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
 
+from neuroxai.core.engine.network_state import NetworkState
 from neuroxai.core.engine.norm_gradients import NormGradients
 from neuroxai.core.engine.precision import in_single_precision, tf32_allowed
 from neuroxai.core.engine.settings import PassSettings
@@ -25,10 +25,11 @@ def untouched(network: nn.Module, settings: PassSettings | None = None) -> Itera
     """Context manager that freezes a network in evaluation mode and restores everything on exit.
 
     Restored bit for bit: training flags, ``requires_grad``, weights and buffers (also if a forward
-    pass writes to them or replaces them), hook tables, and the global random state of the CPU and
-    of the network's device. Modules with their own ``train`` method, such as adapters that are
-    merged for evaluation, are switched back by it. Gradients (``.grad``) are never written. Other
-    threads wait.
+    pass writes to them or replaces them), plain attributes of modules such as caches, hook tables,
+    and the global random state of the CPU and of the network's device. State outside of the modules
+    (global variables, ``functools.cache``) is not restored. Modules with their own ``train``
+    method, such as adapters that are merged for evaluation, are switched back by it. Gradients
+    (``.grad``) are never written. Other threads wait.
 
     Inside, nothing rounds to TF32 unless the settings request it, and the weights of a 16-bit
     network are in single precision, so convert its images with
@@ -57,7 +58,7 @@ def untouched(network: nn.Module, settings: PassSettings | None = None) -> Itera
         # A frozen TorchScript module has no flag.
         training = [(module, getattr(module, "training", None)) for module in network.modules()]
         own = {module for module, _ in training if type(module).train is not nn.Module.train}
-        state = _State(network)
+        state = NetworkState(network)
         gradient_flags = [(p, p.requires_grad) for p in network.parameters()]
         devices = {p.device for p, _ in gradient_flags if p.device.type == "cuda"}
         forked = torch.random.fork_rng(devices=sorted(devices, key=str))
@@ -86,36 +87,3 @@ def _eager() -> AbstractContextManager[Any]:
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
-
-
-class _State:
-    """Weights and buffers of a network: the objects, their storage and their values."""
-
-    def __init__(self, network: nn.Module) -> None:
-        # TorchScript has tables of its own, in which names cannot change.
-        self._tables: list[tuple[Any, Any]] = []
-        for module in network.modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
-            for table in (module._parameters, module._buffers):
-                self._tables.append((table, dict(table)))
-            names = module._non_persistent_buffers_set
-            self._tables.append((names, set(names)))
-        tensors = [*network.parameters(), *network.buffers()]
-        self._values = [(t, t.data, t.detach().clone()) for t in tensors if not is_lazy(t)]
-
-    def restore(self) -> None:
-        for table, before in self._tables:
-            if table != before if isinstance(table, set) else not _is_same(table, before):
-                table.clear()
-                table.update(before)
-        with torch.no_grad():
-            for tensor, data, value in self._values:
-                if tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape:
-                    tensor.data = data
-                if not torch.equal(tensor, value):
-                    tensor.copy_(value)
-
-
-def _is_same(table: dict[str, Tensor | None], before: dict[str, Tensor | None]) -> bool:
-    return list(table) == list(before) and all(table[name] is before[name] for name in table)

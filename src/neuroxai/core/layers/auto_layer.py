@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.backward_graph import nodes_behind
 from neuroxai.core.engine.footprint import center_crop
+from neuroxai.core.engine.network_state import restored
 from neuroxai.core.errors import NETWORK_ERRORS, LayerError, NeuroXAIError
 from neuroxai.core.layers.layers import (
     AUTO,
@@ -241,11 +242,13 @@ def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tens
         See :func:`auto_layer`.
     """
     whole, part = _Ran(), _Ran()
-    with torch.no_grad(), LayerHooks(network, [AUTO], whole.visit, x.dim() - 2):
+    # Both passes start from what the network held before: a cache of one size fits no other.
+    with restored(network), torch.no_grad(), LayerHooks(network, [AUTO], whole.visit, x.dim() - 2):
         output = run(x)
     paths: OutputPaths | None = None
     try:
-        with torch.enable_grad(), LayerHooks(network, [AUTO], part.visit, x.dim() - 2):
+        hooks = LayerHooks(network, [AUTO], part.visit, x.dim() - 2)
+        with restored(network), torch.enable_grad(), hooks:
             paths = output_paths(run(center_crop(x, 1 / 8)), network, part.nodes)
     except (NeuroXAIError, *NETWORK_ERRORS):
         pass

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.converted_weights import ConvertedWeights
 from neuroxai.core.engine.fast_path import run_fast
+from neuroxai.core.engine.network_state import NetworkState, restored
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import NETWORK_ERRORS, MethodError, TargetError
@@ -49,10 +50,13 @@ class NetworkFacts:
         Labels of layers whose output is overwritten in place, of which a copy is recorded.
     samples_are_independent
         Whether samples of a batch do not influence each other; None if it was not tested.
+    keeps_state
+        Whether passes leave something in the network, such as a cache of the first image's size.
     """
 
     copied: frozenset[str] = frozenset()
     samples_are_independent: bool | None = None
+    keeps_state: bool = False
 
 
 class Probe(ABC):
@@ -149,11 +153,13 @@ class Probe(ABC):
     def frozen(self) -> Iterator[None]:
         """Freeze the network for several passes, which share converted weights; then restore it."""
         with untouched(self.network, self.settings):
+            attributes = NetworkState(self.network, weights=False)
             self.weights = ConvertedWeights()
             try:
                 yield
             finally:
                 self.weights = None
+                self.facts.keeps_state |= attributes.is_changed()
 
     @contextmanager
     def at(
@@ -175,6 +181,9 @@ class Probe(ABC):
         layers = {request.layer for request in requests if isinstance(request, LayerMap)}
         check_names(self.network, sorted(layers))
         with self.frozen():
+            # A network that keeps state is restored between passes: the explained point, which its
+            # other passes build on, comes first again.
+            known = None if self.facts.keeps_state else known
             self._point, self._requests, self._answers = x, frozenset(requests), known
             self._activations.clear()
             try:
@@ -294,7 +303,8 @@ class Probe(ABC):
         """Return whether a second image in the batch leaves the output of the point unchanged."""
         alone = self._known().output
         try:
-            both = self.run(torch.cat([point, _companion(point)]))
+            with restored(self.network):
+                both = self.run(torch.cat([point, _companion(point)]))
         except (TargetError, *NETWORK_ERRORS):
             return False  # the network does not accept a larger batch, or returns other rows
         first = both[: len(point)]
