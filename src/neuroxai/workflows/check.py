@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import ModelError, NeuroXAIError
 from neuroxai.core.layers.units import find_units
 from neuroxai.core.spatial import spatial_shape
@@ -109,7 +110,7 @@ def _first_that_runs(
         size = recipe.size if dimensions == 2 and recipe.size else (length,) * dimensions
         x = torch.rand(1, channels, *size, generator=generator)
         try:
-            with torch.no_grad():
+            with untouched(model.network), torch.no_grad():
                 output = outputs_of(model).select(model.network(x))
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = reason or str(error).splitlines()[0]

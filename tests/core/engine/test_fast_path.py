@@ -62,17 +62,21 @@ def test_stock_torch_can_be_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_fast(x, network)
 
 
+PASSES: list[str] = []
+"""The passes through :class:`Viewing`; a counter in the module would be restored."""
+
+
 class Viewing(nn.Module):
     """Depends on the memory layout of a convolution's output."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
-        self.how, self.passes = how, 0
+        self.how = how
         self.conv = nn.Conv3d(2, 3, 3, padding=1)
         self.head = nn.Linear(3, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.passes += 1
+        PASSES.append(self.how)
         y = self.conv(x)
         if self.how == "view":
             rows = y.view(y.shape[0], -1).reshape(y.shape[0], 3, -1)
@@ -93,17 +97,16 @@ def test_networks_that_depend_on_the_layout_fall_back_to_stock_torch(how: str) -
     x = drawn(2, 2, 4, 5, 6)
     with stock_torch():
         expected = explain("vanilla_gradient", network, x)
-    assert isinstance(network, Viewing)
-    network.passes = 0
+    PASSES.clear()
     first = explain("vanilla_gradient", network, x)
-    tried = network.passes
+    tried = len(PASSES)
     second = explain("vanilla_gradient", network, x)
     assert relative(first.values, expected.values) <= 1e-5
     assert relative(second.values, expected.values) <= 1e-5
     depends = how != "reshape"
     assert is_fast(x, network) is not depends
     assert tried == (2 if depends else 1)
-    assert network.passes == tried + 1
+    assert len(PASSES) == tried + 1
 
 
 def test_failed_passes_are_not_counted() -> None:

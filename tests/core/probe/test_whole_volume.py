@@ -48,9 +48,8 @@ class Counted(nn.Module):
         super().__init__()
         self.inner = inner
         samples: list[int] = []
-        self.kept: Callable[[], list[int]] = lambda: (
-            samples
-        )  # an attribute of the module itself would be restored
+        # In a closure: an attribute of the module itself would be restored.
+        self.kept: Callable[[], list[int]] = lambda: samples
 
     @property
     def samples(self) -> list[int]:

@@ -19,6 +19,7 @@ from neuroxai.core.engine.converted_weights import CHANNELS_LAST, ConvertedWeigh
 from neuroxai.core.engine.function_calls import FunctionCalls
 from neuroxai.core.engine.kernels import KERNELS
 from neuroxai.core.engine.memory import is_out_of_memory
+from neuroxai.core.engine.network_state import NetworkState
 from neuroxai.core.engine.settings import PassSettings
 
 VERIFIED_TORCH = ("2.13.0",)
@@ -86,12 +87,14 @@ def run_fast(
     """
     if not is_fast(x, network, settings):
         return compute(x)
+    before = NetworkState(network, weights=False)
     try:
         with FastPath(weights):
             return compute(x.contiguous(memory_format=CHANNELS_LAST))
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
+        before.restore()  # what the failed pass left in the network, such as a cache
         result = compute(x)  # an error of the network itself is raised again here
         _layout_bound.add(network)
         return result

@@ -91,7 +91,9 @@ class SlidingWindow(Probe):
         """Answer all requests at ``x`` for each target, in as few sweeps as possible."""
         placed = self._placed(x)
         linear = [each.bind_without_output(x) for each in bindings]
-        one_sweep = bool(requests) and all(linear)
+        # One sweep needs the number of output channels before it.
+        channels_known = bool(self.outputs.names) or self._answers is not None
+        one_sweep = bool(requests) and all(linear) and channels_known
         output = self._any_output(x) if one_sweep else self.run(x)
         bound = [each.bind(output) for each in bindings]
         if not requests:
