@@ -35,12 +35,15 @@ class Attribution:
         Sentences for the reader of the map.
     layer
         The layer of a class activation map.
+    warnings
+        Reasons why the map is void or explains little; they become the first notes.
     """
 
     values: Tensor
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     layer: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -155,6 +155,18 @@ class Placement:
         return self.reoriented_affine @ shift
 
     @property
+    def left_right_axis(self) -> int | None:
+        """Axis of the network's grid closest to the patient's left-right axis.
+
+        None if it is perpendicular to the slice.
+        """
+        import nibabel as nib
+
+        of_axis = nib.orientations.io_orientation(self.network_affine)[:, 0].tolist()
+        axis = of_axis.index(0)
+        return axis if axis < len(self.size) else None
+
+    @property
     def spacing(self) -> tuple[float, ...]:
         """Voxel edges of the patient's grid in mm, along the network's axes."""
         columns = np.linalg.norm(self.reoriented_affine[:3, :3], axis=0)

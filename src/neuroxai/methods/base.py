@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,7 +129,7 @@ class Method(ABC):
                 score=tuple(float(s) for s in score),
                 layer=attribution.layer,
                 diagnostics=attribution.diagnostics,
-                notes=(*bound.notes, *attribution.notes),
+                notes=(*attribution.warnings, *bound.notes, *attribution.notes),
                 provenance={
                     "seed": seed,
                     "device": str(x.device),
@@ -202,6 +204,10 @@ def check_input(x: object) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Method):
         return {"method": value.name, **value.parameters()}
+    if isinstance(value, np.ndarray):
+        return f"array sha256:{hashlib.sha256(value.tobytes()).hexdigest()[:16]}"
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Tensor):
         return f"tensor sha256:{tensor_hash(value)[:16]}"
     return value

@@ -13,8 +13,11 @@ from torch import Tensor
 from neuroxai.core.explanation import Attribution, Quantity
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method, require
-from neuroxai.methods.paths.baselines import AUTO, check_baseline, path_start
-from neuroxai.methods.paths.completeness import completeness, excess_notes, gap_notes
+from neuroxai.methods.paths.baseline_names import AUTO
+from neuroxai.methods.paths.baselines import Baseline, check_baseline
+from neuroxai.methods.paths.completeness import completeness, path_excess
+from neuroxai.methods.paths.path_notes import path_notes, path_warnings
+from neuroxai.methods.paths.path_start import path_start, start_passes
 
 _NEGLIGIBLE = 1e-9
 """Fraction of the remaining distance below which a step is complete."""
@@ -65,7 +68,7 @@ class GuidedIntegratedGradients(Method):
     steps: int = 200
     fraction: float = 0.25
     max_distance: float = 0.02
-    baseline: str | Tensor = AUTO
+    baseline: Baseline = AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +95,11 @@ class GuidedIntegratedGradients(Method):
         """One per step."""
         return self.steps
 
+    @property
+    def forwards(self) -> int:
+        """Those that choose the baseline."""
+        return start_passes(self.baseline)
+
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Follow each sample's own path; the gradients of a batch are computed together."""
         start = path_start(self.baseline, probe, x, generator)
@@ -104,23 +112,12 @@ class GuidedIntegratedGradients(Method):
             for path, gradient in zip(paths, probe.gradient(point), strict=True):
                 path.advance(gradient, (step + 1) / self.steps)
         values = torch.stack([path.attribution() for path in paths])
-        diagnostics = completeness(values, probe.score(x), start.score)
-        diagnostics["moving_features"] = [path.features for path in paths]
-        diagnostics["baselines"] = list(start.names)
-        excess = [
-            None if gap is None else path.travelled() / abs(change)
-            for path, gap, change in zip(
-                paths, diagnostics["completeness_gap"], diagnostics["score_change"], strict=True
-            )
-        ]
-        diagnostics["path_excess"] = excess
-        notes = (
-            *start.notes,
-            *gap_notes(diagnostics["completeness_gap"]),
-            *excess_notes(excess),
-            *_rounding(probe.settings.precision),
-        )
-        return Attribution(values, diagnostics, notes)
+        found = completeness(values, start.at_x, start.score)
+        found["path_excess"] = path_excess([path.travelled() for path in paths], found)
+        found["moving_features"] = [path.features for path in paths]
+        found |= start.diagnostics
+        notes = (*path_notes(found), *_rounding(probe.settings.precision))
+        return Attribution(values, found, notes, warnings=path_warnings(found))
 
 
 def _rounding(precision: str) -> tuple[str, ...]:

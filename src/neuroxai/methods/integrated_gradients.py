@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,12 +15,14 @@ from neuroxai.core.explanation import Attribution, Quantity
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method, require
 from neuroxai.methods.paths.adaptive_path import Limits, integrate
-from neuroxai.methods.paths.baselines import AUTO, check_baseline, path_start
-from neuroxai.methods.paths.completeness import completeness, gap_notes, worst
+from neuroxai.methods.paths.baseline_names import AUTO
+from neuroxai.methods.paths.baselines import Baseline, check_baseline
+from neuroxai.methods.paths.completeness import completeness, path_excess, worst
+from neuroxai.methods.paths.path_notes import path_notes, path_warnings
+from neuroxai.methods.paths.path_start import path_start, start_passes
 from neuroxai.methods.paths.straight_path import StraightPath
 
 Ends = tuple[Tensor, Tensor]
-Described = dict[str, Any]
 
 RULES = ("midpoint", "gauss_legendre", "left", "right", "trapezoid", "adaptive")
 
@@ -27,7 +30,9 @@ MAX_NODES = 1024
 """Number of nodes at which refinement towards a tolerance ends."""
 
 _ROUGH_TOLERANCE, _ROUGH_NODES = 0.05, 288
-"""Tolerance and largest number of nodes on the rough path from a blurred image."""
+"""Tolerance and largest number of nodes where ``auto`` leaves zero, as such a path is often rough.
+A smooth one needs no more nodes. Guided integrated gradients have no such rule: their path depends
+on the number of steps, so that a second run would not continue the first."""
 
 _NESTING = {"midpoint": 3, "left": 2, "right": 2}
 """Factor by which the nodes of a rule grow so that the old ones are among the new ones."""
@@ -68,6 +73,16 @@ def quadrature(rule: str, n: int) -> tuple[list[float], list[float]]:
     return nodes.tolist(), weights.tolist()
 
 
+@dataclass(frozen=True, eq=False)
+class _Integral:
+    """Mean gradient, nodes, the sum of their absolute contributions per sample, and the rest."""
+
+    mean: Tensor
+    nodes: int
+    travelled: Sequence[float]
+    described: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class IntegratedGradients(Method):
     r"""Gradients along the straight path from a baseline to the input (arXiv:1703.01365).
@@ -89,15 +104,15 @@ class IntegratedGradients(Method):
         ``left``, ``right`` and ``trapezoid``. The gradient of a trained ReLU network is rough along
         the path, so high-order rules are no better than equal steps.
     baseline
-        ``auto`` (the paper's ``zero``, or ``blur`` where the score jumps near zero; see
-        :func:`~neuroxai.methods.paths.baselines.path_start`), ``zero``, ``black``, ``blur``,
-        ``mean``, ``brain``, ``noise`` or a tensor; see
-        :func:`~neuroxai.methods.paths.baselines.baseline_image`.
+        ``auto`` (the paper's ``zero``, or another one if the score jumps near zero or the target is
+        still predicted there; see :func:`~neuroxai.methods.paths.path_start.path_start`), ``zero``,
+        ``black``, ``blur``, ``mean``, ``brain``, ``mirror``, ``noise``, a number, an array or a
+        tensor; see :func:`~neuroxai.methods.paths.baselines.baseline_image`.
     tolerance
         Completeness gap below which no more nodes are added, up to 1024 nodes. Each refinement of
         the midpoint rule has three times as many nodes, which include the previous ones; of the
-        other rules, twice as many. If ``auto`` chose ``blur``, whose path is rough, the default is
-        5 %, with at most 288 nodes.
+        other rules, twice as many. If ``auto`` left ``zero``, the path is often rough, and the
+        default is 5 %, with at most 288 nodes.
 
     Examples
     --------
@@ -117,7 +132,7 @@ class IntegratedGradients(Method):
 
     steps: int = 25
     rule: str = "adaptive"
-    baseline: str | Tensor = AUTO
+    baseline: Baseline = AUTO
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
@@ -148,62 +163,50 @@ class IntegratedGradients(Method):
 
     @property
     def forwards(self) -> int:
-        """About one per node, to place adaptive nodes."""
-        return self.steps if self.rule == "adaptive" else 0
+        """About one per node, to place adaptive nodes, and those that choose the baseline."""
+        return (self.steps if self.rule == "adaptive" else 0) + start_passes(self.baseline)
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Integrate, and refine until the tolerance is met."""
         start = path_start(self.baseline, probe, x, generator)
         tolerance, most = self.tolerance, MAX_NODES
-        if tolerance is None and start.jumped:
+        if tolerance is None and start.moved:
             tolerance, most = _ROUGH_TOLERANCE, max(_ROUGH_NODES, self.steps)
         path = StraightPath(probe, start.image, x)
-        ends = start.score, probe.score(x)
+        ends = start.score, start.at_x
         limits = Limits(self.steps, tolerance, most)
-        mean, described = (self._adaptive if self.rule == "adaptive" else self._even)(
-            path, ends, limits
-        )
-        values = path.difference * mean
-        diagnostics = completeness(values, ends[1], ends[0]) | described
-        diagnostics["baselines"] = list(start.names)
-        notes = list(start.notes)
-        if start.jumped and self.tolerance is None and diagnostics["nodes"] > self.steps:
-            diagnostics["tolerance"] = tolerance
-            notes.append(
-                f"{diagnostics['nodes']} nodes were used instead of {self.steps}, because the path "
-                f"is rough: refined to a gap below {tolerance:.0%}; set tolerance to change this"
-            )
-        gap = worst(diagnostics["completeness_gap"])
-        if tolerance is not None and gap > tolerance:
-            notes.append(
-                f"the completeness gap is {gap:.1%} with {diagnostics['nodes']} nodes, above the "
-                f"tolerance of {tolerance:.1%}"
-            )
-        else:
-            notes += gap_notes(diagnostics["completeness_gap"])
-        return Attribution(values, diagnostics, tuple(notes))
+        integral = (self._adaptive if self.rule == "adaptive" else self._even)(path, ends, limits)
+        values = path.difference * integral.mean
+        found = completeness(values, ends[1], ends[0])
+        found["path_excess"] = path_excess(integral.travelled, found)
+        found |= {"nodes": integral.nodes, **integral.described, **start.diagnostics}
+        if tolerance is not None:
+            found["tolerance"] = tolerance
+        if start.moved and self.tolerance is None and integral.nodes > self.steps:
+            found["refined_from"] = self.steps
+        return Attribution(values, found, path_notes(found), warnings=path_warnings(found))
 
-    def _adaptive(self, path: StraightPath, ends: Ends, limits: Limits) -> tuple[Tensor, Described]:
-        """Return the mean gradient by adaptive nodes."""
+    def _adaptive(self, path: StraightPath, ends: Ends, limits: Limits) -> _Integral:
+        """Integrate with adaptive nodes."""
         found = integrate(path, ends, limits)
-        return found.mean, {
-            "nodes": max(found.nodes),
-            "interval_gap": list(found.interval_gap),
-        }
+        described = {"interval_gap": list(found.interval_gap)}
+        return _Integral(found.mean, max(found.nodes), found.travelled, described)
 
-    def _even(self, path: StraightPath, ends: Ends, limits: Limits) -> tuple[Tensor, Described]:
-        """Return the mean gradient by a rule with fixed nodes, refined to the tolerance."""
+    def _even(self, path: StraightPath, ends: Ends, limits: Limits) -> _Integral:
+        """Integrate by a rule with fixed nodes, refined to the tolerance."""
         nodes, factor = limits.count, _NESTING.get(self.rule, 2)
-        mean = path.mean_gradient(*quadrature(self.rule, nodes))
+        mean, travelled = path.mean_gradient(*quadrature(self.rule, nodes))
         while limits.tolerance is not None and factor * nodes <= limits.most:
             gaps = completeness(path.difference * mean, ends[1], ends[0])["completeness_gap"]
             if worst(gaps) <= limits.tolerance:
                 break
-            mean = self._refined(path, nodes, mean)
+            mean, travelled = self._refined(path, nodes, mean, travelled)
             nodes *= factor
-        return mean, {"nodes": nodes}
+        return _Integral(mean, nodes, travelled)
 
-    def _refined(self, path: StraightPath, nodes: int, mean: Tensor) -> Tensor:
+    def _refined(
+        self, path: StraightPath, nodes: int, mean: Tensor, travelled: Sequence[float]
+    ) -> tuple[Tensor, list[float]]:
         """Return the mean over more nodes; of a nesting rule only the new ones are computed."""
         factor = _NESTING.get(self.rule)
         if factor is None:
@@ -211,5 +214,6 @@ class IntegratedGradients(Method):
         known = {"midpoint": factor // 2, "left": 0, "right": factor - 1}[self.rule]
         positions, weights = quadrature(self.rule, factor * nodes)
         new = [k for k in range(factor * nodes) if k % factor != known]
-        more = path.mean_gradient([positions[k] for k in new], [weights[k] for k in new])
-        return more + mean / factor
+        more, added = path.mean_gradient([positions[k] for k in new], [weights[k] for k in new])
+        sums = [a + t / factor for a, t in zip(added, travelled, strict=True)]
+        return more + mean / factor, sums

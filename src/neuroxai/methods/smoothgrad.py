@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any, ClassVar
@@ -15,6 +16,12 @@ from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import LayerMap
 from neuroxai.core.spatial import channel_range, per_sample
 from neuroxai.methods.base import Method, require
+from neuroxai.methods.paths.path_notes import (
+    describes_path,
+    path_notes,
+    path_warnings,
+    worst_of_copies,
+)
 from neuroxai.methods.vanilla_gradient import VanillaGradient
 
 AGGREGATIONS = ("mean", "squared", "variance")
@@ -98,18 +105,27 @@ class SmoothGrad(Method):
         """Those of the inner method for every copy."""
         return self.samples * max(1, self.of.gradients)
 
+    @property
+    def forwards(self) -> int:
+        """Those of the inner method for every copy, whose target a path method needs too."""
+        return self.samples * (self.of.forwards + bool(self.of.forwards))
+
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Average the inner method's maps with Welford's recurrence, in the memory of two maps."""
         sigma = per_sample(self.noise * channel_range(x), x)
         mean = spread = torch.zeros(())
         inner: Attribution | None = None
         notes: dict[str, None] = {}
+        paths: list[Mapping[str, Any]] = []
         done, error = 0, float("inf")
         while done < self.samples and not self._is_precise(done, error):
             copies = min(probe.batch_size(x), self.samples - done) if self._shares_batches else 1
             noisy = torch.cat([x + sigma * _normal(x, generator) for _ in range(copies)])
             inner = self.of.attribute(probe, noisy, generator)
-            notes.update(dict.fromkeys(inner.notes))
+            of_path = describes_path(inner.diagnostics)
+            paths += [inner.diagnostics] if of_path else []
+            own = path_notes(inner.diagnostics) if of_path else ()
+            notes.update(dict.fromkeys(note for note in inner.notes if note not in own))
             for drawn in inner.values.split(x.shape[0]):
                 values = drawn**2 if self.aggregation == "squared" else drawn
                 done += 1
@@ -133,7 +149,13 @@ class SmoothGrad(Method):
             )
             notes[sentence] = None
         layer = inner.layer if inner is not None else None
-        return Attribution(values, diagnostics, tuple(notes), layer)
+        if not paths:
+            return Attribution(values, diagnostics, tuple(notes), layer)
+        of_paths = worst_of_copies(paths)
+        return Attribution(
+            values, of_paths | diagnostics, (*notes, *path_notes(of_paths)), layer,
+            path_warnings(of_paths),
+        )  # fmt: skip
 
     @property
     def _shares_batches(self) -> bool:

@@ -80,6 +80,8 @@ class BaseSession(ABC, Generic[M]):
 
     background_value: tuple[float, ...] | None = None
     """The value of air on the input scale, per modality."""
+    left_right_axis: int | None = None
+    """Spatial axis of the input between the patient's left and right; None if unknown."""
 
     def __init__(
         self,
@@ -211,6 +213,7 @@ class BaseSession(ABC, Generic[M]):
         run = ExplanationRun(
             self._planner, make_methods(methods, layer), resolved, self._control, seed,
             self.precision, self.background_value, self.input_sha256, self._check_output,
+            left_right_axis=self.left_right_axis,
         )  # fmt: skip
         results = run.results()
         while True:

@@ -24,6 +24,9 @@ from neuroxai.methods.base import Method
 from neuroxai.workflows.control import Control
 from neuroxai.workflows.question import place_notes
 
+FORWARD_STEP = 1 / 3
+"""Progress of a forward pass without a gradient: a backward pass takes about twice as long."""
+
 
 @dataclass(frozen=True, eq=False)
 class TargetResult:
@@ -83,6 +86,8 @@ class ExplanationRun:
         Hash of the input.
     check_output
         Raises if the output of the first pass cannot be used.
+    left_right_axis
+        Spatial axis of the input between the patient's left and right; None if unknown.
     """
 
     planner: MemoryPlanner
@@ -94,6 +99,7 @@ class ExplanationRun:
     background_value: tuple[float, ...] | None = None
     input_sha256: str | None = None
     check_output: Callable[[Tensor], None] | None = None
+    left_right_axis: int | None = None
     _shared: tuple[Strategy, dict[int, SharedPoint]] | None = None
     _shared_seconds: float = 0.0
 
@@ -109,7 +115,9 @@ class ExplanationRun:
         CancelledError
             If the run was cancelled.
         """
-        steps = sum(max(1, method.gradients) for method in self.methods)
+        steps = sum(
+            max(1, method.gradients) + FORWARD_STEP * method.forwards for method in self.methods
+        )
         self.control.start(steps * len(self.targets))
         for number in range(len(self.targets)):
             result, _ = self.planner.run(partial(self._attempt, number))
@@ -180,6 +188,8 @@ class ExplanationRun:
         probe = self.planner.probe(strategy, target, self.background_value, settings)
         probe.before_pass = self.control.check
         probe.on_gradient = self.control.advance
+        probe.on_output = lambda samples: self.control.advance(FORWARD_STEP * samples)
+        probe.left_right_axis = self.left_right_axis
         return probe
 
     def _deviation(self, strategy: Strategy, target: Target) -> Deviation | None:

@@ -92,6 +92,7 @@ class Session(BaseSession[PatientMap]):
         )  # fmt: skip
         self.model, self.case, self.prepared = model, case, prepared
         self.background_value = prepared.background_value
+        self.left_right_axis = prepared.placement.left_right_axis if case.laterality_known else None
         self._answers: dict[tuple[int, ...] | None, _Answer] = {}
 
     def __repr__(self) -> str:

@@ -88,6 +88,10 @@ class Probe(ABC):
         Called before each pass. It may raise an exception, to stop.
     on_gradient
         Called with the number of samples whose input gradient was computed, for progress.
+    on_output
+        Called with the number of samples whose output was computed without a gradient.
+    left_right_axis
+        Spatial axis of the input that runs between the patient's left and right; None if unknown.
     checkpointed
         Whether to trade time for memory; see :mod:`neuroxai.core.probe.checkpointing`.
     facts
@@ -115,6 +119,8 @@ class Probe(ABC):
         self.checkpointed = False
         self.before_pass: Callable[[], None] = lambda: None
         self.on_gradient: Callable[[int], None] = lambda samples: None
+        self.on_output: Callable[[int], None] = lambda samples: None
+        self.left_right_axis: int | None = None
         self.facts = NetworkFacts()
         self.budget: int | None = None
         self.needs: int | None = None
@@ -212,11 +218,17 @@ class Probe(ABC):
         """Return the model output at the explained point."""
         return self._known().output
 
+    def output_at(self, x: Tensor) -> Tensor:
+        """Return the model output of another image than the explained point."""
+        output = self.run(x)
+        self.on_output(len(x))
+        return output
+
     def score(self, x: Tensor) -> Tensor:
         """Return the target's value ``(B,)`` of ``x``."""
         if x is self._point:
             return self._known().score
-        return self.target.score(self.run(x))
+        return self.target.score(self.output_at(x))
 
     def gradient(self, x: Tensor, rule: BackwardRule = PLAIN) -> Tensor:
         """Return ``dS/dx``, ``(B, C, *S)``, under a backward rule.

@@ -87,11 +87,14 @@ class Integral:
     interval_gap
         Per sample, the sum of the intervals' absolute errors relative to the score's change; None
         if the score does not change. Unlike in the completeness gap, errors do not cancel.
+    travelled
+        Per sample, the sum of the absolute contributions of the intervals.
     """
 
     mean: Tensor
     nodes: tuple[int, ...]
     interval_gap: tuple[float | None, ...]
+    travelled: tuple[float, ...]
 
 
 def integrate(path: Path, ends: tuple[Tensor, Tensor], limits: Limits) -> Integral:
@@ -155,6 +158,7 @@ def integrate(path: Path, ends: tuple[Tensor, Tensor], limits: Limits) -> Integr
         torch.stack([each.mean for each in paths]),
         tuple(each.nodes for each in paths),
         tuple(each.gap(each.total_error) for each in paths),
+        tuple(each.travelled for each in paths),
     )
 
 
@@ -213,6 +217,11 @@ class _SamplePath:
     def total_error(self) -> float:
         """The sum of the intervals' absolute errors."""
         return sum(abs(interval.error) for interval in self._intervals)
+
+    @property
+    def travelled(self) -> float:
+        """The sum of the intervals' absolute contributions."""
+        return sum(abs(interval.slope * interval.length) for interval in self._intervals)
 
     def gap(self, error: float) -> float | None:
         """Return an error relative to the score's change."""

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from neuroxai.core.air import air_value, foreground
 from neuroxai.core.errors import MethodError, suggestion
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.spatial import per_sample
+from neuroxai.methods.paths.baseline_names import BASELINES, MIRROR, check_name, named_axis
+from neuroxai.methods.paths.mirror import mirror_image
 
-BASELINES = ("zero", "black", "blur", "mean", "brain", "noise")
-AUTO = "auto"
-"""``zero``, or ``blur`` if the score jumps at the beginning of a path from zero."""
-
-AIR_TOLERANCE = 0.02
-"""Deviation of an air voxel from the value of air, as a fraction of the channel's largest one,
-which allows for the ripples that interpolation leaves around a brain."""
-
-_EARLY = 1e-3
-"""Position on the path before which a change of the score is a jump."""
-
-_JUMP = 0.25
-"""Fraction of the score's change that makes it one."""
+Baseline = str | float | NDArray[Any] | Tensor
+"""A name, a number, or an image."""
 
 BLUR_FRACTION = 0.1
 """Standard deviation of the blur as a fraction of each axis: 24 voxels of 240, the radius of a
@@ -32,44 +26,37 @@ large tumor at 1 mm."""
 
 
 def baseline_image(
-    baseline: str | Tensor, probe: Probe, x: Tensor, generator: torch.Generator
+    baseline: Baseline, probe: Probe, x: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Return the baseline of ``x``, the same shape.
 
     Parameters
     ----------
     baseline
-        ``zero`` (the paper's); ``black``, the value of air after normalization, which is the
-        probe's ``background_value`` or the minimum of each channel (after a z-score, zero is the
-        mean of the brain); ``blur``, the strongly smoothed image; ``mean`` of each channel;
-        ``brain``, a brain of one gray value per channel, see :func:`even_brain`; ``noise``, uniform
-        within the range of each channel; or a tensor that broadcasts to ``x``.
+        ``zero`` (the paper's); ``black``, the value of air on this scan after the network's
+        preprocessing, which is the probe's ``background_value`` or
+        :func:`~neuroxai.core.air.air_value` (after a z-score, zero is the mean of the brain);
+        ``blur``, the strongly smoothed image; ``mean`` of each channel; ``brain``, a brain of one
+        gray value per channel, see :func:`even_brain`; ``mirror``, the image with left and right
+        exchanged, see :func:`~neuroxai.methods.paths.mirror.mirror_image`, or ``mirror:0`` along
+        the first spatial axis; ``noise``, uniform within the range of each channel. Or a number, a
+        number per channel, or an image as an array or a tensor that broadcasts to ``x``.
 
     Raises
     ------
     MethodError
-        If the name is unknown or the tensor does not fit.
+        If the name is unknown, the image does not fit, or the left-right axis is unknown.
     """
-    if isinstance(baseline, Tensor):
-        try:
-            given = baseline.to(device=x.device, dtype=x.dtype)
-            return given.expand_as(x).clone()
-        except RuntimeError:
-            raise MethodError(
-                f"the baseline has shape {tuple(baseline.shape)}, expected one that broadcasts "
-                f"to {tuple(x.shape)}"
-            ) from None
+    if not isinstance(baseline, str):
+        return _given(baseline, x)
     flat = x.flatten(2)
     match baseline:
         case "zero":
             return torch.zeros_like(x)
         case "black":
-            background_value = (
-                flat.amin(dim=2)
-                if probe.background_value is None
-                else x.new_tensor(probe.background_value).expand(x.shape[:2])
-            )
-            return per_sample(background_value, x).expand_as(x).clone()
+            known = probe.background_value
+            air = air_value(x) if known is None else x.new_tensor(known).expand(x.shape[:2])
+            return per_sample(air, x).expand_as(x).clone()
         case "mean":
             return per_sample(flat.mean(dim=2), x).expand_as(x).clone()
         case "brain":
@@ -80,7 +67,66 @@ def baseline_image(
             return per_sample(low, x) + drawn * per_sample(high - low, x)
         case "blur":
             return gaussian_blur(x, BLUR_FRACTION)
+    if baseline == MIRROR or named_axis(baseline) is not None:
+        return mirror_image(x, _left_right(baseline, probe, x))
     raise MethodError(f"unknown baseline {baseline!r}: {suggestion(baseline, BASELINES)}")
+
+
+def check_baseline(method: str, baseline: Baseline) -> None:
+    """Raise if a baseline is unknown."""
+    if isinstance(baseline, str):
+        check_name(method, baseline)
+
+
+def name_of(baseline: Baseline) -> str:
+    """Return the name of a baseline in notes: its own, its number, or ``given``.
+
+    Examples
+    --------
+    >>> name_of("blur"), name_of(0.5), name_of(torch.zeros(1))
+    ('blur', '0.5', 'given')
+    """
+    if isinstance(baseline, (str, int, float)):
+        return str(baseline)
+    return "given"
+
+
+def _given(baseline: float | NDArray[Any] | Tensor, x: Tensor) -> Tensor:
+    """Return a number, an array or a tensor as an image; one axis is one number per channel."""
+    shape = tuple(np.shape(baseline)) if not isinstance(baseline, Tensor) else tuple(baseline.shape)
+    try:
+        given = torch.as_tensor(baseline).detach().to(device=x.device, dtype=x.dtype)
+        if given.dim() == 1 and len(given) == x.shape[1]:
+            given = per_sample(given.unsqueeze(0), x)
+        if given.dim() == 1:
+            raise ValueError
+        image = given.expand_as(x).clone()
+    except (RuntimeError, TypeError, ValueError):
+        raise MethodError(
+            f"the baseline has shape {shape}, expected a number, one number per channel, or an "
+            f"image that broadcasts to {tuple(x.shape)}"
+        ) from None
+    if not bool(torch.isfinite(image).all()):
+        raise MethodError("the baseline has NaN or infinite values: replace them")
+    return image
+
+
+def _left_right(baseline: str, probe: Probe, x: Tensor) -> int:
+    """Return the spatial axis along which an image is mirrored."""
+    axis, last = named_axis(baseline), x.dim() - 3
+    if axis is None:
+        axis = probe.left_right_axis
+    if axis is None:
+        raise MethodError(
+            "the baseline 'mirror' needs the left-right axis of the image, which is unknown: name "
+            f"one of its spatial axes, mirror:0 to mirror:{last}"
+        )
+    if axis > last:
+        raise MethodError(
+            f"the baseline {baseline!r} names an axis that does not exist, expected mirror:0 to "
+            f"mirror:{last}"
+        )
+    return axis
 
 
 def even_brain(x: Tensor) -> Tensor:
@@ -92,9 +138,8 @@ def even_brain(x: Tensor) -> Tensor:
     brain appear, and air, which does not change, is exactly zero. After a z-score within the
     brain, ``zero`` equals this image.
 
-    Air is detected from the corners: voxels whose channels are all within 2 % of the corners'
-    median, relative to the largest deviation from it. If hardly any voxel is air, as in a scan with
-    the skull, this is ``mean``.
+    Air is detected from the corners, see :func:`~neuroxai.core.air.foreground`. If hardly any voxel
+    is air, as in a tightly cropped scan, this is ``mean``.
 
     Parameters
     ----------
@@ -106,85 +151,9 @@ def even_brain(x: Tensor) -> Tensor:
     >>> even_brain(torch.tensor([[[0.0, 2.0, 4.0, 0.0, 0.0]]]))
     tensor([[[0., 3., 3., 0., 0.]]])
     """
-    corners = x
-    for axis in range(2, x.dim()):
-        ends = torch.tensor([0, x.shape[axis] - 1], device=x.device)
-        corners = corners.index_select(axis, ends)
-    flat = x.flatten(2)
-    away = (flat - corners.flatten(2).median(dim=2, keepdim=True).values).abs()
-    brain = (away > AIR_TOLERANCE * away.amax(dim=2, keepdim=True)).any(dim=1, keepdim=True)
+    flat, brain = x.flatten(2), foreground(x).flatten(2)
     mean = (flat * brain).sum(dim=2, keepdim=True) / brain.sum(dim=2, keepdim=True).clamp(min=1)
     return torch.where(brain, mean, flat).reshape(x.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """The baselines of a batch.
-
-    Attributes
-    ----------
-    image
-        The baseline, of the input's shape.
-    score
-        The target's value ``(B,)`` at the baseline.
-    names
-        The baseline that ``auto`` chose for each sample.
-    notes
-        The reason for the choice.
-    """
-
-    image: Tensor
-    score: Tensor
-    names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def jumped(self) -> bool:
-        """Whether the score of any sample jumps near a zero image."""
-        return "blur" in self.names
-
-
-def path_start(
-    baseline: str | Tensor, probe: Probe, x: Tensor, generator: torch.Generator
-) -> Start:
-    r"""Return the baselines of a path method; ``auto`` depends on the network.
-
-    A network with instance norms responds to contrast rather than brightness. On the path from a
-    zero image to :math:`x`, nearly all of its score's change then occurs in the first thousandth,
-    where no gradient is computed, and the rest of the path explains little. If
-
-    .. math:: |S(10^{-3} x) - S(0)| > 0.25 \, |S(x) - S(0)|
-
-    for a sample, its path starts at the strongly smoothed image instead, which has the same
-    brightness and no detail.
-
-    Raises
-    ------
-    MethodError
-        As :func:`baseline_image`.
-    """
-    if isinstance(baseline, Tensor) or baseline != AUTO:
-        image = baseline_image(baseline, probe, x, generator)
-        return Start(image, probe.score(image))
-    zero = torch.zeros_like(x)
-    at_zero, early, whole = (probe.score(point) for point in (zero, _EARLY * x, x))
-    jump = (early - at_zero).abs() > _JUMP * (whole - at_zero).abs()
-    names = tuple("blur" if jumps else "zero" for jumps in jump.tolist())
-    if not bool(jump.any()):
-        return Start(zero, at_zero, names)
-    image = torch.where(per_sample(jump, x), gaussian_blur(x, BLUR_FRACTION), zero)
-    return Start(image, probe.score(image), names, (
-        "the network responds to contrast rather than brightness: at least a quarter of the "
-        "score's change from a zero image to this one occurs in the first thousandth of the path, "
-        "so the path starts at the blurred image",
-    ))  # fmt: skip
-
-
-def check_baseline(method: str, baseline: str | Tensor) -> None:
-    """Raise if a baseline is unknown."""
-    known = (AUTO, *BASELINES)
-    if isinstance(baseline, str) and baseline not in known:
-        raise MethodError(f"{method}: unknown baseline {baseline!r}: {suggestion(baseline, known)}")
 
 
 def gaussian_blur(x: Tensor, fraction: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,8 +17,9 @@ VOID_GAP = 1.0
 """Gap from which a map is void: that of a map of zeros."""
 
 LARGE_EXCESS = 10.0
-"""Sum of the steps' absolute contributions, relative to the score's change, above which a map is
-void: with errors of 10 % in a step, the error is as large as the change."""
+"""Sum of the steps' absolute contributions, relative to the score's change, above which a map along
+a straight or guided path is void: with errors of 10 % in a step, the error is as large as the
+change."""
 
 
 def completeness(values: Tensor, at_x: Tensor, at_baseline: Tensor) -> dict[str, Any]:
@@ -60,8 +62,7 @@ def worst(gaps: list[float | None]) -> float:
 def gap_notes(gaps: list[float | None]) -> tuple[str, ...]:
     """Return notes on a large or undefined gap, none for a small one.
 
-    A small gap is necessary, not sufficient, so no note recommends a map for its gap. A map of
-    zeros has a gap of 100 %, so one with more is void.
+    A small gap is necessary, not sufficient, so no note recommends a map for its gap.
 
     Examples
     --------
@@ -75,12 +76,7 @@ def gap_notes(gaps: list[float | None]) -> tuple[str, ...]:
             "undefined and the map explains no change: choose another baseline"
         )
     gap = worst(gaps)
-    if gap >= VOID_GAP:
-        notes.append(
-            f"the map is void: the completeness gap is {gap:.1%}, and a map of zeros would have "
-            "100 %: choose another baseline or method"
-        )
-    elif gap > LARGE_GAP:
+    if LARGE_GAP < gap < VOID_GAP:
         notes.append(
             f"the completeness gap is {gap:.1%}, so the map does not sum to the target's change: "
             "neither its positions nor its magnitudes are reliable"
@@ -88,25 +84,52 @@ def gap_notes(gaps: list[float | None]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def excess_notes(excesses: list[float | None]) -> tuple[str, ...]:
-    """Return a note if the steps of a path are far larger than the change they sum to.
+def void_notes(gaps: list[float | None], excesses: list[float | None]) -> tuple[str, ...]:
+    """Return why a map is void.
+
+    A map of zeros has a gap of 100 %, so one with more is void; and so is one whose steps are far
+    larger than the change they sum to.
 
     Parameters
     ----------
+    gaps
+        Completeness gap of each sample.
     excesses
-        Per sample, the sum of the absolute contributions of the steps, relative to the score's
-        change; 1 if the score changes in one direction.
+        See :func:`path_excess`.
 
     Examples
     --------
-    >>> excess_notes([1.2, None])
+    >>> void_notes([0.02, None], [1.2, None])
     ()
     """
-    excess = worst(excesses)
-    if excess <= LARGE_EXCESS:
-        return ()
-    return (
-        f"the map is void: the contributions of the path's steps sum to {excess:.3g} times the "
-        "target's change in absolute value, so their sum is correct only by cancellation: choose "
-        "another baseline or method",
-    )
+    notes = []
+    gap, excess = worst(gaps), worst(excesses)
+    if gap >= VOID_GAP:
+        notes.append(
+            f"the map is void: the completeness gap is {gap:.1%}, and a map of zeros would have "
+            "100 %: choose another baseline or method"
+        )
+    if excess > LARGE_EXCESS:
+        notes.append(
+            f"the map is void: the contributions of the path's steps sum to {excess:.3g} times the "
+            "target's change in absolute value, so their sum is correct only by cancellation: "
+            "choose another baseline or method"
+        )
+    return tuple(notes)
+
+
+def path_excess(travelled: Sequence[float], found: dict[str, Any]) -> list[float | None]:
+    """Return the sum of the absolute contributions of a path's steps over the score's change.
+
+    It is 1 if every step changes the score in the same direction, and None if the score does not
+    change.
+
+    Parameters
+    ----------
+    travelled
+        That sum for each sample.
+    found
+        See :func:`completeness`.
+    """
+    pairs = zip(travelled, found["completeness_gap"], found["score_change"], strict=True)
+    return [None if gap is None else of / abs(change) for of, gap, change in pairs]

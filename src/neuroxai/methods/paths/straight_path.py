@@ -56,13 +56,21 @@ class StraightPath:
         slopes: list[list[float]] = found.tolist()
         return slopes
 
-    def mean_gradient(self, positions: Sequence[float], weights: Sequence[float]) -> Tensor:
-        """Return the weighted sum of the gradients at positions common to all samples."""
+    def mean_gradient(
+        self, positions: Sequence[float], weights: Sequence[float]
+    ) -> tuple[Tensor, list[float]]:
+        """Return the weighted sum of the gradients at positions common to all samples.
+
+        With it comes, per sample, the sum of the absolute contributions of the positions.
+        """
         mean = torch.zeros_like(self._start)
+        travelled = [0.0] * len(self._start)
         rows = [[position] * len(self._start) for position in positions]
         for weight, gradient in zip(weights, self.gradients(rows), strict=True):
             mean += weight * gradient
-        return mean
+            (slopes,) = self.slopes([gradient])
+            travelled = [t + abs(weight * s) for t, s in zip(travelled, slopes, strict=True)]
+        return mean, travelled
 
     def _points(self, rows: Rows) -> Iterator[Tensor]:
         alphas = torch.tensor(rows, dtype=self._start.dtype, device=self._start.device)
