@@ -172,6 +172,52 @@ def test_none_keeps_intensities() -> None:
     )
 
 
+def with_air(volumes: dict[str, Any], air: float, scale: float, shift: float) -> dict[str, Any]:
+    """Scans on another scale, with another value around the brain and one faulty dark voxel."""
+    found = {}
+    for name, values in volumes.items():
+        scan = np.where(values != 0, scale * values + shift, air).astype(np.float32)
+        scan[15, 20, 10] = air - 50 * abs(scale)
+        found[name] = scan
+    return found
+
+
+@pytest.mark.parametrize(
+    "intensity", ["none", "minmax", "zscore", "zscore_minmax", "zscore_scaled", "zscore_box"]
+)
+@pytest.mark.parametrize("air", [-1024.0, -1.5, 3.0])
+def test_black_is_where_air_is_in_the_network_input(intensity: Any, air: float) -> None:
+    """CT-like and z-scored files: the background is not 0, and so it is normalized as the rest."""
+    case = phantom()
+    scale = 1.0 if air == -1.5 else 500.0
+    volumes = with_air(dict(case.volumes), air, scale, air + 0.2 * scale)
+    prepared = RECIPE.replace(intensity=intensity).prepare(replace(case, volumes=volumes))
+    for channel, name in enumerate(MODALITIES):
+        there = prepared.placement.to_network(volumes[name]) == np.float32(air)
+        assert there.sum() > 1000
+        values = prepared.x[0, channel].numpy()[there]
+        np.testing.assert_allclose(values, prepared.background_value[channel], atol=1e-5)
+
+
+@pytest.mark.parametrize("intensity", ["none", "zscore"])
+def test_black_is_the_darkest_tissue_of_a_zscored_file_filled_with_zero(intensity: Any) -> None:
+    """Within it, 0 is the mean brain; one faulty voxel does not decide what is dark."""
+    case = phantom()
+    volumes = {}
+    for name, values in case.volumes.items():
+        brain = values != 0
+        scan = np.where(brain, (values - values[brain].mean()) / values[brain].std(), 0)
+        scan[15, 20, 10] = -40.0
+        volumes[name] = scan.astype(np.float32)
+    prepared = RECIPE.replace(intensity=intensity, clip=None).prepare(
+        replace(case, volumes=volumes)
+    )
+    for channel, name in enumerate(MODALITIES):
+        x = prepared.x[0, channel].numpy()[prepared.placement.to_network(volumes[name]) != 0]
+        dark = np.percentile(x, [0.05, 5])
+        assert dark[0] < prepared.background_value[channel] < dark[1] < 0
+
+
 @pytest.mark.parametrize("intensity", ["zscore", "zscore_minmax", "zscore_scaled"])
 def test_zscores_do_not_depend_on_the_scanners_scale(intensity: Any) -> None:
     case = phantom()

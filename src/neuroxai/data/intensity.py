@@ -66,7 +66,8 @@ def normalize(
     volume
         Normalized intensities, 0 outside the mask.
     background_value
-        Normalized value of zero intensity.
+        Normalized value of air, see :func:`air_intensity`. Where the mask leaves air out, the
+        volume is 0 there; after a z-score this is the mean of the brain, and air is darker.
 
     Raises
     ------
@@ -85,19 +86,38 @@ def normalize(
     if not values.size or values.min() == values.max():
         gray = values[0] if values.size else 0
         raise CaseError(f"{label} is constant ({gray:g}) inside the brain; check the export")
+    air = air_intensity(volume)
     if kind == "none":
-        return volume, 0.0
+        return volume, air
     if kind == "minmax":
         low, high = float(volume.min()), float(volume.max())
-        return (volume - np.float32(low)) / np.float32(high - low), -low / (high - low)
+        return (volume - np.float32(low)) / np.float32(high - low), (air - low) / (high - low)
     mean, deviation = float(values.mean()), float(values.std())
     bound = math.inf if clip is None else float(clip)
     z = np.clip((values - mean) / deviation, -bound, bound)
-    background_value = min(max(-mean / deviation, -bound), bound)
-    if kind == "zscore_minmax":
-        z, background_value = (z - z.min()) / (z.max() - z.min()), 0.0
-    elif kind == "zscore_scaled":
-        z, background_value = (z + bound) / (2 * bound), 0.0
+    background_value = min(max((air - mean) / deviation, -bound), bound)
+    if kind in ("zscore_minmax", "zscore_scaled"):
+        low, high = (-bound, bound) if kind == "zscore_scaled" else (float(z.min()), float(z.max()))
+        z = (z - low) / (high - low)
+        # Zero is the darkest value, and that of air which the mask leaves out.
+        background_value = max(0.0, (background_value - low) / (high - low)) if air else 0.0
     normalized = np.zeros_like(volume)
     normalized[mask] = z
     return normalized, background_value
+
+
+def air_intensity(volume: NDArray[np.float32]) -> float:
+    """Return the intensity of air in a volume ``(X, Y, Z)``; see :func:`core.air.air_value`.
+
+    It is 0 of a skull-stripped scan, about −1024 of a CT, and negative after a z-score.
+
+    Examples
+    --------
+    >>> air_intensity(np.array([-1024, -1024, 20, 40, 60, -1024, -1024], np.float32))
+    -1024.0
+    """
+    import torch
+
+    from neuroxai.core.air import air_value
+
+    return float(air_value(torch.from_numpy(np.ascontiguousarray(volume))[None, None]))

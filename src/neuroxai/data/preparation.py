@@ -38,8 +38,8 @@ class Prepared:
     placement
         Mapping between the network's grid and the patient's.
     background_value
-        Per channel the normalized value of zero intensity. After ``zscore`` it is not 0: there, 0
-        is the mean of the brain.
+        Per channel the normalized value of air on this scan, whose intensity may be negative, as in
+        a CT. After ``zscore`` it is not 0: there, 0 is the mean of the brain.
     warnings
         Unusual properties of the case, one sentence each, starting with the case's name.
     """
