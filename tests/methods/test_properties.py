@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,6 +31,8 @@ def method(name: str) -> Method:
     """
     if name == "guided_integrated_gradients":
         return make_method(name, {"steps": 5, "max_distance": 0.2, "baseline": "blur"})
+    if name == "integrated_gradients":  # a scaled class may win elsewhere, where auto differs
+        return dataclasses.replace(quick(name), baseline="zero")  # type: ignore[call-arg]
     return quick(name)
 
 
