@@ -16,8 +16,8 @@ from neuroxai.core.target.target import Class
 from neuroxai.methods import make_method
 from neuroxai.methods.guided_integrated_gradients import GuidedIntegratedGradients
 from neuroxai.methods.integrated_gradients import IntegratedGradients
+from neuroxai.methods.paths.baseline_names import BASELINES
 from neuroxai.methods.paths.baselines import (
-    BASELINES,
     BLUR_FRACTION,
     baseline_image,
     even_brain,

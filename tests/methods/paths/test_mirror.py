@@ -23,9 +23,11 @@ def brain(dims: int, left: int, width: int, air: float = 0.0) -> Tensor:
     """A box of random tissue off the middle of the first axis, in two channels of one sample."""
     x = torch.full((1, 2, *SHAPES[dims]), air)
     drawn = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) + 1.0 + air
-    inner = (..., slice(left, left + width), *[slice(2, -3)] * (dims - 1))
-    x[inner] = drawn[inner]
-    return x
+    inside = torch.zeros(SHAPES[dims], dtype=torch.bool)
+    inside[left : left + width, 2:-3] = True
+    if dims == 3:
+        inside[..., :2], inside[..., -3:] = False, False
+    return torch.where(inside, drawn, x)
 
 
 @DIMS

@@ -47,8 +47,13 @@ class Unlike(nn.Module):
 def phantom(dims: int = 3, samples: int = 2) -> Tensor:
     """A brain of 1 with a tumor of 4 in its first half, and air of 0."""
     x = torch.zeros(samples, 1, *SHAPES[dims])
-    x[(..., slice(1, 11), *[slice(1, -1)] * (dims - 1))] = 1.0
-    x[(..., slice(2, 4), *[slice(2, 5)] * (dims - 1))] = 4.0
+    brain = torch.zeros(SHAPES[dims], dtype=torch.bool)
+    tumor = brain.clone()
+    brain[1:11, 1:-1], tumor[2:4, 2:5] = True, True
+    if dims == 3:
+        brain[..., [0, -1]], tumor[..., :2], tumor[..., 5:] = False, False, False
+    x[:, 0, brain] = 1.0
+    x[:, 0, tumor] = 4.0
     return x
 
 
@@ -87,7 +92,7 @@ def test_every_path_map_states_what_remains(name: str, dims: int) -> None:
     """In the first line if it is much."""
     x = phantom(dims, samples=1)
     third = x.clone()
-    third[(..., slice(2, 4), 2, *[slice(None)] * (dims - 2))] = 0.0
+    third[:, :, 2:4, 2] = 0.0
     for baseline, share in (("zero", 0.0), (third, 2 / 3), (0.5, 0.0)):
         method = make_method(name, {"baseline": baseline, "steps": 3})
         got = restricted(method, Threshold(2.0), x)
@@ -140,7 +145,8 @@ def test_a_class_that_a_classifier_still_predicts_remains() -> None:
 
 
 def test_zero_is_kept_where_nothing_remains_and_nothing_else_is_examined() -> None:
-    x, passes = phantom(), []
+    x = phantom()
+    passes: list[int] = []
     probe = WholeVolume(Threshold(2.0), Class(1, within=Prediction()))
     probe.on_output = passes.append
     with probe.at(x):
