@@ -162,15 +162,22 @@ def test_transformer_blocks_have_maps_and_attention_is_reported(
 def test_tokens_are_mapped_to_the_positions_of_their_patches() -> None:
     """An identity block has the map of the convolution before it."""
 
-    class PassingTransformerBlock(nn.Module):
+    class PassingLayer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.mlp = nn.LayerNorm(5), nn.Linear(5, 5)
+            nn.init.zeros_(self.mlp.weight)
+            nn.init.zeros_(self.mlp.bias)
+
         def forward(self, tokens: Tensor) -> Tensor:
-            return tokens * 1.0
+            out: Tensor = tokens + self.mlp(self.norm(tokens))
+            return out
 
     class Tokens(nn.Module):
         def __init__(self, class_token: bool) -> None:
             super().__init__()
             self.embed = nn.Conv3d(2, 5, 2, 2)
-            self.block = PassingTransformerBlock()
+            self.block = PassingLayer()
             self.head = nn.Linear(5, 4)
             self.class_token = class_token
 

@@ -190,16 +190,6 @@ def test_layers_with_the_channels_last_are_read_as_they_lie(inner: str, dims: in
     assert found.diagnostics["layer_shape"][1:] == [n // 2 for n in x.shape[2:]]
 
 
-def test_a_block_that_does_not_say_how_it_lies_is_refused() -> None:
-    class OddTransformerBlock(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return functional.interpolate(x, scale_factor=0.5) * 2.0
-
-    network = nn.Sequential(nn.Conv2d(4, 6, 3), OddTransformerBlock(), nn.Conv2d(6, 3, 1))
-    with pytest.raises(LayerError, match="unknown which of these axes are spatial"):
-        nx.explain(network, image(), "grad_cam", 1, layer="1")
-
-
 @pytest.mark.parametrize("dims", [2, 3])
 def test_auto_layer(dims: int) -> None:
     assert explain("grad_cam", make("classifier", dims), image(dims)).layer == "third"

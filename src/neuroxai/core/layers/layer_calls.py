@@ -65,7 +65,7 @@ class LayerCalls:
         self._dims = dims
         self._running: list[str] = []
         self._calls = CallLabels()
-        self._layouts = Layouts(network, dims)
+        self._layouts = Layouts(dims)
 
     @property
     def never_ran(self) -> tuple[str, ...]:
@@ -101,11 +101,12 @@ class LayerCalls:
             if self._running and self._running[-1] == name:
                 self._running.pop()
             if not _is_layer(module) and name not in self._also:
+                self._layouts.observe(module, output)
                 if _is_attention(module):
                     self.without_map[name] = "attention over tokens or windows, no map of its own"
                 return None
             flows = _is_layer(module)
-            return self._visit(name, type(module).__name__, output, visit, flows=flows)
+            return self._visit(name, module, output, visit, flows=flows)
 
         return hook
 
@@ -114,16 +115,23 @@ class LayerCalls:
         owner = self._running[-1] if self._running else ""
         if owner and is_convolution(self._network.get_submodule(owner)):
             return None
-        return self._visit(f"{owner}.{name}" if owner else name, name, output, visit)
+        return self._visit(f"{owner}.{name}" if owner else name, None, output, visit)
 
     def _visit(
-        self, name: str, kind: str, output: Any, visit: Visit, *, flows: bool = True
+        self,
+        name: str,
+        module: nn.Module | None,
+        output: Any,
+        visit: Visit,
+        *,
+        flows: bool = True,
     ) -> Tensor | None:
+        kind = name.rpartition(".")[2] if module is None else type(module).__name__
         label = self._calls.next(name)
         if not isinstance(output, Tensor):
             self.without_map[label] = f"returns a {type(output).__name__}, expected a tensor"
             return None
-        spatial, rearrange = self._layouts.of(name, kind, output)
+        spatial, rearrange = self._layouts.of(module, output)
         if not spatial:
             self.without_map[label] = (
                 f"gives {tuple(output.shape[1:])} per sample, which does not have the image's "
@@ -134,7 +142,7 @@ class LayerCalls:
         shape = tuple(values.shape[1:])
         if flows:
             self.flow.append(label)
-            self._layouts.add_grid(shape[1:])
+            self._layouts.add(values)
         return visit(Layer(label, kind, shape), output, rearrange)
 
 
@@ -155,7 +163,7 @@ class _ConvolutionFunctions(FunctionCalls):
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return is_convolution(module) or subtracts_mean(module) or is_block(type(module).__name__)
+    return is_convolution(module) or subtracts_mean(module) or is_block(module)
 
 
 def _is_attention(module: nn.Module) -> bool:

@@ -183,7 +183,7 @@ class LayerHooks:
     def __init__(self, network: nn.Module, names: Sequence[str], visit: Visit, dims: int) -> None:
         self._network = network
         self._dims = dims
-        self._layouts = Layouts(network, dims)
+        self._layouts = Layouts(dims)
         self._names = {name.partition("#")[0] for name in names} - {AUTO}
         self._hooks_blocks = AUTO in names
         self._visit = visit
@@ -195,6 +195,8 @@ class LayerHooks:
             block = self._hooks_blocks and name and _has_several_convolutions(module)
             if block or name in self._names or is_convolution(module) or subtracts_mean(module):
                 self._handles.append(module.register_forward_hook(self._hook(name)))
+            elif type(module) is nn.LayerNorm:
+                self._handles.append(module.register_forward_hook(self._observe))
             named = input_label(name) in self._names
             if named or (self._hooks_blocks and is_convolution(module)):
                 hook = self._input_hook(input_label(name), named=named)
@@ -219,27 +221,45 @@ class LayerHooks:
 
         return hook
 
+    def _observe(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._layouts.observe(module, output)
+
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-            if not isinstance(output, Tensor):
-                if name in self._names:
-                    raise LayerError(
-                        f"layer {name!r} returns a {type(output).__name__}, expected a tensor: "
-                        "name a layer inside it"
-                    )
+            if isinstance(output, Tensor):
+                return self._layer(name, module, output)
+            if name not in self._names:
                 return None
-            spatial, rearrange = self._layouts.of(name, type(module).__name__, output)
-            if not spatial and name not in self._names:
-                return None
-            if not spatial and output.dim() == self._dims + 2:
-                raise LayerError(
-                    f"layer {name!r} gives {tuple(output.shape[1:])} per sample, and it is unknown "
-                    "which of these axes are spatial: name a layer inside it"
-                )
-            values = output if rearrange is None else rearrange(output.detach())
-            if spatial:
-                self._layouts.add_grid(tuple(values.shape[2:]))
-            layer = Layer(self._calls.next(name), type(module).__name__, tuple(values.shape[1:]))
-            return self._visit(layer, output, rearrange)
+            if _only_first_is_a_tensor(output):  # such as the blocks of Hugging Face
+                continued = self._layer(name, module, output[0])
+                return None if continued is None else (continued, *output[1:])
+            raise LayerError(
+                f"layer {name!r} returns a {type(output).__name__}, expected a tensor: "
+                "name a layer inside it"
+            )
 
         return hook
+
+    def _layer(self, name: str, module: nn.Module, output: Tensor) -> Tensor | None:
+        spatial, rearrange = self._layouts.of(module, output)
+        if not spatial and name not in self._names:
+            return None
+        if not spatial and output.dim() in (3, self._dims + 2):
+            raise LayerError(
+                f"layer {name!r} gives {tuple(output.shape[1:])} per sample, and it is unknown "
+                "which of these axes are spatial: name a layer inside it or before it"
+            )
+        values = output if rearrange is None else rearrange(output.detach())
+        if spatial:
+            self._layouts.add(values)
+        layer = Layer(self._calls.next(name), type(module).__name__, tuple(values.shape[1:]))
+        return self._visit(layer, output, rearrange)
+
+
+def _only_first_is_a_tensor(output: Any) -> bool:
+    return (
+        type(output) is tuple
+        and len(output) > 0
+        and isinstance(output[0], Tensor)
+        and not any(isinstance(other, Tensor) for other in output[1:])
+    )
