@@ -195,3 +195,23 @@ def test_a_missing_modality_names_the_option_for_its_file(room: Path, tmp_path: 
     ask = ("predict", study, "--model", room / "tiny", "-o", tmp_path / "out")
     refusal(here(*ask), "T1ce not found", "--file MODALITY=PATH")
     said(here(*ask, "--file", f"T1ce={moved}"))
+
+
+def test_one_baseline_for_all_path_methods(room: Path, tmp_path: Path) -> None:
+    """By name or number; the table, the summary and the sidecar state what remains there."""
+    words = ("--method", "integrated_gradients", "--set", "integrated_gradients.steps=2")
+    for baseline in ("mirror", "mirror:1", "-0.5"):
+        out = tmp_path / baseline
+        printed = said(explained(room, out, *words, f"--baseline={baseline}", "--target", "ET"))
+        assert "Remains" in printed
+        assert f"at the baseline {baseline}" in printed
+        entry = json.loads((out / "summary.json").read_text())["targets"]["ET"]["methods"]
+        (sidecar,) = out.glob("*integrated_gradients_statmap.json")
+        found = json.loads(sidecar.read_text())
+        assert found["parameters"]["baseline"] == (-0.5 if baseline == "-0.5" else baseline)
+        assert found["diagnostics"]["baselines"] == [baseline]
+        (share,) = found["diagnostics"]["remaining_prediction"]
+        assert entry["integrated_gradients"]["remaining_prediction"] == share
+        assert any(f"baseline {baseline}" in note for note in found["notes"])
+    both = ("--set", "integrated_gradients.baseline=zero", "--baseline", "blur")
+    refusal(explained(room, tmp_path / "no", *words, *both), "contradict")

@@ -50,6 +50,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--method", "gradcam"], "'grad_cam'"),
         (["--method", "smoothgrad", "--set", "smoothgrad.sample=3"], "'samples'"),
         (["--method", "smoothgrad", "--layer", "enter"], "'enter'"),
+        (["--method", "integrated_gradients", "--baseline", "blurr"], "'blur'"),
+        (["--method", "grad_cam", "--baseline", "zero"], "no requested method has a baseline"),
         (["--layout", "brats1999"], "brats1999"),
         (["--file", "T1"], "NAME=PATH"),
         (["--model", "nowhere"], "nowhere"),

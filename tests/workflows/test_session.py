@@ -21,6 +21,7 @@ from neuroxai.core.explanation import network_hash, tensor_hash
 from neuroxai.core.probe.windows import Windows
 from neuroxai.methods import make_method
 from neuroxai.methods.base import Method
+from neuroxai.methods.paths.mirror import mirror_image
 from neuroxai.models.deepseg import DeepSeg
 from neuroxai.workflows import device as devices
 from neuroxai.workflows.device import on_device
@@ -403,6 +404,48 @@ def test_an_estimate_counts_gradients_of_all_methods_and_targets() -> None:
     assert estimate.fits
     assert session.estimate("vanilla_gradient", 1).gradients == 1
     assert session.estimate("vanilla_gradient", 1).memory == estimate.memory
+
+
+def test_an_estimate_and_progress_count_the_passes_that_choose_a_baseline(
+    study: nx.Case, small: nx.Model
+) -> None:
+    """The difference of the estimates is the time of the seven additional forward passes."""
+    told: list[tuple[float, float]] = []
+    session = nx.open(small, study, progress=lambda _, *steps: told.append(steps))
+    auto, zero = (
+        make_method("integrated_gradients", {"steps": 2, "rule": "left", "baseline": name})
+        for name in ("auto", "zero")
+    )
+    times = [session.estimate([each], "WT").seconds for each in (auto, zero)]
+    passes = session._pass_seconds
+    assert passes is not None
+    assert times[0] - times[1] == pytest.approx((8 - 1) * passes.forward)
+    maps = session.explain([auto], "WT")
+    assert told[-1] == pytest.approx((2 + 8 / 3, 2 + 8 / 3))
+    tried = maps["integrated_gradients"].explanation.diagnostics["tried_baselines"]
+    assert list(tried) in (["zero"], ["zero", "brain", "blur", "mirror"])
+
+
+@pytest.mark.parametrize(("known", "axis"), [(True, 0), (False, None)])
+def test_the_mirror_of_a_case_is_in_patient_space(
+    study: nx.Case, small: nx.Model, known: bool, axis: int | None
+) -> None:
+    """The network's grid is RAS+, so left and right are along its first axis."""
+    case = dataclasses.replace(study, laterality_known=known)
+    session = nx.open(small, case)
+    assert session.left_right_axis == axis
+    method = make_method("integrated_gradients", {"steps": 2, "baseline": "mirror"})
+    if axis is None:
+        with pytest.raises(MethodError, match="left-right axis"):
+            session.explain([method], "WT")
+        return
+    found = session.explain([method], "WT")["integrated_gradients"].explanation
+    with torch.no_grad():
+        mirrored = mirror_image(session.x, axis)
+        output = small.network.eval()(mirrored)
+    classes = [k for k, name in enumerate(session.outputs.names) if name != "background"]
+    score = output[:, classes].logsumexp(dim=1).double().mean()
+    assert found.diagnostics["score_at_baseline"][0] == pytest.approx(float(score), rel=1e-4)
 
 
 @pytest.mark.soak

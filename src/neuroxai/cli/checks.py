@@ -163,3 +163,55 @@ def requested_methods(
         name: {**({"layer": layer} if layer and name in layered else {}), **given.get(name, {})}
         for name in wanted
     }
+
+
+def with_baseline(
+    requests: dict[str, dict[str, Any]], baseline: str | None
+) -> dict[str, dict[str, Any]]:
+    """Return methods and their parameters, with a baseline for every path method.
+
+    Parameters
+    ----------
+    requests
+        See :func:`requested_methods`.
+    baseline
+        A name, or a number as text; None to leave the methods as they are.
+
+    Raises
+    ------
+    MethodError
+        If the name is unknown, no requested method is a path method, or ``--set`` gives another
+        baseline.
+
+    Examples
+    --------
+    >>> with_baseline({"grad_cam": {}, "integrated_gradients": {}}, "0.5")
+    {'grad_cam': {}, 'integrated_gradients': {'baseline': 0.5}}
+    """
+    if baseline is None:
+        return requests
+    from neuroxai.methods.paths.baseline_names import check_name, is_number
+    from neuroxai.methods.table import all_entries
+
+    value = float(baseline) if is_number(baseline) else baseline
+    if isinstance(value, str):
+        check_name("--baseline", value)
+    entries = all_entries()
+    paths = [name for name in requests if "baseline" in entries[name].parameter_names]
+    if not paths:
+        known = [name for name, entry in entries.items() if "baseline" in entry.parameter_names]
+        raise MethodError(
+            f"--baseline {baseline}: no requested method has a baseline; add --method "
+            f"{' or '.join(known)}"
+        )
+    for name in paths:
+        own = requests[name].get("baseline", value)
+        if own != value:
+            raise MethodError(
+                f"--baseline {baseline} and --set {name}.baseline={own} contradict each other; "
+                "give one of them"
+            )
+    return {
+        name: {**own, **({"baseline": value} if name in paths else {})}
+        for name, own in requests.items()
+    }

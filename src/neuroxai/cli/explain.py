@@ -24,6 +24,7 @@ def explain(
     method: options.Methods = None,
     target: options.Targets = None,
     layer: options.Layer = None,
+    baseline: options.Baseline = None,
     within: options.Within = None,
     slice_index: options.Slice = None,
     parameter: options.Parameters = None,
@@ -38,7 +39,7 @@ def explain(
 
     Research use only, not for clinical use.
     """
-    requests = checks.requested_methods(method, layer, parameter)
+    requests = checks.with_baseline(checks.requested_methods(method, layer, parameter), baseline)
     checks.check_run(device, memory, precision, within)
     checks.check_case(case, file, layout)
     checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))

@@ -81,6 +81,15 @@ Layer = Annotated[
         "--layer", metavar="NAME", help="Layer for methods that use one, such as Grad-CAM."
     ),
 ]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="NAME",
+        help="Baseline of path methods: auto, zero, black, blur, mean, brain, mirror, noise, "
+        "mirror:N along axis N, or a number; default: auto.",
+    ),
+]
 Within = Annotated[
     str | None,
     typer.Option(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_report(report: CaseReport) -> None:
-    """Print the time and the completeness gap of each method, and the folder of the files."""
+    """Print each method's time, gap and remaining prediction, and the folder of the files."""
     from rich.table import Table
 
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
@@ -26,7 +26,7 @@ def print_report(report: CaseReport) -> None:
     places = _places(report)
     table.add_column("Target")
     table.add_column("Method", no_wrap=True)
-    for name in ("Time", "Gap", *(f"{place} %" for place in places)):
+    for name in ("Time", "Gap", "Remains", *(f"{place} %" for place in places)):
         table.add_column(name, justify="right", no_wrap=True)
     notes: list[str] = []
     table.add_row("(all)", "(shared passes)", f"{report.shared_seconds:.1f} s")
@@ -38,6 +38,7 @@ def print_report(report: CaseReport) -> None:
                 method,
                 f"{row.seconds:.1f} s",
                 "" if gap is None else f"{gap:.2%}",
+                "" if row.remaining is None else f"{row.remaining:.1%}",
                 *(format_share(row.evidence, place) for place in places),
             )
             layer = [f"layer {row.layer}"] if row.layer else []
@@ -50,7 +51,8 @@ def print_report(report: CaseReport) -> None:
         console.print(note, soft_wrap=True)
     console.print(
         "Gap: completeness gap of path methods; a small gap is necessary for a correct map, not "
-        "sufficient.",
+        "sufficient. Remains: share of the prediction that remains at the baseline, which the map "
+        "does not explain.",
         soft_wrap=True,
     )
     if places:

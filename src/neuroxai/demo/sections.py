@@ -104,7 +104,7 @@ def _map_table(entries: Sequence[Explained]) -> Table:
     rows = []
     for entry in entries:
         shared = f"{entry.report.shared_seconds:.1f}"
-        rows.append((entry.case.name, "(all)", "(shared passes)", shared, *[""] * 4))
+        rows.append((entry.case.name, "(all)", "(shared passes)", shared, *[""] * 5))
         for target, found in entry.report.targets.items():
             for method, row in found.methods.items():
                 gap = row.completeness_gap
@@ -115,6 +115,7 @@ def _map_table(entries: Sequence[Explained]) -> Table:
                         METHODS[method].title,
                         f"{row.seconds:.1f}",
                         "" if gap is None else f"{100 * gap:.2f}",
+                        "" if row.remaining is None else f"{100 * row.remaining:.1f}",
                         format_share(row.evidence, "brain"),
                         format_share(row.evidence, "WT"),
                         "; ".join(row.notes),
@@ -128,6 +129,7 @@ def _map_table(entries: Sequence[Explained]) -> Table:
             "Method",
             "Time (s)",
             "Completeness gap (%)",
+            "Remains at the baseline (%)",
             "In the brain (%)",
             "In the tumor (%)",
             "Notes",
@@ -135,10 +137,11 @@ def _map_table(entries: Sequence[Explained]) -> Table:
         rows=tuple(rows),
         note="Completeness gap: relative difference between the sum of a path method's "
         "attributions and the change of the target from baseline to scan; a small gap is "
-        "necessary for a correct map, not sufficient. In the brain, in the tumor: share of the "
-        "map there, both signs together; in brackets: share of the volume, the value expected of "
-        "an uninformative map. The gradients, the guided gradients and all class activation maps "
-        "of a case come from one shared forward pass.",
+        "necessary for a correct map, not sufficient. Remains at the baseline: share of the "
+        "prediction that is the same there, which the map does not explain. In the brain, in the "
+        "tumor: share of the map there, both signs together; in brackets: share of the volume, the "
+        "value expected of an uninformative map. The gradients, the guided gradients and all class "
+        "activation maps of a case come from one shared forward pass.",
     )
 
 

@@ -39,6 +39,9 @@ class MapSummary:
         Time of the method, without the passes that it shares with others.
     completeness_gap
         The largest gap of a path method; None for other methods.
+    remaining
+        The largest share of the prediction that remains at the baseline of a path method; None if
+        unknown, and for other methods.
     layer
         The layer of a class activation map; else None.
     diagnostics
@@ -54,6 +57,7 @@ class MapSummary:
     file: str
     seconds: float
     completeness_gap: float | None
+    remaining: float | None
     layer: str | None
     diagnostics: Mapping[str, Any]
     evidence: RelevanceMass | None
@@ -66,6 +70,7 @@ class MapSummary:
             "file": self.file,
             "seconds": round(self.seconds, 3),
             "completeness_gap": self.completeness_gap,
+            "remaining_prediction": self.remaining,
             "layer": self.layer,
             "diagnostics": dict(self.diagnostics),
             "evidence": self.evidence_json,
@@ -235,6 +240,12 @@ def gap_of(explanation: Explanation) -> float | None:
     return max(gaps, default=None)
 
 
+def remaining_of(explanation: Explanation) -> float | None:
+    """Return the largest share of the prediction that remains at a baseline; None if unknown."""
+    shares = explanation.diagnostics.get("remaining_prediction", ())
+    return max((share for share in shares if share is not None), default=None)
+
+
 def format_score(target: Mapping[str, Any], prediction: Prediction | None) -> str:
     """Return the name of a target's value: a mean over voxels, or a classifier's one output."""
     single = prediction is not None and prediction.labels is None
@@ -257,6 +268,7 @@ def _summary(patient_map: PatientMap) -> MapSummary:
         file=f"{patient_map.stem}.nii.gz",
         seconds=explanation.seconds,
         completeness_gap=gap_of(explanation),
+        remaining=remaining_of(explanation),
         layer=explanation.layer,
         diagnostics=explanation.diagnostics,
         evidence=patient_map.evidence,
@@ -312,6 +324,10 @@ def _facts(maps: Sequence[PatientMap], prediction: Prediction | None) -> dict[st
     known = [f"{title} {gap:.1%}" for title, gap in gaps if gap is not None]
     if known:
         facts["completeness gap"] = ", ".join(known)
+    rests = [(m.explanation.title, remaining_of(m.explanation)) for m in maps]
+    remain = [f"{title} {rest:.0%}" for title, rest in rests if rest is not None]
+    if remain:
+        facts["prediction that remains at the baseline"] = ", ".join(remain)
     lost = [f"{m.explanation.title} {m.outside:.0%}" for m in maps if m.mostly_outside]
     if lost:
         facts["mostly outside the brain"] = ", ".join(lost)

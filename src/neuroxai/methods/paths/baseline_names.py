@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from neuroxai.core.errors import MethodError, suggestion
 
 AUTO = "auto"
@@ -45,3 +47,17 @@ def named_axis(baseline: str) -> int | None:
     """
     name, colon, axis = baseline.partition(":")
     return int(axis) if name == MIRROR and colon and axis in ("0", "1", "2") else None
+
+
+def is_number(baseline: str) -> bool:
+    """Return whether text is a finite number.
+
+    Examples
+    --------
+    >>> is_number("-0.5"), is_number("blur"), is_number("nan")
+    (True, False, False)
+    """
+    try:
+        return isfinite(float(baseline))
+    except ValueError:
+        return False
