@@ -14,6 +14,7 @@ import pytest
 
 import cases
 from command_line import Run, here, neuroxai
+from neuroxai.files.names import entity_value
 
 FAST = [
     "--set", "integrated_gradients.steps=2",
@@ -61,7 +62,7 @@ def test_explain_writes_all_files_on_the_grid_of_the_scan(room: Path, tmp_path: 
     }  # fmt: skip
     for target in ("WT", "ET"):
         for method, channels in methods.items():
-            stem = out / f"BraTS2021_00007_label-{target}_desc-{method}_statmap"
+            stem = out / f"sub-BraTS2021+00007_label-{target}_desc-{entity_value(method)}_statmap"
             image = nib.load(f"{stem}.nii.gz")
             grid = source.shape if channels == 1 else (*source.shape, channels)
             assert image.shape == grid
@@ -75,9 +76,9 @@ def test_explain_writes_all_files_on_the_grid_of_the_scan(room: Path, tmp_path: 
             assert 0 < share <= 1
             assert f"{100 * share:.0f} (" in run.stdout
         for kind in ("modalities", "planes"):
-            picture = out / f"BraTS2021_00007_label-{target}_montage-{kind}.png"
+            picture = out / f"sub-BraTS2021+00007_label-{target}_montage-{kind}.png"
             assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    labels = nib.load(out / "BraTS2021_00007_dseg.nii.gz")
+    labels = nib.load(out / "sub-BraTS2021+00007_dseg.nii.gz")
     assert set(np.unique(np.asarray(labels.dataobj)).tolist()) <= {0, 1, 2, 4}
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["targets"]) == {"WT", "ET"}
@@ -95,8 +96,8 @@ def test_explain_a_classifier(room: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert "BraTS2021_00007_label-HGG_desc-grad_cam_statmap.nii.gz" in names
-    assert "BraTS2021_00007_label-HGG_montage-modalities.png" in names
+    assert "sub-BraTS2021+00007_label-HGG_desc-gradCam_statmap.nii.gz" in names
+    assert "sub-BraTS2021+00007_label-HGG_montage-modalities.png" in names
     assert not any("dseg" in name for name in names)
 
 

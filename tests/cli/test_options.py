@@ -13,6 +13,7 @@ from command_line import Run, here, refusal, said
 from neuroxai.core.errors import MethodError, TargetError
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Class, Predicted, Region
+from neuroxai.files.names import bids_stem
 from neuroxai.methods import make_method, make_methods
 
 ODD = "a/b [x] <i>"
@@ -52,7 +53,7 @@ def test_a_target_requested_by_two_names_is_explained_once(room: Path, tmp_path:
         explained(room, tmp_path / "out", *words)
     )
     maps = sorted(path.name for path in (tmp_path / "out").glob("*_statmap.nii.gz"))
-    assert maps == [f"{STUDY}_label-ET_desc-vanilla_gradient_statmap.nii.gz"]
+    assert maps == [f"{bids_stem(STUDY, 'statmap', label='ET', desc='vanillaGradient')}.nii.gz"]
     assert list(json.loads((tmp_path / "out" / "summary.json").read_text())["targets"]) == ["ET"]
 
 
@@ -67,7 +68,7 @@ def test_targets_are_duplicates_if_they_cover_the_same_channels() -> None:
         "target 2 is the same as ET",
         "target core is the same as ET",
     ]
-    with pytest.raises(TargetError, match=r"'a b' and 'a/b'.*a-b"):
+    with pytest.raises(TargetError, match=r"'a b' and 'a/b'.*aB"):
         distinct_targets([Class("a b"), Class("a/b")], Outputs(("a b", "a/b")))
 
 

@@ -15,6 +15,7 @@ import pytest
 import cases
 from cases import STUDY, tiny
 from command_line import here, refusal, said
+from neuroxai.files.names import bids_stem
 from neuroxai.models import loading
 from neuroxai.patient.prediction import read_output
 from neuroxai.workflows import dissect, evaluate, session
@@ -83,7 +84,8 @@ def test_results_of_the_same_case_are_replaced(room: Path, tmp_path: Path) -> No
     for _ in range(2):
         said(here(*ask, room / STUDY))
     refusal(here(*ask, room / "BraTS2021_00008"), STUDY, "BraTS2021_00008")
-    names = {f"{STUDY}_dseg.nii.gz", "prediction.json", "dataset_description.json", ".bidsignore"}
+    names = {f"{bids_stem(STUDY, 'dseg')}{end}" for end in (".nii.gz", ".tsv", ".txt", ".ctbl")}
+    names |= {"prediction.json", "dataset_description.json", ".bidsignore"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 

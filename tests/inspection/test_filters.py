@@ -165,13 +165,13 @@ def test_filter_files_have_the_affine_of_their_layer(tmp_path: Path) -> None:
     for found in seen.filters:
         report.write_filters(found, nifti=True)
     report.finish(seconds=1.0)
-    stem = tmp_path / "out" / "BraTS2021_00007"
-    pooled = nib.load(f"{stem}_desc-filters-encoder-0-pool_statmap.nii.gz")
-    first = nib.load(f"{stem}_desc-filters-encoder-0-conv1_statmap.nii.gz")
+    stem = tmp_path / "out" / "sub-BraTS2021+00007"
+    pooled = nib.load(f"{stem}_desc-filtersEncoder0Pool_statmap.nii.gz")
+    first = nib.load(f"{stem}_desc-filtersEncoder0Conv1_statmap.nii.gz")
     assert pooled.shape[3] == first.shape[3] == 8
     assert all(2 * a == b for a, b in zip(pooled.shape[:3], first.shape[:3], strict=True))
     sidecar = json.loads(
-        Path(f"{stem}_desc-filters-encoder-0-pool_statmap.json").read_text(encoding="utf-8")
+        Path(f"{stem}_desc-filtersEncoder0Pool_statmap.json").read_text(encoding="utf-8")
     )
     assert len(sidecar["importance"]["ET"]) == 8
     # The first layer has one cell per voxel, the pooled one a cell per eight voxels.

@@ -77,7 +77,7 @@ def test_shares_equal_those_of_the_files_in_every_orientation(
         signs = {"all": abs(stored), "positive": stored.clip(0), "negative": (-stored).clip(0)}
         for key, mass in signs.items():
             expected = shares(mass.sum(axis=-1, dtype=np.float64), masks)
-            assert getattr(evidence, key) == pytest.approx(expected, rel=1e-5), (key, turn)
+            assert getattr(evidence, key) == pytest.approx(expected, rel=1e-4), (key, turn)
         assert evidence.volume["WT"] == masks["WT"].sum() / seen.numel()
         written = json.loads(sidecar(path).read_text())
         assert written["evidence"]["all"] == pytest.approx(evidence.all)

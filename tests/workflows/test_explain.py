@@ -27,7 +27,7 @@ def test_the_example_of_the_readme(study: nx.Case, segmenter: nx.Model, tmp_path
     image = nib.load(path)
     assert image.shape == cases.SHAPE
     np.testing.assert_allclose(image.affine, cases.LPS, atol=1e-6)
-    assert path.name == "BraTS2021_00007_label-ET_desc-grad_cam_statmap.nii.gz"
+    assert path.name == "sub-BraTS2021+00007_label-ET_desc-gradCam_statmap.nii.gz"
     by_modality = nib.load(maps["vanilla_gradient"].save(tmp_path))
     assert by_modality.shape == (*cases.SHAPE, 4)
     sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
@@ -97,7 +97,7 @@ def test_every_orientation_gives_the_same_map_in_the_world(tmp_path: Path, every
             reference = here
         assert here.keys() == reference.keys(), f"orientation {number} moved the map"
         for place, value in here.items():
-            assert value == pytest.approx(reference[place], rel=1e-5)
+            assert value == pytest.approx(reference[place], rel=1e-3)  # of the stored precision
 
 
 def test_the_prediction_is_written_with_the_label_values_of_the_layout(

@@ -19,13 +19,14 @@ import neuroxai as nx
 from neuroxai.cli.tables import print_flow
 from neuroxai.core.errors import OutputError, TargetError
 from neuroxai.files.folder import Results
+from neuroxai.files.names import bids_stem
 from neuroxai.render.flow import FlowPanel, draw_flow, panel_positions, resolution_levels
 from neuroxai.render.scan import Scan
 from neuroxai.reports.inspect import InspectionReport
 from neuroxai.workflows.inspect import inspect
 from neuroxai.workflows.question import every_target
 
-STEM = "BraTS2021_00007"
+STEM = "sub-BraTS2021+00007"
 
 
 def test_every_region_and_class_is_a_target_by_default(study: nx.Case, segmenter: nx.Model) -> None:
@@ -57,7 +58,7 @@ def test_files_have_the_numbers_of_the_figure(
             brain |= np.asarray(nib.load(file).dataobj) != 0
     for layer in ("encoder.0.conv1", "decoder.1.conv2", "output"):
         number = [entry["name"] for entry in numbers["layers"]].index(layer) + 1
-        stem = f"{STEM}_label-ET_desc-information_flow-L{number:02d}-{layer.replace('.', '-')}"
+        stem = bids_stem(study.name, label="ET", desc=f"information_flow-L{number:02d} {layer}")
         image = nib.load(tmp_path / "out" / f"{stem}_statmap.nii.gz")
         np.testing.assert_allclose(image.affine, cases.LPS, atol=1e-6)
         values = np.asarray(image.dataobj, dtype=np.float64)

@@ -76,7 +76,7 @@ def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[
         If two targets would be written to files of the same name.
     """
     from neuroxai.core.target.target import Predicted
-    from neuroxai.files.names import slug
+    from neuroxai.files.names import entity_value
 
     found: dict[object, Target] = {}
     by_file: dict[str, Target] = {}
@@ -89,12 +89,12 @@ def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[
                 notes.append(f"target {target.name} is the same as {first}, computed once")
             continue
         found[same] = target
-        other = by_file.setdefault(slug(target.name), target)
+        other = by_file.setdefault(entity_value(target.name), target)
         if other is not target:
             raise TargetError(
                 f"targets {other.name!r} and {target.name!r} have the same file name "
-                f"{slug(target.name)}: request them in separate runs with --target, each with its "
-                "own --out"
+                f"{entity_value(target.name)}: request them in separate runs with --target, each "
+                "with its own --out"
             )
     return list(found.values()), notes
 

@@ -35,6 +35,7 @@ def predict(
     from neuroxai.files.folder import Results, refuse_other_case
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
+    from neuroxai.patient.label_table import label_tables
     from neuroxai.workflows.session import open
 
     if memory is None:  # kept memory would exceed the limit
@@ -52,7 +53,7 @@ def predict(
             prediction = session.prediction
         labels = prediction.save(results.folder)
         if labels is not None:
-            results.add(labels)
+            results.add(labels, *label_tables(labels))
         content = {
             "case": study.name,
             "model": session.identity,

@@ -274,6 +274,7 @@ def write_nifti(
     *,
     description: str = "",
     modalities: Sequence[str] | None = None,
+    step: float | None = None,
 ) -> Path:
     """Write a volume ``(I, J, K)`` or ``(I, J, K, C)`` atomically, with reproducible bytes.
 
@@ -290,6 +291,9 @@ def write_nifti(
         Description in the header, cut to 79 bytes.
     modalities
         Names of the C volumes, stored in a header extension.
+    step
+        Value of one unit of an integer map, stored as ``scl_slope``. The display range
+        (``cal_min``, ``cal_max``) is then symmetric around zero.
 
     Raises
     ------
@@ -315,6 +319,10 @@ def write_nifti(
     image = image_class(data, affine, dtype=data.dtype)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description.encode()[:79].decode(errors="ignore").encode()
+    if step is not None:
+        image.header.set_slope_inter(step, 0)
+        top = step * float(np.abs(data.astype(np.int32)).max())
+        image.header["cal_min"], image.header["cal_max"] = -top, top
     if modalities is not None:
         text = "modalities: " + ", ".join(modalities)
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text.encode()))

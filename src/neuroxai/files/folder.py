@@ -18,7 +18,7 @@ from neuroxai.version import __version__
 _DESCRIPTION, _IGNORE = "dataset_description.json", ".bidsignore"
 
 _NOT_BIDS = (
-    "*_statmap.*", "*_montage-*.png", "*_flow.png", "*_page-*.png",
+    "*_statmap.*", "*_dseg.txt", "*_dseg.ctbl", "*_montage-*.png", "*_flow.png", "*_page-*.png",
     "best_*.csv", "cases.csv", "dissection.*", "evaluation*", "flow.json", "prediction.json",
     "slices.csv", "summary.json", "tables.csv",
 )  # fmt: skip

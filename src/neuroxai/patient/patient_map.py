@@ -18,9 +18,10 @@ from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
+from neuroxai.data.quantization import Quantized, quantize
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import describe_dataset
-from neuroxai.files.names import sidecar, slug
+from neuroxai.files.names import bids_stem, sidecar
 from neuroxai.inspection.relevance_mass import RelevanceMass
 from neuroxai.patient.regions import Regions
 
@@ -127,12 +128,18 @@ class PatientMap:
 
     @property
     def stem(self) -> str:
-        """File name without suffix: ``CASE_label-TARGET_desc-METHOD[-PART]_statmap``."""
-        target = slug(str(self.explanation.target["name"]))
+        """File name without extension: ``sub-CASE_label-TARGET_desc-METHOD[PART]_statmap``.
+
+        A restricted target is ``label-TARGETWithinRESTRICTION``.
+        """
+        target = str(self.explanation.target["name"])
         within = self.explanation.target.get("within")
-        restriction = f"_within-{slug(within)}" if within else ""
-        name, part = slug(self.case.name), f"-{slug(self.part)}" if self.part else ""
-        return f"{name}_label-{target}{restriction}_desc-{self.explanation.method}{part}_statmap"
+        return bids_stem(
+            self.case.name,
+            "statmap",
+            label=f"{target} within {within}" if within else target,
+            desc=f"{self.explanation.method} {self.part}",
+        )
 
     def volume(self) -> NDArray[np.float32]:
         """Return the attribution on the patient's grid, ``(C, I, J, K)``, zero outside the crop.
@@ -147,7 +154,8 @@ class PatientMap:
         """Write the map as NIfTI on the patient's own grid and affine, and its JSON sidecar.
 
         A class activation map is one volume. Other maps are 4-D with one volume for each modality;
-        the header and the sidecar name the modalities.
+        the header and the sidecar name the modalities. Values are stored as int16 with the step
+        given in the sidecar; see :func:`~neuroxai.data.quantization.quantize`.
 
         Returns
         -------
@@ -157,27 +165,32 @@ class PatientMap:
         folder = Path(out)
         describe_dataset(folder)
         volume = self.volume()
+        stored = quantize(volume, amounts=self.explanation.quantity == "amount")
         several = volume.shape[0] > 1
         path = folder / f"{self.stem}.nii.gz"
         write_nifti(
             path,
-            np.moveaxis(volume, 0, -1) if several else volume[0],
+            np.moveaxis(stored.data, 0, -1) if several else stored.data[0],
             self.case.affine,
             description=f"{self.explanation.title}; {NOT_FOR_CLINICAL_USE}",
             modalities=self.channels if several else None,
+            step=stored.step,
         )
-        write_json(sidecar(path), self.describe(path, volume))
+        write_json(sidecar(path), self._describe(path, volume, stored))
         return path
 
-    def describe(self, path: Path, volume: NDArray[np.float32]) -> dict[str, Any]:
-        """Return the sidecar of the map that was written to ``path``; see :meth:`volume`."""
+    def _describe(
+        self, path: Path, volume: NDArray[np.float32], stored: Quantized
+    ) -> dict[str, Any]:
+        """Return the sidecar of the map that was written to ``path``."""
         return {
             "case": self.case.name,
             "file": path.name,
             "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "channels": list(self.channels),
             **self.explanation.describe(),
-            "quantity": self._describe_quantity(volume),
+            "quantity": self._describe_quantity(volume, stored),
+            "precision": stored.describe(),
             "notes": list(self.notes),
             "evidence": self.describe_evidence(),
             "model": dict(self.model),
@@ -188,9 +201,9 @@ class PatientMap:
             "placement": self.placement.describe(),
         }
 
-    def _describe_quantity(self, volume: NDArray[np.float32]) -> dict[str, Any]:
+    def _describe_quantity(self, volume: NDArray[np.float32], stored: Quantized) -> dict[str, Any]:
         """Return what the file's values are, and their sums per channel on both grids."""
-        network, file = (
+        network, scan = (
             each.reshape(len(each), -1).sum(axis=1, dtype=np.float64)
             for each in (self.values[0].numpy(), volume)
         )
@@ -199,10 +212,10 @@ class PatientMap:
             "kind": kind,
             "meaning": _AMOUNT if kind == "amount" else _VALUE,
             "sum_on_network_grid": network.tolist(),
-            "sum_in_file": file.tolist(),
+            "sum_in_file": stored.sums().tolist(),
         }
         if kind == "amount":
-            lost = network - file if self.placement.padded else np.zeros_like(file)
+            lost = network - scan if self.placement.padded else np.zeros_like(scan)
             described["sum_in_padding"] = lost.tolist()
         return described
 

@@ -22,7 +22,8 @@ from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
 from neuroxai.data.postprocessing import relabel_small_enhancement
 from neuroxai.files.folder import describe_dataset
-from neuroxai.files.names import slug
+from neuroxai.files.names import bids_stem
+from neuroxai.patient.label_table import write_label_tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,9 @@ class Prediction:
         return replace(self, labels=labels, warnings=(*self.warnings, note))
 
     def save(self, out: str | Path) -> Path | None:
-        """Write ``CASE_dseg.nii.gz`` with the label numbers of the case's own layout.
+        """Write ``sub-CASE_dseg.nii.gz`` with the label numbers of the case's own layout.
+
+        Tables with the labels' names and colors are written next to it.
 
         Classes that are not those of tumors are numbered as in ``classes``.
 
@@ -117,20 +120,28 @@ class Prediction:
             return None
         folder = Path(out)
         describe_dataset(folder)
-        return write_nifti(
-            folder / f"{slug(self.case.name)}_dseg.nii.gz",
+        path = write_nifti(
+            folder / f"{bids_stem(self.case.name, 'dseg')}.nii.gz",
             encode_labels(self.labels, self.case.layout) if self.of_tumors else self.labels,
             self.case.affine,
             description=f"Predicted labels, {self._numbering}; {NOT_FOR_CLINICAL_USE}",
         )
+        write_label_tables(path, self._numbers)
+        return path
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        """Class name to number in the label file."""
+        if self.of_tumors:
+            return dict(self.case.layout.labels)
+        return {name: number for number, name in enumerate(self.classes)}
 
     def describe(self) -> dict[str, Any]:
         """Return labels and volumes, or probabilities, ready for JSON."""
         if self.labels is None:
             return {"label": self.label, "probabilities": dict(self.probabilities)}
-        numbers = {name: number for number, name in enumerate(self.classes)}
         return {
-            "labels": dict(self.case.layout.labels) if self.of_tumors else numbers,
+            "labels": self._numbers,
             "layout": self._numbering,
             "volumes_ml": self.volumes_ml(),
             "dice": self.dice(),

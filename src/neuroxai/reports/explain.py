@@ -20,6 +20,7 @@ from neuroxai.files.folder import Results
 from neuroxai.files.names import sidecar
 from neuroxai.inspection.relevance_mass import RelevanceMass
 from neuroxai.patient.explanations import Explanations
+from neuroxai.patient.label_table import label_tables
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
 from neuroxai.patient.regions import WITHIN
@@ -217,7 +218,7 @@ class CaseReport:
         if self._prediction is not None:
             labels = self._prediction.save(self.results.folder)
             if labels is not None:
-                self.results.add(labels)
+                self.results.add(labels, *label_tables(labels))
 
     def _draw(self, maps: Sequence[PatientMap], prediction: Prediction | None) -> list[Path]:
         first = maps[0]

@@ -17,9 +17,10 @@ from neuroxai.core.layers.layers import Layer
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.nifti import write_nifti
 from neuroxai.data.placement import Placement
+from neuroxai.data.quantization import quantize
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import Results, describe_dataset
-from neuroxai.files.names import sidecar, slug
+from neuroxai.files.names import bids_stem, sidecar
 from neuroxai.inspection.filters import LayerFilters
 from neuroxai.inspection.information_flow import TargetFlow
 from neuroxai.inspection.relevance_mass import RelevanceMass, relevance_mass
@@ -104,10 +105,8 @@ class InspectionReport:
         self.sheets: dict[str, list[Path]] = {}
         self.rows: dict[str, list[LayerRow]] = {}
 
-    @property
-    def stem(self) -> str:
-        """The case's name for file names."""
-        return slug(self.inspection.case.name)
+    def _stem(self, suffix: str = "", **entities: str) -> str:
+        return bids_stem(self.inspection.case.name, suffix, **entities)
 
     @cached_property
     def scan(self) -> Scan:
@@ -140,7 +139,7 @@ class InspectionReport:
             if nifti:
                 path = shown.save(self.results.folder)
                 self.results.add(path, sidecar(path))
-        figure = self.results.folder / f"{self.stem}_label-{slug(target.name)}_flow.png"
+        figure = self.results.folder / f"{self._stem(label=target.name)}_flow.png"
         modality = shown_modality(self.scan)
         draw_flow(
             self.scan, panels, target.name, figure, modality=modality, facts=self._facts(target)
@@ -166,7 +165,7 @@ class InspectionReport:
         upright = Placement.fit(cells.shape[1:], affine)
         drawn = upright.reorient(cells)
         pages: list[Path] = []
-        part = f"desc-filters-{slug(found.layer.name)}"
+        part = f"filters {found.layer.name}"
         for target, importance in found.importance.items():
             index = axial_slice(self.scan, [], target)[0]
             axial = inspection.cell_at(upright, index)
@@ -176,7 +175,7 @@ class InspectionReport:
             ]
             pages += draw_filters(
                 pictures,
-                self.results.folder / f"{self.stem}_label-{slug(target)}_{part}",
+                self.results.folder / self._stem(label=target, desc=part),
                 title=f"{inspection.case.name}  ·  target {target}  ·  "
                 f"filters of {found.layer.name}",
                 pixel=(upright.spacing[0], upright.spacing[1]),
@@ -264,16 +263,19 @@ class InspectionReport:
         affine: NDArray[np.float64],
         part: str,
     ) -> None:
-        path = self.results.folder / f"{self.stem}_{part}_statmap.nii.gz"
+        path = self.results.folder / f"{self._stem('statmap', desc=part)}.nii.gz"
         describe_dataset(self.results.folder)
+        stored = quantize(cells)
         write_nifti(
-            path, np.moveaxis(cells, 0, -1), affine,
+            path, np.moveaxis(stored.data, 0, -1), affine,
             description=f"Filters of {found.layer.name}; {NOT_FOR_CLINICAL_USE}",
+            step=stored.step,
         )  # fmt: skip
         content = {
             "case": self.inspection.case.name,
             "file": path.name,
             "layer": found.layer.name,
+            "precision": stored.describe(),
             "layer_shape": list(found.layer.shape),
             "grid": "the layer's own grid, with its affine in the patient's world",
             "importance": {
