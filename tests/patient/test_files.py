@@ -14,8 +14,8 @@ import pytest
 import SimpleITK
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import cases
 
+import cases
 import neuroxai as nx
 from neuroxai.data.nifti import read_nifti, write_nifti
 from neuroxai.data.quantization import quantize
