@@ -20,6 +20,7 @@ from neuroxai.core.explanation import Attribution, Explanation, Quantity, tensor
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import Request
 from neuroxai.methods.parameters import check_parameter, parameter_types
+from neuroxai.methods.zero_maps import gradient_reason, zero_notes
 
 _OVERFLOW = (
     "{} NaN or infinite values: the network overflows on this input; check its weights and the "
@@ -81,6 +82,10 @@ class Method(ABC):
         All random numbers are drawn from ``generator``.
         """
 
+    def zero_reason(self, probe: Probe, x: Tensor, sample: int) -> str:
+        """Return the note on a sample's map that is exactly zero."""
+        return gradient_reason(probe, x, sample, self.title)
+
     def explain(
         self, probe: Probe, x: Tensor, *, seed: int = 0, input_sha256: str | None = None
     ) -> Explanation:
@@ -116,6 +121,8 @@ class Method(ABC):
             if not bool(torch.isfinite(score).all()):
                 raise MethodError(_OVERFLOW.format(f"{self.name}: the target has"))
             bound = probe.target
+            with torch.no_grad():
+                zero = tuple(zero_notes(self.zero_reason, probe, x, attribution.values))
             seconds = time.perf_counter() - started
             return Explanation(
                 values=attribution.values.detach().cpu(),
@@ -129,7 +136,7 @@ class Method(ABC):
                 score=tuple(float(s) for s in score),
                 layer=attribution.layer,
                 diagnostics=attribution.diagnostics,
-                notes=(*attribution.warnings, *bound.notes, *attribution.notes),
+                notes=(*attribution.warnings, *bound.notes, *zero, *attribution.notes),
                 provenance={
                     "seed": seed,
                     "device": str(x.device),

@@ -9,13 +9,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from neuroxai.core.errors import LayerError
 from neuroxai.core.explanation import Attribution, Quantity
 from neuroxai.core.layers.layers import AUTO, Layer
-from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
+from neuroxai.core.layers.reduction import (
+    ChannelWeightedReduction,
+    LayerReduction,
+    PositionwiseReduction,
+)
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import LayerMap, Request
 from neuroxai.core.spatial import resample_to, spatial_shape
 from neuroxai.methods.base import Method
+from neuroxai.methods.zero_maps import layer_reason
 
 _COARSE = 8.0
 """Edge of a cell in voxels from which the map carries a note on its resolution: 8 mm on a grid of
@@ -62,7 +68,6 @@ class ClassActivationMethod(Method):
         values = resample_to(low, probe.layer_grid(x), spatial_shape(x)).contiguous()
         cells = probe.cell_size(x, layer)
         notes = (
-            *self._empty_notes(layer, low),
             *_resolution_notes(layer, cells),
             *self._restriction_notes(probe, x, found),
         )
@@ -73,14 +78,27 @@ class ClassActivationMethod(Method):
         }
         return Attribution(values, diagnostics, notes, layer.name)
 
-    def _empty_notes(self, layer: Layer, low: Tensor) -> Iterator[str]:
-        empty = ~low.flatten(1).any(dim=1)
-        for sample in empty.nonzero().flatten().tolist() if not self.signed else ():
-            which = f" (sample {sample})" if len(low) > 1 else ""
-            yield (
-                f"the map of layer {layer.name} has no positive value and was rectified to zero"
-                f"{which}"
-            )
+    def zero_reason(self, probe: Probe, x: Tensor, sample: int) -> str:
+        """Return why the map is zero: rectified, or without activation or gradient."""
+        layer, found = probe.layer_map(x, self.layer, self.reduction)
+        rectified = f"the map of layer {layer.name} has no positive value and was rectified to zero"
+        if bool(found[sample].any()) and not self.signed:
+            return rectified
+        exactly = f"the map of layer {layer.name} is exactly zero because"
+        if not self._has_any(probe, x, sample, _GradientSize()):
+            return f"{exactly} {layer_reason(probe, x, sample, layer.name)}"
+        if not self._has_any(probe, x, sample, _ActivationSize()):
+            return f"{exactly} every unit of the layer is zero on this image"
+        if not self.signed and not isinstance(self.reduction, ChannelWeightedReduction):
+            return rectified
+        return f"{exactly} its gradients are zero wherever its activations are not, or cancel out"
+
+    def _has_any(self, probe: Probe, x: Tensor, sample: int, size: LayerReduction) -> bool:
+        """Return whether a size at the layer is anywhere different from zero."""
+        try:
+            return bool(probe.layer_map(x, self.layer, size)[1][sample].any())
+        except LayerError:
+            return False
 
     def _restriction_notes(self, probe: Probe, x: Tensor, found: Tensor) -> Iterator[str]:
         """Yield what a restricted target means for the map."""
@@ -98,6 +116,22 @@ class ClassActivationMethod(Method):
                 "depends on the same voxel of this layer alone: it shows where the target is "
                 "rather than why; name a deeper layer for the evidence around it"
             )
+
+
+@dataclass(frozen=True)
+class _GradientSize(PositionwiseReduction):
+    """Sum of the absolute gradients of a cell's channels."""
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.abs().sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class _ActivationSize(PositionwiseReduction):
+    """Sum of the absolute activations of a cell's channels."""
+
+    def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return activation.abs().sum(dim=1, keepdim=True)
 
 
 def _resolution_notes(layer: Layer, cells: tuple[float, ...]) -> Iterator[str]:

@@ -60,6 +60,17 @@ class GuidedGradCAM(Method):
         """One, guided."""
         return 1
 
+    def zero_reason(self, probe: Probe, x: Tensor, sample: int) -> str:
+        """Return the reason of the factor that is zero."""
+        coarse, generator = GradCAM(self.layer), torch.Generator()
+        if not bool(coarse.attribute(probe, x, generator).values[sample].any()):
+            return coarse.zero_reason(probe, x, sample)
+        if not bool(GuidedBackprop().attribute(probe, x, generator).values[sample].any()):
+            return GuidedBackprop().zero_reason(probe, x, sample)
+        return (
+            "the map is exactly zero because the guided gradient is zero wherever Grad-CAM is not"
+        )
+
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Return the product."""
         coarse = GradCAM(self.layer).attribute(probe, x, generator)

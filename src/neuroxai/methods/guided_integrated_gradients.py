@@ -18,6 +18,7 @@ from neuroxai.methods.paths.baselines import Baseline, check_baseline
 from neuroxai.methods.paths.completeness import completeness, path_excess
 from neuroxai.methods.paths.path_notes import path_notes, path_warnings
 from neuroxai.methods.paths.path_start import path_start, start_passes
+from neuroxai.methods.zero_maps import gradient_reason, has_gradient
 
 _NEGLIGIBLE = 1e-9
 """Fraction of the remaining distance below which a step is complete."""
@@ -99,6 +100,15 @@ class GuidedIntegratedGradients(Method):
     def forwards(self) -> int:
         """Those that choose the baseline."""
         return start_passes(self.baseline)
+
+    def zero_reason(self, probe: Probe, x: Tensor, sample: int) -> str:
+        """Return why the map is zero: the gradient, or the path, which has no length."""
+        if has_gradient(probe, x, sample):
+            return (
+                "the map is exactly zero because the image equals its baseline wherever the "
+                "gradients along the path are not zero: choose another baseline"
+            )
+        return gradient_reason(probe, x, sample, self.title)
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Follow each sample's own path; the gradients of a batch are computed together."""

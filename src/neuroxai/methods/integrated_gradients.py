@@ -21,6 +21,7 @@ from neuroxai.methods.paths.completeness import completeness, path_excess, worst
 from neuroxai.methods.paths.path_notes import path_notes, path_warnings
 from neuroxai.methods.paths.path_start import path_start, start_passes
 from neuroxai.methods.paths.straight_path import StraightPath
+from neuroxai.methods.zero_maps import gradient_reason, has_gradient
 
 Ends = tuple[Tensor, Tensor]
 
@@ -165,6 +166,15 @@ class IntegratedGradients(Method):
     def forwards(self) -> int:
         """About one per node, to place adaptive nodes, and those that choose the baseline."""
         return (self.steps if self.rule == "adaptive" else 0) + start_passes(self.baseline)
+
+    def zero_reason(self, probe: Probe, x: Tensor, sample: int) -> str:
+        """Return why the map is zero: the gradient, or the path, which has no length."""
+        if has_gradient(probe, x, sample):
+            return (
+                "the map is exactly zero because the image equals its baseline wherever the "
+                "gradients along the path are not zero: choose another baseline"
+            )
+        return gradient_reason(probe, x, sample, self.title)
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Integrate, and refine until the tolerance is met."""

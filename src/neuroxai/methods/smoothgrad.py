@@ -110,6 +110,12 @@ class SmoothGrad(Method):
         """Those of the inner method for every copy, whose target a path method needs too."""
         return self.samples * (self.of.forwards + bool(self.of.forwards))
 
+    def zero_reason(self, probe: Probe, x: Tensor, sample: int) -> str:
+        """Return the reason of the inner method, or that all copies have the same map."""
+        if self.aggregation == "variance":
+            return "the map is exactly zero because the maps of all noisy copies are the same"
+        return self.of.zero_reason(probe, x, sample)
+
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Average the inner method's maps with Welford's recurrence, in the memory of two maps."""
         sigma = per_sample(self.noise * channel_range(x), x)
