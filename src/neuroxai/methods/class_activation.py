@@ -68,6 +68,7 @@ class ClassActivationMethod(Method):
         values = resample_to(low, probe.layer_grid(x), spatial_shape(x)).contiguous()
         cells = probe.cell_size(x, layer)
         notes = (
+            *self._call_notes(layer),
             *_resolution_notes(layer, cells),
             *self._restriction_notes(probe, x, found),
         )
@@ -77,6 +78,16 @@ class ClassActivationMethod(Method):
             "negative_fraction": (found < 0).flatten(1).double().mean(dim=1).tolist(),
         }
         return Attribution(values, diagnostics, notes, layer.name)
+
+    def _call_notes(self, layer: Layer) -> Iterator[str]:
+        """Yield which call a default layer is, if its module runs several times in a pass."""
+        name, _, call = layer.name.partition("#")
+        if self.layer == AUTO and call:
+            other = f"{name}#{2 if call == '1' else 1}"
+            yield (
+                f"{name} runs several times in a pass, and the map is that of call {call}: name "
+                f"another one as layer={other}"
+            )
 
     def zero_reason(self, probe: Probe, x: Tensor, sample: int) -> str:
         """Return why the map is zero: rectified, or without activation or gradient."""

@@ -49,6 +49,11 @@ def zero_notes(
 def gradient_reason(probe: Probe, x: Tensor, sample: int, title: str) -> str:
     """Return why a map that is made from gradients is exactly zero."""
     if has_gradient(probe, x, sample):
+        if not bool((probe.gradient(x)[sample] * x[sample]).any()):
+            return (
+                "the map is exactly zero because the image is zero wherever the gradient of the "
+                "target is not, so that their product is zero"
+            )
         return (
             f"the map is exactly zero although the gradient of the target is not: {title} discards "
             "all of it on this image"

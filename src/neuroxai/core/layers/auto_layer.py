@@ -18,6 +18,7 @@ from neuroxai.core.layers.layers import (
     AUTO,
     Layer,
     LayerHooks,
+    call_label,
     input_label,
     is_convolution,
     is_input,
@@ -254,7 +255,8 @@ def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tens
         pass
     if part.outputs != whole.outputs:
         paths = None
-    return auto_layer(network, whole.layers, classifier=output.dim() == 2, paths=paths).name
+    chosen = auto_layer(network, whole.layers, classifier=output.dim() == 2, paths=paths)
+    return call_label(chosen.name, [layer.name for layer in whole.layers])
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,8 @@ def check_names(network: nn.Module, names: Sequence[str]) -> None:
     known = {name for name, _ in network.named_modules() if name}
     convolutions = [name for name, module in network.named_modules() if is_convolution(module)]
     for name in names:
-        module = module_name(name)
+        # All members of an ensemble, as an explanation names their layer.
+        module = module_name(name).replace(".*.", ".0.", 1)
         if name != AUTO and module not in known:
             hint = suggestion(name, known)
             if hint.startswith("known"):
@@ -137,6 +138,26 @@ def layer_grid(network: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
 Visit = Callable[[Layer, Tensor, Rearrange | None], Tensor | None]
 """Called with a layer, its output, and how to rearrange the output as ``(B, C, *S)`` if it is not.
 A tensor it returns replaces the output."""
+
+
+def call_label(label: str, ran: Collection[str]) -> str:
+    """Return the label of a call that names it alone: the first of several calls is ``name#1``.
+
+    A name without a number stands for the last call of its module.
+
+    Parameters
+    ----------
+    label
+        The label of a call.
+    ran
+        The labels of all calls of the pass.
+
+    Examples
+    --------
+    >>> call_label("a", ["a", "b", "a#2"]), call_label("b", ["a", "b", "a#2"])
+    ('a#1', 'b')
+    """
+    return f"{label}#1" if f"{label}#2" in ran else label
 
 
 class CallLabels:

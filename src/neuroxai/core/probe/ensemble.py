@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
     def _inner(name: str) -> str:
         first, _, rest = name.partition(".")
         number, _, inner = rest.partition(".")
-        return inner if first == "members" and number.isdigit() else ""
+        return inner if first == "members" and (number.isdigit() or number == "*") else ""
 
 
 class Mirrored(nn.Module):

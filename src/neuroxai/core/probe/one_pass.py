@@ -21,7 +21,7 @@ from neuroxai.core.layers.activation_recorder import (
     no_gradient_error,
 )
 from neuroxai.core.layers.auto_layer import auto_layer, layer_by_default, output_paths
-from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks
+from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, call_label
 from neuroxai.core.layers.layout import Rearrange
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
@@ -265,6 +265,7 @@ class _Run:
                 answers.refused[request] = _cancelled(label)
             elif label in reduced:
                 layer = self._recorder.layers[label]
+                layer = replace(layer, name=call_label(label, [each.name for each in self._ran]))
                 answers.maps[request] = (layer, reduced[label][request.reduction])
             else:
                 answers.refused[request] = self._independent_of(label)

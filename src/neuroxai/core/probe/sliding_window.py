@@ -230,7 +230,8 @@ class SlidingWindow(Probe):
         def visit(layer: Layer, output: Tensor, rearrange: Rearrange | None) -> None:
             # Computed at once, because the next layer may overwrite it.
             for (number, request), of_layers in weights.items():
-                known = of_layers.get(layer.name)
+                first = f"{layer.name}#1"  # if the layer has several calls
+                known = of_layers.get(layer.name, of_layers.get(first))
                 if known is not None and isinstance(request.reduction, ChannelWeightedReduction):
                     values = output if rearrange is None else rearrange(output)
                     combined = request.reduction.combine(values.to(known), known)
