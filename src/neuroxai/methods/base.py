@@ -123,6 +123,10 @@ class Method(ABC):
             bound = probe.target
             with torch.no_grad():
                 zero = tuple(zero_notes(self.zero_reason, probe, x, attribution.values))
+            again, varies = probe.second_pass(), dict[str, Any]()
+            if again is not None:
+                zero = (again.note([float(s) for s in score]), *zero)
+                varies = {"second_pass": dataclasses.asdict(again)}
             seconds = time.perf_counter() - started
             return Explanation(
                 values=attribution.values.detach().cpu(),
@@ -135,7 +139,7 @@ class Method(ABC):
                 target=bound.description,
                 score=tuple(float(s) for s in score),
                 layer=attribution.layer,
-                diagnostics=attribution.diagnostics,
+                diagnostics={**attribution.diagnostics, **varies},
                 notes=(*attribution.warnings, *bound.notes, *zero, *attribution.notes),
                 provenance={
                     "seed": seed,

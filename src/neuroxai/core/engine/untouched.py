@@ -14,6 +14,7 @@ from torch import nn
 from neuroxai.core.engine.network_state import NetworkState
 from neuroxai.core.engine.norm_gradients import NormGradients
 from neuroxai.core.engine.precision import in_single_precision, tf32_allowed
+from neuroxai.core.engine.random_state import RandomState
 from neuroxai.core.engine.settings import PassSettings
 
 _lock = threading.RLock()
@@ -26,7 +27,8 @@ def untouched(network: nn.Module, settings: PassSettings | None = None) -> Itera
 
     Restored bit for bit: training flags, ``requires_grad``, weights and buffers (also if a forward
     pass writes to them or replaces them), plain attributes of modules such as caches, hook tables,
-    and the global random state of the CPU and of the network's device. State outside of the modules
+    the global random state of the CPU and of the network's device, those of NumPy and Python, and
+    generators that the network holds. State outside of the modules
     (global variables, ``functools.cache``) is not restored. Modules with their own ``train``
     method, such as adapters that are merged for evaluation, are switched back by it. Gradients
     (``.grad``) are never written. Other threads wait.
@@ -58,7 +60,7 @@ def untouched(network: nn.Module, settings: PassSettings | None = None) -> Itera
         # A frozen TorchScript module has no flag.
         training = [(module, getattr(module, "training", None)) for module in network.modules()]
         own = {module for module, _ in training if type(module).train is not nn.Module.train}
-        state = NetworkState(network)
+        state, random = NetworkState(network), RandomState(network)
         gradient_flags = [(p, p.requires_grad) for p in network.parameters()]
         devices = {p.device for p, _ in gradient_flags if p.device.type == "cuda"}
         forked = torch.random.fork_rng(devices=sorted(devices, key=str))
@@ -77,6 +79,7 @@ def untouched(network: nn.Module, settings: PassSettings | None = None) -> Itera
                     if flag is not None:
                         module.training = flag
                 state.restore()
+                random.restore()
                 for parameter, flag in gradient_flags:
                     parameter.requires_grad_(flag)
 

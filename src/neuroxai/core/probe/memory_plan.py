@@ -22,7 +22,8 @@ from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import ModelError
 from neuroxai.core.layers.activation_recorder import differentiate
 from neuroxai.core.probe.checkpointing import checkpointed, is_sound
-from neuroxai.core.probe.probe import NetworkFacts, Probe
+from neuroxai.core.probe.network_facts import NetworkFacts
+from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.sliding_window import SlidingWindow
 from neuroxai.core.probe.strategy import MemoryUse, Strategy
 from neuroxai.core.probe.whole_volume import WholeVolume

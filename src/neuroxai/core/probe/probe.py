@@ -6,7 +6,6 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from neuroxai.core.engine.converted_weights import ConvertedWeights
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.network_state import NetworkState, restored
+from neuroxai.core.engine.random_state import RandomState
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import NETWORK_ERRORS, MethodError, TargetError
@@ -23,6 +23,7 @@ from neuroxai.core.layers.layers import Layer, check_names, layer_grid
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
 from neuroxai.core.probe.binding import Binding
+from neuroxai.core.probe.network_facts import NetworkFacts, SecondPass
 from neuroxai.core.probe.one_pass import PassSetup
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.rules.backward_rule import PLAIN, BackwardRule
@@ -35,28 +36,12 @@ BATCH_VOXELS = 2 * 96**3
 """Voxels in a batch of path nodes or noisy copies, two images of 96³: small images share a batch,
 large ones pass one by one, whose convolutions fill a device already."""
 
+_REPEATED = 1e-5
+"""Change of the output, relative to its largest value, that is rounding if a pass is repeated."""
+
 _TOLERANCE, _TOLERANCE_16_BITS = 1e-3, 0.02
 """Change of the output with the rest of the batch, relative to its largest value, that rounding
 explains in single precision and in 16 bits."""
-
-
-@dataclass
-class NetworkFacts:
-    """What passes found out about a network.
-
-    Attributes
-    ----------
-    copied
-        Labels of layers whose output is overwritten in place, of which a copy is recorded.
-    samples_are_independent
-        Whether samples of a batch do not influence each other; None if it was not tested.
-    keeps_state
-        Whether passes leave something in the network, such as a cache of the first image's size.
-    """
-
-    copied: frozenset[str] = frozenset()
-    samples_are_independent: bool | None = None
-    keeps_state: bool = False
 
 
 class Probe(ABC):
@@ -129,6 +114,8 @@ class Probe(ABC):
         self._requests: frozenset[Request] = frozenset()
         self._activations: dict[BackwardRule, frozenset[str]] = {}
         self._answers: Answers | None = None
+        self._kept: NetworkState | None = None
+        self._random: RandomState | None = None
 
     @abstractmethod
     def visit_targets(
@@ -160,11 +147,12 @@ class Probe(ABC):
         """Freeze the network for several passes, which share converted weights; then restore it."""
         with untouched(self.network, self.settings):
             attributes = NetworkState(self.network, weights=False)
+            self._kept, self._random = attributes, RandomState(self.network)
             self.weights = ConvertedWeights()
             try:
                 yield
             finally:
-                self.weights = None
+                self.weights = self._kept = self._random = None
                 self.facts.keeps_state |= attributes.is_changed()
 
     @contextmanager
@@ -213,6 +201,33 @@ class Probe(ABC):
     def target(self) -> BoundTarget:
         """The target, bound at the explained point."""
         return self.bind(self._known().output)
+
+    def compare_passes(self, x: Tensor, output: Tensor) -> None:
+        """Run a second pass at ``x`` and compare its output, once for a network.
+
+        A network whose pass drew no random number and left nothing in the network answers the same
+        again, and is not run.
+        """
+        if self.facts.is_compared or self._kept is None or self._random is None:
+            return
+        self.facts.is_compared = True
+        if not (self._random.is_changed() or self._kept.is_changed()):
+            return
+        again = self.run(x)
+        single = self.settings.precision == "fp32" and x.dtype in (torch.float32, torch.float64)
+        least = (_REPEATED if single else _TOLERANCE_16_BITS) * output.abs().max()
+        if again.shape == output.shape and bool((again - output).abs().max() > least):
+            self.facts.second_output = again
+
+    def second_pass(self) -> SecondPass | None:
+        """Return how a second pass at the explained point differs from the first; None if not."""
+        again = self.facts.second_output
+        output = self._known().output
+        if again is None or again.shape != output.shape:
+            return None
+        change = (again - output).abs().max() / output.abs().max()
+        scores = tuple(float(s) for s in self.target.score(again))
+        return SecondPass(scores, float(change))
 
     def output(self) -> Tensor:
         """Return the model output at the explained point."""
@@ -341,6 +356,7 @@ class Probe(ABC):
             raise MethodError("no point is explained: call within 'with probe.at(x, requests)'")
         if self._answers is None:
             self._answers = self.visit(self._point, self._requests)
+            self.compare_passes(self._point, self._answers.output)
         return self._answers
 
     def _setup(self, bindings: Sequence[Binding]) -> PassSetup:

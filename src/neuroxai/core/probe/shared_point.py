@@ -83,6 +83,7 @@ def share_point(
     bindings = [Binding(target, probe.outputs) for target in targets]
     with probe.frozen():
         answers = probe.visit_targets(x, wanted, bindings)
+        probe.compare_passes(x, answers[0].output)
     return [
         SharedPoint(probe.for_target(binding), x, wanted, found)
         for binding, found in zip(bindings, answers, strict=True)
