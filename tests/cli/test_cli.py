@@ -110,7 +110,7 @@ def test_predict_with_one_option_per_file(room: Path, tmp_path: Path) -> None:
     ]
     run = here("predict", *files, "--model", room / "segmenter", "-o", tmp_path / "out")
     assert run.returncode == 0, run.stderr
-    assert "WT:" in run.stdout
+    assert "Prediction for BraTS2021_00007: WT " in run.stdout
     assert [p for p in (tmp_path / "out").iterdir() if p.name.endswith("_dseg.nii.gz")]
 
 

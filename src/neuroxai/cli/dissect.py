@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from neuroxai.cli import checks, options
 from neuroxai.cli.console import plain
+from neuroxai.cli.output import Output
 from neuroxai.cli.pairs import parse_paths
 from neuroxai.cli.progress import stages
-from neuroxai.cli.tables import print_dissection
+from neuroxai.cli.tables import print_dissection, print_findings
 from neuroxai.data.case_files import check_folder
 
 Causal = Annotated[
@@ -46,6 +48,8 @@ def dissect(
     device: options.Device = "auto",
     seed: options.Seed = 0,
     out: options.Out = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Match the filters of a network to concepts in a cohort.
 
@@ -65,6 +69,7 @@ def dissect(
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.dissect import write_dissection
+    from neuroxai.reports.findings import describe_network
     from neuroxai.workflows.dissect import dissect as run
 
     tune_allocator()
@@ -74,15 +79,24 @@ def dissect(
     if not folders:
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")
     with Results(results_folder(out, "dissection")) as results:
-        with stages() as report:
+        with stages(quiet=quiet) as report:
             found = run(
                 loaded, folders, user_masks=MaskFiles(mask_files), tissues=tissues, causal=causal,
                 best=best, seed=seed, device=device, progress=report,
             )  # fmt: skip
         write_dissection(found, results)
-    print_dissection(found)
-    console = plain()
-    for note in loaded.notes:
-        console.print(f"Warning: {note}", soft_wrap=True)
-    console.print(f"Written: {results}", soft_wrap=True)
-    console.print(NOT_FOR_CLINICAL_USE)
+    network = describe_network(loaded.card)
+
+    def show() -> None:
+        print_findings([network])
+        print_dissection(found)
+        console = plain()
+        for note in loaded.notes:
+            console.print(f"Warning: {note}", soft_wrap=True)
+        console.print(f"Written: {results}", soft_wrap=True)
+        console.print(NOT_FOR_CLINICAL_USE)
+
+    Output(quiet, as_json).finish(
+        "dissect", results, summary=Path("dissection.json"), warnings=loaded.notes,
+        findings=[network], show=show,
+    )  # fmt: skip

@@ -9,8 +9,9 @@ import typer
 
 from neuroxai.cli import checks, options
 from neuroxai.cli.console import plain
+from neuroxai.cli.output import Output
 from neuroxai.cli.progress import stages
-from neuroxai.cli.tables import print_evaluation
+from neuroxai.cli.tables import print_evaluation, print_findings
 from neuroxai.data.case_files import check_folder
 
 Cohort = Annotated[
@@ -57,6 +58,8 @@ def evaluate(
     cases: options.Limit = None,
     device: options.Device = "auto",
     out: options.Out = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure a network's accuracy on cases with ground truth.
 
@@ -75,6 +78,7 @@ def evaluate(
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.evaluate import write_evaluation
+    from neuroxai.reports.findings import describe_network
     from neuroxai.workflows.evaluate import Settings, cases_of
     from neuroxai.workflows.evaluate import evaluate as run
 
@@ -87,15 +91,24 @@ def evaluate(
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")
     settings = Settings(flips, smallest_et, slices, device)
     with Results(results_folder(out, "evaluation")) as results:
-        with stages() as report:
+        with stages(quiet=quiet) as report:
             found = run(loaded, folders, settings, patients=members, progress=report)
         write_evaluation(found, results)
-    print_evaluation(found)
-    console = plain()
-    for note in loaded.notes:
-        console.print(f"Warning: {note}", soft_wrap=True)
-    console.print(f"Written: {results}", soft_wrap=True)
-    console.print(NOT_FOR_CLINICAL_USE)
+    network = describe_network(loaded.card)
+
+    def show() -> None:
+        print_findings([network])
+        print_evaluation(found)
+        console = plain()
+        for note in loaded.notes:
+            console.print(f"Warning: {note}", soft_wrap=True)
+        console.print(f"Written: {results}", soft_wrap=True)
+        console.print(NOT_FOR_CLINICAL_USE)
+
+    Output(quiet, as_json).finish(
+        "evaluate", results, summary=Path("evaluation.json"), warnings=loaded.notes,
+        findings=[network], show=show,
+    )  # fmt: skip
 
 
 def _members(split: Path, part: str) -> dict[str, str]:

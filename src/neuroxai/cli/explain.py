@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from neuroxai.cli import checks, options
 from neuroxai.cli.case import distinct_targets, read_one_case
+from neuroxai.cli.output import Output
 from neuroxai.cli.progress import one_bar
 from neuroxai.cli.tables import print_report
 
@@ -34,6 +35,8 @@ def explain(
     precision: options.Precision = "fp32",
     seed: options.Seed = 0,
     out: options.Out = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Explain a network's output with attribution maps.
 
@@ -51,6 +54,7 @@ def explain(
     from neuroxai.methods import make_method
     from neuroxai.models.loading import load_model
     from neuroxai.reports.explain import CaseReport
+    from neuroxai.reports.findings import findings
     from neuroxai.workflows.preparation import outputs_of
     from neuroxai.workflows.session import open
 
@@ -68,15 +72,19 @@ def explain(
     refuse_other_case(folder, "summary.json", study.name)
     with Results(folder) as results:
         report = CaseReport(results, warnings=notes)
-        with one_bar() as progress, open(
+        with one_bar(quiet=quiet) as progress, open(
             loaded, study, slice_index=slice_index, device=device, memory=memory,
             precision=precision, progress=progress,
         ) as session:  # fmt: skip
             # One target at a time: its maps are written and released before the next are computed.
-            for found in session.explain_each(methods, targets, within=within, seed=seed):
-                report.add(found)
-        report.finish(seconds=time.perf_counter() - started)
-    print_report(report)
+            for explanations in session.explain_each(methods, targets, within=within, seed=seed):
+                report.add(explanations)
+        summary = report.finish(seconds=time.perf_counter() - started)
+    found = findings(report, loaded.card)
+    Output(quiet, as_json).finish(
+        "explain", results, summary=summary, warnings=report.warnings, findings=found,
+        show=lambda: print_report(report, found),
+    )  # fmt: skip
 
 
 def _default_targets(model: Model) -> list[str]:

@@ -9,7 +9,8 @@ import typer
 
 from neuroxai.cli import checks, options
 from neuroxai.cli.case import distinct_targets, read_one_case
-from neuroxai.cli.progress import bars
+from neuroxai.cli.output import Output
+from neuroxai.cli.progress import one_bar
 from neuroxai.cli.tables import print_flow
 
 Nifti = Annotated[bool, typer.Option("--nifti", help="Also write every map as NIfTI.")]
@@ -37,13 +38,16 @@ def inspect(
     slice_index: options.Slice = None,
     layout: options.LayoutName = None,
     device: options.Device = "auto",
+    memory: options.Memory = None,
     out: options.Out = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show which parts of the scan each layer of a network uses.
 
     Research use only, not for clinical use.
     """
-    checks.check_run(device)
+    checks.check_run(device, memory)
     checks.check_case(case, file, layout)
     checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
 
@@ -52,13 +56,15 @@ def inspect(
     from neuroxai.files.folder import Results, refuse_other_case
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
+    from neuroxai.reports.findings import describe_network, describe_prediction
     from neuroxai.reports.inspect import InspectionReport
     from neuroxai.workflows.preparation import outputs_of
     from neuroxai.workflows.question import every_target
     from neuroxai.workflows.session import open
 
     started = time.perf_counter()
-    tune_allocator()
+    if memory is None:  # kept memory would exceed the limit
+        tune_allocator()
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     outputs = outputs_of(loaded)
@@ -67,17 +73,23 @@ def inspect(
     study = read_one_case(case, file, layout, loaded)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "flow.json", study.name)
-    with Results(folder) as results, bars() as bar:
-        task = bar.add_task(f"{study.name}: one forward pass", total=len(targets) + 1)
-        with open(loaded, study, slice_index=slice_index, device=device) as session:
+    with Results(folder) as results, one_bar(quiet=quiet) as progress:
+        with open(
+            loaded, study, slice_index=slice_index, device=device, memory=memory, progress=progress
+        ) as session:
             inspection = session.inspect(targets, filters_of=filters or ())
         report = InspectionReport(inspection, results)
-        for flow in inspection.flow.targets:
-            bar.update(task, description=f"{flow.name}: drawing", advance=1)
+        drawings = len(inspection.flow.targets) + len(inspection.filters)
+        for number, flow in enumerate(inspection.flow.targets):
+            progress(f"{flow.name}: drawing", number, drawings)
             report.write_flow(flow, nifti=nifti)
-        for found in inspection.filters:
-            bar.update(task, description=f"{found.layer.name}: drawing filters")
-            report.write_filters(found, nifti=nifti)
-        report.finish(seconds=time.perf_counter() - started)
-        bar.update(task, advance=1)
-    print_flow(report, notes)
+        for number, layer in enumerate(inspection.filters, start=len(inspection.flow.targets)):
+            progress(f"{layer.layer.name}: drawing filters", number, drawings)
+            report.write_filters(layer, nifti=nifti)
+        summary = report.finish(seconds=time.perf_counter() - started)
+        progress("Drawing finished", drawings, drawings)
+    found = [describe_network(loaded.card), *describe_prediction(inspection.prediction)]
+    Output(quiet, as_json).finish(
+        "inspect", results, summary=summary, warnings=[*notes, *inspection.warnings],
+        findings=found, show=lambda: print_flow(report, notes, found),
+    )  # fmt: skip

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from neuroxai.cli import options
 from neuroxai.cli.console import plain
+from neuroxai.cli.output import Output
 
 
-def methods() -> None:
+def methods(as_json: options.AsJson = False) -> None:
     """List the explanation methods, their parameters and references."""
     from rich.text import Text
 
     from neuroxai.methods.table import all_entries
 
+    if as_json:
+        listed = [
+            {
+                "name": name,
+                "title": entry.title,
+                "signed": entry.signed,
+                "citation": entry.citation,
+                "parameters": dict(each.split("=", 1) for each in entry.parameters.split()),
+            }
+            for name, entry in all_entries().items()
+        ]
+        Output(as_json=True).print_json("methods", {"methods": listed})
+        return
     console = plain()
     for name, entry in all_entries().items():
         sign = "signed" if entry.signed else "never negative"

@@ -9,25 +9,36 @@ import typer
 from neuroxai.cli import options
 from neuroxai.cli.checks import check_network
 from neuroxai.cli.console import plain, status
+from neuroxai.cli.output import Output
 
 if TYPE_CHECKING:
     from neuroxai.core.probe.windows import Windows
     from neuroxai.data.preprocessing import Preprocessing
 
+_LISTED = {
+    "name", "architecture", "task", "modalities", "classes", "regions", "activation",
+    "license", "use",
+}  # fmt: skip
+"""Keys of a card that the list has as JSON."""
+
 models = typer.Typer(help="List the shipped networks, or check a network.", no_args_is_help=True)
 
 
 @models.command("list")
-def list_models() -> None:
+def list_models(as_json: options.AsJson = False) -> None:
     """List the networks that are shipped with the package."""
     from rich.text import Text
 
     from neuroxai.models.card import read_card
     from neuroxai.models.formats import CARD, shipped_folder, shipped_models
 
+    cards = {name: read_card(shipped_folder(name) / CARD) for name in shipped_models()}
+    if as_json:
+        described = [card.model_dump(mode="json", include=_LISTED) for card in cards.values()]
+        Output(as_json=True).print_json("models list", {"models": described})
+        return
     console = plain()
-    for name in shipped_models():
-        card = read_card(shipped_folder(name) / CARD)
+    for name, card in cards.items():
         console.print(
             Text.assemble(
                 (name, "bold"),
@@ -46,6 +57,7 @@ def check(
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the inputs and outputs of a network, and which methods apply to it."""
     check_network(model, weights, card)
@@ -60,6 +72,20 @@ def check(
     info, console = loaded.card, plain()
     with status(f"checking {info.name} ..."):
         found = check_model(loaded)
+    if as_json:
+        described = {
+            "card": info.model_dump(mode="json", include=_LISTED | {"preprocessing"}),
+            "format": loaded.kind,
+            "weights_sha256": loaded.weights_sha256,
+            "parameters": found.parameters,
+            "layers": found.layers,
+            "input_shape": list(found.shape),
+            "output_shape": list(found.output_shape),
+            "refused": dict(found.refused),
+            "notes": list(loaded.notes),
+        }
+        Output(as_json=True).print_json("models check", described)
+        return
     table = Table(show_header=False, box=None, pad_edge=False)
     recipe = Preprocessing.from_dict(info.preprocessing)
     rows = {

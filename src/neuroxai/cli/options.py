@@ -131,3 +131,11 @@ Out = Annotated[
         help="Folder for results; default: neuroxai-out/, then the name of the case or command.",
     ),
 ]  # fmt: skip
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="Print only warnings and the paths of the files."),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print the results as one JSON object on the standard output."),
+]

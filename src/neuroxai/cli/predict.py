@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from neuroxai.cli import checks, options
 from neuroxai.cli.case import read_one_case
-from neuroxai.cli.console import plain, status
+from neuroxai.cli.console import plain
+from neuroxai.cli.output import Output
+from neuroxai.cli.progress import one_bar
+from neuroxai.cli.tables import print_findings
 
 
 def predict(
@@ -20,6 +23,8 @@ def predict(
     memory: options.Memory = None,
     seed: options.Seed = 0,
     out: options.Out = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Segment or classify a case, on the scan's own grid.
 
@@ -36,6 +41,7 @@ def predict(
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.patient.label_table import label_tables
+    from neuroxai.reports.findings import describe_network, describe_prediction
     from neuroxai.workflows.session import open
 
     if memory is None:  # kept memory would exceed the limit
@@ -47,30 +53,36 @@ def predict(
     refuse_other_case(folder, "prediction.json", study.name)
     with Results(folder) as results:
         with (
-            status(f"{study.name}: running {loaded.card.name} ..."),
-            open(loaded, study, slice_index=slice_index, device=device, memory=memory) as session,
-        ):
+            one_bar(quiet=quiet) as progress,
+            open(
+                loaded, study, slice_index=slice_index, device=device, memory=memory,
+                progress=progress,
+            ) as session,
+        ):  # fmt: skip
             prediction = session.prediction
         labels = prediction.save(results.folder)
         if labels is not None:
             results.add(labels, *label_tables(labels))
+        warnings = [*study.warnings, *prediction.warnings]
         content = {
             "case": study.name,
             "model": session.identity,
             **prediction.describe(),
-            "warnings": [*study.warnings, *prediction.warnings],
+            "warnings": warnings,
             "seed": seed,
             "use": NOT_FOR_CLINICAL_USE,
         }
-        results.add(write_json(results.folder / "prediction.json", content))
-    stdout = plain()
-    for name, probability in prediction.probabilities.items():
-        stdout.print(f"{name}: {probability:.1%}")
-    dice = prediction.dice()
-    for name, volume in prediction.volumes_ml().items():
-        score = f", Dice with the truth {dice[name]:.3f}" if name in dice else ""
-        stdout.print(f"{name}: {volume:.1f} ml{score}")
-    for warning in (*study.warnings, *prediction.warnings):
-        stdout.print(f"Warning: {warning}", soft_wrap=True)
-    stdout.print(f"Written: {results.written[0]}", soft_wrap=True)
-    stdout.print(NOT_FOR_CLINICAL_USE)
+        summary = results.add(write_json(results.folder / "prediction.json", content))
+    found = [describe_network(loaded.card), *describe_prediction(prediction)]
+
+    def show() -> None:
+        print_findings(found)
+        console = plain()
+        for warning in warnings:
+            console.print(f"Warning: {warning}", soft_wrap=True)
+        console.print(f"Written: {results.written[0]}", soft_wrap=True)
+        console.print(NOT_FOR_CLINICAL_USE)
+
+    Output(quiet, as_json).finish(
+        "predict", results, summary=summary, warnings=warnings, findings=found, show=show
+    )

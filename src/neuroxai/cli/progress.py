@@ -1,8 +1,8 @@
-"""Progress bars, on the error stream so that results can be piped."""
+"""Progress on the error stream, so that results can be piped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -37,8 +37,14 @@ def bars() -> Progress:
 
 
 @contextmanager
-def stages() -> Iterator[Report]:
-    """Context manager that yields a callback and shows one bar per reported stage."""
+def stages(*, quiet: bool = False) -> Iterator[Report]:
+    """Context manager that yields a callback and shows one bar per reported stage.
+
+    Without a terminal, one line is printed per stage; with ``quiet``, nothing.
+    """
+    if quiet or not plain(stderr=True).is_terminal:
+        yield _ignore if quiet else _line_per_stage()
+        return
     with bars() as shown:
         known: dict[str, TaskID] = {}
 
@@ -51,8 +57,14 @@ def stages() -> Iterator[Report]:
 
 
 @contextmanager
-def one_bar() -> Iterator[Report]:
-    """Context manager that yields a callback and shows all reported stages on one bar."""
+def one_bar(*, quiet: bool = False) -> Iterator[Report]:
+    """Context manager that yields a callback and shows all reported stages on one bar.
+
+    Without a terminal, one line is printed per stage; with ``quiet``, nothing.
+    """
+    if quiet or not plain(stderr=True).is_terminal:
+        yield _ignore if quiet else _line_per_stage()
+        return
     with bars() as shown:
         task = shown.add_task("Starting", total=None)
 
@@ -60,3 +72,20 @@ def one_bar() -> Iterator[Report]:
             shown.update(task, description=stage, completed=done, total=total)
 
         yield report
+
+
+def _ignore(stage: str, done: float, total: float) -> None:
+    """Show nothing."""
+
+
+def _line_per_stage() -> Callable[[str, float, float], None]:
+    """Return a callback that prints a line when a stage starts."""
+    console = plain(stderr=True)
+    known: set[str] = set()
+
+    def report(stage: str, done: float, total: float) -> None:
+        if stage and stage not in known:
+            known.add(stage)
+            console.print(f"{stage} ...", soft_wrap=True)
+
+    return report

@@ -14,13 +14,21 @@ if TYPE_CHECKING:
     from neuroxai.workflows.evaluate import Evaluation
 
 
-def print_report(report: CaseReport) -> None:
-    """Print each method's time, gap and remaining prediction, and the folder of the files."""
+def print_findings(findings: Sequence[str]) -> None:
+    """Print the findings in words, one line each."""
+    console = plain()
+    for line in findings:
+        console.print(line, soft_wrap=True)
+
+
+def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
+    """Print the findings, each method's figures in a table, and the folder of the files."""
     from rich.table import Table
 
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
     from neuroxai.patient.regions import format_share
 
+    print_findings(findings)
     console = plain()
     table = Table()
     places = _places(report)
@@ -97,8 +105,10 @@ def _format_memory(report: CaseReport) -> Iterator[str]:
         yield f"Peak memory of the process: {peak:,} MB."
 
 
-def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
-    """Print the regions of each layer's evidence, and the folder of the files."""
+def print_flow(
+    report: InspectionReport, notes: Sequence[str] = (), findings: Sequence[str] = ()
+) -> None:
+    """Print the findings, the regions of each layer's evidence, and the folder of the files."""
     from rich import box
     from rich.table import Table
 
@@ -106,6 +116,7 @@ def print_flow(report: InspectionReport, notes: Sequence[str] = ()) -> None:
     from neuroxai.patient.regions import REGION_ORDER
     from neuroxai.reports.inspect import NOISE_FRACTION, evidence_of, region_volumes
 
+    print_findings(findings)
     console = plain()
     inspection = report.inspection
     # "outside" is 1 - "brain"; without it the table fits a narrow terminal.

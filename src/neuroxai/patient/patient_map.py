@@ -23,6 +23,7 @@ from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import describe_dataset
 from neuroxai.files.names import bids_stem, sidecar
 from neuroxai.inspection.relevance_mass import RelevanceMass
+from neuroxai.patient.location import Location, locate
 from neuroxai.patient.regions import Regions
 
 _MOST = 0.5
@@ -87,6 +88,13 @@ class PatientMap:
         if self.regions is None:
             return None
         return self.regions.evidence(self.values[0], self._within)
+
+    @cached_property
+    def location(self) -> Location | None:
+        """Where in the brain the map is; None if unknown."""
+        if self.regions is None or not self.case.laterality_known:
+            return None
+        return locate(self.values[0], self.regions.masks["brain"], self.placement)
 
     @property
     def _within(self) -> Tensor | None:

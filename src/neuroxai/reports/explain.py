@@ -18,9 +18,11 @@ from neuroxai.data.case import Case
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import Results
 from neuroxai.files.names import sidecar
+from neuroxai.inspection.modality_shares import ModalityShare, modality_shares
 from neuroxai.inspection.relevance_mass import RelevanceMass
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.label_table import label_tables
+from neuroxai.patient.location import Location
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
 from neuroxai.patient.regions import WITHIN
@@ -51,6 +53,10 @@ class MapSummary:
         Share of the map in each region; None for a map with NaN or infinite values.
     evidence_json
         The same, and the source of the regions, ready for JSON.
+    modalities
+        Modality to its share of the map; empty for a map without modalities.
+    location
+        Where in the brain the map is; None if it is nowhere in the brain.
     notes
         Notes for the reader.
     """
@@ -63,6 +69,8 @@ class MapSummary:
     diagnostics: Mapping[str, Any]
     evidence: RelevanceMass | None
     evidence_json: Mapping[str, Any] | None
+    modalities: Mapping[str, ModalityShare]
+    location: Location | None
     notes: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
@@ -75,6 +83,8 @@ class MapSummary:
             "layer": self.layer,
             "diagnostics": dict(self.diagnostics),
             "evidence": self.evidence_json,
+            "modalities": {name: share.describe() for name, share in self.modalities.items()},
+            "location": None if self.location is None else self.location.describe(),
             "notes": list(self.notes),
         }
 
@@ -209,6 +219,16 @@ class CaseReport:
         }
         return self.results.add(write_json(self.results.folder / "summary.json", content))
 
+    @property
+    def case(self) -> Case | None:
+        """The case; None before the first target."""
+        return self._case
+
+    @property
+    def prediction(self) -> Prediction | None:
+        """The network's prediction; None before the first target."""
+        return self._prediction
+
     def _has(self, target: Mapping[str, Any]) -> bool:
         """Whether the same target was written before."""
         known = self.targets.get(str(target["name"]))
@@ -274,6 +294,8 @@ def _summary(patient_map: PatientMap) -> MapSummary:
         diagnostics=explanation.diagnostics,
         evidence=patient_map.evidence,
         evidence_json=patient_map.describe_evidence(),
+        modalities=modality_shares(patient_map.values[0], patient_map.channels),
+        location=patient_map.location,
         notes=patient_map.notes,
     )
 
