@@ -243,16 +243,47 @@ def test_modalities_in_any_orientation_are_reoriented_to_the_first(tmp_path: Pat
             np.testing.assert_array_equal(case.truth, labels)
 
 
-def test_rounded_affines_are_one_grid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("codes", ["LPS", "SRA"])
+def test_grids_are_one_within_5_percent_of_a_voxel(tmp_path: Path, axis: int, codes: str) -> None:
+    """Along the axes of the scan, in voxels of its own size, whatever the orientation."""
     put(tmp_path / "t1.nii")
-    put(tmp_path / "t2.nii", affine=AFFINE + 1e-6)
-    assert len(read_case(tmp_path, modalities=["T1", "T2"]).volumes) == 2
+    for share in (0.04, 0.06):
+        moved = AFFINE.copy()
+        moved[axis, 3] += share * abs(AFFINE[axis, axis])
+        put(tmp_path / "t2.nii", *turned(SCAN, moved, codes))
+        if share < 0.05:
+            assert len(read_case(tmp_path, modalities=["T1", "T2"]).volumes) == 2
+        else:
+            gap = f"{0.06 * abs(AFFINE[axis, axis]):.4g} mm"
+            error(tmp_path, gap, "0.06 of a voxel", "0.05", modalities=["T1", "T2"])
+
+
+@pytest.mark.parametrize("degrees", [0, 0.005, 0.02, 0.04, 0.055, 0.1, 3])
+def test_a_grid_survives_the_rounding_of_a_qform(tmp_path: Path, degrees: float) -> None:
+    """nibabel writes and reads the qform: near LPS its rotation is lost below 0.06 degrees."""
+    shape, angle = (240, 4, 5), np.radians(degrees)
+    affine = np.eye(4)
+    affine[:3, :3] = euler2mat(angle, angle / 2, 0) @ np.diag([-0.9, -0.9, 5.0])
+    affine[:3, 3] = (112.3, 121.7, -60.1)
+    scan = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    put(tmp_path / "t1.nii", scan, affine)
+    label = nib.Nifti1Image((scan % 3).astype(np.uint8), affine)
+    label.set_qform(affine, 1)
+    label.set_sform(None, 0)
+    nib.save(label, tmp_path / "seg.nii")
+    truth = read_case(tmp_path, modalities=["T1"]).truth
+    np.testing.assert_array_equal(truth, scan % 3)
+    moved = affine.copy()
+    moved[0, 3] += 0.3
+    put(tmp_path / "t1.nii", scan, moved)
+    error(tmp_path, "of a voxel", modalities=["T1"])
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (lambda a: a + np.outer([0.01, 0, 0, 0], [0, 0, 0, 1]), "0.01 mm"),
+        (lambda a: a + np.outer([0.06, 0, 0, 0], [0, 0, 0, 1]), "0.06 mm"),
         (lambda a: a + np.outer([0, 30.0, 0, 0], [0, 0, 0, 1]), "30 mm"),
         (lambda a: np.diag([-1.0, 1, 1, 1]) @ a, "mm"),  # mirrored about another plane
         (lambda a: a @ np.diag([1.1, 1, 1, 1]), "mm"),

@@ -264,6 +264,29 @@ def test_a_constant_image_is_refused_and_constant_labels_are_not(
     assert (read_labels(path).data == value).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
+def test_rounding_noise_of_labels_is_rounded(tmp_path: Path, dtype: type) -> None:
+    """nibabel scales floats into integers, with a float32 slope: 2 comes back as 2.00003."""
+    numbers = np.arange(24).reshape(2, 3, 4) % 5
+    path = tmp_path / "seg.nii"
+    nib.save(nib.Nifti1Image(numbers.astype(float), np.eye(4), dtype=dtype), path)
+    stored = nib.load(path).get_fdata()
+    off = np.abs(stored - numbers).max()
+    assert 0 < off < (0.008 if dtype is np.uint8 else 1e-3)
+    volume = read_labels(path)
+    np.testing.assert_array_equal(volume.data, numbers)
+    (warning,) = volume.warnings
+    assert str(path) in warning
+    assert f"up to {off:.2g}" in warning
+    for noise, fits in ((9e-4, True), (1.1e-3, False), (0.5, False)):
+        moved = saved(path, (numbers - noise * (numbers == 3)).astype(np.float64))
+        if fits:
+            np.testing.assert_array_equal(read_labels(moved).data, numbers)
+        else:
+            refused(moved, "integers", "nearest-neighbor", read=read_labels)
+    assert read_labels(saved(path, numbers.astype(dtype))).warnings == ()
+
+
 def test_labels_are_integers(tmp_path: Path) -> None:
     assert read_labels(saved(tmp_path / "a.nii", numbers(np.float64))).data.dtype == np.int32
     half = numbers(np.float32)

@@ -53,7 +53,7 @@ def read_case(
     ------
     CaseError
         If the folder is not a case, a modality is missing or ambiguous, a file cannot be read,
-        grids differ by more than 0.001 mm, or label values are not in the layout.
+        voxel centers differ by 5 % of a voxel or more, or label values are not in the layout.
 
     Examples
     --------

@@ -31,6 +31,13 @@ from neuroxai.files.atomic import atomic_path
 _DEFLATE_LIMIT = 1032  # largest compression ratio of deflate
 _CHUNK = 2**20
 
+LABEL_ROUNDING = 1e-3
+"""Largest difference of a label from an integer. A float32 slope of a 16-bit file makes errors of
+about 1e-4; resampled labels differ by far more."""
+
+_FINE_SLOPE = 0.02
+"""Largest slope that rounding noise is expected of: labels up to 5, scaled to 8 bits."""
+
 Scalar = TypeVar("Scalar", np.float32, np.int32)
 
 
@@ -128,6 +135,9 @@ def read_nifti(path: str | os.PathLike[str], *, allow_constant: bool = False) ->
 def read_labels(path: str | os.PathLike[str]) -> Volume[np.int32]:
     """Read a label image as int32 ``(I, J, K)``; constant images are accepted.
 
+    Values within 0.001 of an integer are rounded, with a warning: files saved with a scaling in
+    the header store 2 as 2.00003, or as 2.008 in 8 bits, where half a step is allowed.
+
     Raises
     ------
     CaseError
@@ -143,20 +153,34 @@ def read_labels(path: str | os.PathLike[str]) -> Volume[np.int32]:
     """
     raw = _read(path)
     data: NDArray[np.int32] = np.empty_like(raw.stored, dtype=np.int32, order="F")
-    bounds = np.iinfo(np.int32)
+    bounds, largest, allowed = np.iinfo(np.int32), 0.0, _label_rounding(raw)
     for k in range(raw.stored.shape[2]):
-        values = _scaled(raw, k)
+        values = _scaled(raw, k).astype(np.float64)
         with np.errstate(invalid="ignore"):
-            whole = np.isfinite(values) & (np.rint(values) == values)
-            fits = whole & (values >= bounds.min) & (values <= bounds.max)
+            rounded = np.rint(values)
+            off = np.abs(values - rounded)
+            fits = (off <= allowed) & (rounded >= bounds.min) & (rounded <= bounds.max)
         if not fits.all():
             example = values[~fits].flat[0]
             raise CaseError(
-                f"{path}: labels must be integers, got {example}; resample label images with "
-                "nearest-neighbor interpolation"
+                f"{path}: labels must be integers, got {example:.6g}; if the file was resampled, "
+                "resample it again with nearest-neighbor interpolation"
             )
-        data[..., k] = values
-    return Volume(data, raw.header.affine, raw.sha256, str(path), raw.header.warnings)
+        largest = max(largest, float(off.max(initial=0)))
+        data[..., k] = rounded
+    warnings = raw.header.warnings
+    if largest:
+        warnings += (
+            f"{path}: label values differ from integers by up to {largest:.2g}; they were rounded",
+        )
+    return Volume(data, raw.header.affine, raw.sha256, str(path), warnings)
+
+
+def _label_rounding(raw: _Raw) -> float:
+    """Return the largest rounding error of a label: half a step of integers with a fine slope."""
+    slope = abs(raw.header.slope or 0.0)
+    scaled = raw.stored.dtype.kind in "iu" and slope < _FINE_SLOPE
+    return max(LABEL_ROUNDING, 0.51 * slope) if scaled else LABEL_ROUNDING
 
 
 def _scaled(raw: _Raw, k: int) -> NDArray[Any]:
