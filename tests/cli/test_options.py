@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,6 +199,23 @@ def test_a_missing_modality_names_the_option_for_its_file(room: Path, tmp_path: 
     said(here(*ask, "--file", f"T1ce={moved}"))
 
 
+def test_a_layer_grid_is_recorded(room: Path, tmp_path: Path) -> None:
+    words = ("--method", "grad_cam", "--layer", "encoder.1.conv2", "--target", "ET")
+    refusal(explained(room, tmp_path / "no", *words, "--layer-grid", "3x5x7"), "3x5x7")
+    said(explained(room, tmp_path / "plain", *words))
+    shape = sidecar(tmp_path / "plain")["diagnostics"]["layer_shape"][1:]
+    said(explained(room, tmp_path / "out", *words, "--layer-grid", "x".join(map(str, shape))))
+    label = "encoder.1.conv2@" + "x".join(map(str, shape))
+    assert sidecar(tmp_path / "out")["layer"] == label
+    assert sidecar(tmp_path / "out")["parameters"]["layer"] == label
+
+
+def sidecar(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob("*gradCam_statmap.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
 def test_one_baseline_for_all_path_methods(room: Path, tmp_path: Path) -> None:
     """By name or number; the table, the summary and the sidecar state what remains there."""
     words = ("--method", "integrated_gradients", "--set", "integrated_gradients.steps=2")
@@ -207,7 +225,7 @@ def test_one_baseline_for_all_path_methods(room: Path, tmp_path: Path) -> None:
         assert "Remains" in printed
         assert f"at the baseline {baseline}" in printed
         entry = json.loads((out / "summary.json").read_text())["targets"]["ET"]["methods"]
-        (sidecar,) = out.glob("*integrated_gradients_statmap.json")
+        (sidecar,) = out.glob("*integratedGradients_statmap.json")
         found = json.loads(sidecar.read_text())
         assert found["parameters"]["baseline"] == (-0.5 if baseline == "-0.5" else baseline)
         assert found["diagnostics"]["baselines"] == [baseline]

@@ -50,6 +50,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--method", "gradcam"], "'grad_cam'"),
         (["--method", "smoothgrad", "--set", "smoothgrad.sample=3"], "'samples'"),
         (["--method", "smoothgrad", "--layer", "enter"], "'enter'"),
+        (["--method", "grad_cam", "--layer-grid", "14"], "14x14"),
+        (["--method", "smoothgrad", "--layer-grid", "14x14"], "auto@14x14"),
         (["--method", "integrated_gradients", "--baseline", "blurr"], "'blur'"),
         (["--method", "grad_cam", "--baseline", "zero"], "no requested method has a baseline"),
         (["--layout", "brats1999"], "brats1999"),

@@ -10,6 +10,7 @@ from neuroxai.cli.case import distinct_targets, read_one_case
 from neuroxai.cli.output import Output
 from neuroxai.cli.progress import one_bar
 from neuroxai.cli.tables import print_report
+from neuroxai.core.layers.labels import with_grid
 
 if TYPE_CHECKING:
     from neuroxai.models.model import Model
@@ -25,6 +26,7 @@ def explain(
     method: options.Methods = None,
     target: options.Targets = None,
     layer: options.Layer = None,
+    layer_grid: options.LayerGrid = None,
     baseline: options.Baseline = None,
     within: options.Within = None,
     slice_index: options.Slice = None,
@@ -42,7 +44,8 @@ def explain(
 
     Research use only, not for clinical use.
     """
-    requests = checks.with_baseline(checks.requested_methods(method, layer, parameter), baseline)
+    asked = checks.requested_methods(method, with_grid(layer, layer_grid), parameter)
+    requests = checks.with_baseline(asked, baseline)
     checks.check_run(device, memory, precision, within)
     checks.check_case(case, file, layout)
     checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))

@@ -81,6 +81,15 @@ Layer = Annotated[
         "--layer", metavar="NAME", help="Layer for methods that use one, such as Grad-CAM."
     ),
 ]
+LayerGrid = Annotated[
+    str | None,
+    typer.Option(
+        "--layer-grid",
+        metavar="GRID",
+        help="Cells of the layer along each axis, for example 14x14 or 6x7x5, for tokens whose "
+        "grid the network does not show.",
+    ),
+]
 Baseline = Annotated[
     str | None,
     typer.Option(

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from neuroxai.core.errors import LayerError
 from neuroxai.core.explanation import Attribution, Quantity
-from neuroxai.core.layers.layers import AUTO, Layer
+from neuroxai.core.layers.labels import AUTO, format_grid, grid_of, is_auto, without_grid
+from neuroxai.core.layers.layers import Layer
 from neuroxai.core.layers.reduction import (
     ChannelWeightedReduction,
     LayerReduction,
@@ -42,8 +43,9 @@ class ClassActivationMethod(Method):
     Parameters
     ----------
     layer
-        A layer by name; ``name:input`` for the input of a convolution; or ``auto``: a classifier's
-        last convolution with spatial extent, the input of a segmenter's output convolution.
+        A layer by name; ``name:input`` for the input of a convolution; ``name@14x14`` for a layer
+        on a given grid; or ``auto``: a classifier's last convolution with spatial extent, the input
+        of a segmenter's output convolution.
     """
 
     shared: ClassVar[bool] = True
@@ -69,6 +71,7 @@ class ClassActivationMethod(Method):
         cells = probe.cell_size(x, layer)
         notes = (
             *self._call_notes(layer),
+            *_grid_notes(layer),
             *_resolution_notes(layer, cells),
             *self._restriction_notes(probe, x, found),
         )
@@ -81,8 +84,8 @@ class ClassActivationMethod(Method):
 
     def _call_notes(self, layer: Layer) -> Iterator[str]:
         """Yield which call a default layer is, if its module runs several times in a pass."""
-        name, _, call = layer.name.partition("#")
-        if self.layer == AUTO and call:
+        name, _, call = without_grid(layer.name).partition("#")
+        if is_auto(self.layer) and call:
             other = f"{name}#{2 if call == '1' else 1}"
             yield (
                 f"{name} runs several times in a pass, and the map is that of call {call}: name "
@@ -143,6 +146,22 @@ class _ActivationSize(PositionwiseReduction):
 
     def reduce(self, activation: Tensor, gradient: Tensor) -> Tensor:
         return activation.abs().sum(dim=1, keepdim=True)
+
+
+def _grid_notes(layer: Layer) -> Iterator[str]:
+    """Yield how the cells of a layer were found, if its grid was given."""
+    grid = grid_of(layer.name)
+    if grid is None:
+        return
+    others = (
+        f"; the {layer.leading} token(s) before them are left out as class or register tokens"
+        if layer.leading
+        else ""
+    )
+    yield (
+        f"the cells of layer {without_grid(layer.name)} were put on the given grid "
+        f"{format_grid(grid)}{others}"
+    )
 
 
 def _resolution_notes(layer: Layer, cells: tuple[float, ...]) -> Iterator[str]:

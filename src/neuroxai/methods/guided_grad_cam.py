@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuroxai.core.explanation import Attribution
-from neuroxai.core.layers.layers import AUTO
+from neuroxai.core.layers.labels import AUTO
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import Request
 from neuroxai.methods.base import Method

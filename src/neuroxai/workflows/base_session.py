@@ -17,6 +17,7 @@ from neuroxai.core.engine.memory import parse_size
 from neuroxai.core.engine.precision import check_precision, upcast
 from neuroxai.core.errors import TargetError
 from neuroxai.core.explanation import tensor_hash
+from neuroxai.core.layers.labels import GridLike, with_grid
 from neuroxai.core.probe.memory_plan import MemoryPlanner
 from neuroxai.core.probe.windows import Windows
 from neuroxai.core.progress import Report
@@ -137,6 +138,7 @@ class BaseSession(ABC, Generic[M]):
         targets: TargetLike | None = None,
         *,
         layer: str | None = None,
+        layer_grid: GridLike | None = None,
         within: RestrictionLike | None = None,
         seed: int = 0,
     ) -> Explanations[M]: ...
@@ -147,6 +149,7 @@ class BaseSession(ABC, Generic[M]):
         targets: Sequence[TargetLike],
         *,
         layer: str | None = None,
+        layer_grid: GridLike | None = None,
         within: RestrictionLike | None = None,
         seed: int = 0,
     ) -> ExplanationsByTarget[M]: ...
@@ -156,6 +159,7 @@ class BaseSession(ABC, Generic[M]):
         targets: TargetsLike = None,
         *,
         layer: str | None = None,
+        layer_grid: GridLike | None = None,
         within: RestrictionLike | None = None,
         seed: int = 0,
     ) -> Explanations[M] | ExplanationsByTarget[M]:
@@ -171,6 +175,9 @@ class BaseSession(ABC, Generic[M]):
             Default: a classifier's predicted class; a segmenter's first region.
         layer
             The layer of class activation maps.
+        layer_grid
+            The grid of the layer's cells, ``14x14`` or ``(14, 14)``, where the network does not
+            show it. Tokens before the cells, such as class tokens, are left out.
         within
             Restricts a segmenter's targets: ``prediction``, ``truth``, ``lesion:1``, a mask on the
             case's own grid (on the network's, for a tensor), or a restriction.
@@ -190,7 +197,11 @@ class BaseSession(ABC, Generic[M]):
         CancelledError
             If the session was cancelled.
         """
-        found = list(self.explain_each(methods, targets, layer=layer, within=within, seed=seed))
+        found = list(
+            self.explain_each(
+                methods, targets, layer=layer, layer_grid=layer_grid, within=within, seed=seed
+            )
+        )
         return _by_target(found) if is_sequence(targets) else found[0]
 
     def explain_each(
@@ -199,6 +210,7 @@ class BaseSession(ABC, Generic[M]):
         targets: TargetsLike = None,
         *,
         layer: str | None = None,
+        layer_grid: GridLike | None = None,
         within: RestrictionLike | None = None,
         seed: int = 0,
     ) -> Iterator[Explanations[M]]:
@@ -210,9 +222,10 @@ class BaseSession(ABC, Generic[M]):
         resolved = as_targets(targets, self.outputs)
         if within is not None:
             resolved = self._restrict(resolved, within)
+        made = make_methods(methods, with_grid(layer, layer_grid))
         run = ExplanationRun(
-            self._planner, make_methods(methods, layer), resolved, self._control, seed,
-            self.precision, self.background_value, self.input_sha256, self._check_output,
+            self._planner, made, resolved, self._control, seed, self.precision,
+            self.background_value, self.input_sha256, self._check_output,
             left_right_axis=self.left_right_axis,
         )  # fmt: skip
         results = run.results()
@@ -224,16 +237,22 @@ class BaseSession(ABC, Generic[M]):
             yield self._explanations(result)
 
     def estimate(
-        self, methods: MethodsLike = "all", targets: TargetsLike = None, *, layer: str | None = None
+        self,
+        methods: MethodsLike = "all",
+        targets: TargetsLike = None,
+        *,
+        layer: str | None = None,
+        layer_grid: GridLike | None = None,
     ) -> Estimate:
         """Estimate time and memory of :meth:`explain`, from passes over a part of the input.
 
         Parameters
         ----------
-        methods, targets, layer
+        methods, targets, layer, layer_grid
             As for :meth:`explain`.
         """
-        count, resolved = len(as_targets(targets, self.outputs)), make_methods(methods, layer)
+        count = len(as_targets(targets, self.outputs))
+        resolved = make_methods(methods, with_grid(layer, layer_grid))
         with self._running():
             if self._pass_seconds is None:
                 self._pass_seconds = time_passes(self._planner)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuroxai.core.explanation import Explanation
+from neuroxai.core.layers.labels import GridLike
 from neuroxai.core.progress import Report
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case
@@ -28,6 +29,7 @@ def explain(
     target: TargetLike | None = None,
     *,
     layer: str | None = None,
+    layer_grid: GridLike | None = None,
     within: RestrictionLike | None = None,
     outputs: None = None,
     slice_index: int | None = None,
@@ -45,6 +47,7 @@ def explain(
     target: TargetLike | None = None,
     *,
     layer: str | None = None,
+    layer_grid: GridLike | None = None,
     within: RestrictionLike | None = None,
     outputs: Outputs | None = None,
     slice_index: None = None,
@@ -61,6 +64,7 @@ def explain(
     target: TargetLike | None = None,
     *,
     layer: str | None = None,
+    layer_grid: GridLike | None = None,
     within: RestrictionLike | None = None,
     outputs: Outputs | None = None,
     slice_index: int | None = None,
@@ -76,7 +80,7 @@ def explain(
     :func:`~neuroxai.workflows.session.open` for ``model``, ``subject``, ``outputs``,
     ``slice_index``, ``device``, ``memory``, ``precision`` and ``progress``, and
     :meth:`Session.explain <neuroxai.workflows.base_session.BaseSession.explain>` for ``methods``,
-    ``target``, ``layer``, ``within`` and ``seed``.
+    ``target``, ``layer``, ``layer_grid``, ``within`` and ``seed``.
 
     Raises
     ------
@@ -97,4 +101,6 @@ def explain(
         model, subject, outputs=outputs, slice_index=slice_index, device=device, memory=memory,
         precision=precision, progress=progress,
     )  # fmt: skip
-    return session.explain(methods, target, layer=layer, within=within, seed=seed)
+    return session.explain(
+        methods, target, layer=layer, layer_grid=layer_grid, within=within, seed=seed
+    )

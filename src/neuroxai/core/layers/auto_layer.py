@@ -14,17 +14,8 @@ from neuroxai.core.engine.backward_graph import nodes_behind
 from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.engine.network_state import restored
 from neuroxai.core.errors import NETWORK_ERRORS, LayerError, NeuroXAIError
-from neuroxai.core.layers.layers import (
-    AUTO,
-    Layer,
-    LayerHooks,
-    call_label,
-    input_label,
-    is_convolution,
-    is_input,
-    module_name,
-    subtracts_mean,
-)
+from neuroxai.core.layers.labels import AUTO, call_label, input_label, is_input, module_name
+from neuroxai.core.layers.layers import Layer, LayerHooks, is_convolution, subtracts_mean
 from neuroxai.core.layers.layout import Rearrange
 
 
@@ -223,7 +214,7 @@ def _has_extent(layer: Layer) -> bool:
 
 
 def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor]) -> str:
-    """Return the name of the default layer without a graph of the whole image.
+    """Return the label of the default layer without a graph of the whole image.
 
     The paths to the output are taken from the graph of a small part of the image. If the network
     does not accept one, the order in which the layers ran decides.

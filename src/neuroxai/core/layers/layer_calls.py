@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from neuroxai.core.engine.function_calls import FunctionCalls
-from neuroxai.core.layers.layers import CallLabels, Layer, Visit, is_convolution, subtracts_mean
+from neuroxai.core.layers.labels import CallLabels
+from neuroxai.core.layers.layers import Layer, Visit, is_convolution, subtracts_mean
 from neuroxai.core.layers.layout import Layouts, is_block
 
 FUNCTIONAL = {

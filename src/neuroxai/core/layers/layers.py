@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,18 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
 
 from neuroxai.core.errors import LayerError, suggestion
-from neuroxai.core.layers.layout import Layouts, Rearrange
-
-AUTO = "auto"
-"""Stands for the layer chosen by :func:`~neuroxai.core.layers.auto_layer.auto_layer`."""
-
-INPUT = ":input"
-"""Suffix of the input of a convolution: ``head:input``, whatever branches are joined there."""
+from neuroxai.core.layers.labels import (
+    AUTO,
+    CallLabels,
+    format_grid,
+    grid_of,
+    input_label,
+    is_auto,
+    is_input,
+    module_name,
+    without_grid,
+)
+from neuroxai.core.layers.layout import Layouts, Rearrange, TokenOrder
 
 
 @dataclass(frozen=True)
@@ -31,51 +35,20 @@ class Layer:
     Attributes
     ----------
     name
-        The module's dotted name; ``:input`` after it for the input of a convolution; and ``#2`` and
-        so on from its second call.
+        The module's dotted name; ``:input`` after it for the input of a convolution; ``#2`` and so
+        on from its second call; and ``@14x14`` if its grid was given.
     kind
         The module's class.
     shape
         ``(C, *S)`` of its output, or of its input.
+    leading
+        The number of tokens without a cell, class and register tokens, that were left out.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
-
-
-def module_name(label: str) -> str:
-    """Return the dotted name of the module of a layer's label.
-
-    Examples
-    --------
-    >>> module_name("head:input#2"), module_name("head#2")
-    ('head', 'head')
-    """
-    return label.partition("#")[0].removesuffix(INPUT)
-
-
-def is_input(label: str) -> bool:
-    """Return whether a label is that of the input of a convolution.
-
-    Examples
-    --------
-    >>> is_input("head:input#2"), is_input("head#2")
-    (True, False)
-    """
-    return label.partition("#")[0].endswith(INPUT)
-
-
-def input_label(label: str) -> str:
-    """Return the label of the input of a convolution's call.
-
-    Examples
-    --------
-    >>> input_label("head"), input_label("head#2")
-    ('head:input', 'head:input#2')
-    """
-    name, call, number = label.partition("#")
-    return f"{name}{INPUT}{call}{number}"
+    leading: int = 0
 
 
 def check_names(network: nn.Module, names: Sequence[str]) -> None:
@@ -91,11 +64,16 @@ def check_names(network: nn.Module, names: Sequence[str]) -> None:
     for name in names:
         # All members of an ensemble, as an explanation names their layer.
         module = module_name(name).replace(".*.", ".0.", 1)
-        if name != AUTO and module not in known:
+        if not is_auto(name) and module not in known:
             hint = suggestion(name, known)
             if hint.startswith("known"):
                 hint = "convolutions: " + ", ".join(convolutions)
             raise LayerError(f"layer {name!r} does not exist: {hint}")
+        if is_input(name) and grid_of(name) is not None:
+            raise LayerError(
+                f"layer {without_grid(name)!r} is the input of a convolution, whose axes are "
+                "known: leave the layer grid out"
+            )
         if is_input(name) and module not in convolutions:
             raise LayerError(
                 f"layer {name!r} is the input of a {type(network.get_submodule(module)).__name__}, "
@@ -140,48 +118,6 @@ Visit = Callable[[Layer, Tensor, Rearrange | None], Tensor | None]
 A tensor it returns replaces the output."""
 
 
-def call_label(label: str, ran: Collection[str]) -> str:
-    """Return the label of a call that names it alone: the first of several calls is ``name#1``.
-
-    A name without a number stands for the last call of its module.
-
-    Parameters
-    ----------
-    label
-        The label of a call.
-    ran
-        The labels of all calls of the pass.
-
-    Examples
-    --------
-    >>> call_label("a", ["a", "b", "a#2"]), call_label("b", ["a", "b", "a#2"])
-    ('a#1', 'b')
-    """
-    return f"{label}#1" if f"{label}#2" in ran else label
-
-
-class CallLabels:
-    """Labels of the calls of modules and functions: ``conv``, then ``conv#2``, ``conv#3``.
-
-    Examples
-    --------
-    >>> labels = CallLabels()
-    >>> labels.next("a"), labels.next("b"), labels.next("a"), "b" in labels
-    ('a', 'b', 'a#2', True)
-    """
-
-    def __init__(self) -> None:
-        self._calls: Counter[str] = Counter()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._calls
-
-    def next(self, name: str) -> str:
-        """Count one more call of ``name`` and return its label."""
-        self._calls[name] += 1
-        return name if self._calls[name] == 1 else f"{name}#{self._calls[name]}"
-
-
 class LayerHooks:
     """Context manager with forward hooks on layers, for one forward pass.
 
@@ -205,13 +141,16 @@ class LayerHooks:
         self._network = network
         self._dims = dims
         self._layouts = Layouts(dims)
-        self._names = {name.partition("#")[0] for name in names} - {AUTO}
-        self._hooks_blocks = AUTO in names
+        self._names = {without_grid(name).partition("#")[0] for name in names} - {AUTO}
+        self._grids = _given_grids(names)
+        self._batch: int | None = None
+        self._hooks_blocks = any(map(is_auto, names))
         self._visit = visit
         self._calls = CallLabels()
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> LayerHooks:
+        self._handles.append(self._network.register_forward_pre_hook(self._begin))
         for name, module in self._network.named_modules():
             block = self._hooks_blocks and name and _has_several_convolutions(module)
             if block or name in self._names or is_convolution(module) or subtracts_mean(module):
@@ -227,6 +166,9 @@ class LayerHooks:
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
             handle.remove()
+
+    def _begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._batch = len(inputs[0]) if inputs and isinstance(inputs[0], Tensor) else None
 
     def _input_hook(self, name: str, *, named: bool) -> Callable[[nn.Module, Any], Any]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
@@ -262,19 +204,71 @@ class LayerHooks:
         return hook
 
     def _layer(self, name: str, module: nn.Module, output: Tensor) -> Tensor | None:
-        spatial, rearrange = self._layouts.of(module, output)
+        grid = self._grids.get(name)
+        if grid is None:
+            spatial, rearrange = self._layouts.of(module, output)
+        else:
+            spatial, rearrange = True, self._on_grid(name, module, output, grid)
         if not spatial and name not in self._names:
             return None
         if not spatial and output.dim() in (3, self._dims + 2):
             raise LayerError(
                 f"layer {name!r} gives {tuple(output.shape[1:])} per sample, and it is unknown "
-                "which of these axes are spatial: name a layer inside it or before it"
+                "which of these axes are spatial: give its grid, for example --layer-grid "
+                f"{format_grid((14, 14) if self._dims == 2 else (6, 7, 5))} "
+                "(layer_grid= in Python), or name a layer inside it or before it"
             )
         values = output if rearrange is None else rearrange(output.detach())
         if spatial:
             self._layouts.add(values)
-        layer = Layer(self._calls.next(name), type(module).__name__, tuple(values.shape[1:]))
-        return self._visit(layer, output, rearrange)
+        leading = rearrange.leading if isinstance(rearrange, TokenOrder) else 0
+        kind, shape = type(module).__name__, tuple(values.shape[1:])
+        return self._visit(Layer(self._calls.next(name), kind, shape, leading), output, rearrange)
+
+    def _on_grid(
+        self, name: str, module: nn.Module, output: Tensor, grid: tuple[int, ...]
+    ) -> Rearrange | None:
+        try:
+            if self._batch not in (None, len(output)):
+                raise LayerError(
+                    f"it gives {len(output)} rows for {self._batch} image(s), as attention in "
+                    "windows does, so it has no layer grid"
+                )
+            found = self._layouts.on_grid(module, output, grid)
+            spatial, known = self._layouts.of(module, output)
+            shown = _grid_in(known, output) if spatial else grid
+            if shown != grid:
+                raise LayerError(
+                    f"the layers before it show the grid {format_grid(shown)}, and not "
+                    f"{format_grid(grid)}: leave the layer grid out"
+                )
+            return found
+        except LayerError as error:
+            raise LayerError(f"layer {name!r}: {error}") from None
+
+
+def _grid_in(rearrange: Rearrange | None, output: Tensor) -> tuple[int, ...]:
+    values = output.detach()
+    return tuple((values if rearrange is None else rearrange(values)).shape[2:])
+
+
+def _given_grids(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the grids that labels give their layers.
+
+    Raises
+    ------
+    LayerError
+        If two labels give different grids of a layer.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        grid, plain = grid_of(name), without_grid(name).partition("#")[0]
+        if grid is not None and found.setdefault(plain, grid) != grid:
+            raise LayerError(
+                f"layer {plain!r} is requested on the grids {format_grid(found[plain])} and "
+                f"{format_grid(grid)}: request one at a time"
+            )
+    return found
 
 
 def _only_first_is_a_tensor(output: Any) -> bool:

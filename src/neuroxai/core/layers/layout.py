@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch.nn.modules.pooling import (
     _MaxPoolNd,
 )
 
+from neuroxai.core.errors import LayerError
+from neuroxai.core.layers.labels import format_grid
+
 Rearrange = Callable[[Tensor], Tensor]
 """Rearranges the values of a layer as ``(B, C, *S)``."""
 
@@ -23,6 +27,30 @@ _CHANNELS_FIRST = (
     _AdaptiveMaxPoolNd, nn.Upsample,
 )  # fmt: skip
 """Modules of torch that are defined on ``(B, C, *S)`` alone."""
+
+
+@dataclass(frozen=True)
+class TokenOrder:
+    """Rearranges tokens ``(B, N, C)`` or ``(B, C, N)`` as ``(B, C, *S)``.
+
+    Attributes
+    ----------
+    axis
+        The axis of the tokens, 1 or 2.
+    grid
+        Their grid ``S``; the last axis varies fastest.
+    leading
+        The number of tokens before them that have no cell: class and register tokens.
+    """
+
+    axis: int
+    grid: tuple[int, ...]
+    leading: int = 0
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return the values ``(B, C, *S)``."""
+        cells: Tensor = values.movedim(self.axis, 2)[:, :, self.leading :].unflatten(2, self.grid)
+        return cells
 
 
 class Layouts:
@@ -90,6 +118,43 @@ class Layouts:
             return self._of_tokens(output)
         return False, None
 
+    def on_grid(self, module: nn.Module, output: Tensor, grid: tuple[int, ...]) -> Rearrange | None:
+        """Return how to rearrange an output whose grid is given; None if channels are first.
+
+        Tokens may have fewer other tokens before them than cells.
+
+        Raises
+        ------
+        LayerError
+            If the output does not fit the grid, or fits it in two ways.
+        """
+        readings: list[Rearrange | None] = []
+        sizes = tuple(output.shape[1:])
+        if len(grid) == self._dims and output.dim() == self._dims + 2:
+            readings += [None] if sizes[1:] == grid else []
+            readings += [_channels_first] if sizes[:-1] == grid else []
+        elif len(grid) == self._dims and output.dim() == 3:
+            count = prod(grid)
+            leading = sizes[0] - count
+            readings += [TokenOrder(1, grid, leading)] if 0 <= leading < count else []
+            channels = _sizes(module, first=False)
+            readings += [TokenOrder(2, grid)] if sizes[1] == count and count not in channels else []
+        if not readings:
+            raise LayerError(
+                f"its output of {sizes} per sample does not fit the layer grid "
+                f"{format_grid(grid)}, expected {prod(grid)} tokens with at most as many class and "
+                "register tokens before them, or the grid itself"
+            )
+        if len(readings) == 1:
+            return readings[0]
+        spatial, known = self.of(module, output)
+        if spatial and known in readings:
+            return known
+        raise LayerError(
+            f"its output of {sizes} per sample fits the layer grid {format_grid(grid)} with the "
+            "channels first and last: name a layer inside it or before it"
+        )
+
     def _of_grid(self, module: nn.Module | None, output: Tensor) -> tuple[bool, Rearrange | None]:
         if module is None or isinstance(module, _CHANNELS_FIRST):
             return True, None
@@ -134,13 +199,7 @@ class Layouts:
             return False, None
         axis, grid, extra = readings[0]
         self._tokens[batch, output.shape[axis]] = grid
-
-        def rearrange(values: Tensor) -> Tensor:
-            ordered = values.movedim(axis, 2)
-            cells: Tensor = ordered[:, :, extra:].unflatten(2, grid)
-            return cells
-
-        return True, rearrange
+        return True, TokenOrder(axis, grid, extra)
 
     def _grids_of(self, batch: int, count: int, channels: int) -> list[tuple[tuple[int, ...], int]]:
         """Return the grids that ``count`` tokens may have, each with the number of other tokens."""

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
-from neuroxai.core.layers.layers import CallLabels
+from neuroxai.core.layers.labels import CallLabels
 
 _DROPOUT = "torch.nn.modules.dropout"
 _CHANNELWISE = (

@@ -17,7 +17,8 @@ from torch.overrides import _get_current_function_mode_stack
 
 from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.errors import NETWORK_ERRORS
-from neuroxai.core.layers.layers import is_convolution, module_name
+from neuroxai.core.layers.labels import module_name
+from neuroxai.core.layers.layers import is_convolution
 from neuroxai.core.rules.rule_hooks import RuleHooks
 
 _TOLERANCE = 1e-3

@@ -21,7 +21,15 @@ from neuroxai.core.layers.activation_recorder import (
     no_gradient_error,
 )
 from neuroxai.core.layers.auto_layer import auto_layer, layer_by_default, output_paths
-from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, call_label
+from neuroxai.core.layers.labels import (
+    call_label,
+    format_grid,
+    grid_of,
+    is_auto,
+    stands_for,
+    with_grid,
+)
+from neuroxai.core.layers.layers import Layer, LayerHooks
 from neuroxai.core.layers.layout import Rearrange
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
@@ -82,7 +90,7 @@ def one_pass(setup: PassSetup, x: Tensor, requests: Collection[Request]) -> Pass
 def _run(setup: PassSetup, x: Tensor, requests: frozenset[Request]) -> PassResult:
     if not setup.checkpointed:
         return _run_once_or_twice(setup, x, requests)
-    automatic = [each for each in requests if isinstance(each, LayerMap) and each.layer == AUTO]
+    automatic = [each for each in requests if isinstance(each, LayerMap) and is_auto(each.layer)]
     if not automatic:
         layers = {each.layer for each in requests if isinstance(each, LayerMap)}
         with checkpointed(setup.network, layers):
@@ -96,7 +104,10 @@ def _run(setup: PassSetup, x: Tensor, requests: frozenset[Request]) -> PassResul
         for answers in result.answers:
             answers.refused |= dict.fromkeys(automatic, error)
         return replace(result, passes=found + result.passes)
-    named = {request: replace(request, layer=layer) for request in automatic}
+    named = {
+        request: replace(request, layer=with_grid(layer, grid_of(request.layer)) or layer)
+        for request in automatic
+    }
     result = _run(setup, x, requests.difference(automatic).union(named.values()))
     for answers in result.answers:
         for request, same in named.items():
@@ -142,6 +153,7 @@ class _Run:
         )
         self._maps = [each for each in requests if isinstance(each, LayerMap)]
         self._names = {each.layer for each in self._maps}
+        self._automatic = any(map(is_auto, self._names))
         self._hooks = RuleHooks([each.rule for each in self._gradients])
         self._recorder = ActivationRecorder(setup.copied)
         self._x = x.detach()
@@ -203,17 +215,14 @@ class _Run:
 
     def _record(self, layer: Layer, output: Tensor, rearrange: Rearrange | None) -> Tensor | None:
         """Record a requested layer; called in the order the data flows."""
-        plain = layer.name.partition("#")[0]
         self._ran.append(layer)
-        named = {layer.name, plain} & self._names
-        if layer.name == plain and f"{plain}#1" in self._names:
-            named |= {f"{plain}#1"}
-        if not named and AUTO not in self._names:
+        named = [name for name in self._names if stands_for(name, layer.name)]
+        if not named and not self._automatic:
             return None
         for name in named:
             self._labels[name] = layer.name  # a plain name stands for the module's last call
         continued = self._recorder.record(layer, output, rearrange)
-        if AUTO in self._names:
+        if self._automatic:
             self._nodes[layer.name] = (output if continued is None else continued).grad_fn
         return continued
 
@@ -231,14 +240,19 @@ class _Run:
 
     def _choose_layer(self, name: str, output: Tensor) -> None:
         """Find the call that a requested name stands for, and check its shape."""
-        if name == AUTO:
+        if is_auto(name):
             network = self._setup.network
             paths = output_paths(output, network, self._nodes)
             chosen = auto_layer(network, self._ran, classifier=output.dim() == 2, paths=paths)
-            self._labels[AUTO] = chosen.name
+            self._labels[name] = chosen.name
         elif name not in self._labels:
             raise LayerError(f"layer {name!r} never ran in the forward pass: name one that does")
-        shape = self._recorder.layers[self._labels[name]].shape
+        shape, grid = self._recorder.layers[self._labels[name]].shape, grid_of(name)
+        if is_auto(name) and grid not in (None, shape[1:]):
+            raise LayerError(
+                f"the default layer {self._labels.pop(name)!r} has the grid "
+                f"{format_grid(shape[1:])}: leave the layer grid out, or name a layer"
+            )
         if len(shape) != self._x.dim() - 1:
             del self._labels[name]
             raise LayerError(
@@ -265,7 +279,8 @@ class _Run:
                 answers.refused[request] = _cancelled(label)
             elif label in reduced:
                 layer = self._recorder.layers[label]
-                layer = replace(layer, name=call_label(label, [each.name for each in self._ran]))
+                called = call_label(label, [each.name for each in self._ran])
+                layer = replace(layer, name=with_grid(called, grid_of(request.layer)) or called)
                 answers.maps[request] = (layer, reduced[label][request.reduction])
             else:
                 answers.refused[request] = self._independent_of(label)

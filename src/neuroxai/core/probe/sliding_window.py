@@ -13,7 +13,8 @@ from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import LayerError, ModelError, NeuroXAIError
 from neuroxai.core.layers.auto_layer import layer_by_default
-from neuroxai.core.layers.layers import AUTO, Layer, LayerHooks, layer_grid
+from neuroxai.core.layers.labels import grid_of, is_auto, stands_for, with_grid
+from neuroxai.core.layers.layers import Layer, LayerHooks, layer_grid
 from neuroxai.core.layers.layout import Rearrange
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, PositionwiseReduction
 from neuroxai.core.probe.answers import Answers, Passes
@@ -165,7 +166,9 @@ class SlidingWindow(Probe):
         refused: dict[Request, NeuroXAIError] = {}
         for request in requests:
             try:
-                layer = self._default_layer(window) if request.layer == AUTO else request.layer
+                layer = request.layer
+                if is_auto(layer):
+                    layer = with_grid(self._default_layer(window), grid_of(layer)) or layer
                 reduction = _over_windows(request)
             except NeuroXAIError as error:
                 refused[request] = error
@@ -230,14 +233,15 @@ class SlidingWindow(Probe):
         def visit(layer: Layer, output: Tensor, rearrange: Rearrange | None) -> None:
             # Computed at once, because the next layer may overwrite it.
             for (number, request), of_layers in weights.items():
-                first = f"{layer.name}#1"  # if the layer has several calls
-                known = of_layers.get(layer.name, of_layers.get(first))
+                known = next(
+                    (of_layers[each] for each in of_layers if stands_for(each, layer.name)), None
+                )
                 if known is not None and isinstance(request.reduction, ChannelWeightedReduction):
                     values = output if rearrange is None else rearrange(output)
                     combined = request.reduction.combine(values.to(known), known)
                     maps[number, request].append(combined)
 
-        names = sorted({label.partition("#")[0] for each in weights.values() for label in each})
+        names = sorted({label for each in weights.values() for label in each})
         with LayerHooks(self.network, names, visit, window.dim() - 2):
             self.forward(window)
         size = spatial_shape(window)
