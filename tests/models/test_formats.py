@@ -37,6 +37,8 @@ def test_the_format_follows_from_the_files(tmp_path: Path) -> None:
     [
         ("deepsegphantom", None, "did you mean 'deepseg-phantom'"),
         ("model.pth", None, "neuroxai convert torch model.pth --trust"),
+        ("model.h5", None, "neuroxai convert keras model.h5"),
+        ("model.ts", None, r"a TorchScript archive.*torch\.export\.save.*'model\.pt2'"),
         ("pkg.mod:Net", None, "add --weights"),
         ("deepseg-phantom", "w.safetensors", "has its own weights and card"),
     ],

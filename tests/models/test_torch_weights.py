@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -18,7 +19,7 @@ from torch import nn
 from command_line import here
 from neuroxai.core.errors import ModelError
 from neuroxai.models import torch_weights_child
-from neuroxai.models.torch_weights import convert_torch
+from neuroxai.models.torch_weights import convert_torch, left_aside
 
 STATE = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2)).state_dict()
 
@@ -92,12 +93,61 @@ def test_pickled_networks_are_rejected_with_a_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_this_process")
 def test_several_state_dicts_need_an_entry(tmp_path: Path) -> None:
-    torch.save({"net": dict(STATE), "ema": dict(STATE)}, tmp_path / "a.pt")
-    with pytest.raises(ModelError, match=r"2 state dicts; choose one with --entry: net, ema"):
+    torch.save({"net": dict(STATE), "other": dict(STATE)}, tmp_path / "a.pt")
+    known = re.escape("2 state dicts; choose one with --entry: net (0.*, 1.*), other (0.*, 1.*)")
+    with pytest.raises(ModelError, match=known):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
     with pytest.raises(ModelError, match=r"no state dict at 'nte'"):
         convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="nte")
-    convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="ema")
+    out = convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="other")
+    assert left_aside(out) == "net"
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_averages_and_optimizers_are_left_aside(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2))
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.rand(2, 1, 4, 4, 4)).sum().backward()
+    optimizer.step()
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    content = {
+        "epoch": torch.tensor(3),
+        "model": network.state_dict(),
+        "ema_state_dict": averaged.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "optimizer_states": [optimizer.state_dict()],
+    }
+    torch.save(content, tmp_path / "a.pt")
+    out = convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
+    found = load_file(out)
+    assert found.keys() == network.state_dict().keys()
+    assert torch.equal(found["0.weight"], network.state_dict()["0.weight"])
+    assert left_aside(out) == "ema_state_dict, optimizer"
+    out = convert_torch(
+        tmp_path / "a.pt", tmp_path / "b.safetensors", trust=True, entry="ema_state_dict.module"
+    )
+    assert load_file(out).keys() == network.state_dict().keys()
+    assert left_aside(out) == "model, optimizer, n_averaged.*"
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_an_entry_can_end_in_a_prefix_of_the_names(tmp_path: Path) -> None:
+    names = {f"{part}.{k}": v for part in ("student", "teacher") for k, v in STATE.items()}
+    torch.save({"state_dict": names, "epoch": 1}, tmp_path / "a.pt")
+    for entry in ("state_dict.student", "student"):
+        out = convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry=entry)
+        assert load_file(out).keys() == STATE.keys()
+        assert left_aside(out) == "teacher.*"
+    with pytest.raises(ModelError, match=r"available: state_dict \(student\.\*, teacher\.\*\)"):
+        convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True, entry="net")
+
+
+def test_torchscript_is_refused_with_the_way(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        for name in ("a/data.pkl", "a/code/__torch__/net.py", "a/constants.pkl", "a/version"):
+            archive.writestr(name, "")
+    with pytest.raises(ModelError, match=r"a TorchScript archive.*torch\.export\.export.*'a\.pt2'"):
+        convert_torch(tmp_path / "a.pt", tmp_path / "a.safetensors", trust=True)
 
 
 @pytest.mark.usefixtures("in_this_process")

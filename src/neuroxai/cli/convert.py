@@ -30,18 +30,24 @@ def torch(
     ] = None,
     entry: Annotated[
         str | None,
-        typer.Option("--entry", help="Key of the tensors in the file, for example state_dict."),
+        typer.Option(
+            "--entry",
+            help="Key of the tensors in the file, for example state_dict or state_dict.student.",
+        ),
     ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Confirm that the file comes from a trusted source.")
     ] = False,
 ) -> None:
     """Convert pickled PyTorch weights to safetensors, in a process with limited resources."""
-    from neuroxai.models.torch_weights import convert_torch
+    from neuroxai.models.torch_weights import convert_torch, left_aside
 
     target = out or file.with_suffix(".safetensors")
     with status(f"reading {file} ..."):
         written = convert_torch(file, target, trust=trust, entry=entry)
+    aside = left_aside(written)
+    if aside:
+        plain().print(f"Left aside: {aside}", soft_wrap=True)
     plain().print(f"Written: {written}", soft_wrap=True)
 
 

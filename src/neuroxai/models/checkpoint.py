@@ -52,9 +52,9 @@ def read_checkpoint(folder: Path) -> Model:
     # Building draws random initial weights; the global generator stays as it was.
     with torch.random.fork_rng(devices=[]):
         network = build_network(card.architecture, card.arguments, source=folder / CARD)
-    load_state(network, weights.tensors, source)
+    notes = load_state(network, weights.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
-    return Model(network=network, card=card, folder=folder, weights_sha256=weights.sha256)
+    return Model(network, card, folder, weights.sha256, notes=tuple(notes))
 
 
 def save_checkpoint(

@@ -46,11 +46,12 @@ def read_factory(spec: str, weights: StrPath, card: StrPath | None) -> Model:
     found, output = read_description(description, architecture=spec)
     network = _call(spec)
     loaded = read_weights(source)
-    load_state(network, loaded.tensors, source)
+    notes = load_state(network, loaded.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
     return Model(
-        network, found, source.parent, loaded.sha256, kind="your own module", output_key=output
-    )
+        network, found, source.parent, loaded.sha256, kind="your own module", output_key=output,
+        notes=tuple(notes),
+    )  # fmt: skip
 
 
 def _call(spec: str) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,8 +22,13 @@ DATASET = Path("dataset.json")
 
 CARRY_CODE = {
     ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".h5", ".hdf5", ".keras", ".bin", ".joblib", ".ts",
+    ".torchscript", ".ptl",
 }  # fmt: skip
 """Suffixes of files that can execute code when they are read."""
+KERAS = {".h5", ".hdf5", ".keras"}
+"""Suffixes of Keras files."""
+TORCHSCRIPT = {".ts", ".torchscript", ".ptl"}
+"""Suffixes of TorchScript archives; they may also end in ``.pt``."""
 
 _SHIPPED = Path(__file__).parent / "shipped"
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|7z|(tar\.)?(gz|bz2|xz|zst))$")
@@ -142,8 +148,50 @@ def refuse_code(path: Path) -> None:
     --------
     >>> refuse_code(Path("model.safetensors"))
     """
-    if path.suffix.lower() in CARRY_CODE:
+    suffix = path.suffix.lower()
+    if suffix not in CARRY_CODE:
+        return
+    refuse_torchscript(path)
+    way = f"neuroxai convert torch {path} --trust"
+    if suffix in KERAS:
+        way = f"neuroxai convert keras {path} --architecture deepseg"
+    raise ModelError(
+        f"{path}: {path.suffix} files can contain code and are not read; if you trust the "
+        f"file, convert it:  {way}"
+    )
+
+
+def refuse_torchscript(path: Path) -> None:
+    """Raise if a file is a TorchScript archive.
+
+    Raises
+    ------
+    ModelError
+        With the way to export the network.
+    """
+    if is_torchscript(path):
         raise ModelError(
-            f"{path}: {path.suffix} files can contain code and are not read; if you trust the "
-            f"file, convert it:  neuroxai convert torch {path} --trust"
+            f"{path}: a TorchScript archive, which contains code and is not read; export the "
+            "network from Python instead:  torch.export.save(torch.export.export(network.eval(), "
+            f"(example,)), '{path.stem}{EXPORTED}')  and describe it in card.json"
         )
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, of which only the list of entries is read.
+
+    Examples
+    --------
+    >>> is_torchscript(Path("model.ts"))
+    True
+    >>> is_torchscript(Path("missing.pt"))
+    False
+    """
+    if path.suffix.lower() in TORCHSCRIPT:
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return any(name.endswith("/constants.pkl") for name in names)

@@ -66,7 +66,7 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
         )
     source = _weights_file(folder)
     weights = read_weights(source)
-    load_state(network, weights.tensors, source)
+    notes += load_state(network, weights.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
     activation = _activation(config, names)
     card = Card.from_dict(

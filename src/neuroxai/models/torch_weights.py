@@ -10,6 +10,7 @@ from pathlib import Path
 
 from neuroxai.core.errors import ModelError
 from neuroxai.files.atomic import atomic_path
+from neuroxai.models.formats import refuse_torchscript
 from neuroxai.models.weights import LARGEST, read_weights
 
 LIMIT_S = 300
@@ -38,8 +39,10 @@ def convert_torch(
     trust
         Confirms that the file comes from a trusted source.
     entry
-        Key of the state dict in a nested file, for example ``state_dict``. Not needed if the file
-        contains only one.
+        Key of the state dict in a nested file, for example ``state_dict``, followed by a prefix of
+        the names if only some of them belong to the network, for example ``state_dict.student``.
+        Not needed if the file contains only one network: averages of the weights, losses and
+        optimizers are left aside; see :func:`left_aside`.
 
     Raises
     ------
@@ -49,6 +52,7 @@ def convert_torch(
     path, target = Path(source), Path(out)
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
+    refuse_torchscript(path)
     if not trust:
         raise ModelError(
             f"{path}: a pickled file can contain code that runs when it is read; "
@@ -86,3 +90,14 @@ def convert_torch(
         with atomic_path(target) as temporary:
             temporary.write_bytes(converted.read_bytes())
     return target
+
+
+def left_aside(converted: Path) -> str:
+    """Return the entries of the pickled file that a converted file does not contain.
+
+    Empty if there are none, or the file was not written by :func:`convert_torch`.
+    """
+    from safetensors import safe_open
+
+    with safe_open(converted, framework="pt") as file:
+        return str((file.metadata() or {}).get("left_aside", ""))

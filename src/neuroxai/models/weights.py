@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.errors import ModelError, suggestion
 from neuroxai.models.formats import refuse_code
+from neuroxai.models.tensor_names import NameMatch, describe_names, match_names
 
 LARGEST = 4 * 1024**3
 """Maximum size of a weight file or a tensor in bytes."""
@@ -68,8 +69,16 @@ def read_bytes(path: Path) -> bytes:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> list[str]:
     """Load ``state`` into ``network`` strictly, converted to the network's data types.
+
+    The names may have a constant prefix, such as ``module.`` or ``student.backbone.``. What
+    training stores next to the network (losses, averages, optimizers) is left aside.
+
+    Returns
+    -------
+    list of str
+        One sentence that names what was left aside, or none.
 
     Raises
     ------
@@ -78,10 +87,8 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str | Pa
         shape or type.
     """
     expected = network.state_dict()
+    state, aside = _matched(expected, state, source)
     state = _add_shared(expected, state)
-    for name in expected:
-        if name not in state:
-            raise ModelError(f"{source}: missing tensor {name!r}")
     # Sorted, so that the error does not depend on the order of the file.
     for name in sorted(state):
         if name not in expected:
@@ -98,6 +105,36 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str | Pa
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"{source}: {name} has values that are not finite")
     network.load_state_dict({name: value.to(expected[name]) for name, value in state.items()})
+    return aside
+
+
+def _matched(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str | Path
+) -> tuple[Mapping[str, Tensor], list[str]]:
+    """Return the tensors under the network's names, and a sentence about what was left aside."""
+    shared: dict[tuple[object, ...], list[str]] = {}
+    for name, wanted in expected.items():
+        shared.setdefault(_storage(wanted) if wanted.numel() else (name,), []).append(name)
+    groups = list(shared.values())
+    match = match_names(groups, state)
+    if isinstance(match, NameMatch):
+        tensors = {own: state[name] for name, own in match.names.items()}
+        if not match.aside:
+            return tensors, []
+        under = f" those named {match.prefix}* were loaded," if match.prefix else ""
+        return tensors, [f"{source}:{under} left aside: {describe_names(match.aside)}"]
+    if match:
+        raise ModelError(
+            f"{source}: has the network's tensors several times, under {', '.join(match)}; choose "
+            f"one when converting, for example --entry {match[0].removesuffix('.')}"
+        )
+    missing = next((group[0] for group in groups if not state.keys() & {*group}), None)
+    if missing is None:
+        return state, []
+    raise ModelError(
+        f"{source}: missing tensor {missing!r}; the file has "
+        f"{describe_names(sorted(state)) or 'no tensors'}"
+    )
 
 
 def _add_shared(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
