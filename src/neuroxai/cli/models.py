@@ -1,4 +1,4 @@
-"""``neuroxai models``: shipped networks, and a check of any network."""
+"""``neuroxai models``: shipped networks, and a check or the card of any network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from neuroxai.cli import options
 from neuroxai.cli.checks import check_network
 from neuroxai.cli.console import plain, status
+from neuroxai.cli.model_card import card as model_card
 from neuroxai.cli.output import Output
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ _LISTED = {
 }  # fmt: skip
 """Keys of a card that the list has as JSON."""
 
-models = typer.Typer(help="List the shipped networks, or check a network.", no_args_is_help=True)
+models = typer.Typer(
+    help="List the shipped networks, check a network, or write its card.", no_args_is_help=True
+)
+models.command("card")(model_card)
 
 
 @models.command("list")

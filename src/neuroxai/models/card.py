@@ -14,6 +14,7 @@ from neuroxai.core.errors import ModelError, suggestion
 from neuroxai.files.schema import List, Schema, Text
 from neuroxai.models.channel_names import regions_of
 from neuroxai.models.config_data import read_json
+from neuroxai.models.placeholders import refuse_placeholders
 from neuroxai.models.text_file import read_text
 
 USE = "research use only, not for clinical use"
@@ -132,6 +133,7 @@ class Card(Schema):
             table = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{source}: not valid JSON ({error})") from error
+        refuse_placeholders(table, source)
         card = cls.from_dict(table, source=source)
         for key in cls.model_fields:
             if key not in card.model_fields_set | {"postprocessing"}:
@@ -166,7 +168,8 @@ def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str 
     """Read the description of a user's own network.
 
     The description is a card in which only ``task``, ``modalities``, ``classes``, ``activation``
-    and ``preprocessing`` are required. Tumor regions are derived from the class names if absent.
+    and ``preprocessing`` are required. Tumor regions are derived from the class names if absent,
+    and the modalities of the preprocessing are those of the card.
 
     Returns
     -------
@@ -181,6 +184,7 @@ def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str 
         Naming ``path`` and the key that is missing, unknown or invalid.
     """
     table = read_json(path)
+    refuse_placeholders(table, path)
     output = table.pop("output", None)
     if isinstance(output, bool) or not isinstance(output, int | str | None):
         raise ModelError(f"{path}: output is {output!r}, expected an index or a name")
@@ -192,8 +196,10 @@ def read_description(path: Path, *, architecture: str) -> tuple[Card, int | str 
     if "preprocessing" not in table:
         raise ModelError(
             f"{path}: missing required key 'preprocessing'; add it, for example "
-            '"preprocessing": {"modalities": ["T1", "FLAIR"], "intensity": "zscore"}'
+            '"preprocessing": {"intensity": "zscore", "divisor": 16, "size": null}'
         )
+    recipe = {"modalities": list(card.modalities), **card.preprocessing}
+    card = card.replace(preprocessing=recipe)
     if "regions" not in table and card.task == "segmentation":
         card = card.replace(regions=regions_of(card.classes, card.activation))
     return card, output

@@ -9,11 +9,12 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroxai.core.errors import ModelError
@@ -72,6 +73,41 @@ def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -
     found, output = read_description(
         Path(card) if card is not None else path.with_name("card.json"), architecture=path.name
     )
+    program = read_program(path, trust=trust)
+    return Model(
+        program.network, found, path.parent, program.sha256, kind="an exported program",
+        output_key=output,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """An exported program that was read.
+
+    Attributes
+    ----------
+    network
+        Its network in evaluation mode.
+    sha256
+        SHA-256 of the file.
+    input_shape
+        Shape of the input that it was exported with, axes of variable length as None; None if it
+        takes more than one input.
+    """
+
+    network: nn.Module
+    sha256: str
+    input_shape: tuple[int | None, ...] | None
+
+
+def read_program(path: Path, *, trust: bool = False) -> Program:
+    """Read a program written by ``torch.export.save``, see :func:`read_exported`.
+
+    Raises
+    ------
+    ModelError
+        If the file is not trusted, is not such an archive, or contains code.
+    """
     if not trust:
         raise ModelError(
             f"{path}: an exported program contains expressions that run when it is read; if you "
@@ -98,8 +134,19 @@ def read_exported(path: Path, card: str | Path | None, *, trust: bool = False) -
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"{path}: {name} has values that are not finite")
     network.eval().requires_grad_(requires_grad=False)
-    pinned = hashlib.sha256(payload).hexdigest()
-    return Model(network, found, path.parent, pinned, kind="an exported program", output_key=output)
+    return Program(network, hashlib.sha256(payload).hexdigest(), _input_shape(program))
+
+
+def _input_shape(program: Any) -> tuple[int | None, ...] | None:
+    """Return the shape of a program's only input, with None for axes of variable length."""
+    names = program.graph_signature.user_inputs
+    values = [
+        node.meta.get("val") for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in names
+    ]  # fmt: skip
+    if len(values) != 1 or not isinstance(values[0], Tensor):
+        return None
+    return tuple(size if isinstance(size, int) else None for size in values[0].shape)
 
 
 def _replace_example_inputs(payload: bytes, path: Path) -> bytes:

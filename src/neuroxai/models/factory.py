@@ -44,7 +44,7 @@ def read_factory(spec: str, weights: StrPath, card: StrPath | None) -> Model:
     source = Path(weights)
     description = Path(card) if card is not None else source.with_name("card.json")
     found, output = read_description(description, architecture=spec)
-    network = _call(spec)
+    network = build_network(spec)
     loaded = read_weights(source)
     notes = load_state(network, loaded.tensors, source)
     network.eval().requires_grad_(requires_grad=False)
@@ -54,7 +54,14 @@ def read_factory(spec: str, weights: StrPath, card: StrPath | None) -> Model:
     )  # fmt: skip
 
 
-def _call(spec: str) -> nn.Module:
+def build_network(spec: str) -> nn.Module:
+    """Build the network of ``package.module:factory``, with the weights of its own code.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be imported or called, or does not return an ``nn.Module``.
+    """
     module_name, _, name = spec.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)

@@ -35,6 +35,12 @@ _ARCHIVE = re.compile(r"\.(zip|tar|tgz|7z|(tar\.)?(gz|bz2|xz|zst))$")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+_UP, _DOWN = 2, 2
+"""Levels of folders: nnUNet_results/Dataset/trainer__plans__configuration/fold_0/checkpoint."""
+_MOST, _SHOWN = 200, 5
+"""Folders to search per level, and folders that an error message names."""
+
+
 class Format(Enum):
     """How a network is stored."""
 
@@ -43,6 +49,10 @@ class Format(Enum):
     NNUNET = "nnU-Net"
     EXPORTED = "exported program"
     FACTORY = "factory"
+
+
+_NAMES = {Format.BUNDLE: "a MONAI bundle", Format.NNUNET: "a trained nnU-Net"}
+"""Formats of networks with files in several folders."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +114,17 @@ def locate_model(
 
 
 def _locate_path(text: str, path: Path) -> Location:
-    refuse_code(path)
-    if path.is_file() and path.name in (WEIGHTS, CARD):
+    if path.is_file() and path.name in (WEIGHTS, CARD, PLANS.name, DATASET.name):
         path = path.parent
+    found = _format_of(path)
+    if found is not None:
+        return Location(found, path)
+    _refuse_neighbor(path)
+    refuse_code(path)
     if path.is_file() and _ARCHIVE.search(path.name.lower()):
         raise ModelError(f"{path}: archives are not supported; unpack it and name the folder")
     if path.is_file():
         raise ModelError(f"{path}: is a file, expected a folder with {WEIGHTS} and {CARD}")
-    if (path / METADATA).is_file():
-        return Location(Format.BUNDLE, path)
-    if (path / PLANS).is_file() and (path / DATASET).is_file():
-        return Location(Format.NNUNET, path)
     if path.is_dir():
         return Location(Format.CHECKPOINT, path)
     shipped = shipped_models()
@@ -124,6 +134,68 @@ def _locate_path(text: str, path: Path) -> Location:
         f"MONAI bundle ({METADATA}), nor an nnU-Net folder ({PLANS}), nor package.module:factory; "
         f"{hint}"
     )
+
+
+def _format_of(folder: Path) -> Format | None:
+    """Return the format of the network in a folder, from the names of its files."""
+    if (folder / METADATA).is_file():
+        return Format.BUNDLE
+    if (folder / PLANS).is_file() and (folder / DATASET).is_file():
+        return Format.NNUNET
+    if (folder / CARD).is_file():
+        return Format.CHECKPOINT
+    return None
+
+
+def _refuse_neighbor(path: Path) -> None:
+    """Raise if the network is in a folder above or below a path, naming that folder.
+
+    For example for one fold or checkpoint of an nnU-Net, the folder that holds the results of
+    several, or a file inside of a bundle.
+    """
+    if not path.exists():
+        return
+    fold = path if path.is_dir() else path.absolute().parent
+    for folder in list(path.absolute().parents)[:_UP]:
+        found = _format_of(folder)
+        if found in _NAMES:
+            part = (
+                "is one fold of a trained nnU-Net, whose folds are averaged" if path == fold
+                and fold.name.startswith("fold_")
+                else f"is a {'folder' if path.is_dir() else 'file'} inside of {_NAMES[found]}"
+            )  # fmt: skip
+            raise ModelError(f"{path}: {part}; name its folder: {folder}")
+    if fold.name.startswith("fold_") and any(fold.glob("checkpoint_*")):
+        raise ModelError(
+            f"{path}: belongs to a fold of an nnU-Net without {PLANS} and {DATASET} in its parent; "
+            f"copy them to {fold.absolute().parent} and name that folder"
+        )
+    inside = sorted({each for each in _below(path) if _format_of(each) is not None})
+    if inside:
+        shown = ", ".join(map(str, inside[:_SHOWN])) + (", ..." if len(inside) > _SHOWN else "")
+        raise ModelError(
+            f"{path}: holds {len(inside)} network{'s' * (len(inside) > 1)} in folders below; name "
+            f"{'one of them' if len(inside) > 1 else 'its folder'}: {shown}"
+        )
+
+
+def _below(path: Path) -> list[Path]:
+    """Return the folders below a path, not deeper than nnU-Net's results are nested."""
+    found: list[Path] = []
+    level = [path] if path.is_dir() else []
+    for _ in range(_DOWN):
+        level = [
+            each for folder in level for each in _folders(folder)
+        ][:_MOST]  # fmt: skip
+        found += level
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(each for each in folder.iterdir() if each.is_dir())
+    except OSError:
+        return []
 
 
 def shipped_models() -> tuple[str, ...]:
