@@ -7,6 +7,7 @@ from . import inspection as inspection
 from . import methods as methods
 from . import models as models
 from . import patient as patient
+from . import quality as quality
 from . import render as render
 from . import reports as reports
 from . import training as training
@@ -32,6 +33,7 @@ from .models.model import Model as Model
 from .patient.explanations import Explanations as Explanations
 from .patient.explanations import ExplanationsByTarget as ExplanationsByTarget
 from .patient.patient_map import PatientMap as PatientMap
+from .quality import check_case as check_case
 from .version import __version__ as __version__
 from .workflows.explain import explain as explain
 from .workflows.predict import predict as predict

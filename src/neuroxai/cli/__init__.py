@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from neuroxai.cli.check import check
 from neuroxai.cli.convert import convert
 from neuroxai.cli.demo import demo
 from neuroxai.cli.dissect import dissect
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (explain, inspect, dissect, predict, evaluate, train, phantom, methods, demo):
+for command in (explain, inspect, dissect, predict, check, evaluate, train, phantom, methods, demo):
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(convert, name="convert")

@@ -148,3 +148,7 @@ AsJson = Annotated[
     bool,
     typer.Option("--json", help="Print the results as one JSON object on the standard output."),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a scan with an alarm; see 'neuroxai check'."),
+]

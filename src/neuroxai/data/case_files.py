@@ -105,6 +105,36 @@ def locate_case(
     return CaseFiles(name, folder, ordered, case_layout, tuple(warnings))
 
 
+def found_modalities(
+    path: StrPath | None, files: Mapping[str, StrPath] | None = None
+) -> tuple[str, ...]:
+    """Return the modalities that a case has, in the order of BraTS, then others that are given.
+
+    Raises
+    ------
+    CaseError
+        If the folder cannot be read, or there is no modality.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("flair.nii.gz", "t1.nii.gz", "seg.nii.gz"):
+    ...     (folder / name).touch()
+    >>> found_modalities(folder, {"ADC": "adc.nii"})
+    ('T1', 'FLAIR', 'ADC')
+    """
+    names = dict.fromkeys(files or {})
+    if path is not None:
+        names |= dict.fromkeys(_recognized_files(check_folder(path)))
+    names.pop("truth", None)
+    if not names and path is not None:
+        _check_complete(Path(path), MODALITIES, {}, get_layout("plain"), "case")
+    if not names:
+        raise CaseError("no file of a modality was given; give for example T1 and FLAIR")
+    return tuple(dict.fromkeys((*(name for name in MODALITIES if name in names), *names)))
+
+
 def is_picture(path: Path) -> bool:
     """Return whether a file name has the extension of a picture.
 
