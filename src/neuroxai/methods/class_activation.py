@@ -44,8 +44,9 @@ class ClassActivationMethod(Method):
     ----------
     layer
         A layer by name; ``name:input`` for the input of a convolution; ``name@14x14`` for a layer
-        on a given grid; or ``auto``: a classifier's last convolution with spatial extent, the input
-        of a segmenter's output convolution.
+        on a given grid; or ``auto``: a classifier's last layer with spatial extent (a convolution,
+        or the last block of a transformer whose patch tokens matter), the input of a segmenter's
+        output convolution.
     """
 
     shared: ClassVar[bool] = True

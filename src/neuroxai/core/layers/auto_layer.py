@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,8 +16,15 @@ from neuroxai.core.engine.footprint import center_crop
 from neuroxai.core.engine.network_state import restored
 from neuroxai.core.errors import NETWORK_ERRORS, LayerError, NeuroXAIError
 from neuroxai.core.layers.labels import AUTO, call_label, input_label, is_input, module_name
-from neuroxai.core.layers.layers import Layer, LayerHooks, is_convolution, subtracts_mean
-from neuroxai.core.layers.layout import Rearrange
+from neuroxai.core.layers.layers import (
+    Layer,
+    LayerHooks,
+    give_grid,
+    is_convolution,
+    subtracts_mean,
+)
+from neuroxai.core.layers.layout import Rearrange, is_block
+from neuroxai.core.layers.token_blocks import LastBlocks, Recorded, last_blocks, matters
 
 
 @dataclass(frozen=True)
@@ -112,11 +120,15 @@ def auto_layer(
     *,
     classifier: bool,
     paths: OutputPaths | None = None,
+    blocks: Callable[[], LastBlocks | None] = lambda: None,
+    unplaced: Mapping[str, int] = MappingProxyType({}),
+    dims: int = 2,
 ) -> Layer:
     """Return the default layer of class activation maps.
 
     It is the input of a segmenter's output convolution, whatever branches are joined there, or a
-    classifier's last convolution with spatial extent. If several convolutions of a classifier are
+    classifier's last layer with spatial extent: a block of a transformer, or a convolution. If
+    several convolutions of a classifier are
     in parallel, as in a residual or dense block, it is the module that joins them; if an instance
     or group norm follows, it is the norm, as the channel weights of a layer in front of one cancel.
     If a segmenter has several output convolutions with different inputs, it is the input with the
@@ -135,11 +147,17 @@ def auto_layer(
     paths
         The paths to the output. If unknown, all convolutions count, and the last one of a segmenter
         is its output convolution.
+    blocks
+        Returns the last blocks of a transformer.
+    unplaced
+        Blocks whose tokens have an unknown grid, to the number of layers that ran before.
+    dims
+        The number of spatial axes of an image, 2 or 3.
 
     Raises
     ------
     LayerError
-        If the network has no such layer.
+        If the network has no such layer, or it is a block whose tokens have an unknown grid.
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise LayerError(
@@ -147,9 +165,27 @@ def auto_layer(
             "maps: load the network's Python class or a program of torch.export, or use a gradient "
             "method"
         )
-    if classifier:
-        return _last_layer(network, [layer for layer in ran if not is_input(layer.name)], paths)
-    return _output_input(network, ran, paths)
+    if not classifier:
+        try:
+            return _output_input(network, ran, paths)
+        except LayerError:
+            found = blocks()
+            if found is None:
+                raise
+            return found.chosen
+    places = {layer.name: place for place, layer in enumerate(ran)}
+    convolutions = _with_extent(network, ran, paths)
+    last, found = max((places[each.name] for each in convolutions), default=-1), blocks()
+    chosen: Layer | None = None
+    if found is not None and places[found.last.name] > last:
+        chosen, last = found.chosen, places[found.last.name]
+    later = [name for name, before in unplaced.items() if before > last]
+    if later:
+        raise LayerError(
+            f"the default layer is the block {later[-1]!r}, whose tokens have an unknown grid: "
+            f"{give_grid(dims)}, or name a layer"
+        )
+    return chosen or _last_layer(network, ran, convolutions, paths)
 
 
 def _output_input(network: nn.Module, ran: Sequence[Layer], paths: OutputPaths | None) -> Layer:
@@ -172,21 +208,37 @@ def _output_input(network: nn.Module, ran: Sequence[Layer], paths: OutputPaths |
     return max(found, key=lambda layer: (before.get(layer.name, 0), places[layer.name]))
 
 
-def _last_layer(network: nn.Module, ran: Sequence[Layer], paths: OutputPaths | None) -> Layer:
-    """Return a classifier's last layer with spatial extent."""
-    modules = [module_of(network, layer.name) for layer in ran]
-    convolutions = [place for place, module in enumerate(modules) if is_convolution(module)]
-    places = [
-        place
-        for place in convolutions
-        if (paths is None or ran[place].name in paths.used) and _has_extent(ran[place])
+def _with_extent(
+    network: nn.Module, ran: Sequence[Layer], paths: OutputPaths | None
+) -> list[Layer]:
+    """Return the convolutions with spatial extent that the output depends on."""
+    return [
+        layer
+        for layer in ran
+        if not is_input(layer.name)
+        and is_convolution(module_of(network, layer.name))
+        and (paths is None or layer.name in paths.used)
+        and _has_extent(layer)
     ]
-    if not places:
+
+
+def _last_layer(
+    network: nn.Module,
+    ran: Sequence[Layer],
+    convolutions: Sequence[Layer],
+    paths: OutputPaths | None,
+) -> Layer:
+    """Return the last of a classifier's convolutions, their joint, or the norm that follows."""
+    if not convolutions:
         raise LayerError("no convolution with spatial extent ran: name a layer with layer=")
-    place = places[-1]
+    ran = [layer for layer in ran if not is_input(layer.name)]
+    modules = [module_of(network, layer.name) for layer in ran]
+    place = ran.index(convolutions[-1])
     if paths is not None:
-        place = _junction(ran, {ran[each].name for each in places}, paths, default=place)
-    following = next((other for other in convolutions if other > place), len(ran))
+        place = _junction(ran, {each.name for each in convolutions}, paths, default=place)
+    following = next(
+        (n for n in range(place + 1, len(ran)) if is_convolution(modules[n])), len(ran)
+    )
     norms = (n for n in range(place + 1, following) if subtracts_mean(modules[n]))
     return ran[next(norms, place)]
 
@@ -213,11 +265,14 @@ def _has_extent(layer: Layer) -> bool:
     return prod(layer.shape[1:]) > 1
 
 
-def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor]) -> str:
+def layer_by_default(
+    network: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor], requested: str = AUTO
+) -> str:
     """Return the label of the default layer without a graph of the whole image.
 
     The paths to the output are taken from the graph of a small part of the image. If the network
-    does not accept one, the order in which the layers ran decides.
+    does not accept one, the order in which the layers ran decides; the last blocks of a transformer
+    are tried one by one, with a graph from there to the output.
 
     Parameters
     ----------
@@ -227,45 +282,86 @@ def layer_by_default(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tens
         An image ``(B, C, *S)``.
     run
         Runs a forward pass and returns the model output.
+    requested
+        The label of the default layer, which may give a grid.
 
     Raises
     ------
     LayerError
         See :func:`auto_layer`.
     """
+    dims = x.dim() - 2
     whole, part = _Ran(), _Ran()
+    hooks = LayerHooks(network, [requested], whole.visit, dims)
     # Both passes start from what the network held before: a cache of one size fits no other.
-    with restored(network), torch.no_grad(), LayerHooks(network, [AUTO], whole.visit, x.dim() - 2):
+    with restored(network), torch.no_grad(), hooks:
         output = run(x)
     paths: OutputPaths | None = None
+    found: LastBlocks | None = None
     try:
-        hooks = LayerHooks(network, [AUTO], part.visit, x.dim() - 2)
-        with restored(network), torch.enable_grad(), hooks:
-            paths = output_paths(run(center_crop(x, 1 / 8)), network, part.nodes)
+        on_part = LayerHooks(network, [AUTO], part.visit, dims)
+        with restored(network), torch.enable_grad(), on_part:
+            small = run(center_crop(x, 1 / 8))
+            found = last_blocks(small, part.layers, part.recorded)
+        paths = output_paths(small, network, part.nodes)
     except (NeuroXAIError, *NETWORK_ERRORS):
         pass
+
+    def blocks() -> LastBlocks | None:
+        if paths is not None:
+            return found
+        return _blocks_by_order(network, x, run, whole.layers, requested)
+
     if part.outputs != whole.outputs:
         paths = None
-    chosen = auto_layer(network, whole.layers, classifier=output.dim() == 2, paths=paths)
+    chosen = auto_layer(
+        network, whole.layers, classifier=output.dim() == 2, paths=paths, blocks=blocks,
+        unplaced=hooks.unplaced, dims=dims,
+    )  # fmt: skip
     return call_label(chosen.name, [layer.name for layer in whole.layers])
+
+
+def _blocks_by_order(
+    network: nn.Module,
+    x: Tensor,
+    run: Callable[[Tensor], Tensor],
+    ran: Sequence[Layer],
+    requested: str,
+) -> LastBlocks | None:
+    """Return the last blocks, by a graph that begins at each of them."""
+    found = [each for each in ran if each.is_block and is_block(module_of(network, each.name))]
+    for layer in reversed(found):
+        behind = _Ran(start=layer.name)
+        hooks = LayerHooks(network, [requested], behind.visit, x.dim() - 2)
+        with restored(network), torch.enable_grad(), hooks:
+            output = run(x)
+        if output.grad_fn is not None and matters(output, behind.recorded[layer.name]):
+            return LastBlocks(found[-1], layer)
+    return LastBlocks(found[-1], found[-1]) if found else None
 
 
 @dataclass
 class _Ran:
-    """The layers of a pass, and the nodes of the graph that made their outputs."""
+    """The layers of a pass, and their outputs in its graph, which begins at ``start``."""
 
     layers: list[Layer] = field(default_factory=list)
-    nodes: dict[str, Any] = field(default_factory=dict)
+    recorded: dict[str, Recorded] = field(default_factory=dict)
+    start: str | None = None
 
     @property
-    def outputs(self) -> list[str]:
-        """The names of the layers, without inputs, which are visited if they have a graph."""
-        return [layer.name for layer in self.layers if not is_input(layer.name)]
+    def nodes(self) -> dict[str, Any]:
+        """The nodes of the graph that made the layers' outputs."""
+        return {label: each.edge.node for label, each in self.recorded.items()}
+
+    @property
+    def outputs(self) -> list[tuple[str, bool]]:
+        """The layers without inputs, which are visited if they have a graph."""
+        return [(each.name, each.is_block) for each in self.layers if not is_input(each.name)]
 
     def visit(self, layer: Layer, output: Tensor, rearrange: Rearrange | None) -> Tensor | None:
         self.layers.append(layer)
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or self.start not in (None, layer.name):
             return None
         continued = output if output.requires_grad else output.detach().requires_grad_().clone()
-        self.nodes[layer.name] = continued.grad_fn
+        self.recorded[layer.name] = Recorded.of(continued, rearrange)
         return continued

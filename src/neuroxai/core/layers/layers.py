@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -43,12 +44,16 @@ class Layer:
         ``(C, *S)`` of its output, or of its input.
     leading
         The number of tokens without a cell, class and register tokens, that were left out.
+    is_block
+        Whether it maps cells to cells of the same shape by linear layers, as a block of a
+        transformer does.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     leading: int = 0
+    is_block: bool = False
 
 
 def check_names(network: nn.Module, names: Sequence[str]) -> None:
@@ -90,6 +95,10 @@ def _has_several_convolutions(module: nn.Module) -> bool:
     return sum(is_convolution(part) for part in module.modules()) > 1
 
 
+def _contains_linear(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.Linear) for part in module.modules() if part is not module)
+
+
 def subtracts_mean(module: nn.Module) -> bool:
     """Return whether a module normalizes by the statistics of its own input.
 
@@ -129,12 +138,17 @@ class LayerHooks:
         The network.
     names
         The layers to hook in addition to all convolutions and all norms over their input's own
-        statistics; ``auto`` adds every module that contains several convolutions, and the input of
-        every convolution.
+        statistics; ``auto`` adds every module that contains several convolutions, the input of
+        every convolution, and every block that maps cells to cells by linear layers.
     visit
         Called with every hooked layer and its output, in the order the data flows.
     dims
         The number of spatial axes of an image, 2 or 3.
+
+    Attributes
+    ----------
+    unplaced
+        Names of blocks whose tokens have an unknown grid, to the number of layers visited before.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], visit: Visit, dims: int) -> None:
@@ -147,21 +161,34 @@ class LayerHooks:
         self._hooks_blocks = any(map(is_auto, names))
         self._visit = visit
         self._calls = CallLabels()
+        self._linear_on_cells: set[str] = set()
+        self._visited = 0
+        self.unplaced: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> LayerHooks:
-        self._handles.append(self._network.register_forward_pre_hook(self._begin))
+        if not isinstance(self._network, torch.jit.ScriptModule):  # which takes no hooks
+            self._handles.append(self._network.register_forward_pre_hook(self._begin))
         for name, module in self._network.named_modules():
-            block = self._hooks_blocks and name and _has_several_convolutions(module)
-            if block or name in self._names or is_convolution(module) or subtracts_mean(module):
-                self._handles.append(module.register_forward_hook(self._hook(name)))
+            if self._is_hooked(name, module):
+                hook = self._hook(name)
+                self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
             elif type(module) is nn.LayerNorm:
                 self._handles.append(module.register_forward_hook(self._observe))
+            if self._hooks_blocks and isinstance(module, nn.Linear):
+                self._handles.append(module.register_forward_hook(self._note_linear(name)))
             named = input_label(name) in self._names
             if named or (self._hooks_blocks and is_convolution(module)):
-                hook = self._input_hook(input_label(name), named=named)
-                self._handles.append(module.register_forward_pre_hook(hook))
+                before = self._input_hook(input_label(name), named=named)
+                self._handles.append(module.register_forward_pre_hook(before))
         return self
+
+    def _is_hooked(self, name: str, module: nn.Module) -> bool:
+        if name in self._names or is_convolution(module) or subtracts_mean(module):
+            return True
+        if not (self._hooks_blocks and name):
+            return False
+        return _has_several_convolutions(module) or _contains_linear(module)
 
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
@@ -179,6 +206,7 @@ class LayerHooks:
                 return None  # the image itself, before the first layer
             label = self._calls.next(name)
             layer = Layer(label, type(module).__name__, tuple(values.shape[1:]))
+            self._visited += 1
             continued = self._visit(layer, values, None)
             return None if continued is None else (continued, *inputs[1:])
 
@@ -187,15 +215,26 @@ class LayerHooks:
     def _observe(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._layouts.observe(module, output)
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+    def _note_linear(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and prod(output.shape[1:-1]) > 1:
+                self._linear_on_cells.add(name)
+
+        return hook
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any, Any], Any]:
+        def hook(module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> Any:
+            given = [each for each in (*inputs, *named.values()) if isinstance(each, Tensor)]
+            block = self._hooks_blocks and self._is_block(name, given, _first(output))
             if isinstance(output, Tensor):
-                return self._layer(name, module, output)
-            if name not in self._names:
+                return self._layer(name, module, output, block=block)
+            if name not in self._names and not block:
                 return None
             if _only_first_is_a_tensor(output):  # such as the blocks of Hugging Face
-                continued = self._layer(name, module, output[0])
+                continued = self._layer(name, module, output[0], block=block)
                 return None if continued is None else (continued, *output[1:])
+            if name not in self._names:
+                return None
             raise LayerError(
                 f"layer {name!r} returns a {type(output).__name__}, expected a tensor: "
                 "name a layer inside it"
@@ -203,27 +242,52 @@ class LayerHooks:
 
         return hook
 
-    def _layer(self, name: str, module: nn.Module, output: Tensor) -> Tensor | None:
-        grid = self._grids.get(name)
-        if grid is None:
-            spatial, rearrange = self._layouts.of(module, output)
-        else:
-            spatial, rearrange = True, self._on_grid(name, module, output, grid)
+    def _is_block(self, name: str, given: Sequence[Tensor], output: Any) -> bool:
+        """Return whether a call maps cells to cells of the same shape by linear layers."""
+        if not (isinstance(output, Tensor) and given and given[0].shape == output.shape):
+            return False
+        if len(output) != self._batch or prod(output.shape[1:-1]) == 1:
+            return False
+        return any(linear.startswith(f"{name}.") for linear in self._linear_on_cells)
+
+    def _layer(
+        self, name: str, module: nn.Module, output: Tensor, *, block: bool = False
+    ) -> Tensor | None:
+        spatial, rearrange = self._placed(name, module, output, block=block)
         if not spatial and name not in self._names:
+            if block:
+                self.unplaced[name] = self._visited
             return None
         if not spatial and output.dim() in (3, self._dims + 2):
             raise LayerError(
                 f"layer {name!r} gives {tuple(output.shape[1:])} per sample, and it is unknown "
-                "which of these axes are spatial: give its grid, for example --layer-grid "
-                f"{format_grid((14, 14) if self._dims == 2 else (6, 7, 5))} "
-                "(layer_grid= in Python), or name a layer inside it or before it"
+                f"which of these axes are spatial: {give_grid(self._dims)}, or name a layer inside "
+                "it or before it"
             )
         values = output if rearrange is None else rearrange(output.detach())
         if spatial:
             self._layouts.add(values)
         leading = rearrange.leading if isinstance(rearrange, TokenOrder) else 0
         kind, shape = type(module).__name__, tuple(values.shape[1:])
-        return self._visit(Layer(self._calls.next(name), kind, shape, leading), output, rearrange)
+        layer = Layer(self._calls.next(name), kind, shape, leading, block and prod(shape[1:]) > 1)
+        self._visited += 1
+        return self._visit(layer, output, rearrange)
+
+    def _placed(
+        self, name: str, module: nn.Module, output: Tensor, *, block: bool
+    ) -> tuple[bool, Rearrange | None]:
+        """Return whether an output has the image's spatial axes, and how to rearrange it."""
+        grid = self._grids.get(name)
+        if grid is not None:
+            return True, self._on_grid(name, module, output, grid)
+        spatial, rearrange = self._layouts.of(module, output)
+        default = self._grids.get(AUTO)
+        if not spatial and block and default is not None:
+            try:
+                return True, self._layouts.on_grid(module, output, default)
+            except LayerError:  # a block of another stage
+                pass
+        return spatial, rearrange
 
     def _on_grid(
         self, name: str, module: nn.Module, output: Tensor, grid: tuple[int, ...]
@@ -245,6 +309,12 @@ class LayerHooks:
             return found
         except LayerError as error:
             raise LayerError(f"layer {name!r}: {error}") from None
+
+
+def give_grid(dims: int) -> str:
+    """Return how the grid of a layer is given, for an error."""
+    example = format_grid((14, 14) if dims == 2 else (6, 7, 5))
+    return f"give its grid, for example --layer-grid {example} (layer_grid= in Python)"
 
 
 def _grid_in(rearrange: Rearrange | None, output: Tensor) -> tuple[int, ...]:
@@ -269,6 +339,10 @@ def _given_grids(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
                 f"{format_grid(grid)}: request one at a time"
             )
     return found
+
+
+def _first(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) and output else output
 
 
 def _only_first_is_a_tensor(output: Any) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from neuroxai.core.layers.labels import (
 from neuroxai.core.layers.layers import Layer, LayerHooks
 from neuroxai.core.layers.layout import Rearrange
 from neuroxai.core.layers.reduction import ChannelWeightedReduction, LayerReduction
+from neuroxai.core.layers.token_blocks import Recorded, last_blocks
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
 from neuroxai.core.probe.checkpointing import checkpointed
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
@@ -98,7 +99,8 @@ def _run(setup: PassSetup, x: Tensor, requests: frozenset[Request]) -> PassResul
     # The blocks that run only once have to be known before the pass.
     found = Passes(forward=1)
     try:
-        layer = layer_by_default(setup.network, x, setup.answer)  # a pass without a graph
+        # Passes without a graph of the whole image.
+        layer = layer_by_default(setup.network, x, setup.answer, automatic[0].layer)
     except LayerError as error:
         result = _run(setup, x, requests.difference(automatic))
         for answers in result.answers:
@@ -160,7 +162,8 @@ class _Run:
         if self._gradients or from_input:
             self._x.requires_grad_()
         self._ran: list[Layer] = []
-        self._nodes: dict[str, Any] = {}
+        self._graph: dict[str, Recorded] = {}
+        self._unplaced: Mapping[str, int] = {}
         self._labels: dict[str, str] = {}
         """Requested layer name to the label of the call it stands for."""
 
@@ -209,7 +212,7 @@ class _Run:
             if self._names:
                 dims = self._x.dim() - 2
                 hooks = LayerHooks(setup.network, sorted(self._names), self._record, dims)
-                stack.enter_context(hooks)
+                self._unplaced = stack.enter_context(hooks).unplaced
             self.passes += Passes(forward=1)
             return setup.answer(self._x)
 
@@ -223,7 +226,9 @@ class _Run:
             self._labels[name] = layer.name  # a plain name stands for the module's last call
         continued = self._recorder.record(layer, output, rearrange)
         if self._automatic:
-            self._nodes[layer.name] = (output if continued is None else continued).grad_fn
+            values = output if continued is None else continued
+            if values.requires_grad:
+                self._graph[layer.name] = Recorded.of(values, rearrange)
         return continued
 
     def _choose_layers(self, output: Tensor) -> dict[Request, NeuroXAIError]:
@@ -242,8 +247,13 @@ class _Run:
         """Find the call that a requested name stands for, and check its shape."""
         if is_auto(name):
             network = self._setup.network
-            paths = output_paths(output, network, self._nodes)
-            chosen = auto_layer(network, self._ran, classifier=output.dim() == 2, paths=paths)
+            nodes = {label: each.edge.node for label, each in self._graph.items()}
+            chosen = auto_layer(
+                network, self._ran, classifier=output.dim() == 2,
+                paths=output_paths(output, network, nodes),
+                blocks=lambda: last_blocks(output, self._ran, self._graph),
+                unplaced=self._unplaced, dims=self._x.dim() - 2,
+            )  # fmt: skip
             self._labels[name] = chosen.name
         elif name not in self._labels:
             raise LayerError(f"layer {name!r} never ran in the forward pass: name one that does")
