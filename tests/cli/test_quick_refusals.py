@@ -47,6 +47,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--precision", "fp8"], "'fp8'"),
         (["--within", "nonsense"], "'nonsense'"),
         (["--within", "lesion:x"], "lesion:1"),
+        (["--scale", "odds"], "unknown scale 'odds'"),
         (["--method", "gradcam"], "'grad_cam'"),
         (["--method", "smoothgrad", "--set", "smoothgrad.sample=3"], "'samples'"),
         (["--method", "smoothgrad", "--layer", "enter"], "'enter'"),

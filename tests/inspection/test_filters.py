@@ -74,12 +74,12 @@ def test_targets_with_equal_names_have_different_labels() -> None:
     half = torch.zeros(networks.SHAPES[2], dtype=torch.bool)
     half[:5] = True
     asked = [
-        Class(1), Class(1, output="probability"), Class(1, within=Mask(half, "half")),
+        Class(1), Class(1, scale="probability"), Class(1, within=Mask(half, "half")),
         Class(2), Class(2),
     ]  # fmt: skip
     (found,) = filters(network, x, asked, ["join"], outputs)
     assert list(found.importance) == [
-        "1 (logit, everywhere)", "1 (probability, everywhere)", "1 (logit, half)", "2",
+        "1 (logit, image)", "1 (probability, image)", "1 (logit, half)", "2",
     ]  # fmt: skip
     for target, word in zip(asked, found.importance, strict=False):
         (alone,) = filters(network, x, [target], ["join"], outputs)

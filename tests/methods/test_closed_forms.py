@@ -222,7 +222,7 @@ def test_region_against_central_differences(dims: int, task: str, scale: str) ->
             return pooled(output.softmax(dim=1)[:, [1, 4]].sum(dim=1))
         return pooled(torch.log(output[:, 1].exp() + output[:, 4].exp()))
 
-    target = Region([1, 4], output=scale)  # type: ignore[arg-type]
+    target = Region([1, 4], scale=scale)  # type: ignore[arg-type]
     check_against_differences(make(task, dims, act=nn.GELU), image(dims), target, score, SOFTMAX)
 
 
@@ -234,7 +234,7 @@ def test_probability_against_central_differences(dims: int, activation: str) -> 
                       1 / (1 + torch.exp(-output[:, 2])))  # fmt: skip
 
     network, outputs = make("segmenter", dims, act=nn.GELU), Outputs(activation=activation)  # type: ignore[arg-type]
-    target = Class(2, output="probability")
+    target = Class(2, scale="probability")
     check_against_differences(network, image(dims), target, score, outputs)
     assert any("saturates" in n for n in explain(
         "vanilla_gradient", network, image(dims).double(), target, outputs).notes)  # fmt: skip

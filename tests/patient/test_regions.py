@@ -193,7 +193,7 @@ def test_the_mask_of_a_restricted_target_is_a_region(
         assert scan.target_mask is not None
         assert int(scan.target_mask.sum()) == int(asked.sum())
         assert scan.target_mask_name == "given mask"
-    whole = nx.explain(segmenter, case, "grad_cam", "WT")["grad_cam"]
+    whole = nx.explain(segmenter, case, "grad_cam", "WT", within="image")["grad_cam"]
     assert whole.within_mask() is None
     assert whole.evidence is not None
     assert "within" not in (whole.evidence.all or ())

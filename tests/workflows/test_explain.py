@@ -41,7 +41,7 @@ def test_a_map_equals_a_gradient_that_is_placed_by_hand(
     study: nx.Case, segmenter: nx.Model
 ) -> None:
     """Preprocess, differentiate and place by hand, without the package's spatial code."""
-    maps = nx.explain(segmenter, study, "vanilla_gradient", nx.Class("ET"))
+    maps = nx.explain(segmenter, study, "vanilla_gradient", nx.Class("ET"), within="image")
     images, _ = cases.volumes()
     channels = []
     brain = np.any([v != 0 for v in images.values()], axis=0)
@@ -135,10 +135,11 @@ def test_a_classifiers_map_is_zero_outside_its_slice(
     assert np.flatnonzero(chosen.volume().sum(axis=(0, 1, 2))).tolist() in ([9], [])
 
 
-def test_within_truth_differs_from_the_plain_mean_and_follows_the_side(
+def test_within_truth_differs_from_the_mean_over_the_image_and_follows_the_side(
     study: nx.Case, segmenter: nx.Model
 ) -> None:
-    plain = nx.explain(segmenter, study, "vanilla_gradient", "WT")["vanilla_gradient"].volume()
+    whole = nx.explain(segmenter, study, "vanilla_gradient", "WT", within="image")
+    plain = whole["vanilla_gradient"].volume()
     inside = nx.explain(segmenter, study, "vanilla_gradient", "WT", within="truth")
     _, labels = cases.volumes()
     near = labels > 0
@@ -216,13 +217,22 @@ def test_a_method_may_be_requested_only_once() -> None:
 
 def test_a_warning_has_the_share_of_the_image_that_the_target_is_predicted_in() -> None:
     model, case = nx.load_model("deepseg-phantom"), phantom(7).case
-    whole = nx.explain(model, case, "vanilla_gradient", "WT")
+    whole = nx.explain(model, case, "vanilla_gradient", "WT", within="image")
     share = float((whole.output.argmax(dim=1) > 0).float().mean())
     assert 0 < share < 0.5
     (note,) = [each for each in whole.warnings if "the mean over the whole image" in each]
     assert f"of which {share:.1%} is predicted to be WT" in note
-    inside = nx.explain(model, case, "vanilla_gradient", "WT", within="prediction")
+    inside = nx.explain(model, case, "vanilla_gradient", "WT")
     assert not any("the mean over" in each for each in inside.warnings)
+    mask = (whole.output.argmax(dim=1) > 0)[0]
+    explanation = inside["vanilla_gradient"].explanation
+    assert explanation.within is not None
+    assert torch.equal(explanation.within[0], mask)
+    assert (explanation.target["within"], explanation.target["within_by_default"]) == (
+        "prediction", True,
+    )  # fmt: skip
+    stems = [each["vanilla_gradient"].stem for each in (inside, whole)]
+    assert [stem.split("_label-")[1].split("_")[0] for stem in stems] == ["WT", "WTWithinImage"]
 
 
 def test_inputs_that_are_not_images_raise_an_error() -> None:

@@ -12,7 +12,7 @@ import neuroxai as nx
 from cases import volumes
 from neuroxai.core.errors import TargetError
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.restriction import Mask
+from neuroxai.core.target.restriction import Image, Mask
 from neuroxai.core.target.target import Class, Predicted, Region, Target
 from neuroxai.data.case import CLASSES, REGIONS
 from neuroxai.data.preparation import Prepared
@@ -126,13 +126,15 @@ def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:
 def test_a_note_says_that_a_target_is_predicted_nowhere() -> None:
     output = torch.zeros(1, len(CLASSES), 5, 6)
     output[:, 0] = 1
-    said = place_notes(Region("ET"), BRATS, output)
+    said = place_notes(Region("ET", within=Image()), BRATS, output)
     assert said == (
         "target ET: the network predicts no ET in this image; its maps show evidence for and "
         "against it, not a location",
     )
     output[0, 3, 2, 4] = 2
-    assert "of which 3.3% is predicted to be ET" in place_notes(Region("ET"), BRATS, output)[0]
-    assert place_notes(Class("background"), BRATS, output) == ()
+    (said_of_image,) = place_notes(Region("ET", within=Image()), BRATS, output)
+    assert "of which 3.3% is predicted to be ET" in said_of_image
+    assert place_notes(Region("ET"), BRATS, output) == ()
+    assert place_notes(Class("background", within=Image()), BRATS, output) == ()
     one_channel = torch.full((1, 1, 5, 6), 0.5)  # a logit or a probability: nobody can tell
-    assert place_notes(Class(0), Outputs(), one_channel) == ()
+    assert place_notes(Class(0, within=Image()), Outputs(), one_channel) == ()

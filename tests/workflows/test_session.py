@@ -259,7 +259,7 @@ def test_one_target_or_several(study: nx.Case, small: nx.Model) -> None:
     assert list(session.explain("grad_cam", ["ET"])) == ["ET"]
     assert list(session.explain("grad_cam", [nx.Class("ET"), nx.Region("ET")])) == ["ET"]
     with pytest.raises(TargetError, match="two different targets are named 'ET'"):
-        session.explain("grad_cam", [nx.Region("ET"), nx.Region("ET", output="probability")])
+        session.explain("grad_cam", [nx.Region("ET"), nx.Region("ET", scale="probability")])
     with pytest.raises(NoTargetError, match="did you mean 'ET'"):
         session.explain("grad_cam", ["ET"])["et"]
     assert session.explain("grad_cam", ["ET"]).get("TC") is None

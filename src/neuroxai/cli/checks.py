@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuroxai.cli.case import name_file_option, required_modalities
 from neuroxai.cli.pairs import parse_files, parse_parameters
@@ -11,6 +11,9 @@ from neuroxai.core.errors import CaseError, MethodError
 from neuroxai.data.case_files import check_folder, is_picture, locate_case
 from neuroxai.data.layouts import get_layout
 from neuroxai.models.formats import CARD, Format, Location, locate_model
+
+if TYPE_CHECKING:
+    from neuroxai.core.target.scale import OutputScale
 
 
 def check_case(case: Path | None, files: list[str] | None, layout: str | None) -> None:
@@ -73,26 +76,42 @@ def check_inputs(
     check_headers(found)
 
 
-def check_run(
-    device: str, memory: str | None = None, precision: str = "fp32", within: str | None = None
-) -> None:
+def check_run(device: str, memory: str | None = None, precision: str = "fp32") -> None:
     """Check the options of a run; see :func:`check_hardware` for whether the device exists.
 
     Raises
     ------
     NeuroXAIError
-        If the device, memory size, precision or restriction is not one that exists.
+        If the device, memory size or precision is not one that exists.
     """
     from neuroxai.core.engine.memory import parse_size
     from neuroxai.core.engine.settings import check_device_name, check_precision_name
-    from neuroxai.core.target.within import parse_within
 
     check_device_name(device)
     check_precision_name(precision)
     if memory is not None:
         parse_size(memory)
+
+
+def check_question(within: str | None, scale: str) -> OutputScale:
+    """Check the options that say where and on which scale a target is averaged.
+
+    Returns
+    -------
+    OutputScale
+        The scale.
+
+    Raises
+    ------
+    TargetError
+        If the place or the scale does not exist.
+    """
+    from neuroxai.core.target.scale import check_scale
+    from neuroxai.core.target.within import parse_within
+
     if within is not None:
         parse_within(within)
+    return check_scale(scale)
 
 
 def check_hardware(device: str, precision: str = "fp32") -> None:

@@ -29,6 +29,7 @@ def explain(
     layer_grid: options.LayerGrid = None,
     baseline: options.Baseline = None,
     within: options.Within = None,
+    scale: options.Scale = "logit",
     slice_index: options.Slice = None,
     parameter: options.Parameters = None,
     layout: options.LayoutName = None,
@@ -46,7 +47,8 @@ def explain(
     """
     asked = checks.requested_methods(method, with_grid(layer, layer_grid), parameter)
     requests = checks.with_baseline(asked, baseline)
-    checks.check_run(device, memory, precision, within)
+    checks.check_run(device, memory, precision)
+    scale_name = checks.check_question(within, scale)
     checks.check_case(case, file, layout)
     checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
 
@@ -80,7 +82,9 @@ def explain(
             precision=precision, progress=progress,
         ) as session:  # fmt: skip
             # One target at a time: its maps are written and released before the next are computed.
-            for explanations in session.explain_each(methods, targets, within=within, seed=seed):
+            for explanations in session.explain_each(
+                methods, targets, within=within, scale=scale_name, seed=seed
+            ):
                 report.add(explanations)
         summary = report.finish(seconds=time.perf_counter() - started)
     found = findings(report, loaded.card)

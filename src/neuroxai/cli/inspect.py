@@ -33,6 +33,8 @@ def inspect(
     card: options.CardFile = None,
     trust: options.Trust = False,
     target: options.Targets = None,
+    within: options.Within = None,
+    scale: options.Scale = "logit",
     filters: Filters = None,
     nifti: Nifti = False,
     slice_index: options.Slice = None,
@@ -48,6 +50,7 @@ def inspect(
     Research use only, not for clinical use.
     """
     checks.check_run(device, memory)
+    asked = checks.check_question(within, scale)
     checks.check_case(case, file, layout)
     checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
 
@@ -77,7 +80,9 @@ def inspect(
         with open(
             loaded, study, slice_index=slice_index, device=device, memory=memory, progress=progress
         ) as session:
-            inspection = session.inspect(targets, filters_of=filters or ())
+            inspection = session.inspect(
+                targets, filters_of=filters or (), within=within, scale=asked
+            )
         report = InspectionReport(inspection, results)
         drawings = len(inspection.flow.targets) + len(inspection.filters)
         for number, flow in enumerate(inspection.flow.targets):

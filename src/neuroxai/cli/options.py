@@ -102,7 +102,19 @@ Baseline = Annotated[
 Within = Annotated[
     str | None,
     typer.Option(
-        "--within", metavar="PLACE", help="Restrict the target to prediction, truth or lesion:N."
+        "--within",
+        metavar="PLACE",
+        help="Where a segmenter's target is averaged: prediction, image (everywhere), truth or "
+        "lesion:N; default: prediction.",
+    ),
+]
+Scale = Annotated[
+    str,
+    typer.Option(
+        "--scale",
+        metavar="NAME",
+        help="logit, or probability, which the paper averages over the whole image "
+        "(--within image); it saturates near certainty.",
     ),
 ]
 Slice = Annotated[

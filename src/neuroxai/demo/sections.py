@@ -92,8 +92,9 @@ def segmentation_section(out: Path, entry: Explained) -> Section:
         heading="Showcase II: where is the tumor?",
         prose=(
             f"The shipped network {DEFAULT_MODEL}, the paper's 3D DeepSeg, reads all four "
-            "modalities. A region's target is the mean of its logit over the volume, so that every "
-            "method for classifiers applies.",
+            "modalities. A region's target is the mean of its logit over the voxels predicted as "
+            "that region: why were these called tumor? The paper's own target, the mean of the "
+            "probability over the whole volume, is --within image --scale probability.",
         ),
         tables=(answers, _map_table([entry])),
         figures=tuple(_figure(out, picture, entry) for picture in entry.report.montages),

@@ -128,7 +128,7 @@ def _labels(bound: Sequence[BoundTarget]) -> list[str]:
         same = [other.description for other in bound if other.description["name"] == own["name"]]
         differs = {key for key in own if any(other[key] != own[key] for other in same)}
         details = [own["kind"]] if "channels" in differs else []
-        details += [own[key] or "everywhere" for key in ("scale", "within") if key in differs]
+        details += [str(own[key]) for key in ("scale", "within") if key in differs]
         label = f"{own['name']} ({', '.join(details)})" if details else str(own["name"])
         if not _equal(seen.setdefault(label, target), target):
             raise TargetError(

@@ -138,14 +138,12 @@ class PatientMap:
     def stem(self) -> str:
         """File name without extension: ``sub-CASE_label-TARGET_desc-METHOD[PART]_statmap``.
 
-        A restricted target is ``label-TARGETWithinRESTRICTION``.
+        A target within another place than the default is ``label-TARGETWithinPLACE``.
         """
-        target = str(self.explanation.target["name"])
-        within = self.explanation.target.get("within")
         return bids_stem(
             self.case.name,
             "statmap",
-            label=f"{target} within {within}" if within else target,
+            label=label_of(self.explanation.target),
             desc=f"{self.explanation.method} {self.part}",
         )
 
@@ -232,3 +230,18 @@ class PatientMap:
         if self.regions is None or self.evidence is None:
             return None
         return {"regions_from": self.regions.source, **self.evidence.describe()}
+
+
+def label_of(target: Mapping[str, Any]) -> str:
+    """Return a bound target's label in file names: its name, and its place if it was requested.
+
+    Examples
+    --------
+    >>> label_of({"name": "ET", "within": "image", "within_by_default": False})
+    'ET within image'
+    >>> label_of({"name": "ET", "within": "prediction", "within_by_default": True})
+    'ET'
+    """
+    name, within = str(target["name"]), target.get("within")
+    is_default = target.get("within_by_default") or within == "prediction"
+    return name if within is None or is_default else f"{name} within {within}"

@@ -273,6 +273,24 @@ def format_score(target: Mapping[str, Any], prediction: Prediction | None) -> st
     return f"target's {'' if single else 'mean '}{target['scale']}"
 
 
+def format_place(target: Mapping[str, Any]) -> str:
+    """Return where a target is averaged, and whether by default; empty for a classifier.
+
+    Examples
+    --------
+    >>> format_place({"within": "prediction", "within_by_default": True})
+    'within the prediction (the default)'
+    >>> format_place({"within": "lesion 2", "within_by_default": False})
+    'within lesion 2'
+    """
+    within = target.get("within")
+    if within is None:
+        return ""
+    known = {"image": "over the whole image", "prediction": "within the prediction"}
+    default = " (the default)" if target["within_by_default"] and within == "prediction" else ""
+    return f"{known.get(within, f'within {within}')}{default}"
+
+
 def peak_memory_mb() -> int | None:
     """Return the peak resident memory of this process in MB; None on Windows."""
     if find_spec("resource") is None:
@@ -337,8 +355,9 @@ def _facts(maps: Sequence[PatientMap], prediction: Prediction | None) -> dict[st
     facts = {format_score(target, prediction): f"{first.explanation.score[0]:.4g}"}
     if prediction is not None:
         facts |= _prediction_facts(first.case, prediction, str(target["name"]))
-    if target.get("within"):
-        facts["within"] = str(target["within"])
+    place = format_place(target)
+    if place:
+        facts["averaged"] = place
         shares = _format_restricted_shares(maps)
         if shares:
             facts["share of each map there"] = shares

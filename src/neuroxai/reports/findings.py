@@ -9,7 +9,13 @@ from neuroxai.inspection.modality_shares import ModalityShare
 from neuroxai.models.card import Card
 from neuroxai.patient.prediction import Prediction
 from neuroxai.patient.regions import WITHIN
-from neuroxai.reports.explain import CaseReport, MapSummary, TargetSummary, format_score
+from neuroxai.reports.explain import (
+    CaseReport,
+    MapSummary,
+    TargetSummary,
+    format_place,
+    format_score,
+)
 
 _SYNTHETIC = "synthetic"
 """First word of ``training.data.source`` in the card of a network trained on phantoms."""
@@ -49,10 +55,9 @@ def describe_target(
     target: str, summary: TargetSummary, prediction: Prediction | None
 ) -> list[str]:
     """Return the target's value, and one sentence per method."""
-    within = summary.target.get("within")
-    place = f", within {within}" if within else ""
+    place = format_place(summary.target)
     value = format_score(summary.target, prediction).removeprefix("target's ")
-    lines = [f"Target {target}: {value} {summary.score:.4g}{place}."]
+    lines = [f"Target {target}: {value} {summary.score:.4g}{place and f', {place}'}."]
     for method, row in summary.methods.items():
         facts = "; ".join(_map_facts(target, row))
         lines.append(f"{target}, {method}: {facts}.")

@@ -23,6 +23,7 @@ from neuroxai.core.probe.windows import Windows
 from neuroxai.core.progress import Report
 from neuroxai.core.target.bound_target import same_target
 from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.scale import OutputScale
 from neuroxai.core.target.target import Target
 from neuroxai.methods.base import check_input
 from neuroxai.methods.make import MethodsLike, make_methods
@@ -37,6 +38,8 @@ from neuroxai.workflows.question import (
     TargetsLike,
     as_targets,
     is_sequence,
+    rescale_targets,
+    restrict_by_default,
 )
 
 M = TypeVar("M", bound=Map)
@@ -140,6 +143,7 @@ class BaseSession(ABC, Generic[M]):
         layer: str | None = None,
         layer_grid: GridLike | None = None,
         within: RestrictionLike | None = None,
+        scale: OutputScale | None = None,
         seed: int = 0,
     ) -> Explanations[M]: ...
     @overload
@@ -151,6 +155,7 @@ class BaseSession(ABC, Generic[M]):
         layer: str | None = None,
         layer_grid: GridLike | None = None,
         within: RestrictionLike | None = None,
+        scale: OutputScale | None = None,
         seed: int = 0,
     ) -> ExplanationsByTarget[M]: ...
     def explain(
@@ -161,6 +166,7 @@ class BaseSession(ABC, Generic[M]):
         layer: str | None = None,
         layer_grid: GridLike | None = None,
         within: RestrictionLike | None = None,
+        scale: OutputScale | None = None,
         seed: int = 0,
     ) -> Explanations[M] | ExplanationsByTarget[M]:
         """Explain one target, or several with one forward pass.
@@ -179,8 +185,12 @@ class BaseSession(ABC, Generic[M]):
             The grid of the layer's cells, ``14x14`` or ``(14, 14)``, where the network does not
             show it. Tokens before the cells, such as class tokens, are left out.
         within
-            Restricts a segmenter's targets: ``prediction``, ``truth``, ``lesion:1``, a mask on the
-            case's own grid (on the network's, for a tensor), or a restriction.
+            Where a segmenter's targets are averaged: ``prediction``, ``image``, ``truth``,
+            ``lesion:1``, a mask on the case's own grid (on the network's, for a tensor), or a
+            restriction. Default: the predicted region; the whole image where nothing is predicted.
+        scale
+            ``logit`` or ``probability``. Default: that of each target, which is the logit unless
+            it was created with another one.
         seed
             Seed of random numbers.
 
@@ -197,11 +207,11 @@ class BaseSession(ABC, Generic[M]):
         CancelledError
             If the session was cancelled.
         """
-        found = list(
-            self.explain_each(
-                methods, targets, layer=layer, layer_grid=layer_grid, within=within, seed=seed
-            )
-        )
+        each = self.explain_each(
+            methods, targets, layer=layer, layer_grid=layer_grid, within=within, scale=scale,
+            seed=seed,
+        )  # fmt: skip
+        found = list(each)
         return _by_target(found) if is_sequence(targets) else found[0]
 
     def explain_each(
@@ -212,6 +222,7 @@ class BaseSession(ABC, Generic[M]):
         layer: str | None = None,
         layer_grid: GridLike | None = None,
         within: RestrictionLike | None = None,
+        scale: OutputScale | None = None,
         seed: int = 0,
     ) -> Iterator[Explanations[M]]:
         """Yield the explanations of each target as soon as they are computed.
@@ -219,9 +230,7 @@ class BaseSession(ABC, Generic[M]):
         As :meth:`explain` with several targets, but the maps of one target can be written and
         released before those of the next are computed.
         """
-        resolved = as_targets(targets, self.outputs)
-        if within is not None:
-            resolved = self._restrict(resolved, within)
+        resolved = self._question(as_targets(targets, self.outputs), within, scale)
         made = make_methods(methods, with_grid(layer, layer_grid))
         run = ExplanationRun(
             self._planner, made, resolved, self._control, seed, self.precision,
@@ -272,6 +281,14 @@ class BaseSession(ABC, Generic[M]):
     def _check_output(self, output: Tensor) -> None:
         """Raise if the output of the first pass cannot be used."""
         return
+
+    def _question(
+        self, targets: Sequence[Target], within: RestrictionLike | None, scale: OutputScale | None
+    ) -> list[Target]:
+        """Return the targets with their places and scales."""
+        if scale is not None:
+            targets = rescale_targets(targets, scale)
+        return restrict_by_default(targets) if within is None else self._restrict(targets, within)
 
     @abstractmethod
     def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:

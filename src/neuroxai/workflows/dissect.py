@@ -18,6 +18,8 @@ from neuroxai.core.errors import CaseError
 from neuroxai.core.layers.units import Units
 from neuroxai.core.progress import Report
 from neuroxai.core.spatial import spatial_shape
+from neuroxai.core.target.bound_target import BoundTarget
+from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Class, Region, Target
 from neuroxai.data.case import Case
 from neuroxai.inspection.ablation import ablate_filters
@@ -33,6 +35,7 @@ from neuroxai.workflows.concept_study import (
 from neuroxai.workflows.device import choose_device, on_device
 from neuroxai.workflows.network_fault import network_faults
 from neuroxai.workflows.preparation import describe_model
+from neuroxai.workflows.question import restrict_by_default
 
 CALIBRATION = 3
 """Cases for the statistics of the control's norms; three are enough and fit in memory."""
@@ -75,7 +78,8 @@ class Effect:
     dice
         Region name to the change of its Dice; empty for a classifier or without truth.
     score
-        Target name to the change of its value.
+        Target name to the change of its value: a segmenter's mean in the region that the intact
+        network predicts, or over the whole image where it predicts none.
     control_dice, control_score
         The same changes, averaged over other filters of the same layer.
     cases
@@ -294,9 +298,12 @@ def _effects(
     changes: dict[tuple[str, int], list[_Scores]] = {key: [] for key in sorted(ablated)}
     for number, study in enumerate(studies.each(cases, first)):
         report("Ablating filters", number, len(cases))
-        intact = _scores(study, found.units, {})
+        output = _ablated_output(study, found.units, {})
+        targets = _bound_targets(study.session.outputs, output)
+        intact = _scores(study, targets, output)
         for layer, k in changes:
-            without = _scores(study, found.units, {layer: [k]})
+            ablated_output = _ablated_output(study, found.units, {layer: [k]})
+            without = _scores(study, targets, ablated_output)
             changes[layer, k].append(without.minus(intact))
     report("Ablating filters", len(cases), len(cases))
     for match, rest in chosen:
@@ -333,10 +340,10 @@ class _Scores:
         )
 
 
-def _scores(
+def _ablated_output(
     study: ConceptStudy, units: Sequence[Units], filters: Mapping[str, Sequence[int]]
-) -> _Scores:
-    """Return the scores of a case with some filters ablated."""
+) -> Tensor:
+    """Return the output for a case with some filters ablated."""
     network, outputs = study.session.network, study.session.outputs
 
     def run(x: Tensor) -> Tensor:
@@ -344,16 +351,23 @@ def _scores(
             return outputs.run(network, x.clone())
 
     with untouched(network), torch.no_grad():
-        output = run_fast(network, study.x, run)
+        return run_fast(network, study.x, run)
+
+
+def _bound_targets(outputs: Outputs, output: Tensor) -> dict[str, BoundTarget]:
+    """Return each region or class, restricted to where the intact network predicts it."""
     targets: list[Target] = (
         [Region(name) for name in outputs.regions]
         if outputs.regions
         else [Class(name) for name in outputs.names]
     )
-    values = {
-        target.name: float(target.bind(outputs, output).score(output)[0]) for target in targets
-    }
-    segments = bool(outputs.regions) and bool(spatial_shape(output))
+    return {each.name: each.bind(outputs, output) for each in restrict_by_default(targets)}
+
+
+def _scores(study: ConceptStudy, targets: Mapping[str, BoundTarget], output: Tensor) -> _Scores:
+    """Return the scores of an output for a case."""
+    values = {name: float(target.score(output)[0]) for name, target in targets.items()}
+    segments = bool(study.session.outputs.regions) and bool(spatial_shape(output))
     return _Scores(study.session.read(output).dice() if segments else {}, values)
 
 

@@ -12,6 +12,7 @@ from neuroxai.core.explanation import Explanation
 from neuroxai.core.layers.labels import GridLike
 from neuroxai.core.progress import Report
 from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.scale import OutputScale
 from neuroxai.data.case import Case
 from neuroxai.methods.make import MethodsLike
 from neuroxai.models.model import Model
@@ -31,6 +32,7 @@ def explain(
     layer: str | None = None,
     layer_grid: GridLike | None = None,
     within: RestrictionLike | None = None,
+    scale: OutputScale | None = None,
     outputs: None = None,
     slice_index: int | None = None,
     seed: int = 0,
@@ -49,6 +51,7 @@ def explain(
     layer: str | None = None,
     layer_grid: GridLike | None = None,
     within: RestrictionLike | None = None,
+    scale: OutputScale | None = None,
     outputs: Outputs | None = None,
     slice_index: None = None,
     seed: int = 0,
@@ -66,6 +69,7 @@ def explain(
     layer: str | None = None,
     layer_grid: GridLike | None = None,
     within: RestrictionLike | None = None,
+    scale: OutputScale | None = None,
     outputs: Outputs | None = None,
     slice_index: int | None = None,
     seed: int = 0,
@@ -80,7 +84,7 @@ def explain(
     :func:`~neuroxai.workflows.session.open` for ``model``, ``subject``, ``outputs``,
     ``slice_index``, ``device``, ``memory``, ``precision`` and ``progress``, and
     :meth:`Session.explain <neuroxai.workflows.base_session.BaseSession.explain>` for ``methods``,
-    ``target``, ``layer``, ``layer_grid``, ``within`` and ``seed``.
+    ``target``, ``layer``, ``layer_grid``, ``within``, ``scale`` and ``seed``.
 
     Raises
     ------
@@ -102,5 +106,5 @@ def explain(
         precision=precision, progress=progress,
     )  # fmt: skip
     return session.explain(
-        methods, target, layer=layer, layer_grid=layer_grid, within=within, seed=seed
+        methods, target, layer=layer, layer_grid=layer_grid, within=within, scale=scale, seed=seed
     )

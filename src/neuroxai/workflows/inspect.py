@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from neuroxai.core.target.scale import OutputScale
 from neuroxai.data.case import Case
 from neuroxai.models.model import Model
 from neuroxai.patient.inspection import Inspection
-from neuroxai.workflows.question import TargetsLike
+from neuroxai.workflows.question import RestrictionLike, TargetsLike
 from neuroxai.workflows.session import open
 
 
@@ -17,6 +18,8 @@ def inspect(
     targets: TargetsLike = None,
     *,
     filters_of: Sequence[str] = (),
+    within: RestrictionLike | None = None,
+    scale: OutputScale | None = None,
     slice_index: int | None = None,
     device: str = "auto",
 ) -> Inspection:
@@ -35,6 +38,8 @@ def inspect(
         The targets; every region and every class by default.
     filters_of
         Layers whose filters are returned, by name or as ``L3``.
+    within, scale
+        See :meth:`Session.explain <neuroxai.workflows.base_session.BaseSession.explain>`.
     slice_index
         The axial slice for a 2D network.
     device
@@ -46,4 +51,4 @@ def inspect(
         If a target or a layer does not exist, or the network fails on the case.
     """
     session = open(model, case, slice_index=slice_index, device=device)
-    return session.inspect(targets, filters_of=filters_of)
+    return session.inspect(targets, filters_of=filters_of, within=within, scale=scale)

@@ -16,8 +16,9 @@ from neuroxai.core.errors import TargetError
 from neuroxai.core.target.lesion import Lesion
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.predicted_mask import predicted_mask
-from neuroxai.core.target.restriction import Mask, Restriction, check_mask, is_soft
+from neuroxai.core.target.restriction import Image, Mask, Restriction, check_mask, is_soft
 from neuroxai.core.target.restriction import Prediction as PredictedRegion
+from neuroxai.core.target.scale import OutputScale
 from neuroxai.core.target.target import Class, Predicted, Region, Target, parse_target
 from neuroxai.core.target.within import parse_within
 from neuroxai.core.vocabulary import standard_class
@@ -39,7 +40,7 @@ TargetsLike = TargetLike | Sequence[TargetLike] | None
 """One target, several, or None for the default."""
 
 RestrictionLike = Restriction | NDArray[Any] | Tensor | str
-"""A restriction; a mask; ``prediction``, ``truth`` or ``lesion:N``."""
+"""A restriction; a mask; ``image``, ``prediction``, ``truth`` or ``lesion:N``."""
 
 
 def as_target(target: TargetLike | None, outputs: Outputs) -> Target:
@@ -105,6 +106,38 @@ def every_target(outputs: Outputs) -> list[Target]:
     return [*regions, *(Class(name) for name in outputs.names if name not in alone)]
 
 
+def restrict_by_default(targets: Sequence[Target]) -> list[Target]:
+    """Return targets, those without a restriction restricted to where they are predicted.
+
+    Where nothing is predicted, the target is the mean over the whole image, with a note.
+
+    Examples
+    --------
+    >>> restrict_by_default([Class(1)])[0].within
+    Prediction(name='prediction', by_default=True)
+    """
+    by_default = PredictedRegion(by_default=True)
+    return [
+        each if each.within is not None else _replaced(each, within=by_default) for each in targets
+    ]
+
+
+def rescale_targets(targets: Sequence[Target], scale: OutputScale) -> list[Target]:
+    """Return targets on a scale.
+
+    Raises
+    ------
+    TargetError
+        If the scale is unknown.
+    """
+    return [_replaced(each, scale=scale) for each in targets]
+
+
+def _replaced(target: Target, **changes: Any) -> Target:
+    changed: Target = dataclasses.replace(target, **changes)  # type: ignore[type-var]
+    return changed
+
+
 def restrict_targets(
     targets: Sequence[Target],
     within: RestrictionLike,
@@ -112,7 +145,7 @@ def restrict_targets(
     case: Case | None = None,
     prepared: Prepared | None = None,
 ) -> list[Target]:
-    """Return targets restricted to ``prediction``, ``truth``, ``lesion:N`` or a mask.
+    """Return targets restricted to ``image``, ``prediction``, ``truth``, ``lesion:N`` or a mask.
 
     Parameters
     ----------
@@ -135,7 +168,7 @@ def restrict_targets(
     else:
         restrictions = [_restriction(within, prepared)] * len(targets)
     return [
-        dataclasses.replace(target, within=restriction)  # type: ignore[type-var]
+        _replaced(target, within=restriction)
         for target, restriction in zip(targets, restrictions, strict=True)
     ]
 
@@ -146,13 +179,13 @@ def place_notes(target: Target, outputs: Outputs, output: Tensor) -> tuple[str, 
     Parameters
     ----------
     target
-        The target. There is no note for a restricted one.
+        The target. There is a note only for one of the whole image, if that was requested.
     outputs
         The names of classes and regions.
     output
         The network's output, ``(B, K)`` or ``(B, K, *S)``.
     """
-    if output.dim() == 2 or target.within is not None:
+    if output.dim() == 2 or not isinstance(target.within, Image):
         return ()
     bound = target.bind(outputs, output)
     try:
@@ -170,8 +203,7 @@ def place_notes(target: Target, outputs: Outputs, output: Tensor) -> tuple[str, 
         )
     return (
         f"target {name}: the mean over the whole image, of which {share:.1%} is predicted to be "
-        f"{name}; its maps explain the rest of the image as well. To explain the predicted part "
-        "alone, use within='prediction' (--within prediction)",
+        f"{name}; its maps explain the rest of the image as well",
     )
 
 
@@ -181,7 +213,9 @@ def _restriction(within: RestrictionLike, prepared: Prepared | None) -> Restrict
         return within
     if isinstance(within, str):
         kind, rank = parse_within(within)
-        return PredictedRegion() if kind == "prediction" else Lesion(label_components, rank)
+        if kind == "lesion":
+            return Lesion(label_components, rank)
+        return Image() if kind == "image" else PredictedRegion()
     return _mask(within, prepared)
 
 

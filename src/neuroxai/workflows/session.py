@@ -22,6 +22,7 @@ from neuroxai.core.probe.strategy import Strategy
 from neuroxai.core.progress import Report
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.scale import OutputScale
 from neuroxai.core.target.target import Target
 from neuroxai.data.case import Case
 from neuroxai.data.preparation import Prepared
@@ -112,7 +113,14 @@ class Session(BaseSession[PatientMap]):
         )  # fmt: skip
         return dataclasses.replace(answer.prediction, warnings=warnings)
 
-    def inspect(self, targets: TargetsLike = None, *, filters_of: Sequence[str] = ()) -> Inspection:
+    def inspect(
+        self,
+        targets: TargetsLike = None,
+        *,
+        filters_of: Sequence[str] = (),
+        within: RestrictionLike | None = None,
+        scale: OutputScale | None = None,
+    ) -> Inspection:
         """Compute the class activation map of every layer.
 
         Parameters
@@ -121,6 +129,8 @@ class Session(BaseSession[PatientMap]):
             A target or several, as for :meth:`explain`; every region and class by default.
         filters_of
             Layers whose filters are returned, by name or as ``L3``.
+        within, scale
+            See :meth:`explain`.
 
         Raises
         ------
@@ -129,10 +139,11 @@ class Session(BaseSession[PatientMap]):
         CancelledError
             If the session was cancelled.
         """
-        resolved = (
-            every_target(self.outputs) if targets is None else as_targets(targets, self.outputs)
-        )
+        named = every_target(self.outputs) if targets is None else as_targets(targets, self.outputs)
         prepared = self.whole
+        if within is not None:  # on the grid of the whole image
+            named = restrict_targets(named, within, self.outputs, self.case, prepared)
+        resolved = self._question(named, None, scale)
         x = prepared.x.to(self.x.device)
         self._control.start(1 + bool(filters_of))
         with self._running():

@@ -71,7 +71,7 @@ REDUCTIONS: tuple[LayerReduction, ...] = (
 
 TARGETS: dict[str, Target] = {
     "class": Class(2),
-    "probability": Class(2, output="probability"),
+    "probability": Class(2, scale="probability"),
     "region": Region("ab"),
     "restricted": Region("ab", within=Box((1, 2), (5, 5))),
 }

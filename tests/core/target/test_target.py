@@ -17,10 +17,10 @@ import neuroxai as nx
 from networks import explain, image, make, relative
 from neuroxai.core.errors import TargetError
 from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.place import EXCLUSIVE_NOTE
 from neuroxai.core.target.restriction import Box, Mask, Prediction, voxel
 from neuroxai.core.target.target import (
     ACTIVATED_NOTE,
-    EXCLUSIVE_NOTE,
     NEGATED_NOTE,
     SATURATION_NOTE,
     UNIT_RANGE_NOTE,
@@ -63,15 +63,15 @@ def test_regions_voxel_by_voxel(shape: tuple[int, ...], region: str, scale: str)
             inside = sum(odds[k] for k in members)
             values.append(inside / sum(odds) if scale == "probability" else math.log(inside))
         expected.append(sum(values) / len(values))
-    assert score(Region(region, output=scale), BRATS, output) == pytest.approx(expected)  # type: ignore[arg-type]
+    assert score(Region(region, scale=scale), BRATS, output) == pytest.approx(expected)  # type: ignore[arg-type]
 
 
 def test_a_region_of_one_class_is_the_class() -> None:
     output = logits(3, 5)
     for scale in ("logit", "probability"):
-        alone = score(Class("et", output=scale), BRATS, output)
-        assert score(Region("ET", output=scale), BRATS, output) == pytest.approx(alone)
-        assert score(Region([3], output=scale), NAMELESS if scale == "logit" else BRATS,
+        alone = score(Class("et", scale=scale), BRATS, output)
+        assert score(Region("ET", scale=scale), BRATS, output) == pytest.approx(alone)
+        assert score(Region([3], scale=scale), NAMELESS if scale == "logit" else BRATS,
                      output) == pytest.approx(alone)  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_sigmoid_outputs() -> None:
     outputs = Outputs(("TC", "WT", "ET", "other"), activation="sigmoid")
     output = logits(3, 5)
     expected = (1 / (1 + torch.exp(-output[:, 1]))).mean(dim=(1, 2)).tolist()
-    assert score(Region("WT", output="probability"), outputs, output) == pytest.approx(expected)
+    assert score(Region("WT", scale="probability"), outputs, output) == pytest.approx(expected)
     inside = output[:, 1] > 0
     rows = [output[b, 1][inside[b]].mean().item() for b in range(2)]
     assert score(Class("WT", within=Prediction()), outputs, output) == pytest.approx(rows)
@@ -96,7 +96,7 @@ def test_outputs_of_softmax_are_not_activated_again() -> None:
     detected = Outputs(BRATS.names, BRATS.regions)
     for outputs in (declared, detected):
         for scale in ("logit", "probability"):
-            bound = Region("TC", output=scale).bind(outputs, output)
+            bound = Region("TC", scale=scale).bind(outputs, output)
             assert bound.score(output).tolist() == pytest.approx(expected)
             assert bound.description["scale"] == "probability"
             assert bound.notes == ((ACTIVATED_NOTE,) if scale == "logit" else (SATURATION_NOTE,))
@@ -105,7 +105,7 @@ def test_outputs_of_softmax_are_not_activated_again() -> None:
 
 def test_probabilities_require_the_activation() -> None:
     with pytest.raises(TargetError, match="activation='softmax' or activation='sigmoid'"):
-        Class(1, output="probability").bind(NAMELESS, logits(3, 5))
+        Class(1, scale="probability").bind(NAMELESS, logits(3, 5))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_single_output_that_rejects_its_class(activated: bool) -> None:
     expected = chance if activated else z.abs().flatten().tolist()
     assert bound.score(output).tolist() == pytest.approx(expected)
     assert bound.score(torch.cat([output, output])).tolist() == pytest.approx(2 * expected)
-    likely = Predicted(output="probability").bind(outputs, output)
+    likely = Predicted(scale="probability").bind(outputs, output)
     assert likely.score(output).tolist() == pytest.approx(chance)
     assert bound.description["name"] == "predicted"  # the samples differ
     assert Predicted().bind(outputs, output[:1]).description["name"] == "not tumor"
@@ -343,7 +343,7 @@ def test_parse_target() -> None:
     with pytest.raises(TargetError, match="unknown target '²'"):
         parse_target("²", NAMELESS)
     assert parse_target("et", BRATS) == Class("ET"), "a class precedes a region of the same name"
-    assert parse_target("PREDICTED", NAMELESS, output="probability") == Predicted("probability")
+    assert parse_target("PREDICTED", NAMELESS, scale="probability") == Predicted("probability")
     with pytest.raises(TargetError, match="did you mean 'background'"):
         parse_target("backgrund", BRATS)
     with pytest.raises(TargetError, match="have no names, give a class number"):
@@ -504,8 +504,8 @@ def test_containers_of_one_tensor(how: str) -> None:
 def test_unknown_scales_and_activations_are_refused() -> None:
     scale: Any = "prob"
     for make_target in (Class, Region):
-        with pytest.raises(TargetError, match="unknown output 'prob': known: logit, probability"):
-            make_target("ET", output=scale)
+        with pytest.raises(TargetError, match="unknown scale 'prob': known: logit, probability"):
+            make_target("ET", scale=scale)
     for word in ("Sigmoid", "sigmoidal"):
         activation: Any = word
         with pytest.raises(

@@ -6,15 +6,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from neuroxai.core.spatial import masked_mean, spatial_mean
 from neuroxai.core.target.outputs import Outputs
-
-OutputScale = Literal["logit", "probability"]
+from neuroxai.core.target.scale import OutputScale
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,10 +45,31 @@ class Restriction(ABC):
 
 
 @dataclass(frozen=True)
+class Image(Restriction):
+    """The whole output: the paper's global average pooling, which is no restriction."""
+
+    of_prediction: ClassVar[bool] = False
+
+    name: str = "image"
+
+    def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return True everywhere."""
+        return torch.ones_like(predicted)
+
+
+@dataclass(frozen=True)
 class Prediction(Restriction):
-    """The region in which the network predicts the target."""
+    """The region in which the network predicts the target.
+
+    Parameters
+    ----------
+    by_default
+        Whether the restriction was not requested: where nothing is predicted, the target is then
+        the mean over the whole output, with a note, and a classifier's target is not restricted.
+    """
 
     name: str = "prediction"
+    by_default: bool = False
 
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return the predicted region."""

@@ -10,17 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from neuroxai.core.errors import TargetError, suggestion
-from neuroxai.core.spatial import spatial_shape
-from neuroxai.core.target.bound_target import BoundTarget, OutputScale
+from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
-from neuroxai.core.target.predicted_mask import in_unit_range, looks_activated, predicted_mask
-from neuroxai.core.target.restriction import Restriction
+from neuroxai.core.target.place import find_place
+from neuroxai.core.target.predicted_mask import in_unit_range, looks_activated
+from neuroxai.core.target.restriction import Image, Restriction
+from neuroxai.core.target.scale import OutputScale, check_scale
 
 SATURATION_NOTE = (
     "the target is a probability, which saturates near certainty, where the map fades; logits do "
@@ -34,10 +35,6 @@ UNIT_RANGE_NOTE = (
     "all outputs of the network are between 0 and 1, so they may be probabilities, which saturate "
     "near certainty; if they are, give outputs=Outputs(activation='sigmoid', activated=True)"
 )
-EXCLUSIVE_NOTE = (
-    "the prediction is the class with the largest output, as for exclusive classes; if classes "
-    "overlap, give outputs=Outputs(activation='sigmoid')"
-)
 NEGATED_NOTE = (
     "the network's only output is negative and is taken for a logit that rejects its class, so the "
     "target is minus the output; for a regression, give outputs=Outputs(activation='none')"
@@ -49,19 +46,19 @@ class Target(ABC):
 
     Attributes
     ----------
-    output
+    scale
         ``logit``, or ``probability``, which the paper differentiates and which saturates.
     within
-        A mask to restrict a segmenter's mean to: see :mod:`neuroxai.core.target.restriction`.
+        A mask to restrict a segmenter's mean to: see :mod:`neuroxai.core.target.restriction`. None
+        for the default: a session restricts the target to the predicted region; a target that is
+        bound without a session is the mean over the whole output.
     """
 
     within: Restriction | None
-    output: OutputScale
+    scale: OutputScale
 
     def __post_init__(self) -> None:
-        scales = get_args(OutputScale)
-        if self.output not in scales:
-            raise TargetError(f"unknown output {self.output!r}: {suggestion(self.output, scales)}")
+        check_scale(self.scale)
 
     @property
     @abstractmethod
@@ -83,7 +80,7 @@ class Target(ABC):
     def needs_output(self, outputs: Outputs) -> bool:
         """Return whether binding depends on an output's values, and not on its shape alone."""
         unknown = outputs.activation is None and not outputs.activated
-        return unknown or self.within is not None
+        return unknown or not (self.within is None or isinstance(self.within, Image))
 
     def bind(self, outputs: Outputs, output: Tensor) -> BoundTarget:
         """Fix the target at the explained point.
@@ -108,7 +105,7 @@ class Target(ABC):
         unknown = outputs.activation is None and not outputs.activated
         maybe_probability = unknown and in_unit_range(output)
         notes: list[str] = []
-        if self.output == "probability":
+        if self.scale == "probability":
             outputs.probabilities(output[:1, :, ...])  # raises if the activation is unknown
             notes.append(SATURATION_NOTE)
         elif outputs.activated:
@@ -119,13 +116,9 @@ class Target(ABC):
         any_negated = bool(negated.any())
         if outputs.activation is None and any_negated:
             notes.append(NEGATED_NOTE)
-        mask = None
-        if self.within is not None:
-            mask = self._mask(self.within, outputs, channels, output)
-            exclusive = outputs.activation is None and output.shape[1] > 1
-            if exclusive and self.within.of_prediction:
-                notes.append(EXCLUSIVE_NOTE)
-        scale: str = "probability" if outputs.activated else self.output
+        place = find_place(self.name, self.within, outputs, channels, output)
+        notes += place.notes
+        scale: str = "probability" if outputs.activated else self.scale
         description = {
             "name": self.bound_name(outputs, channels, negated),
             "kind": type(self).__name__.lower(),
@@ -135,38 +128,13 @@ class Target(ABC):
             ],
             "negated": negated.tolist(),
             "scale": "output" if maybe_probability else scale,
-            "within": None if self.within is None else _described(self.within, mask),
+            "within": place.name,
+            "within_by_default": place.by_default,
         }
         return BoundTarget(
-            outputs, channels, self.output, mask, description, tuple(notes),
+            outputs, channels, self.scale, place.mask, description, tuple(notes),
             negated if any_negated else None,
         )  # fmt: skip
-
-    def _mask(
-        self, within: Restriction, outputs: Outputs, channels: Tensor, output: Tensor
-    ) -> Tensor:
-        if output.dim() == 2:
-            raise TargetError(
-                f"target {self.name}: a classifier's output has no spatial axes to restrict to "
-                f"{within.name}; leave out within="
-            )
-        predicted = torch.zeros_like(output[:, 0], dtype=torch.bool)
-        if within.of_prediction:
-            predicted = predicted_mask(outputs, channels, output)
-        mask = within.mask(predicted, spatial_shape(output))
-        empty = [i for i, m in enumerate(mask.flatten(1).any(dim=1).tolist()) if not m]
-        if empty:
-            raise TargetError(
-                f"target {self.name}: the restriction to {within.name} is empty "
-                f"(sample {empty[0]}), so there is nothing to explain"
-            )
-        return mask
-
-
-def _described(within: Restriction, mask: Tensor | None) -> str:
-    """Return the name of a restriction for the provenance, which says whether it has weights."""
-    weighted = mask is not None and mask.is_floating_point()
-    return f"{within.name} (weighted)" if weighted else within.name
 
 
 def _check(outputs: Outputs, output: Tensor) -> None:
@@ -190,7 +158,7 @@ class Class(Target):
     ----------
     which
         Output channel, or its name.
-    output
+    scale
         ``logit`` (default) or ``probability`` (what the paper differentiates; it saturates).
     within
         A mask to restrict a segmenter's mean to: see :mod:`neuroxai.core.target.restriction`.
@@ -203,7 +171,7 @@ class Class(Target):
     """
 
     which: int | str
-    output: OutputScale = "logit"
+    scale: OutputScale = "logit"
     within: Restriction | None = None
 
     @property
@@ -228,19 +196,19 @@ class Region(Target):
     ----------
     which
         Name of the region, or its channel numbers.
-    output, within
+    scale, within
         See :class:`Class`.
 
     Examples
     --------
     >>> outputs = Outputs(("background", "NCR", "ED", "ET"), {"TC": ("NCR", "ET")}, "softmax")
     >>> logits = torch.zeros(1, 4, 2)
-    >>> float(Region("TC", output="probability").bind(outputs, logits).score(logits))
+    >>> float(Region("TC", scale="probability").bind(outputs, logits).score(logits))
     0.5
     """
 
     which: str | Sequence[int]
-    output: OutputScale = "logit"
+    scale: OutputScale = "logit"
     within: Restriction | None = None
 
     @property
@@ -269,7 +237,7 @@ class Predicted(Target):
 
     Parameters
     ----------
-    output, within
+    scale, within
         See :class:`Class`.
 
     Examples
@@ -279,7 +247,7 @@ class Predicted(Target):
     [[1], [0]]
     """
 
-    output: OutputScale = "logit"
+    scale: OutputScale = "logit"
     within: Restriction | None = None
 
     @property
@@ -322,7 +290,7 @@ def parse_target(
     text: str,
     outputs: Outputs,
     *,
-    output: OutputScale = "logit",
+    scale: OutputScale = "logit",
     within: Restriction | None = None,
 ) -> Target:
     """Return the target for a text of the command line: a region, class name or class number.
@@ -335,21 +303,21 @@ def parse_target(
     Examples
     --------
     >>> parse_target("2", Outputs())
-    Class(which=2, output='logit', within=None)
+    Class(which=2, scale='logit', within=None)
     """
     if text.isdecimal():
         which = int(text)
         if outputs.names:
-            return Class(outputs.names[outputs.channel(which, len(outputs.names))], output, within)
-        return Class(which, output, within)
+            return Class(outputs.names[outputs.channel(which, len(outputs.names))], scale, within)
+        return Class(which, scale, within)
     if text.lower() == "predicted":
-        return Predicted(output, within)
+        return Predicted(scale, within)
     name = _match(text, outputs.names)
     if name is not None:
-        return Class(name, output, within)
+        return Class(name, scale, within)
     name = _match(text, outputs.regions)
     if name is not None:
-        return Region(name, output, within)
+        return Region(name, scale, within)
     known = dict.fromkeys((*outputs.regions, *outputs.names))
     hint = suggestion(text, known) if known else "the outputs have no names, give a class number"
     raise TargetError(f"unknown target {text!r}: {hint}")

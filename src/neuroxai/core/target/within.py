@@ -1,4 +1,4 @@
-"""Names of restrictions, as on the command line: ``prediction``, ``truth`` and ``lesion:N``.
+"""Names of restrictions, as on the command line: ``image``, ``prediction``, ``lesion:N``.
 
 Free of torch, so that an option is checked quickly.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from neuroxai.core.errors import TargetError
 
-RESTRICTIONS = ("prediction", "truth", "lesion")
+RESTRICTIONS = ("image", "prediction", "truth", "lesion")
 
 
 def parse_within(within: str) -> tuple[str, int]:
@@ -26,7 +26,7 @@ def parse_within(within: str) -> tuple[str, int]:
     kind, colon, number = within.partition(":")
     if kind not in RESTRICTIONS or (colon and kind != "lesion"):
         raise TargetError(
-            f"unknown restriction within={within!r}: expected prediction, truth or lesion:N"
+            f"unknown restriction within={within!r}: expected image, prediction, truth or lesion:N"
         )
     if colon and not number.isdecimal():
         raise TargetError(
