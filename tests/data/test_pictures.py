@@ -24,6 +24,7 @@ from neuroxai.data.placement import Placement
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.models.checkpoint import ARCHITECTURES
 from neuroxai.render import figures
+from neuroxai.render.cutter import Cut, Cutter
 from neuroxai.render.planes import AXIAL
 from neuroxai.render.scan import Scan
 
@@ -129,11 +130,11 @@ def test_directions_are_not_labeled(tmp_path: Path) -> None:
     gray = np.random.default_rng(0).random((8, 6, 1))
     for laterality_known in (True, False):
         scan = Scan("c", {GRAY: gray}, slice_only=0, laterality_known=laterality_known)
-        sheet = figures._sheet(scan, [], [(GRAY, GRAY, AXIAL, 0)], "t", {}, "")
-        assert sheet.rows[0].letters == (
+        block = Cutter(scan, "t").block([Cut(GRAY, GRAY, AXIAL, 0)], [])
+        assert block.rows[0].letters == (
             ("R", "L", "A", "P") if laterality_known else ("", "", "", "")
         )
-        said = " ".join(figures._notes(scan, [], ""))
+        said = " ".join(figures.notes_of(scan, [], "t", ""))
         assert ("Left and right of the patient are unknown" in said) != laterality_known
 
 

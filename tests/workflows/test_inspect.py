@@ -229,8 +229,8 @@ def test_shares_of_evidence_within_rounding_error_are_not_shown(
     fractions = [row.mass.positive_fraction or 0 for row in (first, second)]
     assert 0 < fractions[0] < 0.001
     assert fractions[1] > 0.9
-    assert lines[0] == "no evidence for it"
-    assert lines[1].startswith(f"for it {fractions[1]:.0%} | WT ")
+    assert lines[0] == "nothing for the target"
+    assert lines[1].startswith(f"for the target {fractions[1]:.0%} | WT ")
     print_flow(report)
     shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     printed = {words[0]: words[1:] for words in shown}

@@ -51,3 +51,23 @@ def standard_class(name: str) -> str:
     """
     key = re.sub(r"[^a-z0-9]", "", name.lower())
     return _CLASS_NAMES.get(key.replace("tumour", "tumor").replace("oedema", "edema"), name)
+
+
+_MODALITY_NAMES: Mapping[str, str] = {
+    "t1": "T1", "t1w": "T1", "t1n": "T1",
+    "t1c": "T1ce", "t1ce": "T1ce", "t1gd": "T1ce", "t1gad": "T1ce", "t1post": "T1ce",
+    "t1wce": "T1ce", "t1km": "T1ce",
+    "t2": "T2", "t2w": "T2",
+    "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR",
+}  # fmt: skip
+
+
+def standard_modality(name: str) -> str:
+    """Return the standard name of an input channel, or its own name if it has none.
+
+    Examples
+    --------
+    >>> standard_modality("T1-Gd"), standard_modality("CT")
+    ('T1ce', 'CT')
+    """
+    return _MODALITY_NAMES.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)

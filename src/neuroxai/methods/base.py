@@ -46,7 +46,7 @@ class Method(ABC):
     shared: ClassVar[bool] = False
     """Whether the map has a single channel for all channels of the input."""
     units: ClassVar[str] = "target per unit of the network's input"
-    """The unit of the map's values."""
+    """The unit of the map's values; after a semicolon, a remark."""
     citation: ClassVar[str]
     """DOI or arXiv number."""
 
@@ -59,6 +59,16 @@ class Method(ABC):
     def quantity(self) -> Quantity:
         """What a value of the map is; an ``amount`` per voxel keeps its sum when resampled."""
         return "gradient"
+
+    @property
+    def map_signed(self) -> bool:
+        """Whether the map has a sign with these parameters."""
+        return self.signed
+
+    @property
+    def map_units(self) -> str:
+        """The unit of the map's values with these parameters."""
+        return self.units
 
     @property
     def requests(self) -> frozenset[Request]:
@@ -132,8 +142,8 @@ class Method(ABC):
                 values=attribution.values.detach().cpu(),
                 method=self.name,
                 title=self.title,
-                signed=self.signed,
-                units=self.units,
+                signed=self.map_signed,
+                units=self.map_units,
                 quantity=self.quantity,
                 parameters=self.parameters(),
                 target=bound.description,

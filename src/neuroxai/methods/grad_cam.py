@@ -39,6 +39,6 @@ class GradCAM(ClassActivationMethod):
     name: ClassVar[str] = "grad_cam"
     title: ClassVar[str] = "Grad-CAM"
     signed: ClassVar[bool] = False
-    units: ClassVar[str] = "activation times gradient, arbitrary"
+    units: ClassVar[str] = "arbitrary unit; activation times gradient"
     citation: ClassVar[str] = "arXiv:1610.02391"
     reduction: ClassVar[LayerReduction] = MEAN_GRADIENT_WEIGHTS

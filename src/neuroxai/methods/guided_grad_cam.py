@@ -45,7 +45,7 @@ class GuidedGradCAM(Method):
 
     name: ClassVar[str] = "guided_grad_cam"
     title: ClassVar[str] = "Guided Grad-CAM"
-    units: ClassVar[str] = "product of Grad-CAM and guided gradient, arbitrary"
+    units: ClassVar[str] = "arbitrary unit; product of Grad-CAM and guided gradient"
     citation: ClassVar[str] = "arXiv:1610.02391"
 
     layer: str = AUTO

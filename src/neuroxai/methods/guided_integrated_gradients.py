@@ -63,7 +63,7 @@ class GuidedIntegratedGradients(Method):
 
     name: ClassVar[str] = "guided_integrated_gradients"
     title: ClassVar[str] = "Guided integrated gradients"
-    units: ClassVar[str] = "target; the sum is its change from baseline to input"
+    units: ClassVar[str] = "target per voxel; the sum is its change from baseline to input"
     citation: ClassVar[str] = "arXiv:2106.09788"
 
     steps: int = 200

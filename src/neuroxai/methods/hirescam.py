@@ -52,6 +52,6 @@ class HiResCAM(ClassActivationMethod):
 
     name: ClassVar[str] = "hirescam"
     title: ClassVar[str] = "HiResCAM"
-    units: ClassVar[str] = "activation times gradient: target per cell of the layer"
+    units: ClassVar[str] = "target per cell of the layer; activation times gradient"
     citation: ClassVar[str] = "arXiv:2011.08891"
     reduction: ClassVar[LayerReduction] = ActivationTimesGradient()

@@ -128,7 +128,7 @@ class IntegratedGradients(Method):
 
     name: ClassVar[str] = "integrated_gradients"
     title: ClassVar[str] = "Integrated gradients"
-    units: ClassVar[str] = "target; the sum is its change from baseline to input"
+    units: ClassVar[str] = "target per voxel; the sum is its change from baseline to input"
     citation: ClassVar[str] = "arXiv:1703.01365"
 
     steps: int = 25

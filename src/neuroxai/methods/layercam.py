@@ -52,6 +52,6 @@ class LayerCAM(ClassActivationMethod):
     name: ClassVar[str] = "layercam"
     title: ClassVar[str] = "LayerCAM"
     signed: ClassVar[bool] = False
-    units: ClassVar[str] = "activation times gradient, arbitrary"
+    units: ClassVar[str] = "arbitrary unit; activation times gradient"
     citation: ClassVar[str] = "doi:10.1109/TIP.2021.3089943"
     reduction: ClassVar[LayerReduction] = ActivationTimesPositiveGradient()

@@ -101,6 +101,17 @@ class SmoothGrad(Method):
         return self.of.quantity if self.aggregation == "mean" else "gradient"
 
     @property
+    def map_signed(self) -> bool:
+        """Whether the mean of the inner maps has a sign; squares and variances have none."""
+        return self.aggregation == "mean" and self.of.map_signed
+
+    @property
+    def map_units(self) -> str:
+        """That of the inner maps for their mean, else its square."""
+        units = self.of.map_units
+        return units if self.aggregation == "mean" else f"square of {units.partition(';')[0]}"
+
+    @property
     def gradients(self) -> int:
         """Those of the inner method for every copy."""
         return self.samples * max(1, self.of.gradients)

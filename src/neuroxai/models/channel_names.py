@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from neuroxai.core.vocabulary import REGIONS, standard_class
-
-MODALITIES = {
-    "t1": "T1", "t1w": "T1", "t1n": "T1",
-    "t1c": "T1ce", "t1ce": "T1ce", "t1gd": "T1ce", "t1gad": "T1ce", "t1post": "T1ce",
-    "t2": "T2", "t2w": "T2",
-    "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR",
-}  # fmt: skip
-
-
-def standard_modality(name: str) -> str:
-    """Return the standard name of an input channel, or its own name if it has none.
-
-    Examples
-    --------
-    >>> standard_modality("T1-Gd"), standard_modality("CT")
-    ('T1ce', 'CT')
-    """
-    return MODALITIES.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
 
 
 def standard_classes(names: Iterable[str]) -> tuple[str, ...]:

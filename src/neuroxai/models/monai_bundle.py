@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from neuroxai.core.errors import MissingExtraError, ModelError, suggestion
+from neuroxai.core.vocabulary import standard_modality
 from neuroxai.models.card import USE, Card
-from neuroxai.models.channel_names import regions_of, standard_classes, standard_modality
+from neuroxai.models.channel_names import regions_of, standard_classes
 from neuroxai.models.config_data import ConfigData, read_json, read_yaml
 from neuroxai.models.formats import METADATA, refuse_code
 from neuroxai.models.model import Model

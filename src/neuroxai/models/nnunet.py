@@ -10,8 +10,9 @@ from typing import Any
 
 from neuroxai.core.errors import ModelError
 from neuroxai.core.probe.ensemble import Ensemble
+from neuroxai.core.vocabulary import standard_modality
 from neuroxai.models.card import Card
-from neuroxai.models.channel_names import regions_of, standard_classes, standard_modality
+from neuroxai.models.channel_names import regions_of, standard_classes
 from neuroxai.models.config_data import read_json
 from neuroxai.models.formats import DATASET, PLANS
 from neuroxai.models.model import Model

@@ -114,7 +114,7 @@ class Inspection:
             method="information_flow",
             title=f"Class activation map of {layer.name}",
             signed=True,
-            units="activation times gradient, arbitrary",
+            units="arbitrary unit; activation times gradient",
             parameters={},
             target=target.target,
             score=target.score,

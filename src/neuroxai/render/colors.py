@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 PERCENTILE = 99.5
 """Percentile of ``|value|`` at which the color scale of a heat map ends."""
+
+FAINT = 0.45
+"""Brightness of a scan beneath a map; at full brightness, white tissue hides the colors."""
+
+PREDICTION_LINE, TRUTH_LINE, WITHIN_LINE = "#FFE600", "#FFFFFF", "#7CFC00"
+"""Colors of the outlines: prediction, ground truth, and the mask of a restricted target."""
+
+Kind = Literal["signed", "evidence", "magnitude", "activation"]
+"""Meaning of the values of a map: signed evidence; evidence for the target only, as of Grad-CAM;
+sizes without a sign, as of a variance; or the activation of a filter."""
+
+COLORS: Mapping[Kind, tuple[str, str]] = MappingProxyType(
+    {
+        "signed": ("#FF3B30", "#2E86FF"),
+        "evidence": ("#FF3B30", "#2E86FF"),
+        "magnitude": ("#1ED6B5", "#1ED6B5"),
+        "activation": ("#FFC040", "#A070FF"),
+    }
+)
+"""Color of positive and of negative values. Red is evidence for the target and blue evidence
+against it, and neither color has another meaning in a figure."""
 
 LABELS = ("background", "NCR", "ED", "ET", "RC")
 """Class names by index, in the order of ``data.case.CLASSES``."""
@@ -31,31 +54,44 @@ TARGET_CLASSES = {
 
 
 class Limits(NamedTuple):
-    """Color scale of a heat map: ``vmin`` and ``vmax`` in attribution units, and a colormap."""
+    """Color scale of a heat map: ``vmin`` and ``vmax`` in attribution units, and its kind."""
 
     vmin: float
     vmax: float
-    cmap: str
+    kind: Kind
 
     def opacity(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Return ``|value| / vmax`` clipped to 0…1, the opacity in an overlay; same shape."""
         return np.clip(np.abs(values.astype(np.float64)) / self.vmax, 0.0, 1.0)
 
+    def rgba(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the colors of values, ``(..., 4)`` in 0…1.
 
-def color_limits(values: NDArray[Any], *, signed: bool) -> Limits:
+        The hue is that of the sign and the opacity is :meth:`opacity`, so that zero is transparent.
+
+        Examples
+        --------
+        >>> Limits(-2.0, 2.0, "signed").rgba(np.array([0.0, -1.0]))[:, 3].tolist()
+        [0.0, 0.5]
+        """
+        positive, negative = (rgb(color) for color in COLORS[self.kind])
+        hue = np.where(np.asarray(values)[..., None] < 0, negative, positive)
+        return np.concatenate([hue, self.opacity(values)[..., None]], axis=-1)
+
+
+def color_limits(values: NDArray[Any], kind: Kind) -> Limits:
     """Choose the color scale of a heat map from the displayed values.
 
     The scale ends at ``v``, the 99.5th percentile of ``|values|``, or the maximum if that is
-    zero. Signed maps use a diverging colormap from ``-v`` to ``v`` with white at zero, unsigned
-    maps a sequential colormap from 0 to ``v``. Maps with negative values are always shown as
-    signed.
+    zero. The scale of signed maps runs from ``-v`` to ``v``, that of others from 0 to ``v``. Maps
+    of evidence with negative values are always shown as signed.
 
     Parameters
     ----------
     values
         Attributions of any shape, all finite, not all zero.
-    signed
-        Whether the sign of the attributions is meaningful.
+    kind
+        Meaning of the values.
 
     Raises
     ------
@@ -64,10 +100,10 @@ def color_limits(values: NDArray[Any], *, signed: bool) -> Limits:
 
     Examples
     --------
-    >>> color_limits(np.array([-4.0, 0.0, 2.0, 4.0]), signed=True)
-    Limits(vmin=-4.0, vmax=4.0, cmap='RdBu_r')
-    >>> color_limits(np.array([0.0, 1.0, 1.0]), signed=False)
-    Limits(vmin=0.0, vmax=1.0, cmap='inferno')
+    >>> color_limits(np.array([-4.0, 0.0, 2.0, 4.0]), "signed")
+    Limits(vmin=-4.0, vmax=4.0, kind='signed')
+    >>> color_limits(np.array([0.0, 1.0, 1.0]), "evidence")
+    Limits(vmin=0.0, vmax=1.0, kind='evidence')
     """
     magnitude = np.abs(values.astype(np.float64))
     if not np.isfinite(magnitude).all():
@@ -76,9 +112,10 @@ def color_limits(values: NDArray[Any], *, signed: bool) -> Limits:
     top = top or float(magnitude.max(initial=0.0))
     if top == 0.0:
         raise ValueError("no color scale: the map is zero everywhere")
-    if signed or float(values.min()) < 0:
-        return Limits(-top, top, "RdBu_r")
-    return Limits(0.0, top, "inferno")
+    negative = float(values.min()) < 0
+    if negative and kind in ("evidence", "magnitude"):
+        kind = "signed"
+    return Limits(-top if negative or kind == "signed" else 0.0, top, kind)
 
 
 def gray_window(volume: NDArray[Any], background: float) -> tuple[float, float]:
@@ -100,7 +137,7 @@ def label_layer(labels: NDArray[Any], opacity: float = 0.6) -> NDArray[np.float3
     """Return an RGBA image ``(rows, columns, 4)`` in 0…1; the background is transparent."""
     table = np.zeros((len(LABEL_COLORS), 4), dtype=np.float32)
     for index, color in enumerate(LABEL_COLORS[1:], start=1):
-        table[index] = [*(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)), opacity]
+        table[index] = [*rgb(color), opacity]
     colored: NDArray[np.float32] = table[color_index(labels.astype(np.intp))]
     return colored
 
@@ -115,3 +152,15 @@ def color_index(label: Any) -> Any:
     """
     index = np.asarray(label)
     return np.where(index == 0, 0, (index - 1) % (len(LABEL_COLORS) - 1) + 1)[()]
+
+
+def rgb(color: str) -> tuple[float, float, float]:
+    """Return the parts of a color ``#RRGGBB`` in 0…1.
+
+    Examples
+    --------
+    >>> rgb("#FF0033")
+    (1.0, 0.0, 0.2)
+    """
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue

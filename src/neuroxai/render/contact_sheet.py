@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError
-from neuroxai.render.colors import PERCENTILE, Limits, color_limits
+from neuroxai.render.colors import COLORS, PERCENTILE, Limits, color_limits
 from neuroxai.render.figures import CONVENTION, UNKNOWN_SIDES
 from neuroxai.render.montage import Panel, Row, draw_panel
 from neuroxai.render.planes import AXIAL, NO_LETTERS
@@ -118,8 +118,8 @@ def _page(
         "Below each panel: the number of the filter and the sum of activation × gradient over the "
         "layer, its first-order contribution to the target. Filters are sorted by its magnitude. "
         f"The color scale of each panel ends at its own {PERCENTILE:g}th percentile of "
-        "|activation|. Panels with negative values use a blue-white-red scale, others a scale "
-        "from black (zero) to yellow.",
+        "|activation|. Yellow is positive, violet negative and black zero. An activation alone is "
+        "no evidence; the number is red if the filter speaks for the target and blue if against.",
     )
     footer = Footer((*notes, *own), room)
     size = shown[0].picture.shape
@@ -138,9 +138,22 @@ def _page(
         axes = sheet.axes(x, y, CELL, height)
         draw_panel(axes, panel, row, limits, first=index == 0)
         sheet.write(x, y + height + 2, f"#{unit.number}", size=7.8, weight="bold")
-        sheet.write(x + CELL, y + height + 2, f"{unit.importance:+.2g}", size=7.8, ha="right")
+        sheet.write(
+            x + CELL,
+            y + height + 2,
+            f"{unit.importance:+.2g}",
+            size=7.8,
+            ha="right",
+            color=_ink(unit.importance),
+        )
     footer.write(sheet, bottom)
     return sheet.figure
+
+
+def _ink(importance: float) -> str:
+    """Return red for a contribution for the target, blue for one against it."""
+    positive, negative = COLORS["signed"]
+    return "black" if importance == 0 else positive if importance > 0 else negative
 
 
 def _panel(unit: FilterPicture) -> tuple[Panel, Limits | None]:
@@ -149,4 +162,4 @@ def _panel(unit: FilterPicture) -> tuple[Panel, Limits | None]:
         return Panel(remark="not finite"), None
     if not picture.any():
         return Panel(remark="zero in\nthis slice"), None
-    return Panel(heat=picture), color_limits(picture, signed=False)
+    return Panel(heat=picture), color_limits(picture, "activation")

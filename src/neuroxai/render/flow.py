@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.errors import OutputError, suggestion
-from neuroxai.render.colors import PERCENTILE, Limits, color_limits, gray_window, label_layer
-from neuroxai.render.figures import axial_slice, convention
-from neuroxai.render.montage import Panel, Row, draw_panel
-from neuroxai.render.planes import AXIAL, NO_LETTERS, Box, brain_box, crop
+from neuroxai.core.errors import OutputError
+from neuroxai.render.background import background_modality
+from neuroxai.render.colors import PERCENTILE, Limits, color_limits
+from neuroxai.render.cutter import Cut, Cutter
+from neuroxai.render.figures import check_modality, convention, voxels
+from neuroxai.render.focus import axial_slice
+from neuroxai.render.montage import Column, Panel, draw_panel
+from neuroxai.render.planes import AXIAL
 from neuroxai.render.scan import Scan, depth
 from neuroxai.render.sheet import PAD, Footer, Header, Sheet, save_figure
 
@@ -64,7 +67,7 @@ def draw_flow(
     target: str,
     path: Path,
     *,
-    modality: str,
+    modality: str | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> Path:
     """Draw the maps of all layers over one axial slice, with one row per resolution.
@@ -88,10 +91,9 @@ def draw_flow(
     """
     if not panels:
         raise OutputError(f"{scan.name}: no layer has a map, so there is no flow to draw")
-    if modality not in scan.modalities:
-        known = suggestion(modality, scan.modalities)
-        raise OutputError(f"{scan.name}: unknown modality {modality!r}; {known}")
-    layout = _Layout(scan, panels, target, modality, facts or {})
+    shown = modality or background_modality(target, scan.modalities)
+    check_modality(scan, shown)
+    layout = _Layout(scan, panels, target, shown, facts or {})
     return save_figure(layout.figure, path)
 
 
@@ -149,32 +151,30 @@ class _Layout:
         modality: str,
         facts: Mapping[str, str],
     ) -> None:
-        self._scan, self._panels, self._modality = scan, panels, modality
-        self._index, reason = axial_slice(scan, [], target)
-        self._box: Box = crop(brain_box(scan.modalities.values(), scan.spacing), AXIAL)
-        self._gray = self._gray_slice()
-        extent = (
-            self._gray.shape[1] * scan.spacing[0],
-            self._gray.shape[0] * scan.spacing[1],
-        )
-        self._row = Row("", extent, AXIAL.letters if scan.laterality_known else NO_LETTERS)
-        self._height = CELL * extent[1] / extent[0]
+        self._panels = panels
+        index, reason = axial_slice(scan, [], target)
+        self._scan = scan
+        self._cut = Cut("", modality, AXIAL, index)
+        self._cutter = Cutter(scan, target)
+        self._gray = self._cutter.gray(self._cut)
+        self._outlines = self._cutter.outlines(self._cut)
+        (self._row,) = self._cutter.block([self._cut], []).rows
+        self._height = CELL * self._row.extent[1] / self._row.extent[0]
         self._positions, self._left = panel_positions([panel.shape for panel in panels])
         columns = 1 + max(column for _, column in self._positions)
         self._width = max(1500, int(2 * PAD + columns * (CELL + GAP) + AISLE))
         room = self._width - 2 * PAD
         title = f"{scan.name}  ·  target {target}  ·  information flow"
         self._header = Header(title, facts, room)
-        x, y, z = scan.spacing
         notes = (
-            f"{convention(scan)} {modality}, axial slice {self._index} (of {depth(scan)}, from 0 "
-            f"at the feet): {reason}. Voxels {x:g} x {y:g} x {z:g} mm.",
+            f"{convention(scan)} {modality}, axial slice {index} (of {depth(scan)}, from 0 "
+            f"at the feet): {reason}. {voxels(scan)}",
             "Each panel shows the signed class activation map of one layer, with its number of "
-            "filters and grid size below. Red is evidence for the target, blue against it. The "
-            f"color scale of each panel ends at its own {PERCENTILE:g}th percentile of |value| in "
-            "this slice, so colors of different panels cannot be compared. For it: the fraction of "
-            "the absolute evidence in the whole volume that is positive. Regions: the fractions of "
-            "the positive evidence in each of them.",
+            f"filters and grid size below. Red is evidence for {target}, blue is evidence against "
+            f"it. The color scale of each panel ends at its own {PERCENTILE:g}th percentile of "
+            "|value| in this slice, so colors of different panels cannot be compared.",
+            "For the target: the part of all evidence, for and against, that speaks for it. "
+            "In WT, TC, ET, in and outside the brain: the parts of the evidence for the target.",
         )
         self._footer = Footer(notes, room)
 
@@ -195,38 +195,24 @@ class _Layout:
         self._footer.write(sheet, bottom)
         return sheet.figure
 
-    def _gray_slice(self) -> NDArray[np.float64]:
-        volume = self._scan.modalities[self._modality]
-        low, high = gray_window(volume, float(volume[0, 0, 0]))
-        return np.nan_to_num((self._cut(volume).astype(np.float64) - low) / (high - low), nan=0.0)
-
-    def _cut(self, volume: NDArray[Any]) -> NDArray[Any]:
-        index = 0 if volume.shape[2] == 1 else self._index
-        return AXIAL.cut(volume[self._box], index)
-
     def _draw_input(self, sheet: Sheet, top: float) -> None:
         x: float = PAD
-        shown: list[tuple[str, NDArray[Any] | None]] = [(self._modality, None)]
-        shown += [("prediction", self._scan.prediction), ("truth", self._scan.truth)]
-        classes: set[int] = set()
-        for title, labels in shown:
-            if labels is None and title != self._modality:
-                continue
-            layer = None if labels is None else self._cut(labels)
-            classes.update(() if layer is None else (int(v) for v in np.unique(layer) if v))
-            panel = Panel(gray=self._gray, labels=None if layer is None else label_layer(layer))
+        columns = [Column(self._cut.modality, [Panel(gray=self._gray)])]
+        columns += self._cutter.labels([self._cut])
+        for number, column in enumerate(columns):
             axes = sheet.axes(x, top, CELL, self._height)
-            draw_panel(axes, panel, self._row, None, first=labels is None)
-            sheet.write(x, top + self._height + 4, title, size=9, weight="bold")
+            draw_panel(axes, column.panels[0], self._row, None, first=number == 0)
+            sheet.write(x, top + self._height + 4, column.title, size=9, weight="bold")
             x += CELL + GAP
-        # One color bar for all panels, without units, because each panel has its own scale.
-        limits = Limits(-1.0, 1.0, "RdBu_r")
-        sheet.color_bar(limits, x + 30, top + 20, CELL, labels=("against", "0", "for"))
-        sheet.legend(self._scan.legend(classes), top + 90, x + 30, lines=3)
+        # One color bar for all panels, without numbers, because each panel has its own scale.
+        sheet.color_bar(Limits(-1.0, 1.0, "signed"), x + 30, top + 10, CELL, numbers=False)
+        for number, line in enumerate(self._cutter.lines.items()):
+            sheet.lines([line], top + 60 + 34 * number, x + 30)
+        y = top + 60 + 34 * len(self._cutter.lines)
+        sheet.legend(self._scan.legend(self._cutter.classes), y, x + 30, lines=3)
 
     def _draw_layer(self, sheet: Sheet, panel: FlowPanel, x: float, y: float) -> None:
-        drawn = self._overlay(panel)
-        limits = None if drawn.heat is None else color_limits(drawn.heat, signed=True)
+        drawn, limits = self._overlay(panel)
         draw_panel(sheet.axes(x, y, CELL, self._height), drawn, self._row, limits, first=False)
         cells = "×".join(str(n) for n in panel.shape[1:])
         caption = (
@@ -238,16 +224,16 @@ class _Layout:
             weight = "bold" if number == 0 else "normal"
             sheet.write(x, y + self._height + 3 + LINE * number, line, size=7.6, weight=weight)
 
-    def _overlay(self, panel: FlowPanel) -> Panel:
+    def _overlay(self, panel: FlowPanel) -> tuple[Panel, Limits | None]:
         if panel.picture is None:
-            return Panel(remark=panel.missing)
-        heat = AXIAL.cut(panel.picture[self._box[:2]][:, :, None], 0)
+            return Panel(remark=panel.missing), None
+        heat = self._cutter.cut(panel.picture[:, :, None], self._cut)
         if not np.isfinite(heat).all():
-            return Panel(gray=self._gray, remark="not finite")
+            return Panel(gray=self._gray, remark="not finite"), None
         if not heat.any():
-            return Panel(gray=self._gray, remark="zero in\nthis slice")
-        opacity = 0.8 * color_limits(heat, signed=True).opacity(heat)
-        return Panel(gray=self._gray, heat=heat, opacity=opacity)
+            return Panel(gray=self._gray, remark="zero in\nthis slice"), None
+        shown = Panel(gray=self._gray, heat=heat, outlines=self._outlines)
+        return shown, color_limits(heat, "signed")
 
 
 def _shorten(name: str) -> str:

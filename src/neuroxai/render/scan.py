@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError, suggestion
-from neuroxai.render.colors import LABELS
+from neuroxai.render.colors import LABELS, Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,8 @@ class Scan:
     """Name of the mask, for example ``lesion 2``."""
     obliquity: float = 0.0
     """Angle in degrees between scan axes and body axes; 0 if it is small."""
+    network_spacing: tuple[float, float, float] | None = None
+    """Voxel size of the network's grid in mm along X, Y, Z; None if unknown."""
 
     def legend(self, indices: Collection[int]) -> dict[int, str]:
         """Return the names of the given class indices."""
@@ -65,17 +67,29 @@ class HeatMap:
     values
         ``(C, X, Y, Z)`` with one channel per entry of ``channels``; ``(1, X, Y, Z)`` for a class
         activation map.
-    signed
-        Whether the sign is meaningful: chooses a diverging or a sequential colormap.
+    kind
+        Meaning of the values, which chooses the colors.
     channels
         Modality of each channel; ``("",)`` for a map shared by all modalities.
+    unit
+        Unit of the values, for the color bar.
+    quantity
+        What a value is; the notes explain the color of a ``gradient``.
+    shares
+        Modality to its share of the absolute values of the map; empty if unknown.
+    mark
+        Text drawn across every panel of the map, for example that it is not above chance.
     """
 
     method: str
     title: str
     values: NDArray[Any]
-    signed: bool
+    kind: Kind
     channels: tuple[str, ...] = ("",)
+    unit: str = ""
+    quantity: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    mark: str = ""
 
     @property
     def shared(self) -> bool:

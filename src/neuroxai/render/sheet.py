@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.files.atomic import atomic_path
-from neuroxai.render.colors import LABEL_COLORS, Limits, color_index
+from neuroxai.render.colors import LABEL_COLORS, Kind, Limits, color_index
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +21,30 @@ if TYPE_CHECKING:
 
 DPI = 160
 PAD = 24  # px
+BAR = 118  # px, height of a color bar with its labels
+
+BAR_WORDS: Mapping[Kind, tuple[str, str]] = MappingProxyType(
+    {
+        "signed": ("against", "for"),
+        "evidence": ("", "for"),
+        "magnitude": ("", "large"),
+        "activation": ("negative", "positive"),
+    }
+)
+"""Meaning of the low and the high end of a color bar."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Color and dashes of an outline."""
+
+    color: str
+    dashes: str = "solid"
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Keyword arguments of matplotlib's lines."""
+        return {"color": self.color, "linestyle": self.dashes, "linewidth": 0.7}
 
 
 class Header:
@@ -26,7 +52,7 @@ class Header:
 
     def __init__(self, title: str, facts: Mapping[str, str], room: float) -> None:
         self._titles = wrap(title, room, 21, lines=3)
-        self._facts = wrap("   ·   ".join(f"{k}: {v}" for k, v in facts.items()), room, 11)
+        self._facts = wrap("   ·   ".join(f"{k}: {v}" for k, v in facts.items()), room, 12)
 
     @property
     def height(self) -> int:
@@ -110,30 +136,62 @@ class Sheet:
         x: float,
         y: float,
         width: float,
-        labels: tuple[str, str, str] | None = None,
+        *,
+        unit: str = "",
+        numbers: bool = True,
     ) -> None:
-        """Draw a color bar labeled with its ends, zero, and a common power of ten.
+        """Draw a color bar in :data:`BAR` px of height.
 
-        ``labels`` replace the numbers at the low end, the center and the high end.
+        Below it are its ends and zero, what the ends mean, and the unit with a common power of ten.
+
+        Parameters
+        ----------
+        unit
+            Unit of the values, wrapped to two lines.
+        numbers
+            Whether to write the ends; False for a bar that stands for several scales.
         """
         power = int(np.floor(np.log10(limits.vmax)))
         power = 0 if -2 <= power <= 2 or power < -300 else power
         top = f"{limits.vmax / 10.0**power:.3g}"
         axes = self.axes(x, y, width, 14)
-        axes.imshow(np.linspace(0, 1, 256)[None], cmap=limits.cmap, aspect="auto")
+        axes.set_facecolor("black")
+        ramp = np.linspace(limits.vmin, limits.vmax, 256)[None]
+        axes.imshow(limits.rgba(ramp), aspect="auto", interpolation="nearest")
         axes.set_yticks([])
         axes.set_xticks([])
-        ends = [(0.0, "left", "0"), (1.0, "right", top)]
-        if limits.vmin < 0:
-            ends = [(0.0, "left", f"\N{MINUS SIGN}{top}"), (0.5, "center", "0"), ends[1]]
-        if labels:
-            ends = list(zip((0.0, 0.5, 1.0), ("left", "center", "right"), labels, strict=True))
-        for fraction, side, text in ends:
-            self.write(x + fraction * width, y + 18, text, size=7.5, ha=side)
-        if power:
+        signed = limits.vmin < 0
+        if numbers:
+            low = f"\N{MINUS SIGN}{top}" if signed else "0"
+            self._ends(x, y + 18, width, (low, "0" if signed else "", top))
+        low, high = BAR_WORDS[limits.kind]
+        self._ends(x, y + (40 if numbers else 18), width, (low if signed else "", "", high))
+        if power and numbers:
             exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-            factor = f"\N{MULTIPLICATION SIGN}10{exponent}"
-            self.write(x + width / 2, y + 40, factor, size=7.5, ha="center")
+            unit = f"\N{MULTIPLICATION SIGN}10{exponent} {unit}".rstrip()
+        for line, text in enumerate(wrap(unit, 1.15 * width, 9, lines=2)):
+            self.write(x + width / 2, y + 62 + 20 * line, text, size=7.5, ha="center")
+
+    def _ends(self, x: float, y: float, width: float, texts: tuple[str, str, str]) -> None:
+        """Write texts below the left end, the center and the right end of a bar."""
+        for fraction, side, text in zip(
+            (0, 0.5, 1), ("left", "center", "right"), texts, strict=True
+        ):
+            if text:
+                self.write(x + fraction * width, y, text, size=7.5, ha=side)
+
+    def lines(self, lines: Sequence[tuple[str, Line]], y: float, x: float) -> None:
+        """Draw the legend of outlines, each on a dark patch."""
+        for text, line in lines:
+            patch = self.axes(x, y + 3, 40, 22)
+            patch.set_facecolor("#404040")
+            patch.set_xticks([])
+            patch.set_yticks([])
+            patch.plot([0.05, 0.95], [0.5, 0.5], **line.style)
+            patch.set_xlim(0, 1)
+            patch.set_ylim(0, 1)
+            self.write(x + 50, y + 3, clean(text), size=9)
+            x += 50 + 12 * len(text) + 36
 
     def legend(self, classes: Mapping[int, str], y: float, x: float, *, lines: int = 1) -> None:
         """Draw the legend of class colors in at most ``lines`` lines, with a count of the rest."""

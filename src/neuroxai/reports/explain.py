@@ -27,7 +27,7 @@ from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
 from neuroxai.patient.regions import WITHIN
 from neuroxai.render.figures import draw_modalities, draw_planes
-from neuroxai.reports.pictures import picture_of, strongest_modality
+from neuroxai.reports.pictures import picture_of
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,8 @@ class CaseReport:
         Warnings of all targets, each once.
     shared_seconds
         Time of the passes that all methods and targets share.
+    background
+        Modality that the pictures are drawn on; None to choose it by the target.
     """
 
     results: Results
@@ -155,6 +157,7 @@ class CaseReport:
     targets: dict[str, TargetSummary] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     shared_seconds: float = 0.0
+    background: str | None = None
     _case: Case | None = None
     _model: Mapping[str, str] = field(default_factory=dict)
     _prediction: Prediction | None = None
@@ -247,11 +250,14 @@ class CaseReport:
         facts = _facts(maps, prediction)
         stem = self.results.folder / first.stem.split("_desc-")[0]
         path = stem.with_name(f"{stem.name}_montage-modalities.png")
-        pictures = [draw_modalities(scan, heats, target, path, facts=facts)]
+        pictures = [
+            draw_modalities(scan, heats, target, path, facts=facts, background=self.background)
+        ]
         if scan.slice_only is None:
             path = stem.with_name(f"{stem.name}_montage-planes.png")
-            modality = strongest_modality(maps)
-            pictures.append(draw_planes(scan, heats, target, path, modality=modality, facts=facts))
+            pictures.append(
+                draw_planes(scan, heats, target, path, modality=self.background, facts=facts)
+            )
         return pictures
 
 

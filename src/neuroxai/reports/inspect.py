@@ -28,8 +28,8 @@ from neuroxai.patient.inspection import Inspection
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.regions import REGION_ORDER
 from neuroxai.render.contact_sheet import FilterPicture, draw_filters
-from neuroxai.render.figures import axial_slice
 from neuroxai.render.flow import FlowPanel, draw_flow
+from neuroxai.render.focus import axial_slice
 from neuroxai.render.scan import Scan
 from neuroxai.reports.explain import format_score, peak_memory_mb
 from neuroxai.reports.pictures import scan_of
@@ -87,6 +87,8 @@ class InspectionReport:
         The maps of every layer on one case.
     results
         The folder for all files.
+    background
+        Modality that the maps are drawn on; None to choose it by the target.
 
     Attributes
     ----------
@@ -98,8 +100,11 @@ class InspectionReport:
         Layer name to the pages of its filters.
     """
 
-    def __init__(self, inspection: Inspection, results: Results) -> None:
+    def __init__(
+        self, inspection: Inspection, results: Results, background: str | None = None
+    ) -> None:
         self.inspection = inspection
+        self.background = background
         self.results = results
         self.figures: dict[str, Path] = {}
         self.sheets: dict[str, list[Path]] = {}
@@ -140,10 +145,10 @@ class InspectionReport:
                 path = shown.save(self.results.folder)
                 self.results.add(path, sidecar(path))
         figure = self.results.folder / f"{self._stem(label=target.name)}_flow.png"
-        modality = shown_modality(self.scan)
         draw_flow(
-            self.scan, panels, target.name, figure, modality=modality, facts=self._facts(target)
-        )
+            self.scan, panels, target.name, figure,
+            modality=self.background, facts=self._facts(target),
+        )  # fmt: skip
         self.results.add(figure)
         self.figures[target.name] = figure
         return figure
@@ -291,11 +296,11 @@ class InspectionReport:
     def _panel(self, shown: PatientMap, layer: Layer, index: int, mass: RelevanceMass) -> FlowPanel:
         volume = shown.placement.upright.reorient(shown.volume()[0])
         picture: NDArray[Any] = np.ascontiguousarray(volume[:, :, index])
-        lines: tuple[str, ...] = ("no evidence for it",)
+        lines: tuple[str, ...] = ("nothing for the target",)
         positive = evidence_of(mass)
         if positive is not None and mass.positive_fraction is not None:
             tumor = [f"{n} {_percent(positive[n])}" for n in REGION_ORDER if n in positive]
-            part = f"for it {_percent(mass.positive_fraction)}"
+            part = f"for the target {_percent(mass.positive_fraction)}"
             lines = (part, " ".join(tumor[:-2]), " ".join(tumor[-2:]))
         return FlowPanel(self.inspection.number(layer), layer.name, layer.shape, picture, lines)
 
@@ -331,11 +336,6 @@ def evidence_of(mass: RelevanceMass) -> Mapping[str, float] | None:
 def region_volumes(inspection: Inspection) -> dict[str, float]:
     """Return each region's share of the network's volume."""
     return {name: int(mask.sum()) / mask.numel() for name, mask in inspection.regions.masks.items()}
-
-
-def shown_modality(scan: Scan) -> str:
-    """Return the modality that layers' maps are drawn on: FLAIR if there is one, else the last."""
-    return "FLAIR" if "FLAIR" in scan.modalities else list(scan.modalities)[-1]
 
 
 def _without_map(number: int, layer: Layer, target: TargetFlow) -> FlowPanel:

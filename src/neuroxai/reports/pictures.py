@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from neuroxai.core.explanation import Explanation
 from neuroxai.data.case import Case
 from neuroxai.data.grid import obliquity
 from neuroxai.data.placement import Placement
+from neuroxai.inspection.modality_shares import modality_shares
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
-from neuroxai.render.colors import LABELS
+from neuroxai.render.colors import LABELS, Kind
 from neuroxai.render.scan import HeatMap, Scan
 
 
@@ -45,8 +47,14 @@ def picture_of(
             method=m.explanation.method,
             title=m.explanation.title,
             values=upright.reorient(m.volume()),
-            signed=m.explanation.signed,
+            kind=kind_of(m.explanation),
             channels=("",) if m.channels == ("all",) else m.channels,
+            unit=unit_of(m.explanation),
+            quantity=m.explanation.quantity,
+            shares={
+                name: share.absolute
+                for name, share in modality_shares(m.values[0], m.channels).items()
+            },
         )
         for m in maps
     ]
@@ -86,7 +94,27 @@ def scan_of(
         slice_only=placement.slice_index,
         laterality_known=case.laterality_known,
         obliquity=obliquity(case.affine) if case.laterality_known else 0.0,
+        network_spacing=network_spacing_ras(placement) if case.laterality_known else None,
     )
+
+
+def kind_of(explanation: Explanation) -> Kind:
+    """Return the meaning of a map's values, which chooses the colors.
+
+    A class activation map without a sign has evidence for the target only.
+    """
+    if explanation.signed:
+        return "signed"
+    return "evidence" if explanation.quantity == "activation" else "magnitude"
+
+
+def unit_of(explanation: Explanation) -> str:
+    """Return the unit of a map's values, with the scale of its target.
+
+    Integrated gradients of a logit, for example, have the unit ``logit per voxel``.
+    """
+    unit = explanation.units.partition(";")[0]
+    return unit.replace("target", str(explanation.target.get("scale", "target")))
 
 
 def spacing_ras(placement: Placement) -> tuple[float, float, float]:
@@ -95,19 +123,20 @@ def spacing_ras(placement: Placement) -> tuple[float, float, float]:
     return float(x), float(y), float(z)
 
 
-def strongest_modality(maps: Sequence[PatientMap]) -> str:
-    """Return the modality with the largest share of the attribution, summed over all maps.
+def network_spacing_ras(placement: Placement) -> tuple[float, float, float]:
+    """Return the voxel size of the network's grid in mm along X, Y and Z.
 
-    Class activation maps, which have no modality, do not count. If there are no other maps it is
-    the case's first modality.
+    For a 2D network, the size through the slice is that of the scan.
+
+    Examples
+    --------
+    >>> affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    >>> network_spacing_ras(Placement.fit((4, 5, 6), affine, order=(2, 1, 0)))
+    (1.0, 2.0, 3.0)
     """
-    shares: dict[str, float] = {}
-    for m in maps:
-        if m.channels == ("all",):
-            continue
-        size = m.values[0].abs().flatten(1).sum(dim=1).double()
-        for channel, share in zip(m.channels, (size / size.sum().clamp(min=1e-30)), strict=True):
-            shares[channel] = shares.get(channel, 0.0) + float(share)
-    if not shares:
-        return next(iter(maps[0].case.volumes))
-    return max(shares, key=shares.__getitem__)
+    import nibabel as nib
+
+    worlds = nib.orientations.io_orientation(placement.network_affine)[:, 0].tolist()
+    sizes = np.linalg.norm(placement.network_affine[:3, :3], axis=0)
+    x, y, z = (float(sizes[worlds.index(world)]) for world in range(3))
+    return x, y, z
