@@ -63,6 +63,11 @@ def test_the_findings_name_the_dice_with_the_truth(room: Path, tmp_path: Path) -
     truth = np.asarray(nib.load(room / STUDY / f"{STUDY}_seg.nii.gz").dataobj) > 0
     dice = 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())
     assert f"WT {predicted.sum() / 1000:.1f} ml (Dice with the truth {dice:.3f})" in shown
+    lesions = json.loads((out / "prediction.json").read_text("utf-8"))["lesions"]
+    assert lesions["counts"]["WT"] > 0
+    first = next(each for each in lesions["largest"] if each["region"] == "WT")
+    assert "lesion:1" in shown
+    assert f"{first['ml']:.2f}" in shown
 
 
 COMMANDS = {

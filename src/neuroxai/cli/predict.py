@@ -7,7 +7,7 @@ from neuroxai.cli.case import read_one_case
 from neuroxai.cli.console import plain
 from neuroxai.cli.output import Output
 from neuroxai.cli.progress import one_bar
-from neuroxai.cli.tables import print_findings
+from neuroxai.cli.tables import print_findings, print_lesions
 
 
 def predict(
@@ -77,6 +77,7 @@ def predict(
 
     def show() -> None:
         print_findings(found)
+        print_lesions(prediction)
         console = plain()
         for warning in warnings:
             console.print(f"Warning: {warning}", soft_wrap=True)

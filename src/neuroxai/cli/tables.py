@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from neuroxai.cli.console import plain
 
 if TYPE_CHECKING:
+    from neuroxai.patient.prediction import Prediction
     from neuroxai.reports.explain import CaseReport
     from neuroxai.reports.inspect import InspectionReport
     from neuroxai.workflows.dissect import Dissected
     from neuroxai.workflows.evaluate import Evaluation
+
+
+_LESIONS_SHOWN = 5
+"""Lesions of a region in the printed table; the summary has more."""
 
 
 def print_findings(findings: Sequence[str]) -> None:
@@ -19,6 +24,30 @@ def print_findings(findings: Sequence[str]) -> None:
     console = plain()
     for line in findings:
         console.print(line, soft_wrap=True)
+
+
+def print_lesions(prediction: Prediction | None, regions: Collection[str] | None = None) -> None:
+    """Print the lesions of regions, by default of all, with the numbers that --within takes."""
+    from rich.table import Table
+
+    lesions = None if prediction is None else prediction.lesions
+    if lesions is None or not lesions.counts:
+        return
+    table = Table()
+    table.add_column("Region")
+    table.add_column("--within", no_wrap=True)
+    table.add_column("ml", justify="right", no_wrap=True)
+    table.add_column("Place")
+    for name, count in lesions.counts.items():
+        if regions is not None and name not in regions:
+            continue
+        shown = [each for each in lesions.found if each.region == name][:_LESIONS_SHOWN]
+        for lesion in shown:
+            table.add_row(name, f"lesion:{lesion.number}", f"{lesion.ml:.2f}", lesion.place)
+        if count > len(shown):
+            table.add_row(name, f"{count - len(shown)} smaller ones")
+    if table.row_count:
+        plain().print(table)
 
 
 def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
@@ -29,6 +58,7 @@ def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
     from neuroxai.patient.regions import format_share
 
     print_findings(findings)
+    print_lesions(report.prediction, report.targets)
     console = plain()
     table = Table()
     places = _places(report)

@@ -1,8 +1,26 @@
-"""Lesions: connected components of a mask."""
+"""Lesions: connected components of a predicted region, with their volume and place."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
 import numpy as np
+import torch
+from torch import Tensor
+
+from neuroxai.core.errors import TargetError
+from neuroxai.core.target.lesion import ranked_components
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.core.target.predicted_mask import predicted_mask
+from neuroxai.core.target.target import Target
+from neuroxai.patient.location import Location, locate
+from neuroxai.patient.regions import Regions
+
+MOST_LISTED = 20
+"""Lesions listed for each region: more are fragments of a poor segmentation."""
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -20,3 +38,115 @@ def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
     labels, count = ndimage.label(mask, np.ones((3,) * mask.ndim, dtype=bool))
     return labels, int(count)
+
+
+@dataclass(frozen=True)
+class FoundLesion:
+    """One lesion.
+
+    Attributes
+    ----------
+    region
+        The region or class that it is a component of.
+    number
+        Its rank by volume, as in ``lesion:2``.
+    ml
+        Its volume on the network's grid.
+    place
+        Where it is, in words.
+    location
+        Where in the brain it is; None if it is outside the brain, or left and right are unknown.
+    """
+
+    region: str
+    number: int
+    ml: float
+    place: str
+    location: Location | None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the lesion, ready for JSON."""
+        return {
+            "region": self.region,
+            "number": self.number,
+            "ml": self.ml,
+            "place": self.place,
+            "location": None if self.location is None else self.location.describe(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Lesions:
+    """The lesions of each predicted region, as ``within="lesion:N"`` numbers them.
+
+    They are components on the network's grid, the largest first.
+
+    Attributes
+    ----------
+    masks
+        Region or class to where it is predicted, ``(*S)`` bool on the network's grid.
+    regions
+        The case, its placement and its brain.
+    """
+
+    masks: Mapping[str, Tensor]
+    regions: Regions
+
+    @classmethod
+    def read(
+        cls, output: Tensor, outputs: Outputs, targets: Sequence[Target], regions: Regions
+    ) -> Lesions:
+        """Return the lesions of a segmenter's output ``(1, K, *S)``.
+
+        Parameters
+        ----------
+        output, outputs
+            The output, and the meaning of its channels.
+        targets
+            The regions and classes whose lesions are listed.
+        regions
+            The case, its placement and its brain.
+        """
+        masks: dict[str, Tensor] = {}
+        for target in targets:
+            bound = target.bind(outputs, output)
+            try:
+                mask = predicted_mask(bound.outputs, bound.channels, output)[0]
+            except TargetError:  # a single channel that may be a logit or a probability
+                continue
+            masks[target.name] = mask.cpu()
+        return cls(masks, regions)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Number of lesions of each region."""
+        return {name: len(found.sizes) for name, found in self._components.items()}
+
+    @cached_property
+    def found(self) -> tuple[FoundLesion, ...]:
+        """The largest lesions of each region."""
+        return tuple(self._find())
+
+    @cached_property
+    def _components(self) -> dict[str, Any]:
+        return {name: ranked_components(label_components, m) for name, m in self.masks.items()}
+
+    def _find(self) -> Iterator[FoundLesion]:
+        case, placement = self.regions.case, self.regions.placement
+        voxel_ml = abs(float(np.linalg.det(placement.network_affine[:3, :3]))) / 1000
+        for name, components in self._components.items():
+            for number, size in enumerate(components.sizes[:MOST_LISTED], start=1):
+                location = None
+                if case.laterality_known:
+                    mask = torch.from_numpy(components.mask(number)).float()[None]
+                    location = locate(mask, self.regions.masks["brain"], placement)
+                unknown = "outside the brain" if case.laterality_known else "unknown"
+                place = unknown if location is None else f"{location.side}: {location}"
+                yield FoundLesion(name, number, size * voxel_ml, place, location)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the lesions, ready for JSON."""
+        return {
+            "counts": dict(self.counts),
+            "largest": [lesion.describe() for lesion in self.found],
+        }

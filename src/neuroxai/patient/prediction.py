@@ -24,6 +24,7 @@ from neuroxai.data.postprocessing import relabel_small_enhancement
 from neuroxai.files.folder import describe_dataset
 from neuroxai.files.names import bids_stem
 from neuroxai.patient.label_table import write_label_tables
+from neuroxai.patient.lesions import Lesions
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,8 @@ class Prediction:
         Warnings about the prediction, one sentence each.
     regions
         The tumor's regions that the network can predict.
+    lesions
+        The lesions of each predicted region; None for a classifier.
     """
 
     case: Case
@@ -53,6 +56,7 @@ class Prediction:
     classes: tuple[str, ...] = CLASSES
     warnings: tuple[str, ...] = ()
     regions: tuple[str, ...] = tuple(REGIONS)
+    lesions: Lesions | None = None
 
     @property
     def of_tumors(self) -> bool:
@@ -145,6 +149,7 @@ class Prediction:
             "layout": self._numbering,
             "volumes_ml": self.volumes_ml(),
             "dice": self.dice(),
+            "lesions": None if self.lesions is None else self.lesions.describe(),
         }
 
     @property

@@ -106,6 +106,17 @@ def every_target(outputs: Outputs) -> list[Target]:
     return [*regions, *(Class(name) for name in outputs.names if name not in alone)]
 
 
+def lesion_targets(outputs: Outputs) -> list[Target]:
+    """Return each region, and each class that is not a region by itself, but the background.
+
+    Examples
+    --------
+    >>> [target.name for target in lesion_targets(Outputs(("Background", "vessel")))]
+    ['vessel']
+    """
+    return [each for each in every_target(outputs) if standard_class(each.name) != CLASSES[0]]
+
+
 def restrict_by_default(targets: Sequence[Target]) -> list[Target]:
     """Return targets, those without a restriction restricted to where they are predicted.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final, overload
 
@@ -34,8 +33,8 @@ from neuroxai.models.model import Model
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.inspection import Inspection
 from neuroxai.patient.patient_map import PatientMap
-from neuroxai.patient.prediction import Prediction, check_output_grid, read_output
-from neuroxai.patient.regions import Regions
+from neuroxai.patient.prediction import Prediction, check_output_grid
+from neuroxai.workflows.answer import Answer
 from neuroxai.workflows.base_session import BaseSession, SessionOptions
 from neuroxai.workflows.control import Cancel
 from neuroxai.workflows.device import choose_device
@@ -94,7 +93,7 @@ class Session(BaseSession[PatientMap]):
         self.model, self.case, self.prepared = model, case, prepared
         self.background_value = prepared.background_value
         self.left_right_axis = prepared.placement.left_right_axis if case.laterality_known else None
-        self._answers: dict[tuple[int, ...] | None, _Answer] = {}
+        self._answers: dict[tuple[int, ...] | None, Answer] = {}
 
     def __repr__(self) -> str:
         return f"<Session: {self.model.card.name} on {self.case.name}, input {tuple(self.x.shape)}>"
@@ -156,7 +155,7 @@ class Session(BaseSession[PatientMap]):
         if prepared is self.prepared:
             answer = self._read(flow.output, Strategy("whole"))
         else:
-            answer = _Answer.read(flow.output, self.outputs, self.case, prepared)
+            answer = Answer.read(flow.output, self.outputs, self.case, prepared)
         return Inspection(
             self.case, prepared, flow, answer.prediction, answer.regions, self.identity,
             layer_grid(self.network, spatial_shape(x)), tuple(found), self.model.notes,
@@ -171,9 +170,9 @@ class Session(BaseSession[PatientMap]):
 
     def read(self, output: Tensor) -> Prediction:
         """Return the answer that an output of :attr:`whole` gives for the case."""
-        return _Answer.read(output, self.outputs, self.case, self.whole).prediction
+        return Answer.read(output, self.outputs, self.case, self.whole).prediction
 
-    def _predict(self) -> _Answer:
+    def _predict(self) -> Answer:
         def attempt(strategy: Strategy) -> Tensor:
             probe = self._planner.probe(strategy, target, settings=PassSettings(self.precision))
             probe.before_pass = self._control.check
@@ -188,11 +187,11 @@ class Session(BaseSession[PatientMap]):
         self._control.reach(1)
         return self._read(output, strategy, self._planner.plan(gradient=False).notes(strategy))
 
-    def _read(self, output: Tensor, strategy: Strategy, notes: tuple[str, ...] = ()) -> _Answer:
+    def _read(self, output: Tensor, strategy: Strategy, notes: tuple[str, ...] = ()) -> Answer:
         """Return the answer to the case; the outputs of one strategy are the same and read once."""
         key = None if strategy.windows is None else strategy.windows.size
         if key not in self._answers:
-            answer = _Answer.read(output, self.outputs, self.case, self.prepared)
+            answer = Answer.read(output, self.outputs, self.case, self.prepared)
             self._answers[key] = dataclasses.replace(answer, notes=notes)
         return self._answers[key]
 
@@ -378,19 +377,3 @@ def _prepare(model: Model, case: Case, slice_index: int | None, device: str) -> 
     labels = open(load_model(DEFAULT_MODEL), case, device=device).prediction.labels
     tumor: NDArray[np.bool_] | None = None if labels is None else labels != 0
     return prepare_slice(model, case, tumor, DEFAULT_MODEL)
-
-
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """The network's answer to a case, and the regions it gives."""
-
-    prediction: Prediction
-    regions: Regions
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, output: Tensor, outputs: Outputs, case: Case, prepared: Prepared) -> _Answer:
-        """Return the answer that an output of a prepared case gives."""
-        prediction = read_output(output, outputs, case, prepared.placement)
-        labels = prediction.labels if prediction.of_tumors else None
-        return cls(prediction, Regions(case, prepared.placement, labels))

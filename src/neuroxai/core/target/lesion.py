@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroxai.core.errors import TargetError
@@ -48,12 +49,50 @@ class Lesion(Restriction):
         return torch.stack([self._component(sample) for sample in predicted])
 
     def _component(self, predicted: Tensor) -> Tensor:
-        labels, count = self.label(predicted.cpu().numpy())
-        if not 1 <= self.rank <= count:
+        found = ranked_components(self.label, predicted)
+        if not 1 <= self.rank <= len(found.sizes):
             raise TargetError(
-                f"lesion {self.rank} does not exist: the predicted region has {count} connected "
-                "component(s)"
+                f"lesion {self.rank} does not exist: the predicted region has {len(found.sizes)} "
+                "connected component(s)"
             )
-        sizes = np.bincount(labels.ravel())[1:]
-        order = np.argsort(-sizes, kind="stable")
-        return torch.from_numpy(labels == order[self.rank - 1] + 1).to(predicted.device)
+        return torch.from_numpy(found.mask(self.rank)).to(predicted.device)
+
+
+@dataclass(frozen=True, eq=False)
+class RankedComponents:
+    """Connected components of a mask, the largest first; of equal ones the first in memory.
+
+    Attributes
+    ----------
+    labels
+        ``(*S)`` int, 0 outside the mask.
+    order
+        The label of each rank.
+    sizes
+        Voxels of each rank.
+    """
+
+    labels: NDArray[np.integer]
+    order: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    def mask(self, rank: int) -> NDArray[np.bool_]:
+        """Return the component of a rank, which counts from 1."""
+        found: NDArray[np.bool_] = self.labels == self.order[rank - 1]
+        return found
+
+
+def ranked_components(label: Labeling, predicted: Tensor) -> RankedComponents:
+    """Return the connected components of a mask ``(*S)``, by volume.
+
+    Examples
+    --------
+    >>> from scipy import ndimage
+    >>> found = ranked_components(ndimage.label, torch.tensor([True, False, True, True]))
+    >>> found.sizes, found.mask(1).tolist()
+    ((2, 1), [False, False, True, True])
+    """
+    labels, _ = label(predicted.cpu().numpy())
+    sizes = np.bincount(labels.ravel())[1:]
+    order = np.argsort(-sizes, kind="stable")
+    return RankedComponents(labels, tuple((order + 1).tolist()), tuple(sizes[order].tolist()))

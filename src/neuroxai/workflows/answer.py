@@ -1,0 +1,36 @@
+"""A network's answer to a case: its prediction, regions and lesions."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from neuroxai.core.target.outputs import Outputs
+from neuroxai.data.case import Case
+from neuroxai.data.preparation import Prepared
+from neuroxai.patient.lesions import Lesions
+from neuroxai.patient.prediction import Prediction, read_output
+from neuroxai.patient.regions import Regions
+from neuroxai.workflows.question import lesion_targets
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The network's answer to a case, and the regions it gives."""
+
+    prediction: Prediction
+    regions: Regions
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, output: Tensor, outputs: Outputs, case: Case, prepared: Prepared) -> Answer:
+        """Return the answer that an output of a prepared case gives."""
+        prediction = read_output(output, outputs, case, prepared.placement)
+        labels = prediction.labels if prediction.of_tumors else None
+        regions = Regions(case, prepared.placement, labels)
+        if prediction.labels is not None:
+            lesions = Lesions.read(output, outputs, lesion_targets(outputs), regions)
+            prediction = dataclasses.replace(prediction, lesions=lesions)
+        return cls(prediction, regions)
