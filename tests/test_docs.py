@@ -96,7 +96,8 @@ def test_the_example_of_an_own_method_runs_and_equals_its_closed_form() -> None:
         *blocks,
         "x = torch.rand(1, 2, 4, 3)",
         "linear = torch.nn.Conv2d(2, 3, 1)",
-        "values = nx.explain(linear, x, DimmedGradient(), target=1)['dimmed_gradient'].values",
+        "maps = nx.explain(linear, x, DimmedGradient(), 1, within='image')",
+        "values = maps['dimmed_gradient'].values",
         "by_hand = linear.weight[1].detach() * x / 12",
         "torch.testing.assert_close(values, by_hand)",
     ])  # fmt: skip
