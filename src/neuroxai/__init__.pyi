@@ -36,6 +36,7 @@ from .patient.patient_map import PatientMap as PatientMap
 from .quality import check_case as check_case
 from .version import __version__ as __version__
 from .workflows.explain import explain as explain
+from .workflows.explain import explain_inputs as explain_inputs
 from .workflows.predict import predict as predict
 from .workflows.session import Session as Session
 from .workflows.session import open as open

@@ -197,11 +197,6 @@ def check_input(x: object) -> None:
     MethodError
         If it is not a floating point tensor ``(B, C, *S)`` of finite values.
     """
-    if isinstance(x, (dict, list, tuple)):
-        raise MethodError(
-            f"the input is a {type(x).__name__}, expected one tensor (B, C, *S): wrap the network "
-            "in a module whose forward takes the image alone, and holds the other inputs"
-        )
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise MethodError(f"the input is {got}, expected a floating point tensor (B, C, *S)")

@@ -25,7 +25,7 @@ from neuroxai.core.target.bound_target import same_target
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.scale import OutputScale
 from neuroxai.core.target.target import Target
-from neuroxai.methods.base import check_input
+from neuroxai.methods.base import Method, check_input
 from neuroxai.methods.make import MethodsLike, make_methods
 from neuroxai.patient.explanations import Explanations, ExplanationsByTarget, Map
 from neuroxai.workflows.control import Cancel, Control
@@ -231,7 +231,7 @@ class BaseSession(ABC, Generic[M]):
         released before those of the next are computed.
         """
         resolved = self._question(as_targets(targets, self.outputs), within, scale)
-        made = make_methods(methods, with_grid(layer, layer_grid))
+        made = self._methods(methods, with_grid(layer, layer_grid))
         run = ExplanationRun(
             self._planner, made, resolved, self._control, seed, self.precision,
             self.background_value, self.input_sha256, self._check_output,
@@ -261,7 +261,7 @@ class BaseSession(ABC, Generic[M]):
             As for :meth:`explain`.
         """
         count = len(as_targets(targets, self.outputs))
-        resolved = make_methods(methods, with_grid(layer, layer_grid))
+        resolved = self._methods(methods, with_grid(layer, layer_grid))
         with self._running():
             if self._pass_seconds is None:
                 self._pass_seconds = time_passes(self._planner)
@@ -277,6 +277,10 @@ class BaseSession(ABC, Generic[M]):
     def _faults(self) -> AbstractContextManager[None]:
         """Return the context manager that names the network in its errors."""
         return nullcontext()
+
+    def _methods(self, methods: MethodsLike, layer: str | None) -> list[Method]:
+        """Return the methods that a user's value stands for."""
+        return make_methods(methods, layer)
 
     def _check_output(self, output: Tensor) -> None:
         """Raise if the output of the first pass cannot be used."""

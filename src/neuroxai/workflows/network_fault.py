@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from torch.nn.parameter import is_lazy
 from neuroxai.core.engine.memory import is_out_of_memory
 from neuroxai.core.errors import NETWORK_ERRORS, ModelError, NeuroXAIError
 from neuroxai.models.model import Model
+from neuroxai.workflows.network_call import NetworkCall
 
 _CALL = "_call_impl"
 """The function of PyTorch that calls a module's forward."""
 
-_WRAP = "wrap it in a module whose forward takes one tensor (B, C, *S)"
+_GIVE = "give all of them: a tuple of arguments, a dict by name, or inputs= beside the image"
 
 
 @contextmanager
@@ -33,7 +35,7 @@ def network_faults(model: Model | nn.Module, x: Tensor) -> Iterator[None]:
         Naming the network, the input's shape, the network's reason and what to do, or that memory
         ran out.
     """
-    name = model.card.name if isinstance(model, Model) else type(model).__name__
+    name = network_name(model)
     try:
         yield
     except NeuroXAIError:
@@ -54,25 +56,32 @@ def network_faults(model: Model | nn.Module, x: Tensor) -> Iterator[None]:
         ) from error
 
 
+def network_name(model: Model | nn.Module) -> str:
+    """Return the name of a network in messages."""
+    if isinstance(model, Model):
+        return model.card.name
+    return model.name if isinstance(model, NetworkCall) else type(model).__name__
+
+
 def check_network(network: object) -> None:
     """Raise if a network is not a module that is ready to run.
 
     Raises
     ------
     ModelError
-        If it is a function, a class, or a module with uninitialized parameters.
+        If it is a class, cannot be called, or is a module with uninitialized parameters.
     """
     if isinstance(network, type) and issubclass(network, nn.Module):
         raise ModelError(
             f"the model is the class {network.__name__}, expected a module: create one, "
             f"{network.__name__}(...), and load its weights"
         )
-    if not isinstance(network, nn.Module):
-        kind = "a function" if inspect.isroutine(network) else type(network).__name__
+    if not callable(network):
         raise ModelError(
-            f"the model is {kind}, expected a torch.nn.Module: call it in the forward of a module "
-            "that has the network as an attribute, so that its layers are found"
+            f"the model is {type(network).__name__}, expected a torch.nn.Module or a function"
         )
+    if not isinstance(network, nn.Module):
+        return
     if any(is_lazy(each) for each in (*network.parameters(), *network.buffers())):
         raise ModelError(
             f"{type(network).__name__}: the network has lazy layers without weights yet: call it "
@@ -83,33 +92,24 @@ def check_network(network: object) -> None:
 def _way_out(model: Model | nn.Module, x: Tensor) -> str:
     """Return what to do about an error, from the network's parameters and its signature."""
     network = model.network if isinstance(model, Model) else model
-    needed = _required_inputs(network)
+    needed = _required_inputs(network.function if isinstance(network, NetworkCall) else network)
     if len(needed) > 1:
-        return (
-            f"it needs {len(needed)} inputs ({', '.join(needed)}): {_WRAP} and holds the other "
-            "inputs"
-        )
-    types = {each.dtype for each in network.parameters() if each.is_floating_point()}
-    if types and x.dtype not in types:
-        own = ", ".join(sorted(str(each).removeprefix("torch.") for each in types))
-        return (
-            f"its weights are {own} and the input is {str(x.dtype).removeprefix('torch.')}: "
-            f"give x.to(next(network.parameters()).dtype)"
-        )
+        return f"it needs {len(needed)} inputs ({', '.join(needed)}): {_GIVE}"
     if isinstance(model, Model):
         return "if it needs other sizes or channels, set them in its card"
     return (
         "if it needs other sizes or channels, change the input; if its forward takes a dictionary "
-        f"or a list, {_WRAP}"
+        "or a list, give one; for anything else, explain a function of the image"
     )
 
 
-def _required_inputs(network: nn.Module) -> list[str]:
-    """Return the names of the positional parameters of forward that have no default value."""
+def _required_inputs(network: Callable[..., Any]) -> list[str]:
+    """Return the names of the positional parameters that have no default value."""
     if isinstance(network, torch.jit.ScriptModule):
         return []  # its signature is not that of a Python function
     try:
-        parameters = inspect.signature(network.forward).parameters.values()
+        called = network.forward if isinstance(network, nn.Module) else network
+        parameters = inspect.signature(called).parameters.values()
     except (TypeError, ValueError):
         return []
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from neuroxai.core.explanation import network_hash
 from neuroxai.core.target.outputs import Outputs
@@ -16,7 +14,6 @@ from neuroxai.data.case import Case
 from neuroxai.data.preparation import Prepared
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.models.model import Model
-from neuroxai.workflows.arrays import tensor_of
 
 
 def outputs_of(model: Model) -> Outputs:
@@ -29,28 +26,6 @@ def outputs_of(model: Model) -> Outputs:
         card.classes, card.regions, activation, key=model.output_key,
         smallest_enhancement_mm3=card.smallest_enhancement_mm3,
     )  # fmt: skip
-
-
-def array_as_input(values: NDArray[Any], network: nn.Module) -> tuple[Tensor, tuple[str, ...]]:
-    """Return a NumPy array as a tensor of the type of the weights, and a note if it changed.
-
-    Integers are returned as they are.
-
-    Examples
-    --------
-    >>> x, notes = array_as_input(np.zeros((1, 2, 8, 6)), nn.Conv2d(2, 3, 3))
-    >>> x.dtype, notes
-    (torch.float32, ('the input was converted from float64 to float32',))
-    """
-    if values.dtype.kind != "f":
-        return tensor_of(values), ()
-    given = tensor_of(values)
-    types = (each.dtype for each in network.parameters() if each.is_floating_point())
-    own = next(types, torch.float32)
-    if given.dtype == own:
-        return given, ()
-    old, new = (str(each).removeprefix("torch.") for each in (given.dtype, own))
-    return given.to(own), (f"the input was converted from {old} to {new}",)
 
 
 def describe_model(model: Model) -> dict[str, str]:

@@ -11,13 +11,14 @@ from typing import Any, final, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import ModelError
 from neuroxai.core.explanation import Explanation
 from neuroxai.core.layers.layers import layer_grid
 from neuroxai.core.probe.strategy import Strategy
+from neuroxai.core.probe.windows import Windows
 from neuroxai.core.progress import Report
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.outputs import Outputs
@@ -27,6 +28,8 @@ from neuroxai.data.case import Case
 from neuroxai.data.preparation import Prepared
 from neuroxai.inspection.filters import filters
 from neuroxai.inspection.information_flow import information_flow
+from neuroxai.methods.base import Method
+from neuroxai.methods.make import MethodsLike
 from neuroxai.models.formats import DEFAULT_MODEL
 from neuroxai.models.loading import load_model
 from neuroxai.models.model import Model
@@ -39,9 +42,8 @@ from neuroxai.workflows.base_session import BaseSession, SessionOptions
 from neuroxai.workflows.control import Cancel
 from neuroxai.workflows.device import choose_device
 from neuroxai.workflows.explanation_run import TargetResult
-from neuroxai.workflows.network_fault import check_network, network_faults
+from neuroxai.workflows.network_fault import network_faults, network_name
 from neuroxai.workflows.preparation import (
-    array_as_input,
     describe_model,
     needs_predicted_slice,
     outputs_of,
@@ -56,6 +58,7 @@ from neuroxai.workflows.question import (
     every_target,
     restrict_targets,
 )
+from neuroxai.workflows.tensor_input import Network, Subject, TensorInput
 
 INFORMATION_FLOW = "information flow"
 """The stage that :meth:`Session.inspect` reports."""
@@ -234,6 +237,7 @@ class TensorSession(BaseSession[Explanation]):
 
     Examples
     --------
+    >>> from torch import nn
     >>> network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
     >>> session = open(network, torch.rand(2, 1, 8, 6))
     >>> maps = session.explain(["grad_cam", "vanilla_gradient"], [0, 1])
@@ -241,17 +245,31 @@ class TensorSession(BaseSession[Explanation]):
     (['0', '1'], (2, 1, 8, 6))
     """
 
-    input_notes: tuple[str, ...] = ()
-    """What was done to the input before it reached the network."""
+    def __init__(
+        self,
+        given: TensorInput,
+        outputs: Outputs,
+        *,
+        device: torch.device | None,
+        options: SessionOptions,
+        windows: Windows | None = None,
+    ) -> None:
+        super().__init__(
+            given.network, given.x, outputs, device=device, options=options, windows=windows
+        )
+        self._given = given
 
     def __repr__(self) -> str:
-        return f"<TensorSession: {type(self.network).__name__} on {tuple(self.x.shape)}>"
+        return f"<TensorSession: {network_name(self.network)} on {tuple(self.x.shape)}>"
+
+    def _methods(self, methods: MethodsLike, layer: str | None) -> list[Method]:
+        return self._given.methods(methods, layer)
 
     def _explanations(self, result: TargetResult) -> Explanations[Explanation]:
+        maps = {name: self._given.describe(each) for name, each in result.explanations.items()}
         return Explanations(
-            result.explanations, result.refused, result.output, result.memory,
-            result.shared_seconds, warnings=(*self.input_notes, *result.notes),
-            deviation=result.deviation,
+            maps, result.refused, result.output, result.memory, result.shared_seconds,
+            warnings=(*self._given.notes, *result.notes), deviation=result.deviation,
         )  # fmt: skip
 
     def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
@@ -266,6 +284,8 @@ def open(
     model: Model,
     subject: Case,
     *,
+    inputs: None = None,
+    explain_input: None = None,
     outputs: None = None,
     slice_index: int | None = None,
     device: str = "auto",
@@ -276,9 +296,11 @@ def open(
 ) -> Session: ...
 @overload
 def open(
-    model: Model | nn.Module,
-    subject: Tensor | NDArray[Any],
+    model: Model | Network,
+    subject: Subject,
     *,
+    inputs: Any = None,
+    explain_input: str | None = None,
     outputs: Outputs | None = None,
     slice_index: None = None,
     device: str = "auto",
@@ -288,9 +310,11 @@ def open(
     cancel: Cancel | None = None,
 ) -> TensorSession: ...
 def open(
-    model: Model | nn.Module,
-    subject: Case | Tensor | NDArray[Any],
+    model: Model | Network,
+    subject: Case | Subject,
     *,
+    inputs: Any = None,
+    explain_input: str | None = None,
     outputs: Outputs | None = None,
     slice_index: int | None = None,
     device: str = "auto",
@@ -304,11 +328,20 @@ def open(
     Parameters
     ----------
     model
-        A loaded model; or any module, for a tensor. It is left as it was found: weights, flags,
-        hooks, random state, and its device.
+        A loaded model; or any module or function, for a tensor. It is left as it was found:
+        weights, flags, hooks, random state, and its device. The layers of a function are those of
+        the modules that it refers to.
     subject
         A case, or a tensor ``(B, C, H, W)`` or ``(B, C, D, H, W)``. A NumPy array is converted to
-        the type of the network's weights, with a note.
+        the type of the network's weights, with a note. For a network of several inputs, a tuple is
+        its arguments, a list its only argument, and a dict its named arguments, or its only one if
+        the keys are not names of parameters.
+    inputs
+        Further arguments of a network, which stay fixed: a tuple, or a dict by name, of tensors,
+        dicts or lists.
+    explain_input
+        The input to explain, by the name of its parameter, with a dot and the key of a dict or
+        list; by default the first image. The others stay fixed.
     outputs
         The names of a module's output channels. A loaded model has them in its card.
     slice_index
@@ -345,6 +378,8 @@ def open(
     """
     options = SessionOptions(memory, precision, progress, cancel)
     if isinstance(subject, Case):
+        if inputs is not None or explain_input is not None:
+            raise ModelError("inputs= and explain_input= are for a network on tensors, not a case")
         if not isinstance(model, Model):
             raise ModelError(
                 "a case needs a model with a card, which has its modalities and preprocessing: "
@@ -354,20 +389,14 @@ def open(
         prepared = _prepare(model, subject, slice_index, device)
         return Session(model, subject, prepared, device=place, options=options)
     network = model.network if isinstance(model, Model) else model
-    check_network(network)
-    notes: tuple[str, ...] = ()
-    if isinstance(subject, np.ndarray):
-        subject, notes = array_as_input(subject, network)
+    given = TensorInput.read(network, subject, inputs, explain_input)
     if isinstance(model, Model):
-        session = TensorSession(
-            network, subject, outputs or outputs_of(model),
+        return TensorSession(
+            given, outputs or outputs_of(model),
             device=choose_device(device), options=options, windows=model.windows,
         )  # fmt: skip
-    else:
-        own = None if device == "auto" else choose_device(device)
-        session = TensorSession(network, subject, outputs or Outputs(), device=own, options=options)
-    session.input_notes = notes
-    return session
+    own = None if device == "auto" else choose_device(device)
+    return TensorSession(given, outputs or Outputs(), device=own, options=options)
 
 
 def _prepare(model: Model, case: Case, slice_index: int | None, device: str) -> Prepared:

@@ -75,12 +75,12 @@ class Outputs:
         Raises
         ------
         TargetError
-            If the output is not a floating-point tensor ``(B, K)`` or ``(B, K, *S)``, or the input
-            has no batch axis.
+            If the output is not a floating-point tensor ``(B, K)``, ``(B, K, *S)``, or ``(B,)``
+            of a single output, or the input has no batch axis.
         """
         with autocast_for(precision, x.device), _batched_convolutions(network, x):
             raw = network(x)
-        output = self.select(raw)
+        output = _one_column(self.select(raw), x)
         _check(output, x)
         return upcast(output)
 
@@ -159,6 +159,13 @@ def _only_value(raw: Any) -> Any:
     """Return the value of a collection of one; None for others."""
     values = list(raw.values()) if isinstance(raw, Mapping) else raw
     return values[0] if isinstance(values, (list, tuple)) and len(values) == 1 else None
+
+
+def _one_column(output: Tensor, x: Tensor) -> Tensor:
+    """Return a single output per image, ``(B,)``, or that of one image, ``()``, as ``(B, 1)``."""
+    if output.dim() < 2 and output.numel() == len(x):
+        return output.reshape(len(x), 1)
+    return output
 
 
 def _check(output: Tensor, x: Tensor) -> None:
