@@ -532,3 +532,27 @@ def test_real_cases_fit_the_papers_grid(year: str) -> None:
     np.testing.assert_array_equal(
         prepared.placement.to_patient(prepared.placement.to_network(flair)), flair
     )
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([{"step": "scal"}], r"steps\[0\]\.step is 'scal'; did you mean 'scale'"),
+        ([{"low": 1.0}], r"missing required key 'steps\[0\]\.step'; known: center_crop, "),
+        ([{"step": "scale", "lo": 1}], r"unknown key 'steps\[0\]\.lo'; did you mean 'low'"),
+        (
+            [{"step": "clip_percentiles", "upper": 200.0}],
+            "upper is 200.0, expected a number from 0",
+        ),
+        ([{"step": "resize"}], r"steps\[0\]: either size or longest"),
+        ([{"step": "scale", "channels": [1]}], r"channels is \[1\], expected indices of the 1 mod"),
+    ],
+)
+def test_steps_are_validated(steps: list[dict[str, object]], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Preprocessing.from_dict({"modalities": ["T1"], "steps": steps})
+
+
+def test_steps_replace_the_other_keys() -> None:
+    with pytest.raises(ModelError, match="clip has no effect with steps"):
+        Preprocessing.from_dict({"modalities": ["T1"], "steps": [], "clip": 3.0})

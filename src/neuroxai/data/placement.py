@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.errors import CaseError
+from neuroxai.data.moves import Crop, Move, Stretch
 from neuroxai.data.resampling import Resampling
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -41,7 +42,9 @@ class Placement:
     slice_index
         Index of the axial slice along Z of the reoriented image, None in 3D.
     resampling
-        Resampling of the crop to the network's grid, None if the voxel size is the same.
+        Resampling of the crop, None if the voxel size is the same.
+    further
+        Moves after these, in order.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Placement:
     size: tuple[int, ...]
     slice_index: int | None = None
     resampling: Resampling | None = None
+    further: tuple[Move, ...] = ()
 
     @classmethod
     def fit(
@@ -121,7 +125,16 @@ class Placement:
     @property
     def grid(self) -> tuple[int, ...]:
         """Shape of the network's grid ``*S``."""
+        if self.further:
+            return self.further[-1].grid
         return self.size if self.resampling is None else self.resampling.grid
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the network's voxels differ from the patient's."""
+        return self.resampling is not None or any(
+            isinstance(move, Stretch) for move in self.further
+        )
 
     @property
     def reoriented_shape(self) -> tuple[int, int, int]:
@@ -148,10 +161,12 @@ class Placement:
             shift[2, 3] = self.slice_index
         if self.resampling is not None:
             stretch = np.eye(4)
-            for axis, (old, new) in enumerate(zip(self.size, self.grid, strict=True)):
+            for axis, (old, new) in enumerate(zip(self.size, self.resampling.grid, strict=True)):
                 stretch[axis, axis] = old / new
                 stretch[axis, 3] = (old / new - 1) / 2
             shift = shift @ stretch
+        for move in self.further:
+            shift = shift @ move.matrix
         return self.reoriented_affine @ shift
 
     @property
@@ -176,7 +191,9 @@ class Placement:
     def padded(self) -> bool:
         """Whether part of the network's grid is outside the patient's image."""
         ends = zip(self.start, self.size, self.reoriented_shape, strict=False)
-        return any(first < 0 or first + size > n for first, size, n in ends)
+        return any(first < 0 or first + size > n for first, size, n in ends) or any(
+            isinstance(move, Crop) and move.pads for move in self.further
+        )
 
     @property
     def upright(self) -> Placement:
@@ -229,7 +246,10 @@ class Placement:
     def reoriented_to_network(self, image: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
         """Map a reoriented image ``(..., X, Y, Z)``, or its slice, to the network's grid."""
         cropped = self.crop_or_pad(image, fill)
-        return cropped if self.resampling is None else self.resampling.to_grid(cropped)
+        placed = cropped if self.resampling is None else self.resampling.to_grid(cropped)
+        for move in self.further:
+            placed = move.forward(placed, fill)
+        return placed
 
     def crop_or_pad(self, image: NDArray[Scalar], fill: float = 0.0) -> NDArray[Scalar]:
         """Crop or pad a reoriented image or slice, in the patient's voxels."""
@@ -257,6 +277,8 @@ class Placement:
             raise CaseError(
                 f"array of shape {array.shape}, expected the network's grid {self.grid}"
             )
+        for move in reversed(self.further):
+            array = move.backward(array, fill, amounts=amounts)
         if self.resampling is not None:
             resample = self.resampling.distribute if amounts else self.resampling.to_shape
             array = resample(array)
@@ -278,7 +300,8 @@ class Placement:
             "network_start": list(self.start),
             "network_size": list(self.size),
             "axial_slice": self.slice_index,
-            **({} if self.resampling is None else {"resampled_to": list(self.grid)}),
+            **({} if self.resampling is None else {"resampled_to": list(self.resampling.grid)}),
+            **({"moves": [_describe(move) for move in self.further]} if self.further else {}),
         }
 
     def _steps(self) -> Any:
@@ -293,6 +316,16 @@ class Placement:
             in_image.append(slice(low, high))
             in_crop.append(slice(low - first, high - first) if high > low else slice(0, 0))
         return (..., *in_image), (..., *in_crop)
+
+
+def _describe(move: Move) -> dict[str, Any]:
+    """Return a move in words, with the matrix from indices after it to indices before it."""
+    return {
+        "move": type(move).__name__.lower(),
+        "shape": list(move.shape),
+        "grid": list(move.grid),
+        "matrix": move.matrix.tolist(),
+    }
 
 
 def crop_start(length: int, size: int, low: int, high: int) -> int:

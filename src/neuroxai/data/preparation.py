@@ -19,6 +19,7 @@ from neuroxai.data.placement import Placement, crop_start
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.data.resampling import Resampling, resampled_shape
 from neuroxai.data.slices import choose_slice
+from neuroxai.data.stepwise import run_steps
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +71,8 @@ def prepare(
         raise CaseError(
             f"{case.name}: every voxel of {', '.join(volumes)} is zero; check the skull-stripping"
         )
+    if recipe.steps is not None:
+        return _prepare_steps(recipe, case, volumes, brain, reoriented)
     _check_voxel_size(recipe, case, reoriented, brain)
     mask_of_statistics = statistics_mask(recipe.intensity, brain)
     normalized = {
@@ -97,6 +100,37 @@ def prepare(
             *_placement_warnings(case, placement, shown, size),
         ),
     )
+
+
+def _prepare_steps(
+    recipe: Preprocessing,
+    case: Case,
+    volumes: Mapping[str, NDArray[np.float32]],
+    brain: NDArray[np.bool_],
+    reoriented: Placement,
+) -> Prepared:
+    """Prepare the network's input by the recipe's steps."""
+    import torch
+
+    for name, volume in volumes.items():
+        if volume.min() == volume.max():
+            raise CaseError(f"{case.name}: {name} is constant ({volume.min():g}); check the export")
+    done = run_steps(recipe, volumes, reoriented)
+    whole = np.ones(reoriented.shape, dtype=np.uint8)
+    inside = done.placement.to_patient(done.placement.to_network(whole))
+    lost = int((brain & (reoriented.reorient(inside) == 0)).sum())
+    warnings = _warnings(recipe, case, reoriented, brain)
+    for before, after in done.resampled:
+        warnings.append(
+            f"{case.name}: resampled from voxels of {_millimeters(before)} to "
+            f"{_millimeters(after)} for the network; maps and labels are resampled back"
+        )
+    if lost:
+        warnings.append(
+            f"{case.name}: {lost} of the {int(brain.sum())} voxels that are not zero are cropped"
+        )
+    x = np.ascontiguousarray(done.image, dtype=np.float32)
+    return Prepared(torch.from_numpy(x)[None], done.placement, done.air, tuple(warnings))
 
 
 def truth_on_network_grid(case: Case, placement: Placement) -> NDArray[np.int64]:

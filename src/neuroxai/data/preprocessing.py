@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from neuroxai.data.intensity import Intensity
+from neuroxai.data.steps import Step
 from neuroxai.files.schema import List, Schema, Text
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ class Preprocessing(Schema):
     """What to do with a scan of another voxel size: ``refuse`` it, or resample the brain's bounding
     box as ``nnunet`` does; see :class:`~neuroxai.data.resampling.Resampling`."""
 
+    steps: List[tuple[Step, ...]] | None = None
+    """Steps after ``orientation``, in order, as MONAI's transforms; they replace the other keys but
+    ``modalities`` and ``divisor``. See ``data.steps``."""
+
     @model_validator(mode="before")
     @classmethod
     def _default_slice_size(cls, table: Any) -> Any:
@@ -118,7 +123,9 @@ class Preprocessing(Schema):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.plane is None:
+        if self.steps is not None:
+            self._check_steps()
+        elif self.plane is None:
             self._check_volume_size()
         else:
             self._check_slices()
@@ -137,6 +144,19 @@ class Preprocessing(Schema):
             raise ValueError(
                 f"size is {list(size)}, expected null or three multiples of {divisor}, the divisor"
             )
+
+    def _check_steps(self) -> None:
+        used = {"modalities", "steps", "orientation", "divisor"}
+        for key, field in type(self).model_fields.items():
+            if key not in used and getattr(self, key) != field.default:
+                raise ValueError(f"{key} has no effect with steps; leave {key} out")
+        for number, step in enumerate(self.steps or ()):
+            channels = getattr(step, "channels", None) or ()
+            if any(channel >= len(self.modalities) for channel in channels):
+                raise ValueError(
+                    f"steps[{number}].channels is {list(channels)}, expected indices of the "
+                    f"{len(self.modalities)} modalities, from 0"
+                )
 
     def _check_slices(self) -> None:
         if self.size is None or len(self.size) != 2:

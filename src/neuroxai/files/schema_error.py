@@ -65,12 +65,23 @@ def describe_error(error: ValidationError, table: object, schema: Node) -> str:
         path, _ = _locate(place[:-2], table, schema)
         return f"{_dotted(path)} has the key {place[-2]!r}, expected text"
     path, node = _locate(place, table, schema)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _describe_tag(path, node, value)
     if kind != "value_error":
         return f"{_dotted(path)} is {_show(value)}, expected {_expected(node, schema)}"
     reason = str(first["ctx"]["error"])
     if "properties" in node:
         return f"{_dotted(path)}: {reason}" if path else reason
     return f"{_dotted(path)} is {_show(value)}, expected {reason}"
+
+
+def _describe_tag(path: Location, node: Node, value: Any) -> str:
+    """Describe a mapping whose key that chooses the kind is missing or unknown."""
+    key: str = node["discriminator"]["propertyName"]
+    known = node["discriminator"]["mapping"]
+    if not isinstance(value, Mapping) or key not in value:
+        return f"missing required key {_dotted([*path, key])!r}; {suggestion('', known)}"
+    return f"{_dotted([*path, key])} is {_show(value[key])}; {suggestion(value[key], known)}"
 
 
 def _describe_key(kind: str, place: Location, table: object, schema: Node) -> str:
@@ -99,8 +110,18 @@ def _locate(place: Location, table: object, schema: Node) -> tuple[Location, Nod
             known = isinstance(part, int) and isinstance(value, Sequence) and part < len(value)
         if known:
             value, node = value[part], _child(node, part, schema)
+            node = _branch(node, value, schema)
             path.append(part)
     return path, node
+
+
+def _branch(node: Node, value: Any, schema: Node) -> Node:
+    """Return the branch of a union that a value chooses by its discriminating key."""
+    chosen = node.get("discriminator", {})
+    if not chosen or not isinstance(value, Mapping):
+        return node
+    reference = chosen["mapping"].get(value.get(chosen["propertyName"]))
+    return _resolve({"$ref": reference}, schema) if reference else node
 
 
 def _child(node: Node, part: int | str, schema: Node) -> Node:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,8 @@ class ConfigData:
 
     ``@name`` and ``@name::part`` (or ``#`` instead of ``::``) refer to another entry. Text that
     begins with ``$`` is a Python expression: MONAI evaluates it with ``trust``, otherwise it is
-    rejected. ``%file::entry`` refers to another file and is rejected.
+    rejected, unless it is a list of plain values. ``%file::entry`` refers to another file and is
+    rejected.
 
     Parameters
     ----------
@@ -96,6 +99,7 @@ class ConfigData:
         self._entries = entries
         self._trust = trust
         self._parser: Any = None
+        self._keep: re.Pattern[str] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -104,7 +108,9 @@ class ConfigData:
         """Return an entry without resolving it, or None if it does not exist."""
         return self._entries.get(name)
 
-    def get(self, name: str, *, without: Collection[str] = ()) -> Any:
+    def get(
+        self, name: str, *, without: Collection[str] = (), keep: re.Pattern[str] | None = None
+    ) -> Any:
         """Return an entry with all references resolved, or None if it does not exist.
 
         Parameters
@@ -113,6 +119,8 @@ class ConfigData:
             Key of the entry.
         without
             Keys of the entry to leave out; they are not resolved.
+        keep
+            Expressions that are returned as text.
 
         Raises
         ------
@@ -120,6 +128,7 @@ class ConfigData:
             If it contains an untrusted expression, refers to a missing entry or to another file,
             or is nested without end.
         """
+        self._keep = keep
         found = self._entries.get(name)
         if isinstance(found, Mapping) and without:
             found = {key: value for key, value in found.items() if key not in without}
@@ -157,6 +166,14 @@ class ConfigData:
         return found
 
     def _evaluate(self, expression: str, place: str) -> Any:
+        if self._keep is not None and self._keep.fullmatch(expression):
+            return expression
+        if expression[1:].lstrip().startswith(("(", "[")):
+            # A list of plain values is data, although it is written as an expression.
+            try:
+                return list(ast.literal_eval(expression[1:].strip()))
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                pass
         if not self._trust:
             raise ModelError(
                 f"{self.source}: {place} is the expression {expression!r}, which is code; "

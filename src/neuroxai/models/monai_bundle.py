@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +19,7 @@ from neuroxai.models.config_data import ConfigData, read_json, read_yaml
 from neuroxai.models.formats import METADATA, refuse_code
 from neuroxai.models.model import Model
 from neuroxai.models.monai_inferer import read_inferer
+from neuroxai.models.monai_steps import THRESHOLD
 from neuroxai.models.monai_transforms import read_transforms
 from neuroxai.models.weights import load_state, read_weights
 
@@ -53,14 +53,14 @@ def read_bundle(folder: Path, *, trust: bool = False) -> Model:
     config = _configuration(folder, trust=trust)
     modalities, names, divisor = _channels(metadata, folder / METADATA)
     network, description = _network(config)
-    recipe = read_transforms(config.get("preprocessing") or [], config.source, len(modalities))
+    chain = config.get("preprocessing", keep=THRESHOLD) or []
+    version = _version(metadata.get("monai_version"))
+    recipe = read_transforms(chain, config.source, len(modalities), version=version)
     windows = read_inferer(config)
-    if windows is not None:
-        # The size constraint in the metadata concerns the windows, not the whole image.
-        windows = dataclasses.replace(windows, divisor=recipe.settings.get("divisor", 1))
-    recipe.settings.setdefault("divisor", divisor)
+    # With windows, the size constraint in the metadata concerns only a pass over the whole image.
+    recipe.settings["divisor"] = divisor
     notes = list(recipe.notes)
-    if recipe.settings["orientation"] is None:
+    if not recipe.reorients:
         notes.append(
             "the bundle does not reorient scans, so they are used as stored; their orientation "
             "must be that of its training data"
@@ -101,6 +101,11 @@ def _configuration(folder: Path, *, trust: bool) -> ConfigData:
         if path.is_file():
             return ConfigData(read(path), path, trust=trust)
     raise ModelError(f"{folder / INFERENCE}: no such file, and no inference.yaml")
+
+
+def _version(text: Any) -> tuple[int, ...]:
+    """Return a release as numbers, empty if it is not one."""
+    return tuple(int(part) for part in re.findall(r"\d+", str(text or ""))[:3])
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,13 +1,14 @@
-"""Translation of MONAI's dictionary transforms into a preprocessing recipe."""
+"""Translation of MONAI's dictionary transforms into the steps of a preprocessing recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from neuroxai.core.errors import ModelError
+from neuroxai.models.monai_steps import INTENSITY, SPATIAL, Options, UnsupportedError
 
 _IGNORED = (
     "LoadImage",
@@ -16,6 +17,7 @@ _IGNORED = (
     "AddChannel",
     "EnsureType",
     "ToTensor",
+    "ToDevice",
     "CastToType",
     "DeleteItems",
     "SelectItems",
@@ -25,6 +27,10 @@ _IGNORED = (
 
 _LABELS = frozenset({"label", "labels", "seg", "segmentation", "mask", "pred", "gt", "truth"})
 """Keys of data that is not an input of the network."""
+_INPUT = "image"
+"""Key of the network's input."""
+_PER_KEY = ("mode", "padding_mode", "align_corners", "dtype")
+"""Options that can be lists with one value per key."""
 
 
 @dataclass
@@ -42,8 +48,18 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def reorients(self) -> bool:
+        """Whether the image is reoriented."""
+        steps = self.settings["steps"]
+        return self.settings["orientation"] is not None or any(
+            step["step"] == "orient" for step in steps
+        )
 
-def read_transforms(chain: Any, source: Path, channels: int) -> Recipe:
+
+def read_transforms(
+    chain: Any, source: Path, channels: int, *, version: tuple[int, ...] = ()
+) -> Recipe:
     """Translate the transforms of the image.
 
     Parameters
@@ -54,6 +70,8 @@ def read_transforms(chain: Any, source: Path, channels: int) -> Recipe:
         The configuration file, for error messages.
     channels
         Number of channels of the image.
+    version
+        Release of MONAI that the bundle was made with, empty if unknown; some defaults changed.
 
     Raises
     ------
@@ -65,37 +83,82 @@ def read_transforms(chain: Any, source: Path, channels: int) -> Recipe:
     --------
     >>> chain = [{"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True,
     ...           "channel_wise": True}]
-    >>> read_transforms(chain, Path("a.json"), 4).settings["intensity"]
-    'zscore_nonzero'
+    >>> read_transforms(chain, Path("a.json"), 4).settings["steps"]
+    [{'step': 'normalize', 'nonzero': True, 'joint': False}]
     """
-    recipe = Recipe({"intensity": "none", "orientation": None, "size": None, "clip": None})
-    for table in _entries(chain, source):
-        options = {k: v for k, v in table.items() if k not in ("keys", "allow_missing_keys")}
-        name = str(options.pop("_target_")).rsplit(".", 1)[-1]
-        name = name.removesuffix("Dict").removesuffix("D").removesuffix("d")
-        if options.pop("_disabled_", False):
+    entries = [table for table in _entries(chain, source) if not table.get("_disabled_", False)]
+    recipe = Recipe({"orientation": None, "steps": []})
+    images = _keys_of_images(entries, source, channels)
+    single = images is not None
+    known = {_INPUT: None} if images is None else {key: [i] for i, key in enumerate(images)}
+    for table in entries:
+        name, keys = _name(table), _keys(table)
+        if name == "ConcatItems":
+            if any(key in known for key in keys):
+                known, single = {str(table.get("name")): None}, False
             continue
-        keys = _keys(table)
-        if "image" not in keys:
-            others = [key for key in keys if key.lower() not in _LABELS]
-            if not others:
-                continue
+        used = [key for key in keys if key in known]
+        # Modalities are not used any more once they are concatenated.
+        spent = {*_LABELS, *(images or ())}
+        others = [key for key in keys if key not in known and not {key, key.lower()} & spent]
+        if name in _IGNORED and (used or not others):
+            continue
+        if not used and not others:
+            continue
+        if not used:
             raise ModelError(
-                f"{source}: {table['_target_']} uses the keys {', '.join(others)}; only the key "
-                "'image', one image with all modalities, is supported"
+                f"{source}: {table['_target_']} uses the keys {', '.join(others)}; expected "
+                f"{', '.join(known)}, the network's input"
             )
-        options.pop("_desc_", None)
-        if name in _IGNORED:
-            continue
-        if name not in _KNOWN:
+        if name not in INTENSITY and name not in SPATIAL:
+            supported = sorted((*INTENSITY, *SPATIAL, *_IGNORED, "ConcatItems"))
             raise ModelError(
                 f"{source}: the transform {table['_target_']} is not supported; supported: "
-                f"{', '.join(sorted((*_KNOWN, *_IGNORED)))}"
+                f"{', '.join(supported)}; with other preprocessing, load the network with --model "
+                "package.module:factory and a card"
             )
-        problem = _KNOWN[name](options, recipe, channels)
-        if problem:
-            raise ModelError(f"{source}: {table['_target_']}: {problem}")
+        try:
+            _add(recipe, name, _options(table, used[0]), used, (known, single, version))
+        except UnsupportedError as reason:
+            raise ModelError(f"{source}: {table['_target_']}: {reason}") from reason
     return recipe
+
+
+def _add(
+    recipe: Recipe,
+    name: str,
+    options: Options,
+    used: Sequence[str],
+    state: tuple[Mapping[str, list[int] | None], bool, tuple[int, ...]],
+) -> None:
+    """Add the steps of one transform; ``state`` is the keys, whether they are single channels."""
+    known, single, version = state
+    steps: list[dict[str, Any]] = recipe.settings["steps"]
+    if name in INTENSITY:
+        found = INTENSITY[name](options)
+        if single:
+            # Every key is an image of its own, so statistics are never joint.
+            channels = sorted(channel for key in used for channel in known[key] or ())
+            found.pop("joint", None)
+            if len(channels) < len(known):
+                found["channels"] = channels
+        steps.append(found)
+    else:
+        made = SPATIAL[name](options, known, version)
+        if len(used) < len(known):
+            raise UnsupportedError(
+                f"changes the grid of {', '.join(used)} only; expected all of {', '.join(known)}"
+            )
+        spatial = [step for step in steps if not _is_intensity(step)]
+        if made and made[0]["step"] == "orient" and not spatial and not recipe.reorients:
+            recipe.settings["orientation"] = made[0]["axes"]
+        else:
+            steps.extend(made)
+    options.finish()
+
+
+def _is_intensity(step: Mapping[str, Any]) -> bool:
+    return str(step["step"]).startswith(("normalize", "scale", "clip"))
 
 
 def _entries(chain: Any, source: Path) -> Sequence[Mapping[str, Any]]:
@@ -110,85 +173,49 @@ def _entries(chain: Any, source: Path) -> Sequence[Mapping[str, Any]]:
     return chain
 
 
+def _keys_of_images(
+    entries: Sequence[Mapping[str, Any]], source: Path, channels: int
+) -> tuple[str, ...] | None:
+    """Return the keys of single modalities that are concatenated, None if there are none."""
+    joined = [
+        table
+        for table in entries
+        if _name(table) == "ConcatItems" and not _LABELS.issuperset(map(str.lower, _keys(table)))
+    ]
+    if not joined:
+        return None
+    table, keys = joined[0], _keys(joined[0])
+    where = f"{source}: {table['_target_']}"
+    if len(joined) > 1 or table.get("dim", 0) != 0:
+        raise ModelError(f"{where}: expected one that joins the channels, along dim 0")
+    if len(keys) != channels:
+        raise ModelError(
+            f"{where} joins {', '.join(keys)}, but channel_def of the metadata has {channels} "
+            "channels; name as many"
+        )
+    return keys
+
+
+def _name(table: Mapping[str, Any]) -> str:
+    name = str(table["_target_"]).rsplit(".", 1)[-1]
+    return name.removesuffix("Dict").removesuffix("D").removesuffix("d")
+
+
 def _keys(table: Mapping[str, Any]) -> tuple[str, ...]:
-    keys = table.get("keys", "image")
-    return tuple(keys) if isinstance(keys, list) else (str(keys),)
+    keys = table.get("keys", _INPUT)
+    return tuple(map(str, keys)) if isinstance(keys, list) else (str(keys),)
 
 
-def _check_options(
-    options: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]]
-) -> str | None:
-    """Return a description of the first option that is not supported."""
-    for key, value in options.items():
-        if key not in allowed:
-            return f"the option {key!r} is not supported"
-        if allowed[key] and value not in allowed[key]:
-            return f"{key} is {value!r}, expected {' or '.join(map(repr, allowed[key]))}"
-    return None
-
-
-def _normalize(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
-    nonzero = bool(options.pop("nonzero", False))
-    if not options.pop("channel_wise", False) and channels > 1:
-        return "channel_wise is false, expected true: a mean over all modalities is not supported"
-    if not nonzero:
-        return "nonzero is false, expected true: a mean over the background is not supported"
-    if recipe.settings["intensity"] != "none":
-        return "a second normalization of intensities is not supported"
-    recipe.settings["intensity"] = "zscore_nonzero"
-    return _check_options(options, {"subtrahend": (None,), "divisor": (None,), "dtype": ()})
-
-
-def _orient(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
-    axcodes = options.pop("axcodes", None)
-    if not isinstance(axcodes, str):
-        return f"axcodes is {axcodes!r}, expected three axis codes, for example 'RAS'"
-    if len({*(recipe.settings.get("voxel_mm") or ())}) > 1:
-        return "reorienting after an anisotropic Spacing is not supported; put Orientation first"
-    recipe.settings["orientation"] = axcodes
-    return _check_options(options, {"as_closest_canonical": (False,), "labels": ()})
-
-
-def _space(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
-    pixdim = options.pop("pixdim", None)
-    sizes = pixdim if isinstance(pixdim, list) else [pixdim] * 3
-    if len(sizes) != 3 or not all(isinstance(mm, int | float) for mm in sizes):
-        return f"pixdim is {pixdim!r}, expected three lengths in mm"
-    # MONAI does not resample an axis without a length above 0.
-    recipe.settings["voxel_mm"] = [float(mm) if mm > 0 else None for mm in sizes]
-    return _check_options(
-        options,
-        {"mode": (), "padding_mode": (), "align_corners": (), "dtype": (), "diagonal": (False,),
-         "scale_extent": (), "recompute_affine": (), "min_pixdim": (None,), "max_pixdim": (None,),
-         "ensure_same_shape": ()},
-    )  # fmt: skip
-
-
-def _divisible(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
-    k = options.pop("k", None)
-    if isinstance(k, list) and len(set(k)) == 1:
-        k = k[0]
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        return f"k is {k!r}, expected one whole number for all axes"
-    recipe.settings["divisor"] = k
-    return _check_options(options, {"mode": ("constant",), "method": ("symmetric",)})
-
-
-def _foreground(options: dict[str, Any], recipe: Recipe, channels: int) -> str | None:
-    recipe.notes.append(
-        "CropForeground is ignored: the network also gets the background around the head"
-    )
-    return _check_options(
-        options,
-        {"source_key": ("image",), "margin": (), "k_divisible": (), "allow_smaller": (),
-         "start_coord_key": (), "end_coord_key": (), "select_fn": ()},
-    )  # fmt: skip
-
-
-_KNOWN: Mapping[str, Callable[[dict[str, Any], Recipe, int], str | None]] = {
-    "NormalizeIntensity": _normalize,
-    "Orientation": _orient,
-    "Spacing": _space,
-    "DivisiblePad": _divisible,
-    "CropForeground": _foreground,
-}
+def _options(table: Mapping[str, Any], key: str) -> Options:
+    """Return the options of a transform; of lists with one value per key, the value of ``key``."""
+    keys = _keys(table)
+    options = {
+        name: value
+        for name, value in table.items()
+        if name not in ("_target_", "_desc_", "_disabled_", "keys", "allow_missing_keys", "lazy")
+    }
+    for name in _PER_KEY:
+        value = options.get(name)
+        if isinstance(value, list) and len(value) == len(keys):
+            options[name] = value[keys.index(key)]
+    return Options(options)

@@ -202,7 +202,7 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
             zip(outputs.names, outputs.probabilities(output)[0].tolist(), strict=True)
         )
         return Prediction(case, placement, probabilities, None)
-    if placement.resampling is not None:
+    if placement.resampled:
         # As in nnU-Net, outputs are resampled to the patient's grid before classes are chosen.
         values = torch.from_numpy(placement.to_patient(output[0].detach().cpu().numpy()))
         inside = placement.to_patient(np.ones(placement.grid, np.uint8))
