@@ -17,10 +17,12 @@ from .core.engine.settings import stock_torch as stock_torch
 from .core.errors import CancelledError as CancelledError
 from .core.errors import NeuroXAIError as NeuroXAIError
 from .core.explanation import Explanation as Explanation
+from .core.target.contrast import Contrast as Contrast
 from .core.target.outputs import Outputs as Outputs
 from .core.target.restriction import Box as Box
 from .core.target.restriction import Mask as Mask
 from .core.target.restriction import voxel as voxel
+from .core.target.score import Score as Score
 from .core.target.target import Class as Class
 from .core.target.target import Predicted as Predicted
 from .core.target.target import Region as Region

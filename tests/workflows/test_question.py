@@ -39,7 +39,8 @@ def test_a_number_of_any_library_is_a_class(number: Any) -> None:
 def test_only_none_is_the_default_target() -> None:
     assert as_target(None, BRATS) == Region("WT")
     assert as_target(None, Outputs()) == Predicted()
-    for other in (2.0, [1], np.array([1, 2]), torch.tensor([1.0, 2.0]), np.float32(1)):
+    assert as_target(np.array([1, 2]), BRATS) == Class((1, 2))
+    for other in (2.0, [1], np.array([[1, 2]]), torch.tensor([1.0, 2.0]), np.float32(1)):
         with pytest.raises(TargetError, match="expected the number or name of a class"):
             as_target(other, BRATS)  # type: ignore[arg-type]
 

@@ -99,12 +99,18 @@ def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[
     return list(found.values()), notes
 
 
-def _channels(target: Target, outputs: Outputs) -> tuple[int, ...]:
+def _channels(target: Target, outputs: Outputs) -> tuple[object, ...]:
+    """Return the channels of a target, and for a contrast those of the other target."""
     import torch
 
-    return tuple(
-        sorted(target.channels(outputs, torch.empty(1, len(outputs.names), 1))[0].tolist())
-    )
+    from neuroxai.core.target.contrast import Contrast
+    from neuroxai.core.target.target import Target
+
+    own = target.channels(outputs, torch.empty(1, len(outputs.names), 1))[0].tolist()
+    channels: tuple[object, ...] = tuple(sorted(own))
+    if isinstance(target, Contrast) and isinstance(target.against, Target):
+        channels = (*channels, _channels(target.against, outputs))
+    return channels
 
 
 def _read_picture(path: Path, model: Model) -> Case:

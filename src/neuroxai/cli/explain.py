@@ -53,7 +53,7 @@ def explain(
     checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
 
     from neuroxai.core.engine.allocator import tune_allocator
-    from neuroxai.core.target.target import parse_target
+    from neuroxai.core.target.contrast import parse_question
     from neuroxai.files.folder import Results, refuse_other_case
     from neuroxai.files.names import results_folder
     from neuroxai.methods import make_method
@@ -71,7 +71,7 @@ def explain(
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     outputs = outputs_of(loaded)
     names = dict.fromkeys(target or _default_targets(loaded))
-    targets, notes = distinct_targets((parse_target(name, outputs) for name in names), outputs)
+    targets, notes = distinct_targets((parse_question(name, outputs) for name in names), outputs)
     study = read_one_case(case, file, layout, loaded)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "summary.json", study.name)

@@ -55,7 +55,7 @@ def inspect(
     checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
 
     from neuroxai.core.engine.allocator import tune_allocator
-    from neuroxai.core.target.target import parse_target
+    from neuroxai.core.target.contrast import parse_question
     from neuroxai.files.folder import Results, refuse_other_case
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
@@ -71,7 +71,7 @@ def inspect(
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust)
     outputs = outputs_of(loaded)
-    named = [parse_target(each, outputs) for each in target] if target else every_target(outputs)
+    named = [parse_question(each, outputs) for each in target] if target else every_target(outputs)
     targets, notes = distinct_targets(named, outputs)
     study = read_one_case(case, file, layout, loaded)
     folder = results_folder(out, study.name)

@@ -72,7 +72,9 @@ Methods = Annotated[
 Targets = Annotated[
     list[str] | None,
     typer.Option(
-        "--target", metavar="NAME", help="WT, TC, ET, or a class by name or number; repeatable."
+        "--target",
+        metavar="NAME",
+        help="WT, TC, ET, or a class by name or number, or two as 'ET vs NCR'; repeatable.",
     ),
 ]
 Layer = Annotated[

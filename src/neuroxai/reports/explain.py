@@ -276,7 +276,10 @@ def remaining_of(explanation: Explanation) -> float | None:
 def format_score(target: Mapping[str, Any], prediction: Prediction | None) -> str:
     """Return the name of a target's value: a mean over voxels, or a classifier's one output."""
     single = prediction is not None and prediction.labels is None
-    return f"target's {'' if single else 'mean '}{target['scale']}"
+    mean = "" if single else "mean "
+    if "against" in target:
+        return f"target's difference of {mean}{target['scale']}s"
+    return f"target's {mean}{target['scale']}"
 
 
 def format_place(target: Mapping[str, Any]) -> str:

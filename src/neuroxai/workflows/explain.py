@@ -16,7 +16,7 @@ from neuroxai.models.model import Model
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.workflows.network_call import named_inputs
-from neuroxai.workflows.question import RestrictionLike, TargetLike
+from neuroxai.workflows.question import OneTarget, RestrictionLike, one_target
 from neuroxai.workflows.session import Session, TensorSession, open
 from neuroxai.workflows.tensor_input import Network, Subject, TensorInput
 
@@ -26,7 +26,7 @@ def explain(
     model: Model,
     subject: Case,
     methods: MethodsLike = "all",
-    target: TargetLike | None = None,
+    target: OneTarget | None = None,
     *,
     layer: str | None = None,
     layer_grid: GridLike | None = None,
@@ -47,7 +47,7 @@ def explain(
     model: Model | Network,
     subject: Subject,
     methods: MethodsLike = "all",
-    target: TargetLike | None = None,
+    target: OneTarget | None = None,
     *,
     layer: str | None = None,
     layer_grid: GridLike | None = None,
@@ -67,7 +67,7 @@ def explain(
     model: Model | Network,
     subject: Case | Subject,
     methods: MethodsLike = "all",
-    target: TargetLike | None = None,
+    target: OneTarget | None = None,
     *,
     layer: str | None = None,
     layer_grid: GridLike | None = None,
@@ -114,7 +114,13 @@ def explain(
         precision=precision, progress=progress,
     )  # fmt: skip
     return session.explain(
-        methods, target, layer=layer, layer_grid=layer_grid, within=within, scale=scale, seed=seed
+        methods,
+        one_target(target, session.outputs),
+        layer=layer,
+        layer_grid=layer_grid,
+        within=within,
+        scale=scale,
+        seed=seed,
     )
 
 
@@ -122,7 +128,7 @@ def explain_inputs(
     model: Model | Network,
     subject: Subject,
     methods: MethodsLike,
-    target: TargetLike | None = None,
+    target: OneTarget | None = None,
     *,
     inputs: Any = None,
     outputs: Outputs | None = None,
@@ -156,8 +162,8 @@ def explain_inputs(
     """
     network = model.network if isinstance(model, Model) else model
     names = named_inputs(network, TensorInput.arguments(network, subject, inputs))
-    return {
-        name: open(model, subject, inputs=inputs, explain_input=name, outputs=outputs)
-        .explain(methods, target, seed=seed)
-        for name in names
-    }  # fmt: skip
+    found = {}
+    for name in names:
+        session = open(model, subject, inputs=inputs, explain_input=name, outputs=outputs)
+        found[name] = session.explain(methods, one_target(target, session.outputs), seed=seed)
+    return found

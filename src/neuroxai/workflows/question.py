@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroxai.core.errors import TargetError
+from neuroxai.core.target.contrast import parse_question
 from neuroxai.core.target.lesion import Lesion
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.predicted_mask import predicted_mask
 from neuroxai.core.target.restriction import Image, Mask, Restriction, check_mask, is_soft
 from neuroxai.core.target.restriction import Prediction as PredictedRegion
 from neuroxai.core.target.scale import OutputScale
-from neuroxai.core.target.target import Class, Predicted, Region, Target, parse_target
+from neuroxai.core.target.score import Score
+from neuroxai.core.target.target import Class, Predicted, Region, Target
 from neuroxai.core.target.within import parse_within
 from neuroxai.core.vocabulary import standard_class
 from neuroxai.data.case import CLASSES, REGIONS, Case
@@ -33,8 +35,12 @@ _MOST = 0.5
 _GIVEN = "given mask"
 """Name of a mask of the user's, for the provenance."""
 
-TargetLike = Target | str | SupportsIndex
-"""A target; a class or region by name; a class by number."""
+TargetLike = Target | str | SupportsIndex | NDArray[np.integer[Any]] | Callable[[Tensor], Tensor]
+"""A target; a class or region by name; a class by number; numbers of the classes of all samples, as
+a tensor or array; a function of the output."""
+
+OneTarget = TargetLike | Sequence[int | str]
+"""One target; a list or tuple has the class of each sample."""
 
 TargetsLike = TargetLike | Sequence[TargetLike] | None
 """One target, several, or None for the default."""
@@ -49,8 +55,9 @@ def as_target(target: TargetLike | None, outputs: Outputs) -> Target:
     Parameters
     ----------
     target
-        A target, a name, a number (of Python, NumPy, or a tensor), or None for the default: the
-        first region, or what is predicted.
+        A target, a name (``ET vs NCR`` for a contrast), a number (of Python, NumPy, or a tensor), a
+        tensor or array of one number per sample, a function of the output, or None for the
+        default: the first region, or what is predicted.
     outputs
         The names of classes and regions.
 
@@ -64,14 +71,35 @@ def as_target(target: TargetLike | None, outputs: Outputs) -> Target:
     if isinstance(target, Target):
         return target
     if isinstance(target, str):
-        return parse_target(target, outputs)
+        return parse_question(target, outputs)
+    if callable(target):
+        return Score(target)
     try:
+        if isinstance(target, (Tensor, np.ndarray)) and target.ndim == 1:
+            return _each_class(target.tolist())
         return Class(operator.index(target))
     except TypeError:
         raise TargetError(
             f"target is {target!r}, expected the number or name of a class, the name of a region, "
-            "or a target"
+            "a target, or a function of the output"
         ) from None
+
+
+def one_target(target: OneTarget | None, outputs: Outputs) -> Target:
+    """Return one target; a list or tuple has the class of each sample.
+
+    Examples
+    --------
+    >>> one_target([0, 2, 1], Outputs()).which
+    (0, 2, 1)
+    """
+    if isinstance(target, Sequence) and not isinstance(target, str):
+        return _each_class(target)
+    return as_target(target, outputs)
+
+
+def _each_class(classes: Sequence[int | str]) -> Class:
+    return Class(tuple(c if isinstance(c, str) else operator.index(c) for c in classes))
 
 
 def as_targets(targets: TargetsLike, outputs: Outputs) -> list[Target]:

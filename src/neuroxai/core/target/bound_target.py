@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuroxai.core.errors import TargetError
 from neuroxai.core.spatial import masked_mean, spatial_mean
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.scale import OutputScale
@@ -38,6 +39,10 @@ class BoundTarget:
     negated
         ``(B,)`` bool, the samples whose score is that of the complement of the class; None if no
         sample's is.
+    against
+        The target whose score is subtracted, of a contrast.
+    function
+        The function of the output that is the score; None for the mean over channels.
     """
 
     outputs: Outputs
@@ -47,10 +52,14 @@ class BoundTarget:
     description: dict[str, Any]
     notes: tuple[str, ...] = ()
     negated: Tensor | None = None
+    against: BoundTarget | None = None
+    function: Callable[[Tensor], Tensor] | None = None
 
     @property
     def linear(self) -> bool:
         """Whether the score is linear in the output, so that its gradient there is constant."""
+        if self.function is not None or (self.against is not None and not self.against.linear):
+            return False
         return self.channels.shape[1] == 1 and self.scale == "logit"
 
     def score(self, output: Tensor) -> Tensor:
@@ -61,6 +70,25 @@ class BoundTarget:
         with the mask ``m`` and the classes ``R``; for one class this is its mean logit. On the
         probability scale, the inner term is the sum of the classes' probabilities.
         """
+        score = self._mean(output) if self.function is None else self._called(output)
+        return score if self.against is None else score - self.against.score(output)
+
+    def _called(self, output: Tensor) -> Tensor:
+        """Return the score of a target that is a function."""
+        if self.function is None:
+            raise TargetError("the target is not a function of the output")
+        given = self.outputs.probabilities(output) if self.scale == "probability" else output
+        score = self.function(given)
+        if not isinstance(score, Tensor) or score.numel() != len(output) or score.dim() > 2:
+            got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise TargetError(
+                f"target {self.description['name']} returns {got} for an output of "
+                f"{tuple(output.shape)}, expected one number per sample, ({len(output)},)"
+            )
+        return score.reshape(len(output))
+
+    def _mean(self, output: Tensor) -> Tensor:
+        """Return the mean score of the target's classes over its place."""
         copies = output.shape[0] // self.channels.shape[0]
         if self.scale == "probability":
             output = self.outputs.probabilities(output)
@@ -111,4 +139,10 @@ def same_target(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     >>> same_target(bound[0].description, bound[1].description)
     True
     """
+    if one["kind"] == "score" or other["kind"] == "score":
+        return bool(one["name"] == other["name"])
+    if ("against" in one) != ("against" in other):
+        return False
+    if "against" in one and not same_target(one["against"], other["against"]):
+        return False
     return all(one[key] == other[key] for key in ("channels", "negated", "scale", "within"))

@@ -157,7 +157,7 @@ class Class(Target):
     Parameters
     ----------
     which
-        Output channel, or its name.
+        Output channel, or its name; or one for each sample of a batch.
     scale
         ``logit`` (default) or ``probability`` (what the paper differentiates; it saturates).
     within
@@ -170,17 +170,25 @@ class Class(Target):
     tensor([2.5000, 8.5000])
     """
 
-    which: int | str
+    which: int | str | tuple[int | str, ...]
     scale: OutputScale = "logit"
     within: Restriction | None = None
 
     @property
     def name(self) -> str:
-        """The class's name or number."""
-        return str(self.which)
+        """The class's name or number; several are joined by commas."""
+        return ",".join(map(str, self.which)) if isinstance(self.which, tuple) else str(self.which)
 
     def channels(self, outputs: Outputs, output: Tensor) -> Tensor:
-        """Return the same channel for every sample."""
+        """Return the channel of every sample."""
+        if isinstance(self.which, tuple):
+            if len(self.which) != len(output):
+                raise TargetError(
+                    f"target {self.name}: {len(self.which)} classes for {len(output)} sample(s), "
+                    "expected one for each; for several targets, use the session's explain"
+                )
+            each = [[outputs.channel(which, output.shape[1])] for which in self.which]
+            return torch.tensor(each, device=output.device)
         channel = outputs.channel(self.which, output.shape[1])
         return torch.full((output.shape[0], 1), channel, device=output.device)
 
