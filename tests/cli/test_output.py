@@ -53,6 +53,8 @@ def test_findings_come_first_and_match_the_written_map(room: Path, tmp_path: Pat
         f"(net {signed[strongest]:+.0%}, {side} WT)"
     )
     assert expected in lines[found]
+    cell = f"{100 * absolute[strongest]:.0f} ({100 * signed[strongest]:+.0f})"
+    assert any("vanilla_gradient" in line and cell in line for line in lines[table:])
 
 
 def test_the_findings_name_the_dice_with_the_truth(room: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_overlapping_regions_by_their_full_names() -> None:
     assert found.of_tumors
     assert found.labels is not None
     assert set(found.labels.ravel().tolist()) == {2}
-    assert found.regions == ("WT", "TC", "ET")
+    assert list(found.regions) == ["WT", "TC", "ET"]
 
 
 def _flood(mask: NDArray[np.bool_]) -> list[set[tuple[int, ...]]]:
@@ -230,3 +230,50 @@ def test_too_many_classes_for_a_label_file_raise_an_error() -> None:
         read_output(
             output, Outputs(names, {}, "softmax"), case, Placement.fit(case.shape, case.affine)
         )
+
+
+@pytest.mark.parametrize(
+    ("names", "regions", "activation", "members"),
+    [
+        (("background", "tumor"), {"WT": ("tumor",)}, "softmax", {"WT": (1,)}),
+        (("lesion", "Background"), {"whole tumor": ("lesion",)}, "softmax", {"WT": (0,)}),
+        (("tumor",), {"WT": ("tumor",)}, "sigmoid", {"WT": (0,)}),
+        (("background", "core", "rest"), {"WT": ("core", "rest"), "TC": ("core",)}, "softmax",
+         {"WT": (1, 2), "TC": (1,)}),
+        (("lesion", "core", "bright"), {"WT": ("lesion", "core"), "ET": ("bright",)}, "sigmoid",
+         {"WT": (0, 1), "ET": (2,)}),
+        (("lesion", "whole tumour", "enhancing_tumour"), {}, "sigmoid", {"WT": (1,), "ET": (2,)}),
+        (("background", "whole tumor"), None, "softmax", {"WT": (1,)}),
+        (("background", "ED", "ET"), {"WT": ("ED", "ET")}, "softmax", {"WT": (1, 2), "ET": (2,)}),
+        (("background", "edema", "non-enhancing tumor", "enhancing tumour"), None, "softmax",
+         {"WT": (1, 2, 3), "TC": (2, 3), "ET": (3,)}),
+    ],
+)  # fmt: skip
+def test_declared_regions_are_measured(
+    names: tuple[str, ...], regions: dict[str, tuple[str, ...]] | None, activation: str,
+    members: dict[str, tuple[int, ...]],
+) -> None:  # fmt: skip
+    """The oracle takes channels of the output, and knows no names."""
+    generator = torch.Generator().manual_seed(len(names))
+    output = torch.randn(1, len(names), 4, 6, 5, generator=generator)
+    truth = torch.randint(0, 4, (4, 6, 5), generator=generator).numpy().astype(np.uint8)
+    case = _case("brats2023", truth)
+    placement = Placement.fit(case.shape, case.affine)
+    declared = regions_of(names, activation) if regions is None else regions
+    outputs = Outputs(names, declared, activation)  # type: ignore[arg-type]
+    found = read_output(output, outputs, case, placement)
+    labels = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+    assert list(found.regions) == list(members)
+    flipped = output[0].flip(1, 2)  # the file is stored as LAS with Y from front to back
+    for name, channels in members.items():
+        if activation == "softmax":
+            mask = torch.isin(flipped.argmax(0), torch.tensor(channels))
+        else:
+            mask = (flipped[list(channels)] > 0).any(0)
+        true = torch.from_numpy(np.isin(truth, labels[name]))
+        expected = float(compute_dice(mask[None, None], true[None, None]))
+        assert found.dice()[name] == pytest.approx(expected, abs=1e-6)
+        assert found.volumes_ml()[name] == pytest.approx(float(mask.sum()) * 0.006)
+        assert np.array_equal(found.mask(name), mask.numpy())
+    with pytest.raises(TargetError, match="does not predict 'RC'"):
+        found.mask("RC")

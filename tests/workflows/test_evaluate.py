@@ -263,7 +263,7 @@ def test_a_classifier_is_scored_on_slices_and_excluded_cases_are_listed(
 def test_a_segmenter_of_other_classes_raises_an_error(tmp_path: Path) -> None:
     folders = cohort(tmp_path, [study(1)])
     other = segmenter(classes=("background", "bone", "fat", "air"), regions={})
-    with pytest.raises(ModelError, match="needs a segmenter of tumors"):
+    with pytest.raises(ModelError, match="not the labels of brain-tumor cases"):
         evaluate(other, folders)
 
 
@@ -352,6 +352,37 @@ def test_visits_of_one_patient_are_one_patient(tmp_path: Path) -> None:
     found = evaluate(segmenter(), cohort(tmp_path, cases))
     assert [case.patient for case in found.segmented] == [name[:15] for name in names]
     assert "3 of 2 patients" in markdown(found)
+
+
+def test_declared_regions_of_own_classes_are_scored(tmp_path: Path) -> None:
+    """A network of background and tumor, shifted: the Dice is that of the whole tumor."""
+
+    class Binary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.levels = Levels(shift=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores = self.levels(x)
+            return torch.cat([scores[:, :1], scores[:, 1:].amax(1, keepdim=True)], 1)
+
+    folders = cohort(tmp_path, [study(1)])
+    classes = ("background", "tumor")
+    reader = segmenter(Binary(), classes=classes, regions={"WT": ("tumor",)})
+    found = evaluate(reader, folders)
+    assert found.regions == ("WT",)
+    truth = study(1).truth
+    assert truth is not None
+    moved = np.roll(truth, -1, axis=0)
+    overlap = found.segmented[0].regions["WT"]
+    assert overlap.dice == pytest.approx(((truth > 0) & (moved > 0)).sum() / (truth > 0).sum())
+    assert overlap.found_ml == pytest.approx((moved > 0).sum() * 3e-3)
+    written = [path.name for path in write_evaluation(found, tmp_path / "out")]
+    assert "evaluation.json" in written
+    prediction = predict(reader, read_case(folders[0], modalities=["FLAIR"]))
+    assert prediction.dice() == {"WT": pytest.approx(overlap.dice)}
+    with pytest.raises(ModelError, match=r'"regions": \{"WT": \["tumor"\]\}'):
+        evaluate(segmenter(Binary(), classes=classes, regions={}), folders)
 
 
 def test_regions_that_a_network_cannot_predict_are_not_scored(tmp_path: Path) -> None:

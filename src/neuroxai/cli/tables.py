@@ -85,6 +85,7 @@ def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
             table.add_row(target, method)
             notes.append(f"{target}, {method}: no map: {reason}")
     console.print(table)
+    _print_modalities(report)
     for note in notes:
         console.print(note, soft_wrap=True)
     console.print(
@@ -105,6 +106,45 @@ def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
         console.print(f"Warning: {warning}", soft_wrap=True)
     console.print(f"Written: {report.results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)
+
+
+def _print_modalities(report: CaseReport) -> None:
+    """Print the absolute and the signed share of each modality in each map."""
+    from rich.table import Table
+
+    rows = {
+        (target, method): row.modalities
+        for target, entry in report.targets.items()
+        for method, row in entry.methods.items()
+        if len(row.modalities) > 1
+    }
+    names = sorted({name for shares in rows.values() for name in shares}, key=_modality_order)
+    if not names:
+        return
+    table = Table()
+    table.add_column("Target")
+    table.add_column("Method", no_wrap=True)
+    for name in names:
+        table.add_column(f"{name} %", justify="right", no_wrap=True)
+    for (target, method), shares in rows.items():
+        each = (shares.get(name) for name in names)
+        table.add_row(
+            target, method,
+            *(f"{100 * s.absolute:.0f} ({100 * s.signed:+.0f})" if s else "" for s in each),
+        )  # fmt: skip
+    console = plain()
+    console.print(table)
+    console.print(
+        "Modalities: share of the map, both signs together; in brackets: the sum of its values, "
+        "positive for the target and negative against it, in percent of the map.",
+        soft_wrap=True,
+    )
+
+
+def _modality_order(name: str) -> tuple[int, str]:
+    from neuroxai.core.vocabulary import MODALITIES
+
+    return MODALITIES.index(name) if name in MODALITIES else len(MODALITIES), name
 
 
 def _places(report: CaseReport) -> list[str]:

@@ -26,8 +26,8 @@ def standard_classes(names: Iterable[str]) -> tuple[str, ...]:
 def regions_of(names: Sequence[str], activation: str) -> dict[str, tuple[str, ...]]:
     """Return the tumor regions that the output channels form.
 
-    With exclusive classes (softmax), a region needs all of its classes. With overlapping ones
-    (sigmoid), a region is itself an output channel.
+    With exclusive classes (softmax), a region needs all of its classes, or is the only class next
+    to the background. With overlapping ones (sigmoid), a region is itself an output channel.
 
     Examples
     --------
@@ -35,6 +35,8 @@ def regions_of(names: Sequence[str], activation: str) -> dict[str, tuple[str, ..
     {'WT': ('WT',), 'ET': ('ET',)}
     >>> regions_of(("background", "NCR", "ET"), "softmax")
     {'TC': ('NCR', 'ET'), 'ET': ('ET',)}
+    >>> regions_of(("background", "whole tumor"), "softmax")
+    {'WT': ('whole tumor',)}
     >>> names = ("background", "edema", "non-enhancing tumor", "enhancing tumour")
     >>> regions_of(names, "softmax")["TC"]
     ('non-enhancing tumor', 'enhancing tumour')
@@ -42,7 +44,8 @@ def regions_of(names: Sequence[str], activation: str) -> dict[str, tuple[str, ..
     channels: dict[str, list[str]] = {}
     for name in names:
         channels.setdefault(standard_class(name), []).append(name)
-    if activation == "softmax":
+    foreground = [known for known in channels if known != "background"]
+    if activation == "softmax" and foreground not in [[region] for region in REGIONS]:
         return {
             region: tuple(name for member in members for name in channels[member])
             for region, members in REGIONS.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroxai.accuracy.segmentation import dice
-from neuroxai.core.errors import ModelError
+from neuroxai.core.errors import ModelError, TargetError, suggestion
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE, standard_class
 from neuroxai.data.case import CLASSES, REGIONS, Case, region
@@ -25,6 +25,11 @@ from neuroxai.files.folder import describe_dataset
 from neuroxai.files.names import bids_stem
 from neuroxai.patient.label_table import write_label_tables
 from neuroxai.patient.lesions import Lesions
+from neuroxai.patient.predicted_regions import (
+    overlapping_regions,
+    own_names,
+    predicted_regions,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +49,9 @@ class Prediction:
     warnings
         Warnings about the prediction, one sentence each.
     regions
-        The tumor's regions that the network can predict.
+        The tumor's regions that the network predicts, and their ``classes``.
+    overlapping
+        Masks ``(I, J, K)`` of the regions of classes that overlap, which labels cannot represent.
     lesions
         The lesions of each predicted region; None for a classifier.
     """
@@ -55,7 +62,8 @@ class Prediction:
     labels: NDArray[np.uint8] | None
     classes: tuple[str, ...] = CLASSES
     warnings: tuple[str, ...] = ()
-    regions: tuple[str, ...] = tuple(REGIONS)
+    regions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: dict(REGIONS))
+    overlapping: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     lesions: Lesions | None = None
 
     @property
@@ -68,28 +76,42 @@ class Prediction:
         """The most likely class of a classifier."""
         return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
 
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Return the mask ``(I, J, K)`` of one of ``regions``.
+
+        Raises
+        ------
+        TargetError
+            If the network does not predict the region.
+        """
+        if self.labels is None or name not in self.regions:
+            known = suggestion(name, self.regions) if self.regions else "it predicts no regions"
+            raise TargetError(f"{self.case.name}: the network does not predict {name!r}: {known}")
+        if name in self.overlapping:
+            return self.overlapping[name]
+        return np.isin(self.labels, [self.classes.index(member) for member in self.regions[name]])
+
     def volumes_ml(self) -> dict[str, float]:
-        """Return the volumes in ml of the predicted regions, or of the network's own classes."""
+        """Return the volumes in ml of the predicted regions, and of the network's own classes."""
         if self.labels is None:
             return {}
         voxel_ml = float(np.prod(self.case.spacing)) / 1000
-        if not self.of_tumors:
-            counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
-            named = zip(self.classes[1:], counts[1:].tolist(), strict=True)
-            return {name: count * voxel_ml for name, count in named}
-        return {name: float(region(self.labels, name).sum()) * voxel_ml for name in self.regions}
+        volumes = {name: float(self.mask(name).sum()) * voxel_ml for name in self.regions}
+        if self.of_tumors:
+            return volumes
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        named = zip(self.classes[1:], counts[1:].tolist(), strict=True)
+        return volumes | {name: n * voxel_ml for name, n in named if name not in volumes}
 
     def dice(self) -> dict[str, float]:
         """Return the Dice of each predicted region with the truth; empty without a truth.
 
         The Dice of two empty regions is 1.
         """
-        if self.labels is None or self.case.truth is None or not self.of_tumors:
+        if self.labels is None or self.case.truth is None:
             return {}
-        return {
-            name: dice(region(self.labels, name), region(self.case.truth, name))
-            for name in self.regions
-        }
+        truth = self.case.truth
+        return {name: dice(self.mask(name), region(truth, name)) for name in self.regions}
 
     def without_small_enhancement(self, least_mm3: float) -> Prediction:
         """Return the prediction with a total enhancement below ``least_mm3`` as necrosis.
@@ -202,18 +224,24 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
             zip(outputs.names, outputs.probabilities(output)[0].tolist(), strict=True)
         )
         return Prediction(case, placement, probabilities, None)
+    scores = output[0].detach()
     if placement.resampled:
         # As in nnU-Net, outputs are resampled to the patient's grid before classes are chosen.
-        values = torch.from_numpy(placement.to_patient(output[0].detach().cpu().numpy()))
+        scores = torch.from_numpy(placement.to_patient(scores.cpu().numpy()))
         inside = placement.to_patient(np.ones(placement.grid, np.uint8))
-        classes, labels = _labels(values, outputs)
-        on_patient = labels.numpy() * inside
-    else:
-        classes, labels = _labels(output[0].detach(), outputs)
-        on_patient = placement.to_patient(labels.cpu().numpy())
+
+    def on_patient(values: Tensor) -> NDArray[np.uint8]:
+        if placement.resampled:
+            return values.cpu().numpy() * inside
+        return placement.to_patient(values.cpu().numpy())
+
+    classes, labels = _labels(scores, outputs)
+    regions = predicted_regions(outputs, classes)
+    masks = overlapping_regions(scores, outputs, regions) if classes != CLASSES else {}
     prediction = Prediction(
-        case, placement, {}, on_patient, classes, regions=_predicted_regions(outputs)
-    )
+        case, placement, {}, on_patient(labels), classes, regions=regions,
+        overlapping={name: on_patient(mask.to(torch.uint8)) > 0 for name, mask in masks.items()},
+    )  # fmt: skip
     if classes != CLASSES and outputs.activation == "sigmoid":
         overlap = (
             f"{case.name}: the network's classes overlap; where several are predicted, the label "
@@ -241,10 +269,7 @@ def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
         predicted = outputs.probabilities(strongest.values[None, None])[0, 0] > 0.5
     classes: tuple[str, ...] = CLASSES
     if not {*names} <= {*CLASSES}:
-        names = [
-            CLASSES[0] if name == CLASSES[0] else own
-            for name, own in zip(names, outputs.names, strict=True)
-        ]
+        names = own_names(outputs.names)
         classes = (CLASSES[0], *(name for name in names if name != CLASSES[0]))
     numbers = [classes.index(name) for name in names]
     if len(classes) > np.iinfo(np.uint8).max:
@@ -264,12 +289,3 @@ def _labels_of_regions(output: Tensor, outputs: Outputs) -> Tensor:
         if name in names:
             labels[predicted[names.index(name)]] = CLASSES.index(rest)
     return labels
-
-
-def _predicted_regions(outputs: Outputs) -> tuple[str, ...]:
-    """Return the tumor's regions that a network can predict.
-
-    These are declared regions, output channels, and regions whose classes all are output channels.
-    """
-    known = {*map(standard_class, outputs.names), *outputs.regions}
-    return tuple(name for name, classes in REGIONS.items() if name in known or {*classes} <= known)

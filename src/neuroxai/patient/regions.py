@@ -31,13 +31,13 @@ class Regions:
     case, placement
         The study, and the mapping to the network's grid.
     predicted
-        Predicted labels ``(I, J, K)`` on the patient's grid, as indices into ``CLASSES``. They are
-        used if the case has no truth. None if the network does not segment tumors.
+        Masks ``(I, J, K)`` of the predicted regions on the patient's grid, used if the case has no
+        truth. None if the network does not segment tumors.
     """
 
     case: Case
     placement: Placement
-    predicted: NDArray[np.uint8] | None = None
+    predicted: Mapping[str, NDArray[np.bool_]] | None = None
 
     @property
     def source(self) -> str | None:
@@ -49,11 +49,15 @@ class Regions:
     @cached_property
     def masks(self) -> dict[str, Tensor]:
         """Region name to ``(*S)`` bool: WT, TC and ET if known, ``brain`` and ``outside``."""
-        labels = self.predicted if self.case.truth is None else self.case.truth
         masks: dict[str, NDArray[np.bool_]] = {}
-        if labels is not None:
-            on_grid = self.placement.to_network(labels)
+        if self.case.truth is not None:
+            on_grid = self.placement.to_network(self.case.truth)
             masks = {name: region(on_grid, name) for name in REGIONS}
+        elif self.predicted is not None:
+            masks = {
+                name: self.placement.to_network(mask.astype(np.uint8)) > 0
+                for name, mask in self.predicted.items()
+            }
         brain = self.placement.to_network(self.case.brain().astype(np.uint8)) > 0
         masks |= {"brain": brain, "outside": ~brain}
         return {name: torch.from_numpy(np.ascontiguousarray(m)) for name, m in masks.items()}

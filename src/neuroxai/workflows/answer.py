@@ -28,8 +28,9 @@ class Answer:
     def read(cls, output: Tensor, outputs: Outputs, case: Case, prepared: Prepared) -> Answer:
         """Return the answer that an output of a prepared case gives."""
         prediction = read_output(output, outputs, case, prepared.placement)
-        labels = prediction.labels if prediction.of_tumors else None
-        regions = Regions(case, prepared.placement, labels)
+        segments = prediction.labels is not None
+        masks = {name: prediction.mask(name) for name in prediction.regions} if segments else {}
+        regions = Regions(case, prepared.placement, masks or None)
         if prediction.labels is not None:
             lesions = Lesions.read(output, outputs, lesion_targets(outputs), regions)
             prediction = dataclasses.replace(prediction, lesions=lesions)

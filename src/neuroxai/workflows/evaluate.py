@@ -251,18 +251,20 @@ def _why_not_graded(model: Model, case: Case) -> str | None:
 def _segment(model: Model, case: Case, patient: str, settings: Settings) -> SegmentedCase:
     """Score the predicted regions of a case with truth."""
     prediction = predict(model, case, device=settings.device)
-    if not prediction.of_tumors:
+    truth = case.truth
+    if prediction.labels is None or truth is None:
+        raise ModelError(f"{model.card.name}: predicts no labels, but its card has a segmentation")
+    if not prediction.regions:
+        *_, last = prediction.classes
         raise ModelError(
             f"{model.card.name}: segments {', '.join(prediction.classes[1:])}, which are not the "
-            "labels of brain-tumor cases; evaluate needs a segmenter of tumors"
+            "labels of brain-tumor cases; add to its card which classes form a tumor region, for "
+            f'example "regions": {{"WT": ["{last}"]}}'
         )
-    labels, truth = prediction.labels, case.truth
-    if labels is None or truth is None:
-        raise ModelError(f"{model.card.name}: predicts no labels, but its card has a segmentation")
     voxel_ml = float(np.prod(case.spacing)) / 1000
     regions = {}
     for name in prediction.regions:
-        found, true = region(labels, name), region(truth, name)
+        found, true = prediction.mask(name), region(truth, name)
         regions[name] = Overlap(
             dice(found, true),
             hausdorff95(found, true, case.spacing),

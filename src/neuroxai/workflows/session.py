@@ -373,8 +373,8 @@ def open(
     >>> model, case = load_model("deepseg-phantom"), make_phantom(7, spacing=3.0).case
     >>> with open(model, case) as session:
     ...     maps = session.explain("grad_cam", ["WT", "ET"])
-    >>> list(maps), session.prediction.regions
-    (['WT', 'ET'], ('WT', 'TC', 'ET'))
+    >>> list(maps), list(session.prediction.regions)
+    (['WT', 'ET'], ['WT', 'TC', 'ET'])
     """
     options = SessionOptions(memory, precision, progress, cancel)
     if isinstance(subject, Case):
