@@ -17,6 +17,8 @@ from neuroxai.core.errors import ModelError, TargetError
 from neuroxai.models import load_model
 from neuroxai.models.weights import load_state
 from neuroxai.workflows.explain import explain
+from neuroxai.workflows.predict import predict
+from neuroxai.workflows.preparation import prepare
 from session_cache import phantom
 
 CODE = """
@@ -178,11 +180,17 @@ def test_the_card_selects_one_of_several_outputs(home: Path, name: str, output: 
     case = phantom(7).case
     plain = load_model("my_network:Net", weights=home / "w.safetensors")
     expected = explain(plain, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
-    with pytest.raises(TargetError, match="select an output by"):
-        explain(
-            load_model(f"my_network:{name}", weights=home / "w.safetensors"),
-            case, "vanilla_gradient", "ET",
-        )  # fmt: skip
+    unnamed = load_model(f"my_network:{name}", weights=home / "w.safetensors")
+    if name == "Pair":
+        with pytest.raises(TargetError, match=r"select an output by .*--output-key"):
+            explain(unnamed, case, "vanilla_gradient", "ET")
+    else:
+        # Only one of the outputs has a channel per class.
+        found = explain(unnamed, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    chosen = load_model(f"my_network:{name}", weights=home / "w.safetensors", output=str(output))
+    found = explain(chosen, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     (home / "card.json").write_text(json.dumps({**CARD, "output": output}))
     model = load_model(f"my_network:{name}", weights=home / "w.safetensors")
     found = explain(model, case, "vanilla_gradient", "ET")["vanilla_gradient"].volume()
@@ -190,3 +198,23 @@ def test_the_card_selects_one_of_several_outputs(home: Path, name: str, output: 
     (home / "card.json").write_text(json.dumps({**CARD, "output": True}))
     with pytest.raises(ModelError, match="output is True, expected an index or a name"):
         load_model(f"my_network:{name}", weights=home / "w.safetensors")
+
+
+def test_flips_average_the_probabilities_of_all_mirror_images(home: Path) -> None:
+    """Against the mean over the eight mirror images, written by hand."""
+    model = load_model("my_network:build", weights=home / "w.safetensors")
+    case = phantom(7).case
+    x = prepare(model, case).x
+    mean = torch.zeros(())
+    with torch.no_grad():
+        for bits in range(8):
+            axes = [axis for axis in (2, 3, 4) if bits >> (axis - 2) & 1]
+            mean = mean + model.network(x.flip(axes)).softmax(1).flip(axes) / 8
+    found, plain = (predict(model, case, flips=flips).labels for flips in (True, False))
+    assert found is not None
+    assert plain is not None
+    placement = prepare(model, case).placement
+    expected = placement.to_patient(mean[0].argmax(0).numpy())
+    sure = placement.to_patient((mean[0].topk(2, 0).values.diff(dim=0).abs()[0] > 1e-4).numpy())
+    np.testing.assert_array_equal(found[sure], expected[sure])
+    assert (found != plain).any()

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.core.probe.ensemble import Mirrored
+from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Region
 from neuroxai.data.brats import read_case, write_case
 from neuroxai.data.case import CLASSES, Case
@@ -177,7 +178,7 @@ class Sided(nn.Module):
 @pytest.mark.parametrize("shape", [(2, 1, 6, 7, 5), (2, 1, 6, 7)])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_mirrored_predictions_are_the_mean_over_all_mirror_images(
-    shape: tuple[int, ...], activation: str
+    shape: tuple[int, ...], activation: Literal["softmax", "sigmoid"]
 ) -> None:
     x = torch.rand(*shape, generator=torch.Generator().manual_seed(1))
     axes = range(2, x.dim())
@@ -188,7 +189,9 @@ def test_mirrored_predictions_are_the_mean_over_all_mirror_images(
         expected = expected + act(Sided()(x.flip(chosen))).flip(chosen)
         count += 1
     assert count == 2 ** len(axes)
-    torch.testing.assert_close(act(Mirrored(Sided(), activation)(x)), expected / count)
+    torch.testing.assert_close(
+        act(Mirrored(Sided(), Outputs(activation=activation))(x)), expected / count
+    )
 
 
 def test_flips_do_not_change_the_model(tmp_path: Path) -> None:

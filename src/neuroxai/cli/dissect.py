@@ -40,6 +40,7 @@ def dissect(
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
+    output_key: options.OutputKey = None,
     mask: Masks = None,
     tissues: Tissues = True,
     cases: options.Limit = None,
@@ -74,7 +75,7 @@ def dissect(
 
     tune_allocator()
     checks.check_hardware(device)
-    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     folders = find_cases(cohort)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")

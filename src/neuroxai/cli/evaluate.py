@@ -28,9 +28,6 @@ Split = Annotated[
 PartName = Annotated[
     str, typer.Option("--part", help="Part of the split: train, validation or test.")
 ]
-Flips = Annotated[
-    bool, typer.Option("--flips", help="Average the predictions over all mirror images.")
-]
 SmallestEt = Annotated[
     float | None,
     typer.Option(
@@ -50,9 +47,10 @@ def evaluate(
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
+    output_key: options.OutputKey = None,
     split: Split = None,
     part: PartName = "test",
-    flips: Flips = False,
+    flips: options.Flips = False,
     smallest_et: SmallestEt = None,
     slices: SliceCount = 8,
     cases: options.Limit = None,
@@ -84,7 +82,7 @@ def evaluate(
 
     tune_allocator()
     checks.check_hardware(device)
-    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     pictures = expects_pictures(loaded.card.modalities)
     folders = list(cases_of(cohort, members, pictures=pictures))[:cases]
     if not folders:

@@ -23,6 +23,7 @@ def explain(
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
+    output_key: options.OutputKey = None,
     method: options.Methods = None,
     target: options.Targets = None,
     layer: options.Layer = None,
@@ -68,7 +69,7 @@ def explain(
         tune_allocator()
     methods = [make_method(name, parameters) for name, parameters in requests.items()]
     checks.check_hardware(device, precision)
-    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     outputs = outputs_of(loaded)
     names = dict.fromkeys(target or _default_targets(loaded))
     targets, notes = distinct_targets((parse_question(name, outputs) for name in names), outputs)

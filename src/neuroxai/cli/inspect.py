@@ -32,6 +32,7 @@ def inspect(
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
+    output_key: options.OutputKey = None,
     target: options.Targets = None,
     within: options.Within = None,
     scale: options.Scale = "logit",
@@ -69,7 +70,7 @@ def inspect(
     if memory is None:  # kept memory would exceed the limit
         tune_allocator()
     checks.check_hardware(device)
-    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     outputs = outputs_of(loaded)
     named = [parse_question(each, outputs) for each in target] if target else every_target(outputs)
     targets, notes = distinct_targets(named, outputs)

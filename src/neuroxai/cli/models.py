@@ -61,6 +61,7 @@ def check(
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
+    output_key: options.OutputKey = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the inputs and outputs of a network, and which methods apply to it."""
@@ -72,7 +73,7 @@ def check(
     from neuroxai.models.loading import load_model
     from neuroxai.workflows.check import check_model
 
-    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     info, console = loaded.card, plain()
     with status(f"checking {info.name} ..."):
         found = check_model(loaded)

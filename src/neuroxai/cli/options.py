@@ -63,6 +63,16 @@ Trust = Annotated[
         "weights.",
     ),
 ]
+Flips = Annotated[
+    bool, typer.Option("--flips", help="Average the predictions over all mirror images.")
+]
+OutputKey = Annotated[
+    str | None,
+    typer.Option(
+        "--output-key",
+        help="Index or key of the output to use, of a network that returns a tuple, list or dict.",
+    ),
+]
 Methods = Annotated[
     list[str] | None,
     typer.Option(

@@ -17,10 +17,12 @@ def predict(
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
+    output_key: options.OutputKey = None,
     layout: options.LayoutName = None,
     slice_index: options.Slice = None,
     device: options.Device = "auto",
     memory: options.Memory = None,
+    flips: options.Flips = False,
     seed: options.Seed = 0,
     out: options.Out = None,
     quiet: options.Quiet = False,
@@ -42,12 +44,14 @@ def predict(
     from neuroxai.models.loading import load_model
     from neuroxai.patient.label_table import label_tables
     from neuroxai.reports.findings import describe_network, describe_prediction
+    from neuroxai.workflows.preparation import mirrored
     from neuroxai.workflows.session import open
 
     if memory is None:  # kept memory would exceed the limit
         tune_allocator()
     checks.check_hardware(device)
-    loaded = load_model(model, weights=weights, card=card, trust=trust)
+    loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
+    loaded = mirrored(loaded) if flips else loaded
     study = read_one_case(case, file, layout, loaded)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "prediction.json", study.name)
@@ -69,6 +73,7 @@ def predict(
             "model": session.identity,
             **prediction.describe(),
             "warnings": warnings,
+            "flips": "all" if flips else "none",
             "seed": seed,
             "use": NOT_FOR_CLINICAL_USE,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def load_model(
     weights: str | os.PathLike[str] | None = None,
     card: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    output: int | str | None = None,
 ) -> Model:
     """Load a network in any supported format.
 
@@ -39,6 +41,9 @@ def load_model(
     trust
         Evaluate expressions in a bundle's configuration or an exported program, and read pickled
         nnU-Net checkpoints in a separate process with limits.
+    output
+        Index or key of the output to use, if the network returns a list, tuple or dict; by default
+        that of the card, or the only one that fits to the classes.
 
     Raises
     ------
@@ -50,6 +55,17 @@ def load_model(
     >>> load_model("deepseg-phantom").card.modalities
     ('T1', 'T1ce', 'T2', 'FLAIR')
     """
+    model = _load(name_or_path, weights, card, trust=trust)
+    return model if output is None else dataclasses.replace(model, output_key=output)
+
+
+def _load(
+    name_or_path: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    card: str | os.PathLike[str] | None,
+    *,
+    trust: bool,
+) -> Model:
     text = os.fspath(name_or_path)
     location = locate_model(text, weights=weights, card=card)
     if location.format is Format.FACTORY:

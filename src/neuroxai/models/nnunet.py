@@ -26,6 +26,8 @@ from neuroxai.models.nnunet_slices import volume_weights
 from neuroxai.models.torch_weights import convert_torch
 from neuroxai.models.weights import Weights, load_state, read_weights
 
+MIRRORING_OFF = "nnU-Net's test-time mirroring is off"
+"""Beginning of the note of a network without mirror images."""
 _CHECKPOINTS = ("checkpoint_final", "checkpoint_best")
 
 
@@ -74,9 +76,7 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
         load_state(member, volume_weights(tensors) if configuration.slices else tensors, path)
         members.append(member.eval().requires_grad_(requires_grad=False))
         hashes.append(weights.sha256)
-    notes = [
-        "nnU-Net's test-time mirroring is off: its own prediction is a mean over mirrored inputs"
-    ]
+    notes = [f"{MIRRORING_OFF}: its own prediction is a mean over mirrored inputs"]
     if checkpoints[0].stem != _CHECKPOINTS[0]:
         notes.append(f"{checkpoints[0].stem} was loaded, because {_CHECKPOINTS[0]} does not exist")
     card = Card.from_dict(

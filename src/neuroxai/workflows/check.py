@@ -111,7 +111,7 @@ def _first_that_runs(
         x = torch.rand(1, channels, *size, generator=generator)
         try:
             with untouched(model.network), torch.no_grad():
-                output = outputs_of(model).select(model.network(x))
+                output = outputs_of(model).select(model.network(x), x)
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = reason or str(error).splitlines()[0]
             continue

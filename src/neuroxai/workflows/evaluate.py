@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from neuroxai.accuracy.segmentation import dice, hausdorff95
 from neuroxai.core.errors import CaseError, ModelError
-from neuroxai.core.probe.ensemble import Mirrored
 from neuroxai.core.progress import Report
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case, region
@@ -25,7 +24,7 @@ from neuroxai.data.slices import tumor_slices
 from neuroxai.models.model import Model
 from neuroxai.workflows.device import choose_device, on_device
 from neuroxai.workflows.predict import predict
-from neuroxai.workflows.preparation import describe_model
+from neuroxai.workflows.preparation import describe_model, mirrored
 
 
 @dataclass(frozen=True)
@@ -223,10 +222,7 @@ def _with_settings(model: Model, settings: Settings) -> Model:
     """Return the model with the postprocessing and the mirroring of the settings."""
     after = {"smallest_enhancement_mm3": settings.smallest_enhancement_mm3 or 0.0}
     model = dataclasses.replace(model, card=model.card.replace(postprocessing=after))
-    if not settings.flips:
-        return model
-    network = Mirrored(model.network, model.card.activation, model.output_key)
-    return dataclasses.replace(model, network=network, output_key=None)
+    return mirrored(model) if settings.flips else model
 
 
 def _why_not_segmented(model: Model, case: Case) -> str | None:

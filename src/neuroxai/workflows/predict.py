@@ -5,6 +5,7 @@ from __future__ import annotations
 from neuroxai.data.case import Case
 from neuroxai.models.model import Model
 from neuroxai.patient.prediction import Prediction
+from neuroxai.workflows.preparation import mirrored
 from neuroxai.workflows.session import open
 
 
@@ -15,11 +16,13 @@ def predict(
     slice_index: int | None = None,
     device: str = "auto",
     memory: int | str | None = None,
+    flips: bool = False,
 ) -> Prediction:
     """Return the network's answer to a case, on the patient's own grid.
 
     Short for :attr:`Session.prediction <neuroxai.workflows.session.Session.prediction>`; the
-    parameters are those of :func:`~neuroxai.workflows.session.open`.
+    parameters are those of :func:`~neuroxai.workflows.session.open`. With ``flips``, the prediction
+    is the mean over the case and all its mirror images.
 
     Raises
     ------
@@ -34,5 +37,6 @@ def predict(
     >>> list(prediction.volumes_ml())
     ['WT', 'TC', 'ET']
     """
+    model = mirrored(model) if flips else model
     session = open(model, case, slice_index=slice_index, device=device, memory=memory)
     return session.prediction

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.explanation import network_hash
+from neuroxai.core.probe.ensemble import Mirrored
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case
 from neuroxai.data.preparation import Prepared
 from neuroxai.data.preprocessing import Preprocessing
 from neuroxai.models.model import Model
+from neuroxai.models.nnunet import MIRRORING_OFF
 
 
 def outputs_of(model: Model) -> Outputs:
@@ -26,6 +28,20 @@ def outputs_of(model: Model) -> Outputs:
         card.classes, card.regions, activation, key=model.output_key,
         smallest_enhancement_mm3=card.smallest_enhancement_mm3,
     )  # fmt: skip
+
+
+def mirrored(model: Model) -> Model:
+    """Return a model whose prediction is the mean over the case and all its mirror images.
+
+    Examples
+    --------
+    >>> from neuroxai.models.loading import load_model
+    >>> type(mirrored(load_model("deepseg-phantom")).network).__name__
+    'Mirrored'
+    """
+    network = Mirrored(model.network, outputs_of(model)).eval()
+    notes = tuple(note for note in model.notes if not note.startswith(MIRRORING_OFF))
+    return dataclasses.replace(model, network=network, output_key=None, notes=notes)
 
 
 def describe_model(model: Model) -> dict[str, str]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.target.outputs import Outputs
+
 
 class Ensemble(nn.Module):
     r"""The mean of several networks' outputs, :math:`z = \frac{1}{n} \sum_i f_i(x)`.
@@ -64,24 +66,23 @@ class Mirrored(nn.Module):
     ----------
     network
         Returns logits ``(B, K)`` or ``(B, K, *S)`` for ``(B, C, *S)``.
-    activation
-        ``softmax`` or ``sigmoid``, which turns its logits into probabilities.
-    key
-        The selected output of several: an index for a list or tuple, a key for a dict.
+    outputs
+        Selects an output of several, and turns logits into probabilities: ``softmax`` or
+        ``sigmoid``.
 
     Examples
     --------
-    >>> odd = Mirrored(nn.Conv2d(1, 2, (1, 3), padding=(0, 1)), "softmax")
+    >>> network = nn.Conv2d(1, 2, (1, 3), padding=(0, 1))
+    >>> odd = Mirrored(network, Outputs(activation="softmax"))
     >>> x = torch.rand(1, 1, 4, 5)
     >>> bool(torch.allclose(odd(x.flip(2)), odd(x).flip(2), atol=1e-5))
     True
     """
 
-    def __init__(self, network: nn.Module, activation: str, key: int | str | None = None) -> None:
+    def __init__(self, network: nn.Module, outputs: Outputs) -> None:
         super().__init__()
         self.network = network
-        self.activation = activation
-        self.key = key
+        self.outputs = outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the mean probability."""
@@ -94,11 +95,10 @@ class Mirrored(nn.Module):
             total = total + self._probabilities(x, mirroring)
         # Rounding in single precision may reach 0 or 1, where the logit is infinite.
         mean = (total / len(mirrorings)).clamp(1e-7, 1 - 1e-7)
-        return mean.logit() if self.activation == "sigmoid" else mean.log()
+        return mean.logit() if self.outputs.activation == "sigmoid" else mean.log()
 
     def _probabilities(self, x: Tensor, mirroring: tuple[int, ...]) -> Tensor:
         """Return the probabilities of one mirror image, mirrored back."""
-        output = self.network(x.flip(mirroring))
-        logits: Tensor = output if self.key is None else output[self.key]
-        probabilities = logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
+        logits = self.outputs.select(self.network(x.flip(mirroring)), x)
+        probabilities = self.outputs.probabilities(logits)
         return probabilities.flip(mirroring) if probabilities.dim() == x.dim() else probabilities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -32,7 +32,9 @@ class Outputs:
     activated
         Whether the network applies the activation itself.
     key
-        Which of several outputs is explained: an index for a list or tuple, a key for a dict.
+        Which of several outputs is explained: an index for a list or tuple, a key for a dict. By
+        default the only tensor, or the only one with a channel per name and, for a map, the grid of
+        the input.
     smallest_enhancement_mm3
         If all enhancing tumor together is smaller than this, it is relabeled as necrosis in the
         prediction; scores do not change.
@@ -80,12 +82,19 @@ class Outputs:
         """
         with autocast_for(precision, x.device), _batched_convolutions(network, x):
             raw = network(x)
-        output = _one_column(self.select(raw), x)
+        output = _one_column(self.select(raw, x), x)
         _check(output, x)
         return upcast(output)
 
-    def select(self, raw: Any) -> Tensor:
+    def select(self, raw: Any, x: Tensor | None = None) -> Tensor:
         """Select one tensor from what the network returned.
+
+        Parameters
+        ----------
+        raw
+            What the network returned.
+        x
+            Its input ``(B, C, *S)``, which tells a map from a smaller one.
 
         Raises
         ------
@@ -94,13 +103,22 @@ class Outputs:
         """
         if isinstance(raw, Tensor):
             return raw
-        selected = _only_value(raw) if self.key is None else _value_at(raw, self.key)
+        selected = _value_at(raw, self.key) if self.key is not None else self._only(raw, x)
         if isinstance(selected, Tensor):
             return selected
         raise TargetError(
             f"the network returned {_describe(raw)}, expected a tensor: select an output by "
-            f"outputs=Outputs(key=...) or by the key 'output' of the card (got {self.key!r})"
+            "outputs=Outputs(key=...), on the command line by --output-key, or by the key 'output' "
+            f"of the card (got {self.key!r})"
         )
+
+    def _only(self, raw: Any, x: Tensor | None) -> Tensor | None:
+        """Return the only tensor, or the only one that fits to names and input, else None."""
+        found = _tensors(raw)
+        if len(found) > 1 and self.names and x is not None:
+            shapes = ((len(self.names),), (len(self.names), *x.shape[2:]))
+            found = [each for each in found if tuple(each.shape[1:]) in shapes]
+        return found[0] if len(found) == 1 else None
 
     def channel(self, which: int | str, channels: int) -> int:
         """Return the index of a class given by number or name.
@@ -152,13 +170,19 @@ def _value_at(raw: Any, key: int | str) -> Any:
     try:
         return raw[key]
     except (KeyError, IndexError, TypeError):
+        if isinstance(key, str) and key.isdigit() and isinstance(raw, Sequence):
+            return raw[int(key)] if int(key) < len(raw) else None
         return getattr(raw, key, None) if isinstance(key, str) else None
 
 
-def _only_value(raw: Any) -> Any:
-    """Return the value of a collection of one; None for others."""
-    values = list(raw.values()) if isinstance(raw, Mapping) else raw
-    return values[0] if isinstance(values, (list, tuple)) and len(values) == 1 else None
+def _tensors(raw: Any) -> list[Tensor]:
+    """Return the tensors of a collection and of the collections in it."""
+    if isinstance(raw, Tensor):
+        return [raw]
+    values = raw.values() if isinstance(raw, Mapping) else raw
+    if not isinstance(raw, Mapping | list | tuple):
+        return []
+    return [tensor for value in values for tensor in _tensors(value)]
 
 
 def _one_column(output: Tensor, x: Tensor) -> Tensor:
