@@ -40,6 +40,7 @@ def read_one_case(
             modalities=required_modalities(model.card.modalities),
             files=parse_files(files) or None,
             layout=layout,
+            channels=model.card.modalities,
         )
     except CaseError as error:
         raise CaseError(name_file_option(str(error))) from error

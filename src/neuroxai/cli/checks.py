@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from neuroxai.cli.case import name_file_option, required_modalities
 from neuroxai.cli.pairs import parse_files, parse_parameters
 from neuroxai.core.errors import CaseError, MethodError
-from neuroxai.data.case_files import check_folder, is_picture, locate_case
+from neuroxai.data.case_files import check_case as check_case_path
+from neuroxai.data.case_files import is_picture, locate_case
 from neuroxai.data.layouts import get_layout
 from neuroxai.models.formats import CARD, Format, Location, locate_model
 
@@ -30,7 +31,7 @@ def check_case(case: Path | None, files: list[str] | None, layout: str | None) -
     if layout is not None:
         get_layout(layout)
     if case is not None and not is_picture(case):
-        check_folder(case)
+        check_case_path(case)
 
 
 def check_network(model: str, weights: Path | None, card: Path | None) -> Location:
@@ -63,10 +64,14 @@ def check_inputs(
         return
     from neuroxai.models.card import read_card
 
-    modalities = required_modalities(read_card(network.path / CARD).modalities)
+    channels = read_card(network.path / CARD).modalities
     try:
         found = locate_case(
-            case, modalities=modalities, files=parse_files(files) or None, layout=layout
+            case,
+            modalities=required_modalities(channels),
+            files=parse_files(files) or None,
+            layout=layout,
+            channels=channels,
         )
     except CaseError as error:
         raise CaseError(name_file_option(str(error))) from error

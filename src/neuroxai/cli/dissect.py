@@ -76,7 +76,7 @@ def dissect(
     tune_allocator()
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
-    folders = find_cases(cohort)[:cases]
+    folders = find_cases(cohort, loaded.card.modalities)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")
     with Results(results_folder(out, "dissection")) as results:

@@ -84,7 +84,8 @@ def evaluate(
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     pictures = expects_pictures(loaded.card.modalities)
-    folders = list(cases_of(cohort, members, pictures=pictures))[:cases]
+    found_cases = cases_of(cohort, members, pictures=pictures, modalities=loaded.card.modalities)
+    folders = list(found_cases)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")
     settings = Settings(flips, smallest_et, slices, device)

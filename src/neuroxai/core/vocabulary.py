@@ -53,13 +53,40 @@ def standard_class(name: str) -> str:
     return _CLASS_NAMES.get(key.replace("tumour", "tumor").replace("oedema", "edema"), name)
 
 
-_MODALITY_NAMES: Mapping[str, str] = {
-    "t1": "T1", "t1w": "T1", "t1n": "T1",
-    "t1c": "T1ce", "t1ce": "T1ce", "t1gd": "T1ce", "t1gad": "T1ce", "t1post": "T1ce",
-    "t1wce": "T1ce", "t1km": "T1ce",
-    "t2": "T2", "t2w": "T2",
-    "flair": "FLAIR", "t2f": "FLAIR", "t2flair": "FLAIR",
-}  # fmt: skip
+_CONTRAST = (
+    "c|ce|gd|gad|gado|gadolinium|post|postcontrast|postcon|postgd|postgad|postce|contrast|"
+    "contrastenhanced|enhanced|km|cm"
+)
+_MODALITY_NAMES: Mapping[str, re.Pattern[str]] = {
+    name: re.compile(pattern)
+    for name, pattern in {
+        "T1ce": rf"t1w?(?:{_CONTRAST})w?|(?:ce|gd|gad|gado|gadolinium|postcontrast|contrast)t1w?",
+        "T1": r"t1(?:w|n|weighted|native|pre|precontrast|wpre|wprecontrast)?",
+        "T2": r"t2(?:w|weighted)?",
+        "FLAIR": r"(?:t2w?)?flairw?|t2f|flairt2w?",
+        "t2star": r"t2(?:star|s|st)w?",
+        "pd": r"pdw?|protondensity",
+        "adc": r"adc(?:map)?",
+        "dwi": r"dwi|dwitrace|trace|tracew",
+        "swi": r"swi",
+    }.items()
+}
+"""Names of modalities in other projects, as :func:`modality_key` compares them."""
+
+
+def modality_key(name: str) -> str:
+    """Return what two names of one modality have in common.
+
+    That is the name in :data:`MODALITIES` for those of BraTS, and otherwise the lowercase letters
+    and digits of the name, with ``*`` read as ``star``.
+
+    Examples
+    --------
+    >>> [modality_key(name) for name in ("T1-Gd", "t2w", "T2_FLAIR", "T2*", "b1000", "T2starw")]
+    ['T1ce', 'T2', 'FLAIR', 't2star', 'b1000', 't2star']
+    """
+    key = re.sub(r"[\W_]", "", name.lower().replace("*", "star"))
+    return next((known for known, form in _MODALITY_NAMES.items() if form.fullmatch(key)), key)
 
 
 def standard_modality(name: str) -> str:
@@ -70,4 +97,5 @@ def standard_modality(name: str) -> str:
     >>> standard_modality("T1-Gd"), standard_modality("CT")
     ('T1ce', 'CT')
     """
-    return _MODALITY_NAMES.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
+    key = modality_key(name)
+    return key if key in MODALITIES else name

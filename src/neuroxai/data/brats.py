@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError
 from neuroxai.data.case import MODALITIES, Case, Grade, Source
-from neuroxai.data.case_files import StrPath, locate_case
+from neuroxai.data.case_files import StrPath, case_name, locate_case
 from neuroxai.data.grid import reorient_to
 from neuroxai.data.label_values import decode_labels, encode_labels
 from neuroxai.data.layouts import Layout, file_name, get_layout
-from neuroxai.data.nifti import read_labels, read_nifti, write_nifti
+from neuroxai.data.nifti import read_labels, read_nifti, split_volume, write_nifti
 from neuroxai.files.atomic import atomic_path
 
 _MAPPING_BYTES = 2**23  # 8 MB; the lists of BraTS have a few kB
@@ -31,6 +31,7 @@ def read_case(
     modalities: Sequence[str] = MODALITIES,
     files: Mapping[str, StrPath] | None = None,
     layout: str | None = None,
+    channels: Sequence[str] = (),
 ) -> Case:
     """Read one study: the requested modalities, and the ground truth and grade if present.
 
@@ -40,14 +41,19 @@ def read_case(
     Parameters
     ----------
     path
-        Folder of the case; None if ``files`` names every modality.
+        Folder of the case, or one of its images where a folder has several cases; None if
+        ``files`` names every modality.
     modalities
         Required modalities; no others are read.
     files
         Modality (or ``truth``) to file; takes precedence over files found in the folder.
     layout
-        A name in :data:`~neuroxai.data.layouts.LAYOUTS`, or ``brats2024-ped``;
-        detected from the file names by default. It defines the meaning of the label values.
+        A name in :data:`~neuroxai.data.layouts.LAYOUTS`, ``brats2024-ped``, ``brats2024-men-rt`` or
+        ``decathlon``; detected from the file names by default. It defines the meaning of the label
+        values.
+    channels
+        Modalities of the network in its order, for files that are numbered as in nnU-Net
+        (``CASE_0000.nii.gz``); ``modalities`` by default.
 
     Raises
     ------
@@ -66,7 +72,7 @@ def read_case(
     >>> case.shape, case.layout.name, list(case.volumes)
     ((2, 3, 4), 'plain', ['FLAIR'])
     """
-    found = locate_case(path, modalities=modalities, files=files, layout=layout)
+    found = locate_case(path, modalities=modalities, files=files, layout=layout, channels=channels)
     name, *others = (what for what in found.files if what != "truth")
     first = read_nifti(found.files[name])
     shape, affine = first.data.shape, first.affine
@@ -105,7 +111,8 @@ def read_grade(folder: StrPath) -> Grade | None:
     'LGG'
     """
     place = Path(folder)
-    return _grade(place, place.name, [])
+    name = case_name(place)
+    return _grade(place if place.is_dir() else place.parent, name, [])
 
 
 def write_case(
@@ -204,9 +211,10 @@ def write_name_mapping(
 
 def _duplicates(sources: Mapping[str, Source]) -> Iterable[str]:
     """Yield a warning for each group of modalities read from identical files."""
-    by_bytes: dict[str, list[str]] = {}
+    by_bytes: dict[tuple[str, int | None], list[str]] = {}
     for what, source in sources.items():
-        by_bytes.setdefault(source.sha256, []).append(what)
+        content = (source.sha256, split_volume(source.path)[1])
+        by_bytes.setdefault(content, []).append(what)
     for names in by_bytes.values():
         if len(names) > 1:
             yield (

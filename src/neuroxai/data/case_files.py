@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from neuroxai.core.errors import CaseError, suggestion
-from neuroxai.core.vocabulary import MODALITIES
-from neuroxai.data.layouts import (
-    Layout,
-    detect_layout,
-    file_name,
-    get_layout,
-    is_brats_name,
-    parse_file_name,
+from neuroxai.core.vocabulary import MODALITIES, modality_key
+from neuroxai.data.case_groups import (
+    Group,
+    find_case_paths,
+    list_folder,
+    other_images,
+    truth_candidates,
 )
+from neuroxai.data.case_match import SHOWN, Found, case_of, find_in_folder, list_unused
+from neuroxai.data.file_names import image_stem, parse_file_name
+from neuroxai.data.layouts import Layout, detect_layout, file_name, get_layout
 
 StrPath = str | os.PathLike[str]
 
@@ -54,12 +56,13 @@ def locate_case(
     modalities: Sequence[str] = MODALITIES,
     files: Mapping[str, StrPath] | None = None,
     layout: str | None = None,
+    channels: Sequence[str] = (),
 ) -> CaseFiles:
     """Find the files of a case; none of them is opened.
 
     Parameters
     ----------
-    path, modalities, files, layout
+    path, modalities, files, layout, channels
         As for :func:`~neuroxai.data.brats.read_case`.
 
     Raises
@@ -82,27 +85,29 @@ def locate_case(
         raise CaseError("no modality was requested; name at least one, for example FLAIR")
     requested_layout = get_layout(layout) if layout is not None else None
     given = _given_files(files or {}, required)
-    folder = None if path is None else check_folder(path)
-    selected = dict(given)
-    if folder is not None:
-        for what, found in _recognized_files(folder).items():
-            if what in given or what not in (*required, "truth"):
-                continue
-            if len(found) > 1:
-                names = " and ".join(file.name for file in found)
-                raise CaseError(f"{folder}: several files for {what}: {names}; keep one")
-            selected[what] = found[0]
-    found_files = {what: file for what, file in selected.items() if what not in given}
-    name, detected, warnings = _identify(folder, found_files or selected)
-    case_layout = requested_layout or detected
-    _check_complete(folder, required, selected, case_layout, name)
-    if "truth" in selected and requested_layout is None and name.lower().startswith("brats-ped-"):
+    if path is None:
+        found = _of_given(given)
+    else:
+        found = find_in_folder(check_case(path), required, given, channels or required)
+    selected = {**found.files, **given}
+    case_layout = requested_layout or found.layout
+    _check_complete(path, required, selected, case_layout, found)
+    if "truth" in selected and requested_layout is None:
+        _check_pediatric(found.name, selected["truth"])
+    ordered = {what: selected[what] for what in (*required, "truth") if what in selected}
+    warnings = [*found.warnings]
+    if found.listing is not None and not given:
+        warnings += list_unused(found.listing, found.case, ordered.values())
+    folder = None if path is None else found.folder
+    return CaseFiles(found.name, folder, ordered, case_layout, tuple(warnings))
+
+
+def _check_pediatric(name: str, truth: Path) -> None:
+    if name.lower().startswith("brats-ped-"):
         raise CaseError(
-            f"{selected['truth']}: the label values of BraTS-PED depend on the year; name the "
+            f"{truth}: the label values of BraTS-PED depend on the year; name the "
             "layout, brats2023 (ET is 3) or brats2024-ped (ET is 1)"
         )
-    ordered = {what: selected[what] for what in (*required, "truth") if what in selected}
-    return CaseFiles(name, folder, ordered, case_layout, tuple(warnings))
 
 
 def found_modalities(
@@ -126,10 +131,11 @@ def found_modalities(
     """
     names = dict.fromkeys(files or {})
     if path is not None:
-        names |= dict.fromkeys(_recognized_files(check_folder(path)))
+        found = find_in_folder(check_case(path), MODALITIES, {}, MODALITIES)
+        names |= dict.fromkeys(found.files)
+        if not {*names} - {"truth"}:
+            _check_complete(path, MODALITIES, {}, found.layout, found)
     names.pop("truth", None)
-    if not names and path is not None:
-        _check_complete(Path(path), MODALITIES, {}, get_layout("plain"), "case")
     if not names:
         raise CaseError("no file of a modality was given; give for example T1 and FLAIR")
     return tuple(dict.fromkeys((*(name for name in MODALITIES if name in names), *names)))
@@ -146,8 +152,18 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
-def find_cases(folder: StrPath) -> list[Path]:
-    """Return the case folders in a cohort folder, sorted; BIDS subject and session folders too.
+def find_cases(folder: StrPath, modalities: Sequence[str] = ()) -> list[Path]:
+    """Return the cases in a cohort folder, sorted: their folders, or one file of each.
+
+    A file represents a case in a folder with several cases, as in nnU-Net. BIDS subject and session
+    folders are searched too.
+
+    Parameters
+    ----------
+    folder
+        Folder of the cohort.
+    modalities
+        Modalities to recognize in addition to those of BraTS, for example ADC.
 
     Raises
     ------
@@ -163,10 +179,10 @@ def find_cases(folder: StrPath) -> list[Path]:
     >>> [case.name for case in find_cases(root)]
     ['Brats18_A_1']
     """
-    return sorted(_cases_under(check_folder(folder, "a folder of cases"), levels=4))
+    return sorted(find_case_paths(check_folder(folder, "a folder of cases"), modalities))
 
 
-def case_name(folder: StrPath) -> str:
+def case_name(path: StrPath, modalities: Sequence[str] = ()) -> str:
     """Return the case name that :func:`read_case` would use, without reading any image.
 
     Examples
@@ -178,9 +194,51 @@ def case_name(folder: StrPath) -> str:
     >>> case_name(place)
     'sub-01'
     """
-    place = Path(folder)
-    files = {what: found[0] for what, found in _recognized_files(place).items()}
-    return _identify(place, files)[0]
+    place = Path(path)
+    if not place.is_dir():
+        parsed = parse_file_name(place.name, modalities)
+        return place.stem if parsed is None else parsed.case or place.parent.name
+    groups = list(list_folder(place, modalities).groups.values())
+    case = case_of(place, groups)[0] if groups else ""
+    return case or Path(os.path.abspath(place)).name or "case"  # noqa: PTH100 (lexical: keep links)
+
+
+def files_of(path: StrPath, modalities: Sequence[str] = ()) -> list[Path]:
+    """Return the images of a case, whether or not they are used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("A_0000.nii.gz", "A_0001.nii.gz", "B_0000.nii.gz"):
+    ...     (folder / name).touch()
+    >>> [file.name for file in files_of(folder / "A_0000.nii.gz")]
+    ['A_0000.nii.gz', 'A_0001.nii.gz']
+    """
+    place = Path(path)
+    listing = list_folder(place if place.is_dir() else place.parent, modalities)
+    case = case_name(place, modalities)
+    images = [file for file, _ in listing.images] if place.is_dir() else (
+        other_images(listing, case, ())
+    )  # fmt: skip
+    return sorted({*images, *truth_candidates(listing, case)})
+
+
+def check_case(path: StrPath) -> Path:
+    """Return the path of a case, a folder or an image in one.
+
+    Raises
+    ------
+    CaseError
+        If it does not exist, is another file, or cannot be read.
+    """
+    place = Path(path)
+    try:
+        if place.is_file() and image_stem(place.name) is not None:
+            return place
+    except (OSError, ValueError):  # reported below
+        pass
+    return check_folder(path, "the folder of a case, or an image in it")
 
 
 def check_folder(path: StrPath, expected: str = "the folder of a case") -> Path:
@@ -204,86 +262,68 @@ def check_folder(path: StrPath, expected: str = "the folder of a case") -> Path:
     return folder
 
 
-def _recognized_files(folder: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for entry in sorted(folder.iterdir()):
-        if (match := parse_file_name(entry.name)) is not None and not entry.is_dir():
-            found.setdefault(match[1], []).append(entry)
-    return found
-
-
-def _cases_under(folder: Path, levels: int) -> Iterable[Path]:
-    try:
-        found = _recognized_files(folder)
-        subfolders = [e for e in folder.iterdir() if not e.name.startswith(".") and e.is_dir()]
-    except OSError:  # skip folders without read permission
-        return
-    if any(what != "truth" for what in found):
-        yield folder
-    elif levels > 1:
-        for entry in subfolders:
-            yield from _cases_under(entry, levels - 1)
-
-
 def _given_files(files: Mapping[str, StrPath], required: Sequence[str]) -> dict[str, Path]:
+    """Return the files that the caller names, by the requested name of the modality."""
+    known = {modality_key(what): what for what in (*MODALITIES, *required)}
     given: dict[str, Path] = {}
     for key, file in files.items():
-        match = parse_file_name(f"{key}.nii")
-        what = key if key in required else match[1] if match is not None and not match[0] else None
+        labels = parse_file_name(f"{key}.nii")
+        is_truth = labels is not None and labels.labels and not labels.case
+        what = "truth" if is_truth else key if key in required else known.get(modality_key(key))
         if what is None:
-            known = suggestion(key, (*MODALITIES, "truth"))
-            raise CaseError(f"{file}: '{key}' is not a modality; {known}")
+            hint = suggestion(key, (*MODALITIES, *required, "truth"))
+            raise CaseError(f"{file}: '{key}' is not a modality; {hint}")
         if what in given:
             raise CaseError(f"{file}: {what} is given twice; the other file is {given[what]}")
         given[what] = Path(file)
     return given
 
 
-def _identify(folder: Path | None, files: Mapping[str, Path]) -> tuple[str, Layout, list[str]]:
-    """Return the case name, the layout and warnings, from the file names."""
-    warnings: list[str] = []
-    prefixes = {(parse_file_name(file.name) or ("", ""))[0] for file in files.values()}
-    where = folder if folder is not None else next(iter(files.values()), Path("case")).parent
-    if len(prefixes) > 1:
-        shown = ", ".join(sorted(prefix or "(no name)" for prefix in prefixes))
-        if folder is not None and any(map(is_brats_name, prefixes)):
-            raise CaseError(
-                f"{where}: contains files of different cases: {shown}; expected a single case"
-            )
-        if len({prefix.split("_")[0] for prefix in prefixes}) > 1:
-            warnings.append(f"{where}: the file names belong to different cases: {shown}")
-    prefix = prefixes.pop() if len(prefixes) == 1 else ""
-    name = prefix or Path(os.path.abspath(where)).name or "case"  # noqa: PTH100 (lexical: keep links)
-    t1_files = " ".join(files[what].name for what in ("T1", "T1ce") if what in files)
-    return name, detect_layout(prefix, t1_files), warnings
+def _of_given(files: Mapping[str, Path]) -> Found:
+    """Return the case of files that the caller names, all of them."""
+    names = {what: file.name.partition("[")[0] for what, file in files.items()}
+    parsed = [parse_file_name(name) for name in names.values()]
+    recognized = {p.case for p in parsed if p and (p.modality or p.labels or p.number is not None)}
+    same = {os.fspath(file).partition("[")[0] for file in files.values()}
+    if len(same) == 1 < len(files):  # volumes of one file
+        recognized = {image_stem(names[next(iter(names))]) or ""}
+    folder = next(iter(files.values()), Path("case")).parent
+    groups = [Group(case) for case in sorted(recognized)]
+    case, warnings = ("", []) if not groups else case_of(folder, groups, check=False)
+    t1_files = " ".join(names[what] for what in ("T1", "T1ce") if what in names)
+    name = case or Path(os.path.abspath(folder)).name or "case"  # noqa: PTH100 (lexical: keep links)
+    return Found(name, folder, {}, detect_layout(case, t1_files), tuple(warnings))
 
 
 def _check_complete(
-    folder: Path | None,
+    path: StrPath | None,
     required: Sequence[str],
     files: Mapping[str, Path],
     layout: Layout,
-    name: str,
+    found: Found,
 ) -> None:
     missing = [what for what in required if what not in files]
     if not missing:
         return
-    if folder is None:
+    if path is None:
         got = ", ".join(files) or "none"
         raise CaseError(f"no file was given for {', '.join(missing)}; got {got}")
-    found = sorted(entry.name for entry in folder.iterdir())
-    if not files:
-        cases = sorted(_cases_under(folder, levels=3))
-        if cases:
+    folder = found.folder
+    names = sorted(entry.name for entry in folder.iterdir())
+    here = [what for what in files if what != "truth"]
+    if not here and Path(path).is_dir():
+        cases = sorted(find_case_paths(folder, required, levels=3))
+        if cases and cases != [folder]:
             raise CaseError(
                 f"{folder}: contains {len(cases)} case folder{'s' * (len(cases) > 1)}, "
                 f"for example {cases[0].relative_to(folder)}; choose one of them"
             )
-        if not found:
+        if not names:
             raise CaseError(f"{folder}: the folder is empty; expected the files of a case")
-    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
-    expected = ", ".join(file_name(name, layout, what) for what in missing)
+    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    expected = ", ".join(file_name(found.name, layout, what) for what in missing)
+    fewer = f", or use a network that needs only {', '.join(here)}" if here else ""
     raise CaseError(
-        f"{folder}: {', '.join(missing)} not found; expected {expected} (or .nii), "
-        f"found {shown}; pass the file explicitly if it has another name"
+        f"{path}: {', '.join(missing)} not found; expected {expected} (or .nii), "
+        f"found {shown}; pass the file explicitly if it has another name{fewer}"
     )

@@ -50,36 +50,36 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 """Layout name to layout. Label 4 is enhancing tumor up to 2021 and resection cavity in 2024."""
 
 _PEDIATRIC_2024 = Layout("brats2024-ped", {"ET": 1, "NCR": 2, "ED": 4}, _NAMES_2023, "-")
-_ONLY_BY_NAME: Mapping[str, Layout] = MappingProxyType({_PEDIATRIC_2024.name: _PEDIATRIC_2024})
-"""Layouts that must be named: the pediatric track uses the same file names in every year."""
+_DECATHLON = Layout("decathlon", {"ED": 1, "NCR": 2, "ET": 3}, _NAMES_2018)
+_MENINGIOMA_RT = Layout(
+    "brats2024-men-rt", {"ET": 1, "NCR": 2, "ED": 3}, {**_NAMES_2023, "truth": "gtv"}
+)
+_FURTHER: Mapping[str, Layout] = MappingProxyType(
+    {layout.name: layout for layout in (_PEDIATRIC_2024, _DECATHLON, _MENINGIOMA_RT)}
+)
+"""Layouts of single tracks. The pediatric one has the file names of other years, and the labels of
+nnU-Net and the Medical Segmentation Decathlon the names of any, so that they must be named. The
+radiotherapy track labels the gross tumor volume, which is read as ET; its other values are only
+those of results."""
 
 # The pediatric cystic component (3) is part of the tumor core, like non-enhancing tumor (2): both
 # are read as NCR, and NCR is written as 2.
 EXTRA_LABELS: Mapping[str, Mapping[int, str]] = MappingProxyType({_PEDIATRIC_2024.name: {3: "NCR"}})
 
-_SPELLINGS: Mapping[str, tuple[str, ...]] = {
-    "T1ce": ("t1ce", "t1c", "t1gd", "t1wce", "t1post", "t1km", r"ce-gadolinium[-_.]t1w"),
-    "FLAIR": ("flair", "t2f", r"t2w?[-_.]?flair"),
-    "T1": ("t1", "t1n", "t1w"),
-    "T2": ("t2", "t2w"),
-    "truth": ("seg", "segmentation", "truth", "label", "labels"),
-}
-_ENDINGS = [
-    (
-        modality,
-        re.compile(rf"(?:(?P<prefix>.*?)[-_. ])??(?:{'|'.join(words)})", re.IGNORECASE | re.DOTALL),
-    )
-    for modality, words in _SPELLINGS.items()
-]
 _PREFIXES = (
     ("brats2018", r"brats18_.*"),
     ("brats2019", r"brats19_.*"),
     ("brats2020", r"brats20_.*"),
     ("brats2021", r"brats2021_.*"),
+    ("brats2024-men-rt", r"brats-men-rt-.*"),
     # Since 2024, time points of post-treatment scans start at 100.
     ("brats2024", r"brats-gli-\d+-[1-9]\d\d+"),
+    # Metastases have the label of a cavity since 2025, and otherwise the labels of 2023.
+    ("brats2024", r"brats-mets?-.*"),
     ("brats2023", r"brats-[a-z]+-.*"),
 )
+_COLLECTIONS = re.compile(r"(?:ucsf-pdgm|upenn-gbm)-.*", re.IGNORECASE)
+"""Collections with the labels of BraTS 2021 and other file names."""
 
 
 def patient_id(name: str) -> str:
@@ -109,32 +109,10 @@ def get_layout(layout: str | Layout) -> Layout:
     """
     if isinstance(layout, Layout):
         return layout
-    known = {**LAYOUTS, **_ONLY_BY_NAME}
+    known = {**LAYOUTS, **_FURTHER}
     if layout not in known:
         raise CaseError(f"unknown layout '{layout}'; {suggestion(layout, known)}")
     return known[layout]
-
-
-def parse_file_name(name: str) -> tuple[str, str] | None:
-    """Split a file name into its prefix and its modality (or ``truth``); None if it has neither.
-
-    Examples
-    --------
-    >>> parse_file_name("BraTS-GLI-00001-000-t1c.nii.gz")
-    ('BraTS-GLI-00001-000', 'T1ce')
-    >>> parse_file_name("FLAIR.nii"), parse_file_name("report.pdf")
-    (('', 'FLAIR'), None)
-    """
-    stem = re.fullmatch(r"(.+)\.nii(\.gz)?", name, re.IGNORECASE | re.DOTALL)
-    if stem is None or name.startswith("."):
-        return None
-    # "x_ce-gadolinium_T1w" ends in two spellings: use the longer one.
-    found = [
-        (match["prefix"] or "", modality)
-        for modality, ending in _ENDINGS
-        if (match := ending.fullmatch(stem[1]))
-    ]
-    return min(found, key=lambda pair: len(pair[0]), default=None)
 
 
 def is_brats_name(prefix: str) -> bool:
@@ -154,7 +132,7 @@ def detect_layout(prefix: str, name_of_t1_files: str) -> Layout:
     Parameters
     ----------
     prefix
-        Prefix of the file names, as :func:`parse_file_name` returns it.
+        Name of the case in the file names.
     name_of_t1_files
         Names of the T1 and T1ce files, in any order.
 
@@ -167,7 +145,9 @@ def detect_layout(prefix: str, name_of_t1_files: str) -> Layout:
     """
     for name, pattern in _PREFIXES:
         if re.fullmatch(pattern, prefix, re.IGNORECASE):
-            return LAYOUTS[name]
+            return get_layout(name)
+    if _COLLECTIONS.fullmatch(prefix):
+        return LAYOUTS["brats2021"]
     if not prefix:
         return LAYOUTS["plain"]
     if re.search(r"[-_.]t1[nc]\.nii", name_of_t1_files, re.IGNORECASE):
@@ -175,6 +155,19 @@ def detect_layout(prefix: str, name_of_t1_files: str) -> Layout:
     if re.search(r"[-_.]t1(ce)?\.nii", name_of_t1_files, re.IGNORECASE):
         return LAYOUTS["brats2021"]
     return LAYOUTS["plain"]
+
+
+def layout_of_labels(labels: Mapping[str, int]) -> Layout:
+    """Return the layout with these label values; a new one if none is known.
+
+    Examples
+    --------
+    >>> layout_of_labels({"ED": 1, "NCR": 2, "ET": 3}).name
+    'decathlon'
+    """
+    known = (_DECATHLON, LAYOUTS["brats2021"], LAYOUTS["brats2023"], LAYOUTS["brats2024"])
+    same = (layout for layout in known if dict(layout.labels) == dict(labels))
+    return next(same, Layout("dataset.json", dict(labels), _NAMES_2018))
 
 
 def file_name(case: str, layout: Layout, what: str) -> str:

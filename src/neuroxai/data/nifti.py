@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
@@ -85,7 +86,8 @@ def read_nifti(path: str | os.PathLike[str], *, allow_constant: bool = False) ->
     """Read a 3D image as float32 ``(I, J, K)``, with the slope and intercept of the header applied.
 
     NIfTI-1 and NIfTI-2 are supported in both byte orders. Compression is detected from the
-    content, not from the file name. A 4D file with one time point is read as 3D.
+    content, not from the file name. A 4D file with one volume is read as 3D; of several volumes,
+    ``x.nii.gz[1]`` reads the second.
 
     Parameters
     ----------
@@ -208,17 +210,34 @@ def read_nifti_header(path: str | os.PathLike[str]) -> Header:
     >>> read_nifti_header(path).shape
     (2, 3, 4)
     """
-    with _stream(path) as stream, _uncompressed(stream) as (unpacked, most_bytes):
-        return validated_header(path, unpacked, most_bytes)
+    file, volume = split_volume(path)
+    with _stream(file) as stream, _uncompressed(stream) as (unpacked, most_bytes):
+        return validated_header(file, unpacked, most_bytes, volume)
+
+
+def split_volume(path: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], int | None]:
+    """Split ``x.nii.gz[1]`` into the file and the index of a volume in it; None without one.
+
+    Examples
+    --------
+    >>> split_volume("x.nii.gz[1]"), split_volume("x.nii.gz")
+    (('x.nii.gz', 1), ('x.nii.gz', None))
+    """
+    text = os.fspath(path)
+    match = re.fullmatch(r"(.+)\[(\d{1,6})\]", text, re.DOTALL)
+    if match is None or Path(text).exists():
+        return path, None
+    return match[1], int(match[2])
 
 
 def _read(path: str | os.PathLike[str]) -> _Raw:
-    with _stream(path) as stream:
+    file, volume = split_volume(path)
+    with _stream(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
         with _uncompressed(stream) as (unpacked, most_bytes):
-            header = validated_header(path, unpacked, most_bytes)
-            return _Raw(_voxels(path, unpacked, header), header, digest)
+            header = validated_header(file, unpacked, most_bytes, volume)
+            return _Raw(_voxels(file, unpacked, header), header, digest)
 
 
 @contextmanager
@@ -265,11 +284,14 @@ def _voxels(path: object, stream: IO[bytes] | gzip.GzipFile, header: Header) -> 
     shape, dtype = header.shape, header.dtype
     data_bytes = math.prod(shape) * dtype.itemsize
     stream.read(header.gap)
+    got = _skip(stream, header.before)
     body = bytearray(data_bytes)
-    got = _fill(stream, body)
-    if got < data_bytes:
+    got += _fill(stream, body)
+    got += _skip(stream, header.after)
+    expected = header.before + data_bytes + header.after
+    if got < expected:
         raise CaseError(
-            f"{path}: the file is truncated: expected {data_bytes} bytes of voxels, got {got}; "
+            f"{path}: the file is truncated: expected {expected} bytes of voxels, got {got}; "
             "copy or export it again"
         )
     if stream.read(1):
@@ -278,6 +300,14 @@ def _voxels(path: object, stream: IO[bytes] | gzip.GzipFile, header: Header) -> 
             f"{dtype.name} given in its header; correct the header"
         )
     return np.frombuffer(body, dtype=dtype).reshape(shape, order="F")
+
+
+def _skip(stream: IO[bytes] | gzip.GzipFile, count: int) -> int:
+    """Read and discard bytes; return how many there were."""
+    left = count
+    while left and (block := stream.read(min(_CHUNK, left))):
+        left -= len(block)
+    return count - left
 
 
 def _fill(stream: IO[bytes] | gzip.GzipFile, body: bytearray) -> int:

@@ -42,6 +42,8 @@ class Header:
         Intensity scaling; the slope is None if stored values are intensities.
     gap
         Bytes between the header and the voxels.
+    before, after
+        Bytes of the volumes before and after the one that is read, in a 4D file.
     warnings
         Irregularities that do not prevent use, one sentence each, naming the file.
     """
@@ -53,10 +55,22 @@ class Header:
     inter: float
     gap: int
     warnings: tuple[str, ...]
+    before: int = 0
+    after: int = 0
 
 
-def validated_header(path: object, stream: IO[bytes] | gzip.GzipFile, most_bytes: int) -> Header:
+def validated_header(
+    path: object,
+    stream: IO[bytes] | gzip.GzipFile,
+    most_bytes: int,
+    volume: int | None = None,
+) -> Header:
     """Read the header at the start of a stream of at most ``most_bytes`` bytes, and validate it.
+
+    Parameters
+    ----------
+    volume
+        Index of a volume in a 4D file; None for a file with a single volume.
 
     Raises
     ------
@@ -65,20 +79,28 @@ def validated_header(path: object, stream: IO[bytes] | gzip.GzipFile, most_bytes
     """
     header = read_header(path, stream)
     warnings: list[str] = []
-    shape = read_shape(path, header)
+    shape, volumes = read_shape(path, header, volume)
     dtype = read_dtype(path, header)
-    gap = _gap(path, header, shape, dtype, most_bytes)
+    gap = _gap(path, header, (*shape, volumes), dtype, most_bytes)
     affine = read_affine(path, header, shape, warnings)
     slope, inter = read_scaling(path, header)
-    return Header(shape, affine, dtype, slope, inter, gap, tuple(warnings))
+    size = math.prod(shape) * dtype.itemsize
+    before = (volume or 0) * size
+    after = (volumes - 1) * size - before
+    return Header(shape, affine, dtype, slope, inter, gap, tuple(warnings), before, after)
 
 
 def _gap(
-    path: object, header: Any, shape: tuple[int, int, int], dtype: np.dtype[Any], most_bytes: int
+    path: object,
+    header: Any,
+    shape: tuple[int, int, int, int],
+    dtype: np.dtype[Any],
+    most_bytes: int,
 ) -> int:
     """Return the number of bytes between header and voxels, after checks of all sizes."""
     data_bytes = math.prod(shape) * dtype.itemsize
-    if math.prod(shape) > MAX_VOXELS or data_bytes > _MAX_DATA_BYTES:
+    single = math.prod(shape[:3])
+    if single > MAX_VOXELS or single * dtype.itemsize > _MAX_DATA_BYTES:
         raise CaseError(
             f"{path}: the header gives {' x '.join(map(str, shape))} voxels of {dtype.name}; "
             f"the limits are {MAX_VOXELS} voxels and {_MAX_DATA_BYTES} bytes; "
@@ -122,18 +144,31 @@ def read_header(path: object, stream: IO[bytes] | gzip.GzipFile) -> Any:
     raise CaseError(f"{path}: expected a NIfTI file (.nii or .nii.gz), but {found}")
 
 
-def read_shape(path: object, header: Any) -> tuple[int, int, int]:
-    """Return the grid size ``(I, J, K)`` of the single volume in the file."""
+def read_shape(
+    path: object, header: Any, volume: int | None = None
+) -> tuple[tuple[int, int, int], int]:
+    """Return the grid size ``(I, J, K)`` of a volume, and the number of volumes in the file."""
     dim = [int(n) for n in header["dim"]]
     if not 1 <= dim[0] <= 7 or any(n < 1 for n in dim[1 : dim[0] + 1]):
         raise CaseError(f"{path}: invalid dimensions {dim} in the header; export the file again")
     shape = dim[1 : dim[0] + 1]
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]):
+    volumes = math.prod(shape[3:])
+    if len(shape) < 3 or (volume is None and volumes > 1):
         raise CaseError(
             f"{path}: the image has {len(shape)} dimensions {tuple(shape)}, expected a single 3D "
-            "volume; split it into one file per modality"
+            "volume; "
+            + (
+                f"name one of its {volumes} volumes for each modality, counted from 0: "
+                f'--file MODALITY="{path}[0]"'
+                if len(shape) > 3
+                else "export the scan as a volume"
+            )
         )
-    return shape[0], shape[1], shape[2]
+    if volume is not None and volume >= volumes:
+        raise CaseError(
+            f"{path}: there is no volume {volume}; the file has {volumes}, counted from 0"
+        )
+    return (shape[0], shape[1], shape[2]), volumes
 
 
 def read_dtype(path: object, header: Any) -> np.dtype[Any]:

@@ -15,7 +15,7 @@ from neuroxai.core.errors import CaseError, ModelError
 from neuroxai.core.progress import Report
 from neuroxai.data.brats import read_case
 from neuroxai.data.case import Case, region
-from neuroxai.data.case_files import case_name as name_of_folder
+from neuroxai.data.case_files import case_name as name_of_case
 from neuroxai.data.case_files import find_cases, is_picture
 from neuroxai.data.layouts import patient_id
 from neuroxai.data.phantom.cohort import TRUTH_FOLDER
@@ -171,7 +171,8 @@ def evaluate(
         for number, folder in enumerate(folders):
             report("Evaluating", number, len(folders))
             case = _read(model, folder)
-            patient = (patients or {}).get(case_name(folder)) or patient_id(case.name)
+            name = case_name(folder, model.card.modalities)
+            patient = (patients or {}).get(name) or patient_id(case.name)
             kinds.append(_kind(folder, case))
             reason = (_why_not_segmented if segments else _why_not_graded)(model, case)
             if reason is not None:
@@ -197,9 +198,9 @@ def evaluate(
     )
 
 
-def case_name(path: Path) -> str:
-    """Return the name of a case folder or a picture in a split."""
-    return picture_name(path) if is_picture(path) else name_of_folder(path)
+def case_name(path: Path, modalities: Sequence[str] = ()) -> str:
+    """Return the name of a case or a picture in a split."""
+    return picture_name(path) if is_picture(path) else name_of_case(path, modalities)
 
 
 def _read(model: Model, folder: Path) -> Case:
@@ -286,7 +287,11 @@ def _probabilities(model: Model, case: Case, slice_index: int, settings: Setting
 
 
 def cases_of(
-    cohort: Path, members: Mapping[str, str] | None, *, pictures: bool = False
+    cohort: Path,
+    members: Mapping[str, str] | None,
+    *,
+    pictures: bool = False,
+    modalities: Sequence[str] = (),
 ) -> Iterator[Path]:
     """Yield the case folders or the pictures of a cohort.
 
@@ -298,6 +303,8 @@ def cases_of(
         The names of the cases to yield; None for all.
     pictures
         Whether the cases are pictures.
+    modalities
+        Modalities to recognize in addition to those of BraTS.
 
     Raises
     ------
@@ -305,8 +312,8 @@ def cases_of(
         If a member does not exist, or two cases have the same name.
     """
     folders: dict[str, Path] = {}
-    for folder in find_pictures(cohort) if pictures else find_cases(cohort):
-        name = case_name(folder)
+    for folder in find_pictures(cohort) if pictures else find_cases(cohort, modalities):
+        name = case_name(folder, modalities)
         if name in folders:
             raise CaseError(
                 f"{cohort}: {folders[name]} and {folder} have the same case name {name}: rename "

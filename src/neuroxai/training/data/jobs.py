@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,11 @@ def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Split
     from neuroxai.data.layouts import patient_id
 
     version = _code_version(
-        "brats.py", "case_files.py", "label_values.py", "layouts.py", "nifti*.py"
+        "brats.py", "case_*.py", "file_names.py", "label_values.py", "layouts.py", "nifti*.py"
     )
-    paths = find_cases(Path(source.folder))
-    names = [case_name(path) for path in paths]
+    modalities = config.preprocessing.modalities
+    paths = find_cases(Path(source.folder), modalities)
+    names = [case_name(path, modalities) for path in paths]
     entries = [
         SplitEntry(name, patient_id(name), read_grade(path) or "", site_of(name))
         for name, path in zip(names, paths, strict=True)
@@ -128,7 +129,7 @@ def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Split
     split = make_split(entries, source, config.seed)
     parts: Jobs = {part: [] for part in PARTS}
     for path, entry in zip(paths, split, strict=True):
-        identity = f"{version} {_fingerprint(path)} {entry.grade}"
+        identity = f"{version} {_fingerprint(path, modalities)} {entry.grade}"
         parts[entry.part].append(_job(config, identity, entry.patient, path=str(path)))
     return parts, split
 
@@ -183,11 +184,13 @@ def _code_version(*patterns: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(case: Path, modalities: Sequence[str]) -> str:
     """Names, sizes and times of a case's files; hashing a cohort would take an hour."""
+    from neuroxai.data.case_files import files_of
+
     return json.dumps(
         [
             (str(path), path.stat().st_size, path.stat().st_mtime_ns)
-            for path in sorted(folder.iterdir())
+            for path in files_of(case, modalities)
         ]
     )
