@@ -108,7 +108,10 @@ def test_the_first_call_is_the_image(name: str, dims: int, pools: bool, memory: 
     leaf = x.clone().requires_grad_()
     _score(fresh(leaf)).backward()
     assert leaf.grad is not None
-    found = nx.explain(network, x, ["vanilla_gradient", "grad_cam"], 1, memory=memory)
+    within = None if pools else "image"
+    found = nx.explain(
+        network, x, ["vanilla_gradient", "grad_cam"], 1, within=within, memory=memory
+    )
     values = found["vanilla_gradient"].values
     assert torch.allclose(values, leaf.grad, rtol=1e-4, atol=1e-4 * float(leaf.grad.abs().max()))
     after = {key: value for key, value in vars(network).items() if not key.startswith("_")}

@@ -185,7 +185,7 @@ def test_layers_with_the_channels_last_are_read_as_they_lie(inner: str, dims: in
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(1, 1, *(32, 64, 32)[:dims], generator=generator, dtype=torch.float64)
     name = f"swinViT.layers1.0.blocks.0{inner}"
-    found = nx.explain(network, x, "grad_cam", 1, layer=name)["grad_cam"]
+    found = nx.explain(network, x, "grad_cam", 1, layer=name, within="image")["grad_cam"]
     assert relative(found.values, by_hand(network, x, name)) <= 1e-10
     assert found.diagnostics["layer_shape"][1:] == [n // 2 for n in x.shape[2:]]
 
@@ -245,7 +245,7 @@ class Joined(nn.Module):
 def test_branches_that_are_joined_before_the_output_count_together(method: str, dims: int) -> None:
     network, x = seeded(3, lambda: Joined(dims)).double().eval(), image(dims).double()
     assert isinstance(network, Joined)
-    found = nx.explain(network, x, method, 1)[method]
+    found = nx.explain(network, x, method, 1, within="image")[method]
     assert found.layer == "head:input#2"
     joined = network.joined(x).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(network.head(joined)[:, 1].flatten(1).mean(1).sum(), joined)
@@ -254,7 +254,7 @@ def test_branches_that_are_joined_before_the_output_count_together(method: str, 
     cam = (gradient * joined.detach()).sum(1, keepdim=True)
     expected = cam.clamp(min=0) if method == "grad_cam" else cam
     assert relative(found.values, expected) <= 1e-10
-    again = nx.explain(network, x, method, 1, layer=found.layer)[method]
+    again = nx.explain(network, x, method, 1, layer=found.layer, within="image")[method]
     assert torch.equal(again.values, found.values)  # the sidecar's layer reproduces the map
     with pytest.raises(LayerError, match="does not depend on layer 'head:input'"):
         nx.explain(network, x, method, 1, layer="head:input#1")
