@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 import cases
@@ -47,6 +49,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--precision", "fp8"], "'fp8'"),
         (["--within", "nonsense"], "'nonsense'"),
         (["--within", "lesion:x"], "lesion:1"),
+        (["--within", "lesion:0"], "lesion:1"),
         (["--scale", "odds"], "unknown scale 'odds'"),
         (["--method", "gradcam"], "'grad_cam'"),
         (["--method", "smoothgrad", "--set", "smoothgrad.sample=3"], "'samples'"),
@@ -65,6 +68,20 @@ def test_options_are_checked_without_torch(room: Path, options: list[str], word:
     done, imported = run("explain", room / STUDY, *options)
     refusal(done, word)
     assert not imported & {*HEAVY, "numpy", "nibabel"}
+
+
+@pytest.mark.parametrize("command", ["explain", "inspect"])
+def test_masks_are_checked_without_torch(room: Path, command: str, tmp_path: Path) -> None:
+    """A missing mask, and one on another grid, written by nibabel."""
+    mask = tmp_path / "mask.nii.gz"
+    ask = (command, room / STUDY, "--model", room / "tiny", "--within", mask)
+    done, imported = run(*ask)
+    refusal(done, "mask.nii.gz", "no such file")
+    assert "torch" not in imported
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.eye(4)), mask)
+    done, imported = run(*ask)
+    refusal(done, "mask.nii.gz", "(4, 5, 6)")
+    assert "torch" not in imported
 
 
 @pytest.mark.parametrize("command", ["explain", "inspect", "predict", "evaluate", "dissect"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 import neuroxai as nx
-from cases import volumes
+from cases import orientations, volumes
 from neuroxai.core.errors import TargetError
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Image, Mask
@@ -96,6 +99,52 @@ def test_label_files_and_nan_are_not_masks(study: nx.Case, prepared: Prepared) -
             found_mask(given, study, prepared)
     with pytest.raises(TargetError, match="NaN or infinite values, expected weights"):
         found_mask(np.where(labels > 0, 1.0, np.nan), study, prepared)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_file_of_a_mask_is_read_in_any_orientation(
+    tmp_path: Path, study: nx.Case, prepared: Prepared, soft: bool
+) -> None:
+    """The oracle is the array itself, written and turned by nibabel."""
+    marked = (volumes()[1] > 0).astype(np.float32 if soft else np.uint8)
+    if soft:
+        marked[marked > 0] = np.linspace(0.1, 1.0, int(marked.sum()))
+    expected = found_mask(marked, study, prepared)
+    for number, turn in enumerate(list(orientations())[::11]):
+        path = tmp_path / f"mask {number}.nii.gz"
+        nib.save(nib.Nifti1Image(marked, study.affine).as_reoriented(turn), path)
+        for within in (path, str(path)):
+            assert torch.equal(found_mask(within, study, prepared), expected)
+    (target,) = restrict_targets([Region("WT")], path, BRATS, study, prepared)
+    assert isinstance(target.within, Mask)
+    assert target.within.name == path.name
+    assert target.within.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_files_that_are_not_masks_of_the_scan(
+    tmp_path: Path, study: nx.Case, prepared: Prepared
+) -> None:
+    labels, affine = volumes()[1], np.array(study.affine)
+    shifted = affine + np.pad([[3.0]], ((0, 3), (3, 0)))
+    written = {
+        "labels": nib.Nifti1Image(labels, affine),
+        "shifted": nib.Nifti1Image((labels > 0).astype(np.uint8), shifted),
+        "cropped": nib.Nifti1Image((labels > 0).astype(np.uint8)[:-1], affine),
+        "negative": nib.Nifti1Image(-0.5 * (labels > 0).astype(np.float32), affine),
+    }
+    for name, image in written.items():
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    for name, message in {
+        "labels": r"labels.nii.gz: is a label file with the values 0, 1, 2, 4, .* own file, for "
+        r"example mask.nii.gz with labels == 4",
+        "shifted": "shifted.nii.gz", "cropped": "cropped.nii.gz",
+        "negative": "'negative.nii.gz' has values from -0.5 to -?0, expected weights",
+        "missing": "missing.nii.gz: no such file, expected a mask on the grid",
+    }.items():  # fmt: skip
+        with pytest.raises(nx.NeuroXAIError, match=message):
+            found_mask(tmp_path / f"{name}.nii.gz", study, prepared)
+    with pytest.raises(TargetError, match=r"is the file of a mask .* but the input is a tensor"):
+        restrict_targets([Class(1)], str(tmp_path / "labels.nii.gz"), BRATS)
 
 
 def test_truth_of_a_network_whose_classes_are_regions(study: nx.Case) -> None:

@@ -46,9 +46,15 @@ def check_network(model: str, weights: Path | None, card: Path | None) -> Locati
 
 
 def check_inputs(
-    case: Path | None, files: list[str] | None, layout: str | None, network: Location
+    case: Path | None,
+    files: list[str] | None,
+    layout: str | None,
+    network: Location,
+    within: str | None = None,
 ) -> None:
     """Check that the case has the files a network requires, and their headers.
+
+    If ``within`` is the file of a mask, it must be on the scan's grid.
 
     The network's requirements are known early for checkpoints only; for other formats, and for
     pictures, only the case's folder is checked.
@@ -76,9 +82,11 @@ def check_inputs(
     except CaseError as error:
         raise CaseError(name_file_option(str(error))) from error
 
+    from neuroxai.core.target.within import FILE, parse_within
     from neuroxai.data.case_headers import check_headers
 
-    check_headers(found)
+    masks = [Path(within)] if within is not None and parse_within(within)[0] == FILE else []
+    check_headers(found, masks)
 
 
 def check_run(device: str, memory: str | None = None, precision: str = "fp32") -> None:
@@ -110,12 +118,16 @@ def check_question(within: str | None, scale: str) -> OutputScale:
     ------
     TargetError
         If the place or the scale does not exist.
+    CaseError
+        If a mask is missing or its header is invalid.
     """
     from neuroxai.core.target.scale import check_scale
-    from neuroxai.core.target.within import parse_within
+    from neuroxai.core.target.within import FILE, parse_within
 
-    if within is not None:
-        parse_within(within)
+    if within is not None and parse_within(within)[0] == FILE:
+        from neuroxai.data.case_headers import check_mask_file
+
+        check_mask_file(Path(within))
     return check_scale(scale)
 
 

@@ -51,7 +51,7 @@ def explain(
     checks.check_run(device, memory, precision)
     scale_name = checks.check_question(within, scale)
     checks.check_case(case, file, layout)
-    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
+    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card), within)
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.contrast import parse_question

@@ -53,7 +53,7 @@ def inspect(
     checks.check_run(device, memory)
     asked = checks.check_question(within, scale)
     checks.check_case(case, file, layout)
-    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
+    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card), within)
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.contrast import parse_question

@@ -116,8 +116,8 @@ Within = Annotated[
     typer.Option(
         "--within",
         metavar="PLACE",
-        help="Where a segmenter's target is averaged: prediction, image (everywhere), truth or "
-        "lesion:N; default: prediction.",
+        help="Where a segmenter's target is averaged: prediction, image (everywhere), truth, "
+        "lesion:N, or the file of a mask on the scan's grid; default: prediction.",
     ),
 ]
 Scale = Annotated[

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
+from neuroxai.core.errors import CaseError
 from neuroxai.data.case_files import CaseFiles
 from neuroxai.data.grid import reorient_to
 from neuroxai.data.nifti import read_nifti_header
 
 
-def check_headers(case: CaseFiles) -> None:
+def check_headers(case: CaseFiles, masks: Sequence[Path] = ()) -> None:
     """Validate the header of every file, and that all files are on the grid of the first.
+
+    Parameters
+    ----------
+    case
+        The files of the case.
+    masks
+        Other files that must be on that grid.
 
     Raises
     ------
@@ -26,9 +37,23 @@ def check_headers(case: CaseFiles) -> None:
     >>> _ = write_nifti(f"{folder}/t1.nii.gz", np.zeros((2, 3, 4), np.float32), np.eye(4))
     >>> check_headers(locate_case(folder, modalities=["T1"]))
     """
-    headers = {str(file): read_nifti_header(file) for file in case.files.values()}
+    files = (*case.files.values(), *masks)
+    headers = {str(file): read_nifti_header(file) for file in files}
     (first_file, first), *others = headers.items()
     for file, header in others:
         # A view of a single value has the shape of the image, but not its size in memory.
         image = np.broadcast_to(np.uint8(0), header.shape)
         reorient_to(first.shape, first.affine, image, header.affine, (first_file, file))
+
+
+def check_mask_file(path: Path) -> None:
+    """Raise if a mask does not exist, or its header is invalid; its voxels are not read.
+
+    Raises
+    ------
+    CaseError
+        If the file cannot be used.
+    """
+    if not path.is_file():
+        raise CaseError(f"{path}: no such file, expected a mask on the grid of the scan")
+    read_nifti_header(path)

@@ -1,4 +1,4 @@
-"""User-supplied mask files of a cohort, one file per case and mask."""
+"""User-supplied mask files: one of a case, or one per case and mask of a cohort."""
 
 from __future__ import annotations
 
@@ -9,12 +9,51 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroxai.core.errors import CaseError
+from neuroxai.core.errors import CaseError, TargetError
 from neuroxai.data.case import Case
+from neuroxai.data.case_headers import check_mask_file
 from neuroxai.data.case_labels import read_case_labels
+from neuroxai.data.grid import reorient_to
+from neuroxai.data.nifti import Volume, read_nifti
 
 PLACEHOLDER = "{case}"
 """Replaced by the case name in a path."""
+
+
+_ROUNDING = 1e-3
+"""Distance from an integer that is rounding of a file with a scaling in its header."""
+
+
+def read_mask(path: Path, case: Case) -> Volume[np.float32]:
+    """Read a mask onto the grid of a case, ``(I, J, K)``, whatever its orientation.
+
+    Values are weights in [0, 1].
+
+    Raises
+    ------
+    CaseError
+        If the file is missing or damaged, or has a different grid.
+    TargetError
+        If it is a label file.
+    """
+    check_mask_file(path)
+    found = read_nifti(path, allow_constant=True)
+    names = (next((s.path for s in case.sources.values()), case.name), str(path))
+    data = reorient_to(case.shape, case.affine, found.data, found.affine, names)
+    rounded = np.rint(data)
+    values = np.where(np.abs(data - rounded) <= _ROUNDING, rounded, data)
+    labels = np.unique(values)
+    if labels[-1] > 1 and (labels == np.rint(labels)).all():
+        shown = ", ".join(f"{label:g}" for label in labels[:6])
+        raise TargetError(
+            f"{path}: is a label file with the values {shown}, expected a mask of 0 and 1 or "
+            f"weights in [0, 1]: write the label of interest to its own file, for example "
+            f"mask.nii.gz with labels == {labels[-1]:g}"
+        )
+    return Volume(
+        np.ascontiguousarray(values, np.float32), case.affine, found.sha256, str(path),
+        found.warnings,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

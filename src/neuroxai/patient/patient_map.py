@@ -244,4 +244,5 @@ def label_of(target: Mapping[str, Any]) -> str:
     """
     name, within = str(target["name"]), target.get("within")
     is_default = target.get("within_by_default") or within == "prediction"
-    return name if within is None or is_default else f"{name} within {within}"
+    place = str(within).partition(".nii")[0]
+    return name if within is None or is_default else f"{name} within {place}"

@@ -186,8 +186,9 @@ class BaseSession(ABC, Generic[M]):
             show it. Tokens before the cells, such as class tokens, are left out.
         within
             Where a segmenter's targets are averaged: ``prediction``, ``image``, ``truth``,
-            ``lesion:1``, a mask on the case's own grid (on the network's, for a tensor), or a
-            restriction. Default: the predicted region; the whole image where nothing is predicted.
+            ``lesion:1``, a mask on the case's own grid (on the network's, for a tensor) or the path
+            of its file, or a restriction. Default: the predicted region; the whole image where
+            nothing is predicted.
         scale
             ``logit`` or ``probability``. Default: that of each target, which is the logit unless
             it was created with another one.

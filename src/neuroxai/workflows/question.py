@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -22,9 +23,10 @@ from neuroxai.core.target.restriction import Prediction as PredictedRegion
 from neuroxai.core.target.scale import OutputScale
 from neuroxai.core.target.score import Score
 from neuroxai.core.target.target import Class, Predicted, Region, Target
-from neuroxai.core.target.within import parse_within
+from neuroxai.core.target.within import FILE, parse_within
 from neuroxai.core.vocabulary import standard_class
 from neuroxai.data.case import CLASSES, REGIONS, Case
+from neuroxai.data.mask_files import read_mask
 from neuroxai.data.preparation import Prepared
 from neuroxai.patient.lesions import label_components
 from neuroxai.workflows.arrays import tensor_of
@@ -45,8 +47,8 @@ OneTarget = TargetLike | Sequence[int | str]
 TargetsLike = TargetLike | Sequence[TargetLike] | None
 """One target, several, or None for the default."""
 
-RestrictionLike = Restriction | NDArray[Any] | Tensor | str
-"""A restriction; a mask; ``image``, ``prediction``, ``truth`` or ``lesion:N``."""
+RestrictionLike = Restriction | NDArray[Any] | Tensor | str | Path
+"""A restriction; a mask or its file; ``image``, ``prediction``, ``truth`` or ``lesion:N``."""
 
 
 def as_target(target: TargetLike | None, outputs: Outputs) -> Target:
@@ -186,6 +188,8 @@ def restrict_targets(
 ) -> list[Target]:
     """Return targets restricted to ``image``, ``prediction``, ``truth``, ``lesion:N`` or a mask.
 
+    A mask is an array, or the path of a file.
+
     Parameters
     ----------
     targets
@@ -205,7 +209,7 @@ def restrict_targets(
     if isinstance(within, str) and parse_within(within)[0] == "truth":
         restrictions = [_truth(target, outputs, case, prepared) for target in targets]
     else:
-        restrictions = [_restriction(within, prepared)] * len(targets)
+        restrictions = [_restriction(within, case, prepared)] * len(targets)
     return [
         _replaced(target, within=restriction)
         for target, restriction in zip(targets, restrictions, strict=True)
@@ -246,7 +250,9 @@ def place_notes(target: Target, outputs: Outputs, output: Tensor) -> tuple[str, 
     )
 
 
-def _restriction(within: RestrictionLike, prepared: Prepared | None) -> Restriction:
+def _restriction(
+    within: RestrictionLike, case: Case | None, prepared: Prepared | None
+) -> Restriction:
     """Return a restriction that is the same for every target."""
     if isinstance(within, Restriction):
         return within
@@ -254,8 +260,22 @@ def _restriction(within: RestrictionLike, prepared: Prepared | None) -> Restrict
         kind, rank = parse_within(within)
         if kind == "lesion":
             return Lesion(label_components, rank)
-        return Image() if kind == "image" else PredictedRegion()
+        if kind != FILE:
+            return Image() if kind == "image" else PredictedRegion()
+        within = Path(within)
+    if isinstance(within, Path):
+        return _mask_of_file(within, case, prepared)
     return _mask(within, prepared)
+
+
+def _mask_of_file(path: Path, case: Case | None, prepared: Prepared | None) -> Mask:
+    if case is None or prepared is None:
+        raise TargetError(
+            f"within={str(path)!r} is the file of a mask on a scan's grid, but the input is a "
+            "tensor: give an array on its grid"
+        )
+    found = read_mask(path, case)
+    return _mask(found.data, prepared, path.name, found.sha256)
 
 
 def _as_tensor(values: NDArray[Any]) -> Tensor:
@@ -265,18 +285,24 @@ def _as_tensor(values: NDArray[Any]) -> Tensor:
     return tensor_of(values.astype(np.int64) if values.dtype.kind in "iu" else values)
 
 
-def _mask(values: NDArray[Any] | Tensor, prepared: Prepared | None) -> Mask:
+def _mask(
+    values: NDArray[Any] | Tensor,
+    prepared: Prepared | None,
+    name: str = _GIVEN,
+    sha256: str | None = None,
+) -> Mask:
     """Return a mask on the network's grid; without a case it is on that grid already."""
     given = values.detach() if isinstance(values, Tensor) else _as_tensor(np.asarray(values))
     if prepared is None:
         return Mask(given)
     given = given.cpu()
-    check_mask(given, _GIVEN)
+    check_mask(given, name)
     # Resampling interpolates weights linearly at least, and labels by the nearest voxel.
     soft = is_soft(given)
     on_patient = given.numpy().astype(np.float32 if soft else np.uint8)
     on_grid = torch.from_numpy(prepared.placement.to_network(on_patient))
-    return Mask(on_grid.clamp(0, 1) if soft else on_grid, _GIVEN)  # cubic interpolation overshoots
+    # Cubic interpolation overshoots.
+    return Mask(on_grid.clamp(0, 1) if soft else on_grid, name, sha256)
 
 
 def _truth(

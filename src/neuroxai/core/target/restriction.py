@@ -91,6 +91,8 @@ class Mask(Restriction):
         weights in [0, 1].
     name
         Name of the mask, for the provenance.
+    sha256
+        Hash of the file it was read from, for the provenance; None if there is none.
 
     Raises
     ------
@@ -107,6 +109,7 @@ class Mask(Restriction):
 
     values: Tensor
     name: str = "mask"
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         check_mask(torch.as_tensor(self.values), self.name)

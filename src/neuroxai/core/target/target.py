@@ -20,7 +20,7 @@ from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.place import find_place
 from neuroxai.core.target.predicted_mask import in_unit_range, looks_activated
-from neuroxai.core.target.restriction import Image, Restriction
+from neuroxai.core.target.restriction import Image, Mask, Restriction
 from neuroxai.core.target.scale import OutputScale, check_scale
 
 SATURATION_NOTE = (
@@ -130,6 +130,7 @@ class Target(ABC):
             "scale": "output" if maybe_probability else scale,
             "within": place.name,
             "within_by_default": place.by_default,
+            "within_sha256": self.within.sha256 if isinstance(self.within, Mask) else None,
         }
         return BoundTarget(
             outputs, channels, self.scale, place.mask, description, tuple(notes),
