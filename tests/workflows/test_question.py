@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import neuroxai as nx
 from cases import orientations, volumes
@@ -106,9 +107,10 @@ def test_the_file_of_a_mask_is_read_in_any_orientation(
     tmp_path: Path, study: nx.Case, prepared: Prepared, soft: bool
 ) -> None:
     """The oracle is the array itself, written and turned by nibabel."""
-    marked = (volumes()[1] > 0).astype(np.float32 if soft else np.uint8)
+    inside = volumes()[1] > 0
+    marked: NDArray[Any] = inside.astype(np.float32 if soft else np.uint8)
     if soft:
-        marked[marked > 0] = np.linspace(0.1, 1.0, int(marked.sum()))
+        marked[inside] = np.linspace(0.1, 1.0, int(inside.sum()))
     expected = found_mask(marked, study, prepared)
     for number, turn in enumerate(list(orientations())[::11]):
         path = tmp_path / f"mask {number}.nii.gz"
