@@ -92,7 +92,7 @@ def test_explain_a_classifier(room: Path, tmp_path: Path) -> None:
     run = here(
         "explain", room / "BraTS2021_00007", "--model", room / "classifier",
         "--method", "grad_cam", "--method", "guided_backprop", "--target", "HGG",
-        "-o", tmp_path / "out",
+        "--background", "t2f", "-o", tmp_path / "out",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -132,6 +132,7 @@ def test_phantom_methods_version_help(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--method", "gradcam"], ["did you mean 'grad_cam'?"]),
+        (["--background", "T3ce"], ["--background 'T3ce'", "did you mean 'T1ce'?"]),
         (["--method", "grad_cam", "--layer", "decoder.0.conv9"], ["did you mean 'decoder.0.conv"]),
         (["--target", "EX"], ["EX", "unknown"]),
         (["--set", "smoothgrad.sample=3"], ["did you mean 'samples'?"]),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroxai.cli.pairs import parse_files
-from neuroxai.core.errors import CaseError, ModelError, TargetError
-from neuroxai.core.vocabulary import MODALITIES
+from neuroxai.core.errors import CaseError, ModelError, TargetError, suggestion
+from neuroxai.core.vocabulary import MODALITIES, standard_modality
 
 if TYPE_CHECKING:
     from neuroxai.core.target.outputs import Outputs
@@ -63,6 +63,26 @@ def required_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     """
     known = [name for name in MODALITIES if name in modalities]
     return tuple(dict.fromkeys((*known, *modalities)))
+
+
+def background_of(case: Case, name: str | None) -> str | None:
+    """Return the modality of a case that ``--background`` names, by any common name.
+
+    Raises
+    ------
+    CaseError
+        If the network does not read this modality.
+    """
+    if name is None:
+        return None
+    standard = {standard_modality(each): each for each in case.volumes}
+    for known in (name, standard.get(standard_modality(name))):
+        if known in case.volumes:
+            return known
+    raise CaseError(
+        f"--background {name!r} is not a modality that the network reads; "
+        f"{suggestion(name, case.volumes)}"
+    )
 
 
 def distinct_targets(targets: Iterable[Target], outputs: Outputs) -> tuple[list[Target], list[str]]:

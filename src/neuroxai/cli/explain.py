@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from neuroxai.cli import checks, options
-from neuroxai.cli.case import distinct_targets, read_one_case
+from neuroxai.cli.case import background_of, distinct_targets, read_one_case
 from neuroxai.cli.output import Output
 from neuroxai.cli.progress import one_bar
 from neuroxai.cli.tables import print_report
@@ -32,6 +32,7 @@ def explain(
     within: options.Within = None,
     scale: options.Scale = "logit",
     slice_index: options.Slice = None,
+    background: options.Background = None,
     parameter: options.Parameters = None,
     layout: options.LayoutName = None,
     device: options.Device = "auto",
@@ -74,10 +75,11 @@ def explain(
     names = dict.fromkeys(target or _default_targets(loaded))
     targets, notes = distinct_targets((parse_question(name, outputs) for name in names), outputs)
     study = read_one_case(case, file, layout, loaded)
+    shown = background_of(study, background)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "summary.json", study.name)
     with Results(folder) as results:
-        report = CaseReport(results, warnings=notes)
+        report = CaseReport(results, warnings=notes, background=shown)
         with one_bar(quiet=quiet) as progress, open(
             loaded, study, slice_index=slice_index, device=device, memory=memory,
             precision=precision, progress=progress,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from neuroxai.cli import checks, options
-from neuroxai.cli.case import distinct_targets, read_one_case
+from neuroxai.cli.case import background_of, distinct_targets, read_one_case
 from neuroxai.cli.output import Output
 from neuroxai.cli.progress import one_bar
 from neuroxai.cli.tables import print_flow
@@ -39,6 +39,7 @@ def inspect(
     filters: Filters = None,
     nifti: Nifti = False,
     slice_index: options.Slice = None,
+    background: options.Background = None,
     layout: options.LayoutName = None,
     device: options.Device = "auto",
     memory: options.Memory = None,
@@ -75,6 +76,7 @@ def inspect(
     named = [parse_question(each, outputs) for each in target] if target else every_target(outputs)
     targets, notes = distinct_targets(named, outputs)
     study = read_one_case(case, file, layout, loaded)
+    shown = background_of(study, background)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "flow.json", study.name)
     with Results(folder) as results, one_bar(quiet=quiet) as progress:
@@ -84,7 +86,7 @@ def inspect(
             inspection = session.inspect(
                 targets, filters_of=filters or (), within=within, scale=asked
             )
-        report = InspectionReport(inspection, results)
+        report = InspectionReport(inspection, results, shown)
         drawings = len(inspection.flow.targets) + len(inspection.filters)
         for number, flow in enumerate(inspection.flow.targets):
             progress(f"{flow.name}: drawing", number, drawings)

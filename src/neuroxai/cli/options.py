@@ -129,6 +129,14 @@ Scale = Annotated[
         "(--within image); it saturates near certainty.",
     ),
 ]
+Background = Annotated[
+    str | None,
+    typer.Option(
+        "--background", metavar="MODALITY",
+        help="Modality that pictures are drawn on, for example T1ce; default: T1ce for ET and TC, "
+        "FLAIR for WT, else the one with the largest share of the maps.",
+    ),
+]  # fmt: skip
 Slice = Annotated[
     int | None,
     typer.Option("--slice", help="Axial slice for a 2D network, counted from inferior."),

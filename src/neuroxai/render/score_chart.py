@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, PANEL = 1500, 560  # px
-_INK, _POINT, _MEAN = "#222222", "#2166AC", "#B2182B"
+_CURVES = ("#000000", "#009E73", "#E69F00", "#CC79A7", "#7F7F7F")
+_DASHES = ("solid", "dashed", "dotted", "dashdot")
+_INK, _POINT, _MEAN = "#222222", "#5B7A8C", "#000000"
+"""Red and blue are left to evidence for and against a target."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +150,11 @@ def _curves(curves: Curves, title: str, facts: Mapping[str, str]) -> Figure:
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
         _style(axes)
-    for name, (false_positive, true_positive) in curves.roc.items():
-        roc.plot(false_positive, true_positive, linewidth=1.6, label=name, drawstyle="steps-post")
+    for number, (name, (false_positive, true_positive)) in enumerate(curves.roc.items()):
+        roc.plot(
+            false_positive, true_positive, linewidth=1.6, label=name, drawstyle="steps-post",
+            color=_CURVES[number % len(_CURVES)], linestyle=_DASHES[number // len(_CURVES) % 4],
+        )  # fmt: skip
     roc.set_title("ROC", fontsize=11)
     roc.set_xlabel("1 − specificity", fontsize=9)
     roc.set_ylabel("sensitivity", fontsize=9)
@@ -167,7 +173,7 @@ def _curves(curves: Curves, title: str, facts: Mapping[str, str]) -> Figure:
 
 def _confusion(axes: Axes, classes: Sequence[str], confusion: NDArray[np.int_]) -> None:
     rates = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(rates, cmap="Greys", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(confusion):
         color = "white" if rates[row, column] > 0.5 else _INK
         axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=10)
