@@ -129,3 +129,21 @@ def test_without_a_terminal_each_stage_is_one_line(room: Path, tmp_path: Path) -
     assert len(lines) == len(set(lines))
     assert lines == ["shared passes ...", "WT: Vanilla gradient ...", "WT: Grad-CAM ..."]
     assert not re.search("[━%]", run.stderr)
+
+
+def test_columns_of_path_methods_appear_with_a_path_method(room: Path, tmp_path: Path) -> None:
+    steps = "--set integrated_gradients.steps=2", "--set integrated_gradients.rule=midpoint"
+    shown = [
+        said(
+            here(
+                "explain", room / STUDY, "--model", room / "tiny", "--method", method, *options,
+                "-o", tmp_path / method,
+            )
+        )
+        for method, options in (
+            ("vanilla_gradient", ()),
+            ("integrated_gradients", " ".join(steps).split()),
+        )
+    ]  # fmt: skip
+    assert ["Remains" in text for text in shown] == [False, True]
+    assert ["completeness gap of path methods" in text for text in shown] == [False, True]

@@ -64,19 +64,22 @@ def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
     places = _places(report)
     table.add_column("Target")
     table.add_column("Method", no_wrap=True)
-    for name in ("Time", "Gap", "Remains", *(f"{place} %" for place in places)):
+    rows = [row for entry in report.targets.values() for row in entry.methods.values()]
+    paths = any(row.completeness_gap is not None for row in rows)
+    of_paths = ("Gap", "Remains") if paths else ()
+    for name in ("Time", *of_paths, *(f"{place} %" for place in places)):
         table.add_column(name, justify="right", no_wrap=True)
     notes: list[str] = []
     table.add_row("(all)", "(shared passes)", f"{report.shared_seconds:.1f} s")
     for target, entry in report.targets.items():
         for method, row in entry.methods.items():
-            gap = row.completeness_gap
+            gap = "" if row.completeness_gap is None else f"{row.completeness_gap:.2%}"
+            remaining = "" if row.remaining is None else f"{row.remaining:.1%}"
             table.add_row(
                 target,
                 method,
                 f"{row.seconds:.1f} s",
-                "" if gap is None else f"{gap:.2%}",
-                "" if row.remaining is None else f"{row.remaining:.1%}",
+                *((gap, remaining) if paths else ()),
                 *(format_share(row.evidence, place) for place in places),
             )
             layer = [f"layer {row.layer}"] if row.layer else []
@@ -88,12 +91,13 @@ def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
     _print_modalities(report)
     for note in notes:
         console.print(note, soft_wrap=True)
-    console.print(
-        "Gap: completeness gap of path methods; a small gap is necessary for a correct map, not "
-        "sufficient. Remains: share of the prediction that remains at the baseline, which the map "
-        "does not explain.",
-        soft_wrap=True,
-    )
+    if paths:
+        console.print(
+            "Gap: completeness gap of path methods; a small gap is necessary for a correct map, "
+            "not sufficient. Remains: share of the prediction that remains at the baseline, which "
+            "the map does not explain.",
+            soft_wrap=True,
+        )
     if places:
         console.print(
             f"{', '.join(places)}: share of the map there, both signs together; in brackets: share "
