@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -85,7 +86,14 @@ def test_both_showcases_make_a_page_that_is_kept(
     assert "Completeness gap" in text
     assert "In the tumor (%)" in text
     assert "Dice" in text
-    assert "Inside the network" in text
+    asked = ("What did the networks say?", "Why here?", "Which modality?",
+             "How far to trust it?", "Inside the network", "Explain your own scan")  # fmt: skip
+    headings = [part for part in page.text if part in asked]
+    assert headings == [*asked, *asked], "contents, then the sections in the same order"
+    modality = text.index("Which modality carries each map")
+    row = re.search(r"Vanilla gradient\s+(\d+) \(([+-]?\d+)\)", text[modality:])
+    assert row is not None
+    assert abs(int(row[2])) <= int(row[1]) <= 100
     for concept in ("WT", "TC", "ET", "GM", "WM", "CSF", "boundary"):
         assert concept in page.text
     again = demo.run(out)

@@ -21,9 +21,11 @@ from neuroxai.demo.inside import inside_section, look_inside
 from neuroxai.demo.sections import (
     Explained,
     accuracy,
-    grading_section,
+    answer_section,
+    modality_section,
     next_section,
-    segmentation_section,
+    place_section,
+    trust_section,
 )
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import Results
@@ -118,8 +120,10 @@ def run(out: Path, *, seed: int = 0, progress: Report | None = None) -> Demo:
     write_page(
         page,
         [
-            grading_section(out, grader, graded),
-            segmentation_section(out, segmented),
+            answer_section(grader, session.model, graded, segmented),
+            place_section(out, graded, segmented),
+            modality_section(out, graded, segmented),
+            trust_section(graded, segmented),
             inside_section(out, inside),
             next_section(),
         ],
