@@ -35,8 +35,9 @@ def explain(room: Path, out: Path, *more: str) -> Run:
 def test_findings_come_first_and_match_the_written_map(room: Path, tmp_path: Path) -> None:
     run = explain(room, tmp_path / "out")
     lines = said(run).splitlines()
-    assert lines[0] == "Network: tiny [bold]."
-    assert lines[1].startswith(f"Prediction for {STUDY}: WT ")
+    assert lines[0].startswith("ALARM: the foreground is smaller than an adult's brain")
+    assert lines[1] == "Network: tiny [bold]."
+    assert lines[2].startswith(f"Prediction for {STUDY}: WT ")
     table = next(number for number, line in enumerate(lines) if "Method" in line)
     found = next(n for n, line in enumerate(lines) if line.startswith("WT, vanilla_gradient: "))
     assert found < table

@@ -118,15 +118,17 @@ def test_checks_that_need_a_stripped_brain_cannot_tell_in_a_head() -> None:
 
 def test_a_slice_and_a_single_sequence_are_not_checked_with_the_reason() -> None:
     images = four()
-    flat = Case(
-        "slice", {"gray": images["T1"][:, :, 20:21].astype(np.float32)}, np.eye(4),
-        get_layout("plain"),
-    )  # fmt: skip
-    found = check_case(flat)
+    one = images["T1"][:, :, 20:21].astype(np.float32)
+    found = check_case(Case("slice", {"FLAIR": one}, np.eye(4), get_layout("plain")))
     assert not found.alarms
-    assert "numbers" in found.passed
+    assert found.passed == ("numbers",)
     reasons = {each.check: each.reason for each in found.not_checked}
     assert reasons["volume"] == "needs a 3D scan"
+    picture = Case("picture", {"gray": np.minimum(one, 500)}, np.eye(4), get_layout("plain"))
+    found = check_case(picture)
+    reasons = {each.check: each.reason for each in found.not_checked}
+    assert reasons["numbers"].startswith("needs the values of a scan")
+    assert not found.alarms
     found = check_case(study({"T1": images["T1"], "T2": images["T2"]}))
     reasons = {each.check: each.reason for each in found.not_checked}
     assert reasons["contrast"] == "needs T1, T1ce, T2, FLAIR; the case has no T1ce, FLAIR"

@@ -18,24 +18,30 @@ if TYPE_CHECKING:
 
 
 def read_one_case(
-    case: Path | None, files: list[str] | None, layout: str | None, model: Model
+    case: Path | None,
+    files: list[str] | None,
+    layout: str | None,
+    model: Model,
+    *,
+    strict: bool = False,
 ) -> Case:
-    """Read a case with the modalities that a model requires.
+    """Read and check a case with the modalities that a model requires.
 
     Raises
     ------
     CaseError
-        If the case cannot be used.
+        If the case cannot be used, or ``strict`` and its check finds a fault.
     ModelError
         If the case is a picture and the model expects a scan.
     """
     from neuroxai.data.brats import read_case
     from neuroxai.data.case_files import is_picture
+    from neuroxai.quality import checked
 
     if case is not None and is_picture(case):
-        return _read_picture(case, model)
+        return checked(_read_picture(case, model), strict=strict)
     try:
-        return read_case(
+        study = read_case(
             case,
             modalities=required_modalities(model.card.modalities),
             files=parse_files(files) or None,
@@ -44,6 +50,7 @@ def read_one_case(
         )
     except CaseError as error:
         raise CaseError(name_file_option(str(error))) from error
+    return checked(study, strict=strict)
 
 
 def name_file_option(message: str) -> str:

@@ -49,6 +49,7 @@ def dissect(
     device: options.Device = "auto",
     seed: options.Seed = 0,
     out: options.Out = None,
+    strict: options.Strict = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -70,7 +71,7 @@ def dissect(
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.dissect import write_dissection
-    from neuroxai.reports.findings import describe_network
+    from neuroxai.reports.findings import describe_cohort_alarms, describe_network
     from neuroxai.workflows.dissect import dissect as run
 
     tune_allocator()
@@ -83,13 +84,14 @@ def dissect(
         with stages(quiet=quiet) as report:
             found = run(
                 loaded, folders, user_masks=MaskFiles(mask_files), tissues=tissues, causal=causal,
-                best=best, seed=seed, device=device, progress=report,
+                best=best, seed=seed, device=device, progress=report, strict=strict,
             )  # fmt: skip
         write_dissection(found, results)
+    alarms = describe_cohort_alarms(found.quality)
     network = describe_network(loaded.card)
 
     def show() -> None:
-        print_findings([network])
+        print_findings([*alarms, network])
         print_dissection(found)
         console = plain()
         for note in loaded.notes:
@@ -98,6 +100,6 @@ def dissect(
         console.print(NOT_FOR_CLINICAL_USE)
 
     Output(quiet, as_json).finish(
-        "dissect", results, summary=Path("dissection.json"), warnings=loaded.notes,
-        findings=[network], show=show,
+        "dissect", results, summary=Path("dissection.json"), warnings=[*alarms, *loaded.notes],
+        findings=[*alarms, network], show=show,
     )  # fmt: skip

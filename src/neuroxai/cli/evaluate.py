@@ -56,6 +56,7 @@ def evaluate(
     cases: options.Limit = None,
     device: options.Device = "auto",
     out: options.Out = None,
+    strict: options.Strict = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -76,7 +77,7 @@ def evaluate(
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.reports.evaluate import write_evaluation
-    from neuroxai.reports.findings import describe_network
+    from neuroxai.reports.findings import describe_cohort_alarms, describe_network
     from neuroxai.workflows.evaluate import Settings, cases_of
     from neuroxai.workflows.evaluate import evaluate as run
 
@@ -88,15 +89,16 @@ def evaluate(
     folders = list(found_cases)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")
-    settings = Settings(flips, smallest_et, slices, device)
+    settings = Settings(flips, smallest_et, slices, device, strict)
     with Results(results_folder(out, "evaluation")) as results:
         with stages(quiet=quiet) as report:
             found = run(loaded, folders, settings, patients=members, progress=report)
         write_evaluation(found, results)
+    alarms = describe_cohort_alarms(found.quality)
     network = describe_network(loaded.card)
 
     def show() -> None:
-        print_findings([network])
+        print_findings([*alarms, network])
         print_evaluation(found)
         console = plain()
         for note in loaded.notes:
@@ -105,8 +107,8 @@ def evaluate(
         console.print(NOT_FOR_CLINICAL_USE)
 
     Output(quiet, as_json).finish(
-        "evaluate", results, summary=Path("evaluation.json"), warnings=loaded.notes,
-        findings=[network], show=show,
+        "evaluate", results, summary=Path("evaluation.json"), warnings=[*alarms, *loaded.notes],
+        findings=[*alarms, network], show=show,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ def explain(
     precision: options.Precision = "fp32",
     seed: options.Seed = 0,
     out: options.Out = None,
+    strict: options.Strict = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -74,12 +75,12 @@ def explain(
     outputs = outputs_of(loaded)
     names = dict.fromkeys(target or _default_targets(loaded))
     targets, notes = distinct_targets((parse_question(name, outputs) for name in names), outputs)
-    study = read_one_case(case, file, layout, loaded)
+    study = read_one_case(case, file, layout, loaded, strict=strict)
     shown = background_of(study, background)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "summary.json", study.name)
     with Results(folder) as results:
-        report = CaseReport(results, warnings=notes, background=shown)
+        report = CaseReport(results, warnings=[*study.warnings, *notes], background=shown)
         with one_bar(quiet=quiet) as progress, open(
             loaded, study, slice_index=slice_index, device=device, memory=memory,
             precision=precision, progress=progress,

@@ -44,6 +44,7 @@ def inspect(
     device: options.Device = "auto",
     memory: options.Memory = None,
     out: options.Out = None,
+    strict: options.Strict = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -61,7 +62,7 @@ def inspect(
     from neuroxai.files.folder import Results, refuse_other_case
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
-    from neuroxai.reports.findings import describe_network, describe_prediction
+    from neuroxai.reports.findings import describe_alarms, describe_network, describe_prediction
     from neuroxai.reports.inspect import InspectionReport
     from neuroxai.workflows.preparation import outputs_of
     from neuroxai.workflows.question import every_target
@@ -75,7 +76,7 @@ def inspect(
     outputs = outputs_of(loaded)
     named = [parse_question(each, outputs) for each in target] if target else every_target(outputs)
     targets, notes = distinct_targets(named, outputs)
-    study = read_one_case(case, file, layout, loaded)
+    study = read_one_case(case, file, layout, loaded, strict=strict)
     shown = background_of(study, background)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "flow.json", study.name)
@@ -96,8 +97,12 @@ def inspect(
             report.write_filters(layer, nifti=nifti)
         summary = report.finish(seconds=time.perf_counter() - started)
         progress("Drawing finished", drawings, drawings)
-    found = [describe_network(loaded.card), *describe_prediction(inspection.prediction)]
+    found = [
+        *describe_alarms(study),
+        describe_network(loaded.card),
+        *describe_prediction(inspection.prediction),
+    ]
     Output(quiet, as_json).finish(
-        "inspect", results, summary=summary, warnings=[*notes, *inspection.warnings],
+        "inspect", results, summary=summary, warnings=[*inspection.warnings, *notes],
         findings=found, show=lambda: print_flow(report, notes, found),
     )  # fmt: skip

@@ -25,6 +25,7 @@ def predict(
     flips: options.Flips = False,
     seed: options.Seed = 0,
     out: options.Out = None,
+    strict: options.Strict = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -43,7 +44,7 @@ def predict(
     from neuroxai.files.names import results_folder
     from neuroxai.models.loading import load_model
     from neuroxai.patient.label_table import label_tables
-    from neuroxai.reports.findings import describe_network, describe_prediction
+    from neuroxai.reports.findings import describe_alarms, describe_network, describe_prediction
     from neuroxai.workflows.preparation import mirrored
     from neuroxai.workflows.session import open
 
@@ -52,7 +53,7 @@ def predict(
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     loaded = mirrored(loaded) if flips else loaded
-    study = read_one_case(case, file, layout, loaded)
+    study = read_one_case(case, file, layout, loaded, strict=strict)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "prediction.json", study.name)
     with Results(folder) as results:
@@ -70,6 +71,7 @@ def predict(
         warnings = [*study.warnings, *prediction.warnings]
         content = {
             "case": study.name,
+            "quality": study.describe_quality(),
             "model": session.identity,
             **prediction.describe(),
             "warnings": warnings,
@@ -78,7 +80,11 @@ def predict(
             "use": NOT_FOR_CLINICAL_USE,
         }
         summary = results.add(write_json(results.folder / "prediction.json", content))
-    found = [describe_network(loaded.card), *describe_prediction(prediction)]
+    found = [
+        *describe_alarms(study),
+        describe_network(loaded.card),
+        *describe_prediction(prediction),
+    ]
 
     def show() -> None:
         print_findings(found)

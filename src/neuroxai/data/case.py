@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroxai.core.vocabulary import CLASSES, MODALITIES, REGIONS
+from neuroxai.data.case_quality import CaseQuality
 from neuroxai.data.layouts import Layout
 
 __all__ = ["CLASSES", "MODALITIES", "REGIONS", "Case", "Grade", "Source", "region"]
@@ -63,6 +64,8 @@ class Case:
         Class of a 2D picture, the name of its folder; None for a scan.
     laterality_known
         Whether left and right of the patient are known; False for pictures.
+    quality
+        Result of the check of the scan; None before :func:`neuroxai.quality.checked`.
     """
 
     name: str
@@ -75,6 +78,11 @@ class Case:
     warnings: tuple[str, ...] = ()
     category: str | None = None
     laterality_known: bool = True
+    quality: CaseQuality | None = None
+
+    def describe_quality(self) -> dict[str, Any] | None:
+        """Return :attr:`quality`, ready for JSON."""
+        return None if self.quality is None else self.quality.describe()
 
     @property
     def label(self) -> str | None:

@@ -127,6 +127,24 @@ class CaseQuality:
             seconds,
         )
 
+    def alarm_lines(self) -> list[str]:
+        """Return the alarms as lines that are printed first."""
+        return [f"ALARM: {alarm}." for alarm in self.alarms]
+
+    def summary(self) -> str:
+        """Return the checks with an alarm and their sequences, for a line under a figure.
+
+        Examples
+        --------
+        >>> alarm = Alarm("extent", ("T1", "T2"), "is cut", "Dice", 0.8, 0.9)
+        >>> CaseQuality("case", (alarm,)).summary()
+        'extent (T1, T2)'
+        """
+        return "; ".join(
+            f"{alarm.check} ({', '.join(alarm.sequences)})" if alarm.sequences else alarm.check
+            for alarm in self.alarms
+        )
+
     def warnings(self) -> tuple[str, ...]:
         """Return alarms, then notices, one sentence each, for the warnings of a result."""
         return (

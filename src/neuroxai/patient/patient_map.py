@@ -197,6 +197,7 @@ class PatientMap:
             **self.explanation.describe(),
             "quantity": self._describe_quantity(volume, stored),
             "precision": stored.describe(),
+            "quality": self.case.describe_quality(),
             "notes": list(self.notes),
             "evidence": self.describe_evidence(),
             "model": dict(self.model),

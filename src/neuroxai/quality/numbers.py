@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from neuroxai.data.case_quality import Alarm, Finding
-from neuroxai.quality.coarse import CoarseCase, Sequence
+from neuroxai.data.pictures import GRAY
+from neuroxai.quality.coarse import CannotTellError, CoarseCase, Sequence
 
 _SPIKE = 20.0
 """(max - median) / (99.9th percentile - median); MR images reach 5."""
@@ -24,6 +25,8 @@ _AIR_HU = -900.0
 
 def numbers(scan: CoarseCase) -> Iterator[Finding]:
     """Find sequences with numbers that no magnitude image has."""
+    if set(scan.sequences) == {GRAY}:
+        raise CannotTellError("needs the values of a scan; a picture has those of a display")
     for sequence in scan.sequences.values():
         if not sequence.values.size:
             yield Alarm(

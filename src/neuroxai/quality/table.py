@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from neuroxai.data.case import Case
@@ -79,17 +79,37 @@ def check_case(case: Case) -> CaseQuality:
     ((), ())
     """
     started = time.perf_counter()
-    scan = CoarseCase.of(case)
-    answers: list[tuple[str, list[Finding | NotChecked]]] = []
+    answers = run_checks(CoarseCase.of(case))
+    return CaseQuality.collect(case.name, answers.items(), time.perf_counter() - started)
+
+
+def run_checks(
+    scan: CoarseCase, only: Collection[str] | None = None
+) -> dict[str, list[Finding | NotChecked]]:
+    """Run checks in order; return the name of each with what it found.
+
+    Parameters
+    ----------
+    scan
+        The case on a coarse grid.
+    only
+        Names of the checks; all of them by default.
+    """
+    answers: dict[str, list[Finding | NotChecked]] = {}
     for check in CHECKS:
-        faults = [name for name, found in answers if any(isinstance(f, Alarm) for f in found)]
-        spoiled = [name for name in check.after if name in faults]
+        if only is not None and check.name not in only:
+            continue
+        spoiled = [
+            name
+            for name in check.after
+            if any(isinstance(found, Alarm) for found in answers.get(name, ()))
+        ]
         if spoiled:
             reason = f"needs a scan without an alarm of: {', '.join(spoiled)}"
-            answers.append((check.name, [NotChecked(check.name, reason)]))
+            answers[check.name] = [NotChecked(check.name, reason)]
         else:
-            answers.append((check.name, _answer(check, scan)))
-    return CaseQuality.collect(case.name, answers, time.perf_counter() - started)
+            answers[check.name] = _answer(check, scan)
+    return answers
 
 
 def _answer(check: Check, scan: CoarseCase) -> list[Finding | NotChecked]:

@@ -76,6 +76,7 @@ def _summary(dissected: Dissected, numbers: dict[str, int]) -> dict[str, Any]:
     return {
         "model": dict(dissected.model),
         "cases": list(dissected.cases),
+        "quality": {name: found.describe() for name, found in dissected.quality.items()},
         "iou": "intersection over union of a filter's active voxels and the concept over all "
         "cases; the number of active voxels equals the size of the concept, or is smaller if fewer "
         "voxels exceed the filter's lowest value",

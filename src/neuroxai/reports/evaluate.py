@@ -198,6 +198,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
         "data": evaluation.data,
         "settings": dataclasses.asdict(evaluation.settings),
         "cases": len(evaluation.segmented or evaluation.graded),
+        "quality": {name: found.describe() for name, found in evaluation.quality.items()},
         "left_out": dict(evaluation.left_out),
         "intervals": f"95 %: {INTERVALS}",
         "cautions": cautions(evaluation),

@@ -27,7 +27,7 @@ from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
 from neuroxai.patient.regions import WITHIN
 from neuroxai.render.figures import draw_modalities, draw_planes
-from neuroxai.reports.pictures import picture_of
+from neuroxai.reports.pictures import alarm_fact, picture_of
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,7 @@ class CaseReport:
             raise OutputError(f"{self.results.folder}: no target was explained, add one first")
         content = {
             "case": self._case.name,
+            "quality": self._case.describe_quality(),
             "model": dict(self._model),
             "prediction": None if self._prediction is None else self._prediction.describe(),
             "targets": {name: each.describe() for name, each in self.targets.items()},
@@ -361,7 +362,8 @@ def _facts(maps: Sequence[PatientMap], prediction: Prediction | None) -> dict[st
     """Return the lines of text under a montage."""
     first = maps[0]
     target = first.explanation.target
-    facts = {format_score(target, prediction): f"{first.explanation.score[0]:.4g}"}
+    facts = alarm_fact(first.case)
+    facts[format_score(target, prediction)] = f"{first.explanation.score[0]:.4g}"
     if prediction is not None:
         facts |= _prediction_facts(first.case, prediction, str(target["name"]))
     place = format_place(target)

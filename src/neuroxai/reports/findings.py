@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from neuroxai.data.case import Case
+from neuroxai.data.case_quality import CaseQuality
 from neuroxai.inspection.modality_shares import ModalityShare
 from neuroxai.models.card import Card
 from neuroxai.patient.prediction import Prediction
@@ -16,6 +18,9 @@ from neuroxai.reports.explain import (
     format_place,
     format_score,
 )
+
+_MOST_CASES = 10
+"""Cases of a cohort whose alarms are printed; the summary has all."""
 
 _SYNTHETIC = "synthetic"
 """First word of ``training.data.source`` in the card of a network trained on phantoms."""
@@ -35,6 +40,21 @@ def describe_network(card: Card) -> str:
     phantoms = source.startswith(_SYNTHETIC)
     warning = " It was trained on phantoms and has never seen a patient." if phantoms else ""
     return f"Network: {card.name}.{warning}"
+
+
+def describe_alarms(case: Case) -> list[str]:
+    """Return the alarms of a case's check, one line each; none if it was not checked."""
+    return [] if case.quality is None else case.quality.alarm_lines()
+
+
+def describe_cohort_alarms(quality: Mapping[str, CaseQuality]) -> list[str]:
+    """Return the alarms of the first cases with one, one line each, and how many others have."""
+    alarmed = {name: found for name, found in quality.items() if found.alarms}
+    shown = list(alarmed.items())[:_MOST_CASES]
+    lines = [f"ALARM: {name}: {alarm}." for name, found in shown for alarm in found.alarms]
+    if len(alarmed) > len(shown):
+        lines.append(f"ALARM: {len(alarmed) - len(shown)} more cases have alarms, see the summary.")
+    return lines
 
 
 def describe_prediction(prediction: Prediction) -> list[str]:
@@ -75,7 +95,8 @@ def findings(report: CaseReport, card: Card) -> list[str]:
         Description of the network.
     """
     prediction = report.prediction
-    lines = [describe_network(card)]
+    lines = [] if report.case is None else describe_alarms(report.case)
+    lines.append(describe_network(card))
     if prediction is not None:
         lines += describe_prediction(prediction)
     for name, target in report.targets.items():

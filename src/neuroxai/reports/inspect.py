@@ -32,7 +32,7 @@ from neuroxai.render.flow import FlowPanel, draw_flow
 from neuroxai.render.focus import axial_slice
 from neuroxai.render.scan import Scan
 from neuroxai.reports.explain import format_score, peak_memory_mb
-from neuroxai.reports.pictures import scan_of
+from neuroxai.reports.pictures import alarm_fact, scan_of
 
 NOISE_FRACTION = 0.001
 """Positive fraction below which a layer's evidence is rounding error (float32, sums over 1e6)."""
@@ -211,6 +211,7 @@ class InspectionReport:
         describe_dataset(self.results.folder)
         content = {
             "case": inspection.case.name,
+            "quality": inspection.case.describe_quality(),
             "model": inspection.model,
             "regions_from": inspection.regions.source,
             "shares": "positive and negative: each region's share of the evidence for and against "
@@ -306,7 +307,7 @@ class InspectionReport:
 
     def _facts(self, target: TargetFlow) -> dict[str, str]:
         inspection = self.inspection
-        facts = {
+        facts = alarm_fact(inspection.case) | {
             format_score(target.target, inspection.prediction): f"{target.score[0]:.4g}",
             "model": inspection.model["name"],
             "regions from": inspection.regions.source or "nowhere",

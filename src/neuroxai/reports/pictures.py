@@ -18,6 +18,12 @@ from neuroxai.render.colors import LABELS, Kind
 from neuroxai.render.scan import HeatMap, Scan
 
 
+def alarm_fact(case: Case) -> dict[str, str]:
+    """Return the alarms of a case's check as the first fact of a figure; empty without any."""
+    alarms = "" if case.quality is None else case.quality.summary()
+    return {"ALARM": alarms} if alarms else {}
+
+
 def picture_of(
     case: Case,
     placement: Placement,

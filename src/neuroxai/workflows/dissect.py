@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nlargest
 from pathlib import Path
@@ -26,6 +26,7 @@ from neuroxai.inspection.ablation import ablate_filters
 from neuroxai.inspection.control import shuffle_weights
 from neuroxai.inspection.dissection import BAU, Dissection, Match
 from neuroxai.models.model import Model
+from neuroxai.quality import CaseQuality, checked
 from neuroxai.workflows.concept_study import (
     ConceptStudies,
     ConceptStudy,
@@ -118,6 +119,8 @@ class Dissected:
         Seed of the control's weights and of the choice of other filters.
     tissues_from
         Sources of CSF, GM and WM; empty if there are none.
+    quality
+        Name of each case to the result of its check.
     """
 
     units: tuple[Units, ...]
@@ -128,6 +131,7 @@ class Dissected:
     model: Mapping[str, str]
     seed: int = 0
     tissues_from: tuple[str, ...] = ()
+    quality: Mapping[str, CaseQuality] = field(default_factory=dict)
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -176,6 +180,7 @@ def dissect(
     seed: int = 0,
     device: str = "auto",
     progress: Report | None = None,
+    strict: bool = False,
 ) -> Dissected:
     """Dissect a network on a cohort, with a control network of shuffled weights.
 
@@ -205,11 +210,13 @@ def dissect(
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     progress
         Called with the stage, the number of finished cases, and of all cases.
+    strict
+        Refuse a case with an alarm of :func:`neuroxai.quality.check_case`.
 
     Raises
     ------
     NeuroXAIError
-        If a case does not suit the model or lacks a concept.
+        If a case does not suit the model or lacks a concept, or ``strict`` and it has an alarm.
     """
     if not cases:
         raise CaseError("dissection needs at least one case, got none")
@@ -217,7 +224,7 @@ def dissect(
     studies = ConceptStudies(model, user_masks, tissues, device)
     with on_device(model.network, choose_device(device)):
         first = [studies.open(each) for each in cases[:CALIBRATION]]
-        found = _agreement(studies, cases, first, seed, report)
+        found = _agreement(studies, cases, first, seed, strict, report)
         if not causal:
             return found
         effects = _effects(found, studies, cases[:causal], first, (best, others), report)
@@ -229,6 +236,7 @@ def _agreement(
     cases: Sequence[Case | Path],
     first: Sequence[ConceptStudy],
     seed: int,
+    strict: bool,
     report: Report,
 ) -> Dissected:
     """Score every filter of the network and of its control with every concept."""
@@ -238,9 +246,12 @@ def _agreement(
         control = shuffle_weights(model.network, [study.x for study in first], seed=seed)
     learned, chance = Dissection(model.network, concepts), Dissection(control, concepts)
     names: list[str] = []
+    quality: dict[str, CaseQuality] = {}
     sources: dict[str, None] = {}
     for number, study in enumerate(studies.each(cases, first)):
         report("Dissecting", number, len(cases))
+        if (found := checked(study.case, strict=strict).quality) is not None:
+            quality[study.case.name] = found
         masks = same_concepts(study, concepts)
         with network_faults(model, study.x):
             learned.add(study.x, masks, study.around)
@@ -258,6 +269,7 @@ def _agreement(
         model=describe_model(model),
         seed=seed,
         tissues_from=tuple(sources),
+        quality=quality,
     )
 
 

@@ -22,6 +22,7 @@ from neuroxai.data.phantom.cohort import TRUTH_FOLDER
 from neuroxai.data.pictures import find_pictures, picture_name, read_picture
 from neuroxai.data.slices import tumor_slices
 from neuroxai.models.model import Model
+from neuroxai.quality import CaseQuality, checked, refusal
 from neuroxai.workflows.device import choose_device, on_device
 from neuroxai.workflows.predict import predict
 from neuroxai.workflows.preparation import describe_model, mirrored
@@ -42,12 +43,15 @@ class Settings:
         Number of axial slices through the tumor of each case, for a 2D network.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    strict
+        Exclude cases with an alarm of :func:`neuroxai.quality.check_case`.
     """
 
     flips: bool = False
     smallest_enhancement_mm3: float | None = None
     slices: int = 8
     device: str = "auto"
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ class Evaluation:
         Name of each excluded case to the reason.
     pictures
         Whether the cases are pictures, which have no patient.
+    quality
+        Name of each case to the result of its check.
     """
 
     model: Mapping[str, str]
@@ -119,6 +125,7 @@ class Evaluation:
     graded: tuple[GradedCase, ...] = ()
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     pictures: bool = False
+    quality: Mapping[str, CaseQuality] = dataclasses.field(default_factory=dict)
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -165,16 +172,21 @@ def evaluate(
     graded: list[GradedCase] = []
     left_out: dict[str, str] = {}
     kinds: list[str] = []
+    quality: dict[str, CaseQuality] = {}
     report = progress or (lambda stage, done, total: None)
     evaluated = _with_settings(model, settings)
     with on_device(evaluated.network, choose_device(settings.device)):
         for number, folder in enumerate(folders):
             report("Evaluating", number, len(folders))
-            case = _read(model, folder)
+            case = checked(_read(model, folder))
+            if case.quality is not None:
+                quality[case.name] = case.quality
             name = case_name(folder, model.card.modalities)
             patient = (patients or {}).get(name) or patient_id(case.name)
             kinds.append(_kind(folder, case))
             reason = (_why_not_segmented if segments else _why_not_graded)(model, case)
+            if reason is None and settings.strict and quality[case.name].alarms:
+                reason = refusal(case).removeprefix(f"{case.name}: ")
             if reason is not None:
                 left_out[case.name] = reason
             elif segments:
@@ -195,6 +207,7 @@ def evaluate(
         tuple(graded),
         left_out,
         pictures=all(map(is_picture, folders)),
+        quality=quality,
     )
 
 
