@@ -223,8 +223,9 @@ def test_paths_that_do_not_exist(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ModelError, match="is a file"):
         load_model(tmp_path / "notes.txt")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"card\.json: no such file"):
-        load_model(tmp_path)
+        load_model(tmp_path / "empty")
     assert load_model(folder / "card.json").folder == folder
 
 

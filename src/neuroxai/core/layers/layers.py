@@ -195,7 +195,10 @@ class LayerHooks:
             handle.remove()
 
     def _begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._batch = len(inputs[0]) if inputs and isinstance(inputs[0], Tensor) else None
+        image = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        self._batch = None if image is None else len(image)
+        if image is not None and image.dim() == self._dims + 2:
+            self._layouts.add(image)
 
     def _input_hook(self, name: str, *, named: bool) -> Callable[[nn.Module, Any], Any]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
