@@ -28,10 +28,21 @@ def check_case(case: Path | None, files: list[str] | None, layout: str | None) -
     """
     if not parse_files(files) and case is None:
         raise CaseError("no case given: name a case folder, or its files with --file")
-    if layout is not None:
-        get_layout(layout)
+    check_layout(layout)
     if case is not None and not is_picture(case):
         check_case_path(case)
+
+
+def check_layout(layout: str | None) -> None:
+    """Check the option that names a layout.
+
+    Raises
+    ------
+    CaseError
+        If the layout is unknown.
+    """
+    if layout is not None:
+        get_layout(layout)
 
 
 def check_network(model: str, weights: Path | None, card: Path | None) -> Location:

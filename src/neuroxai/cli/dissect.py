@@ -44,6 +44,7 @@ def dissect(
     mask: Masks = None,
     tissues: Tissues = True,
     cases: options.Limit = None,
+    layout: options.LayoutName = None,
     causal: Causal = 2,
     best: Best = 1,
     device: options.Device = "auto",
@@ -60,6 +61,7 @@ def dissect(
     checks.check_run(device)
     mask_files = parse_paths(mask, "--mask", "lesion=masks/{case}_lesion.nii.gz")
     check_folder(cohort, "a folder of cases")
+    checks.check_layout(layout)
     checks.check_network(model, weights, card)
 
     from neuroxai.core.engine.allocator import tune_allocator
@@ -84,7 +86,7 @@ def dissect(
         with stages(quiet=quiet) as report:
             found = run(
                 loaded, folders, user_masks=MaskFiles(mask_files), tissues=tissues, causal=causal,
-                best=best, seed=seed, device=device, progress=report, strict=strict,
+                best=best, seed=seed, device=device, layout=layout, progress=report, strict=strict,
             )  # fmt: skip
         write_dissection(found, results)
     alarms = describe_cohort_alarms(found.quality)

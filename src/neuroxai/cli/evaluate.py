@@ -54,6 +54,7 @@ def evaluate(
     smallest_et: SmallestEt = None,
     slices: SliceCount = 8,
     cases: options.Limit = None,
+    layout: options.LayoutName = None,
     device: options.Device = "auto",
     out: options.Out = None,
     strict: options.Strict = False,
@@ -67,6 +68,7 @@ def evaluate(
     checks.check_run(device)
     members = _members(split, part) if split is not None else None
     check_folder(cohort, "a folder of cases")
+    checks.check_layout(layout)
     checks.check_network(model, weights, card)
 
     from neuroxai.core.engine.allocator import tune_allocator
@@ -89,7 +91,7 @@ def evaluate(
     folders = list(found_cases)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")
-    settings = Settings(flips, smallest_et, slices, device, strict)
+    settings = Settings(flips, smallest_et, slices, device, strict, layout)
     with Results(results_folder(out, "evaluation")) as results:
         with stages(quiet=quiet) as report:
             found = run(loaded, folders, settings, patients=members, progress=report)

@@ -17,7 +17,7 @@ from neuroxai.core.errors import OutputError
 from neuroxai.data.case import MODALITIES, Case, Grade, Source
 from neuroxai.data.case_files import StrPath, case_name, locate_case
 from neuroxai.data.grid import reorient_to
-from neuroxai.data.label_values import decode_labels, encode_labels
+from neuroxai.data.label_values import decode_labels, encode_labels, label_warnings
 from neuroxai.data.layouts import Layout, file_name, get_layout
 from neuroxai.data.nifti import read_labels, read_nifti, split_volume, write_nifti
 from neuroxai.files.atomic import atomic_path
@@ -94,7 +94,7 @@ def read_case(
         reoriented = reorient_to(shape, affine, labels.data, labels.affine, pair)
         truth = decode_labels(reoriented, found.layout, labels.path)
         sources["truth"] = Source(labels.path, labels.sha256)
-        warnings.extend(labels.warnings)
+        warnings.extend((*labels.warnings, *label_warnings(reoriented, found.layout, labels.path)))
     grade = None if found.folder is None else _grade(found.folder, found.name, warnings)
     return Case(found.name, volumes, affine, found.layout, truth, grade, sources, tuple(warnings))
 

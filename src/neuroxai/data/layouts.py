@@ -82,6 +82,11 @@ _COLLECTIONS = re.compile(r"(?:ucsf-pdgm|upenn-gbm)-.*", re.IGNORECASE)
 """Collections with the labels of BraTS 2021 and other file names."""
 
 
+def all_layouts() -> dict[str, Layout]:
+    """Return every layout by name, including those of single tracks."""
+    return {**LAYOUTS, **_FURTHER}
+
+
 def patient_id(name: str) -> str:
     """Return the patient of a case: its name without a BraTS time point or BIDS session.
 
@@ -109,7 +114,7 @@ def get_layout(layout: str | Layout) -> Layout:
     """
     if isinstance(layout, Layout):
         return layout
-    known = {**LAYOUTS, **_FURTHER}
+    known = all_layouts()
     if layout not in known:
         raise CaseError(f"unknown layout '{layout}'; {suggestion(layout, known)}")
     return known[layout]

@@ -70,12 +70,20 @@ class ConceptStudies:
         Whether CSF, GM and WM are among the concepts.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    layout
+        Layout of the cases' label values; detected from the file names by default.
     """
 
     def __init__(
-        self, model: Model, user_masks: UserMasks | None, tissues: bool, device: str
+        self,
+        model: Model,
+        user_masks: UserMasks | None,
+        tissues: bool,
+        device: str,
+        layout: str | None = None,
     ) -> None:
         self.model = model
+        self._layout = layout
         self._user_masks, self._tissues, self._device = user_masks, tissues, device
 
     def open(self, case: Case | Path) -> ConceptStudy:
@@ -101,7 +109,8 @@ class ConceptStudies:
         yield from map(self.open, cases[len(first) :])
 
     def _read(self, folder: Path) -> Case:
-        return read_case(folder, modalities=tuple(dict.fromkeys(self.model.card.modalities)))
+        names = tuple(dict.fromkeys(self.model.card.modalities))
+        return read_case(folder, modalities=names, layout=self._layout)
 
 
 def same_concepts(study: ConceptStudy, concepts: Sequence[str]) -> dict[str, Tensor]:

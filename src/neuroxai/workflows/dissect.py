@@ -179,6 +179,7 @@ def dissect(
     others: int = 3,
     seed: int = 0,
     device: str = "auto",
+    layout: str | None = None,
     progress: Report | None = None,
     strict: bool = False,
 ) -> Dissected:
@@ -208,6 +209,8 @@ def dissect(
         Seed of the control's weights and of the choice of other filters.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    layout
+        Layout of the cases' label values; detected from the file names by default.
     progress
         Called with the stage, the number of finished cases, and of all cases.
     strict
@@ -221,7 +224,7 @@ def dissect(
     if not cases:
         raise CaseError("dissection needs at least one case, got none")
     report = progress or (lambda stage, done, total: None)
-    studies = ConceptStudies(model, user_masks, tissues, device)
+    studies = ConceptStudies(model, user_masks, tissues, device, layout)
     with on_device(model.network, choose_device(device)):
         first = [studies.open(each) for each in cases[:CALIBRATION]]
         found = _agreement(studies, cases, first, seed, strict, report)

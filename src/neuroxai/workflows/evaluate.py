@@ -45,6 +45,8 @@ class Settings:
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     strict
         Exclude cases with an alarm of :func:`neuroxai.quality.check_case`.
+    layout
+        Layout of the cases' label values; detected from the file names by default.
     """
 
     flips: bool = False
@@ -52,6 +54,7 @@ class Settings:
     slices: int = 8
     device: str = "auto"
     strict: bool = False
+    layout: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def evaluate(
     with on_device(evaluated.network, choose_device(settings.device)):
         for number, folder in enumerate(folders):
             report("Evaluating", number, len(folders))
-            case = checked(_read(model, folder))
+            case = checked(_read(model, folder, settings.layout))
             if case.quality is not None:
                 quality[case.name] = case.quality
             name = case_name(folder, model.card.modalities)
@@ -216,11 +219,11 @@ def case_name(path: Path, modalities: Sequence[str] = ()) -> str:
     return picture_name(path) if is_picture(path) else name_of_case(path, modalities)
 
 
-def _read(model: Model, folder: Path) -> Case:
+def _read(model: Model, folder: Path, layout: str | None) -> Case:
     if is_picture(folder):
         return read_picture(folder, model.card.preprocessing["size"])
     needed = tuple(dict.fromkeys(model.card.modalities))
-    return read_case(folder, modalities=needed)
+    return read_case(folder, modalities=needed, layout=layout)
 
 
 def _kind(folder: Path, case: Case) -> str:

@@ -83,6 +83,8 @@ class CohortSource(Schema):
     """Index of the fold to hold out, from 0."""
     split: str | None = None
     """``split.csv`` of another run to reuse."""
+    layout: str | None = None
+    """Layout of the label values, for example ``decathlon``; detected from the file names."""
 
     @model_validator(mode="after")
     def _one_split(self) -> Self:

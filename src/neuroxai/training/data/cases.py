@@ -219,7 +219,8 @@ def _case(job: Job) -> Case:
         recipe = json.loads(job.preprocessing)
         if is_picture(Path(job.path)):
             return read_picture(Path(job.path), recipe["size"])
-        return read_case(job.path, modalities=tuple(dict.fromkeys(recipe["modalities"])))
+        modalities = tuple(dict.fromkeys(recipe["modalities"]))
+        return read_case(job.path, modalities=modalities, layout=job.layout)
     from neuroxai.data.phantom import make_phantom
 
     return make_phantom(**job.phantom).case

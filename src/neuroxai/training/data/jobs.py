@@ -44,6 +44,8 @@ class Job:
         Arguments of :func:`~neuroxai.data.phantom.make_phantom`; empty for a case on disk.
     task, preprocessing, classes, slices
         From the configuration; the preprocessing recipe as JSON, and 0 slices for a segmenter.
+    layout
+        Layout of the label values; None if the file names define it.
     """
 
     key: str
@@ -54,6 +56,7 @@ class Job:
     preprocessing: str
     classes: tuple[str, ...]
     slices: int
+    layout: str | None = None
 
 
 Jobs = dict[Part, list[Job]]
@@ -129,7 +132,7 @@ def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Split
     split = make_split(entries, source, config.seed)
     parts: Jobs = {part: [] for part in PARTS}
     for path, entry in zip(paths, split, strict=True):
-        identity = f"{version} {_fingerprint(path, modalities)} {entry.grade}"
+        identity = f"{version} {_fingerprint(path, modalities)} {entry.grade} {source.layout}"
         parts[entry.part].append(_job(config, identity, entry.patient, path=str(path)))
     return parts, split
 
@@ -172,7 +175,8 @@ def _job(
     text = json.dumps([identity, preprocessing, config.task, slices, list(classes), _FORMAT])
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     phantom = dict(phantom or {})
-    return Job(key, group, path, phantom, config.task, preprocessing, classes, slices)
+    layout = config.data.cohort.layout if config.data.cohort is not None else None
+    return Job(key, group, path, phantom, config.task, preprocessing, classes, slices, layout)
 
 
 def _code_version(*patterns: str) -> str:
