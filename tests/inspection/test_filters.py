@@ -156,6 +156,19 @@ def test_the_left_of_the_patient_is_drawn_on_the_right(tmp_path: Path) -> None:
     assert rows.mean() > panel.shape[0] / 2
 
 
+def test_the_contribution_of_a_filter_is_red_or_blue(tmp_path: Path) -> None:
+    """Activations are yellow and violet; only the numbers are evidence for or against."""
+    color = {0.5: (255, 59, 48), -0.5: (46, 134, 255)}
+    for importance, ink in color.items():
+        shown = [FilterPicture(0, np.linspace(-1, 1, 30).reshape(5, 6), importance)]
+        stem = tmp_path / f"sheet{importance}"
+        (page,) = draw_filters(shown, stem, title="case", pixel=(1.0, 1.0))
+        pixels = np.round(imread(page)[..., :3] * 255)
+        for other in color.values():
+            found = (np.abs(pixels - other) < 20).all(axis=-1).sum()
+            assert (found > 5) == (other == ink)
+
+
 def test_filter_files_have_the_affine_of_their_layer(tmp_path: Path) -> None:
     """Cell centers of a pooled layer are the mean position of their voxels."""
     study = nx.read_case(cases.write_study(tmp_path))

@@ -172,6 +172,25 @@ def test_a_map_on_the_patients_left_is_drawn_on_the_images_right(tmp_path: Path)
     assert columns.mean() > dark
 
 
+def test_flow_panels_are_red_and_blue_with_the_outline_of_the_prediction(tmp_path: Path) -> None:
+    predicted = np.zeros((20, 24, 6), np.uint8)
+    predicted[6:10, 8:14, 1:5] = 3
+    picture = np.zeros((20, 24), np.float32)
+    picture[12:15, 8:12], picture[12:15, 13:17] = 2.0, -2.0  # back, front
+    scan = dataclasses.replace(brain_scan(), prediction=predicted)
+    panel = FlowPanel(3, "conv", (7, 20, 24, 6), picture)
+    path = draw_flow(scan, [panel], "ET", tmp_path / "flow.png")
+    pixels = np.round(imread(path)[..., :3] * 255).astype(int)
+    lower = pixels[int(0.45 * pixels.shape[0]) :, :270]
+    red, blue, yellow = (
+        np.argwhere((np.abs(lower - color) < 40).all(axis=-1))
+        for color in ((255, 59, 48), (46, 134, 255), (255, 230, 0))
+    )
+    assert min(map(len, (red, blue, yellow))) > 40
+    assert red[:, 0].min() > blue[:, 0].max(), "the front is up"
+    assert yellow[:, 1].min() > red[:, 1].max(), "the patient's left is on the right"
+
+
 def test_flow_panels_name_the_reason_for_a_missing_map(tmp_path: Path) -> None:
     shape = (7, 20, 24, 6)
     panels = [
