@@ -68,7 +68,8 @@ class Explanation:
     provenance
         Seed, device, versions, hashes of the network and the input.
     within
-        ``(B, *S)`` bool, mask of the target on the output's grid; None for the whole output.
+        ``(B, *S)`` bool, mask of the target on the output's grid, or on the input's if the output
+        covers a part of it; None for the whole output.
     shared
         Whether all channels of the input share one map, as in a class activation map.
     quantity

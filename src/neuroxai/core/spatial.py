@@ -121,3 +121,14 @@ def channel_range(x: Tensor) -> Tensor:
     """Return ``max − min`` of each channel of each sample: ``(B, C)``."""
     flat = x.flatten(2)
     return flat.amax(dim=2) - flat.amin(dim=2)
+
+
+def companion(x: Tensor) -> Tensor:
+    """Return images that differ from ``x`` in every statistic that may be taken over a batch.
+
+    Every channel exceeds both its minimum and its maximum, and has another mean and spread.
+    """
+    axes = tuple(range(2, x.dim()))
+    least, largest = x.amin(dim=axes, keepdim=True), x.amax(dim=axes, keepdim=True)
+    middle, extent = (least + largest) / 2, largest - least
+    return middle + 3 * (x.flip(-1) - middle) + extent / 2 + (extent == 0)

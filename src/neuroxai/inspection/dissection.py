@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import MethodError
-from neuroxai.core.layers.layers import layer_grid
+from neuroxai.core.layers.layers import Layer, layer_grid
+from neuroxai.core.layers.positions import cropped_positions
 from neuroxai.core.layers.units import Units, find_units, units_visited
 from neuroxai.core.spatial import spatial_shape, upsample_within
+from neuroxai.core.target.outputs import Outputs
 
 Counts = NDArray[np.int64]
 
@@ -174,6 +176,16 @@ class Dissection:
         )
         units = self.units or find_units(self._network, x)  # the same for every case
         grid = layer_grid(self._network, shape)
+        ends = [Layer(unit.end, "", unit.shape) for unit in units]
+        positions = cropped_positions(self._network, x, Outputs().select, ends)
+
+        def on_image(unit: Units, values: Tensor) -> Tensor:
+            # The box refers to the image, which starts at the origin of the layers' grid.
+            if unit.end in positions:
+                inside: Any = (..., *box)
+                placed: Tensor = positions[unit.end].place(values, shape)[inside]
+                return placed
+            return upsample_within(values, grid, box)
 
         def count_layer(unit: Units, output: Tensor) -> None:
             if unit.layer not in self._units:
@@ -186,8 +198,7 @@ class Dissection:
             counts, scales = self._counts[unit.layer], self._scales[unit.layer]
             step = max(1, _AT_ONCE // int(np.prod(grid)))
             for first in range(0, unit.count, step):
-                # The box refers to the image, which starts at the origin of the layers' grid.
-                values = upsample_within(output[:, first : first + step].float(), grid, box)
+                values = on_image(unit, output[:, first : first + step].float())
                 flat = values.cpu()[0].flatten(1)
                 results = threads.map(histogram, flat, *scales.fit(flat, first))
                 for number, (bins, joint) in enumerate(results, start=first):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.engine.cell_positions import CellPositions
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.precision import upcast
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.layers.layers import Layer
+from neuroxai.core.layers.positions import cropped_positions
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
@@ -71,6 +74,9 @@ class InformationFlow:
         Modules that ran but have no map, with the reason.
     output
         Model output.
+    positions
+        Layer name to the positions of its cells, for layers that cover a part of the image because
+        convolutions without padding left out its borders.
     seconds, forward, backward
         Wall time, and number of passes through the network.
     """
@@ -83,6 +89,7 @@ class InformationFlow:
     seconds: float
     forward: int = 1
     backward: int = 1
+    positions: Mapping[str, CellPositions] = field(default_factory=dict)
 
 
 def information_flow(
@@ -162,6 +169,13 @@ def _flow(
         seconds=time.perf_counter() - began,
         forward=recorded.forward,
         backward=len(bound),
+        positions=cropped_positions(
+            network,
+            x,
+            partial(outputs.select, x=x),
+            recorded.recorder.layers.values(),
+            functions=True,
+        ),
     )
 
 

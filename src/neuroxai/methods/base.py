@@ -19,6 +19,7 @@ from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Attribution, Explanation, Quantity, tensor_hash, versions
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import Request
+from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.methods.parameters import check_parameter, parameter_types
 from neuroxai.methods.zero_maps import gradient_reason, zero_notes
 
@@ -164,9 +165,18 @@ class Method(ABC):
                     **probe.describe(),
                 },
                 seconds=seconds,
-                within=None if bound.mask is None else bound.mask.cpu() > 0,
+                within=self._within(probe, bound),
                 shared=self.shared or attribution.values.shape[1] != x.shape[1],
             )
+
+    @staticmethod
+    def _within(probe: Probe, bound: BoundTarget) -> Tensor | None:
+        """Return the mask of a restricted target, on the image if its place there is known."""
+        if bound.mask is None:
+            return None
+        mask = bound.mask.cpu() > 0
+        covered = probe.outputs.covered(probe.output())
+        return mask if covered is None else covered.embed(mask)
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters, ready for JSON."""

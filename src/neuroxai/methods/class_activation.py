@@ -36,9 +36,11 @@ class ClassActivationMethod(Method):
     A subclass names the reduction, which may be defined next to it. The map has the shape
     ``(B, 1, *S)``; it is rectified unless the method is ``signed``.
 
-    A layer's cells divide the input evenly, as in other implementations. The receptive field of a
-    cell may be centered up to half a cell before that: behind strided convolutions with odd
-    kernels it is, in the last layer of a ResNet-50 by 15.5 pixels.
+    A layer's cells divide the input evenly, as in other implementations, unless convolutions
+    without padding leave a part of it without cells: then each cell is put where the kernels,
+    strides and crops before it center it, and the map is zero where no cell is. Otherwise the
+    receptive field of a cell may be centered up to half a cell before that: behind strided
+    convolutions with odd kernels it is, in the last layer of a ResNet-50 by 15.5 pixels.
 
     Parameters
     ----------
@@ -68,12 +70,13 @@ class ClassActivationMethod(Method):
         """Return the layer's map on the input's grid."""
         layer, found = probe.layer_map(x, self.layer, self.reduction)
         low = found if self.signed else found.clamp(min=0)
-        values = resample_to(low, probe.layer_grid(x), spatial_shape(x)).contiguous()
+        values = probe.place(low, layer, x)
         cells = probe.cell_size(x, layer)
         notes = (
             *self._call_notes(layer),
             *_grid_notes(layer),
             *_resolution_notes(layer, cells),
+            *_position_notes(probe, layer, x),
             *self._restriction_notes(probe, x, found),
         )
         diagnostics = {
@@ -165,6 +168,27 @@ def _grid_notes(layer: Layer) -> Iterator[str]:
     )
 
 
+def _position_notes(probe: Probe, layer: Layer, x: Tensor) -> Iterator[str]:
+    """Yield which part of the image the cells of a layer cover, if it is not all of it."""
+    positions = probe.positions(layer, x)
+    if positions is None:
+        return
+    edges = [
+        (first - scale / 2 + 0.5, first + scale * (count - 0.5) + 0.5)
+        for first, scale, count in zip(
+            positions.first, positions.scale, layer.shape[1:], strict=True
+        )
+    ]
+    parts = ", ".join(
+        f"{low:g} to {high:g} of {n}" for (low, high), n in zip(edges, x.shape[2:], strict=True)
+    )
+    yield (
+        f"the cells of layer {layer.name} cover the voxels {parts} of the network's grid, as "
+        "convolutions without padding leave out the borders: the map is zero there because no "
+        "cell is there"
+    )
+
+
 def _resolution_notes(layer: Layer, cells: tuple[float, ...]) -> Iterator[str]:
     if max(cells) >= _COARSE:
         edges = " x ".join(f"{edge:.3g}" for edge in cells)
@@ -176,8 +200,11 @@ def _resolution_notes(layer: Layer, cells: tuple[float, ...]) -> Iterator[str]:
 
 def _is_zero_outside(found: Tensor, grid: tuple[int, ...], mask: Tensor) -> bool:
     """Return whether a map of full resolution is exactly zero where a mask ``(B, *S)`` is zero."""
-    if spatial_shape(found) != grid:
+    if spatial_shape(found) == tuple(mask.shape[1:]):
+        values = found[:, 0]
+    elif spatial_shape(found) == grid:
+        values = resample_to(found, grid, mask.shape[1:])[:, 0]
+    else:
         return False
-    values = resample_to(found, grid, mask.shape[1:])[:, 0]
     outside = mask.to(values.device) == 0
     return bool(outside.any()) and not bool(values[outside].any())

@@ -81,6 +81,9 @@ class Inspection:
     def map_of(self, target: TargetFlow, layer: Layer) -> Tensor:
         """Return a layer's signed map on the network's input grid, ``(*S)``."""
         values = target.maps[layer.name].float()
+        positions = self.flow.positions.get(layer.name)
+        if positions is not None:
+            return positions.place(values, spatial_shape(self.prepared.x))[0, 0]
         return resample_to(values, self.grid, spatial_shape(self.prepared.x))[0, 0]
 
     def number(self, layer: Layer) -> int:
@@ -90,13 +93,18 @@ class Inspection:
     def layer_affine(self, layer: Layer) -> NDArray[np.float64]:
         """Return the affine of a layer's own grid in the patient's world, in mm.
 
-        A cell of the layer covers equally many voxels of the input, and shares their center.
+        A cell of the layer covers equally many voxels of the input, and shares their center; behind
+        convolutions without padding, the cells cover a part of the input.
         """
         size = np.array([*layer.shape[1:], 1][:3], dtype=float)
         whole = np.array([*self.grid, 1][:3], dtype=float)
         scale = whole / size
         cells = np.diag([*scale, 1.0])
         cells[:3, 3] = (scale - 1) / 2
+        positions = self.flow.positions.get(layer.name)
+        if positions is not None:
+            axes = range(len(positions.scale))
+            cells[axes, axes], cells[axes, 3] = positions.scale, positions.first
         affine: NDArray[np.float64] = self.prepared.placement.network_affine @ cells
         return affine
 

@@ -114,7 +114,8 @@ class Lesions:
                 mask = predicted_mask(bound.outputs, bound.channels, output)[0]
             except TargetError:  # a single channel that may be a logit or a probability
                 continue
-            masks[target.name] = mask.cpu()
+            covered = outputs.covered(output)
+            masks[target.name] = (mask if covered is None else covered.embed(mask)).cpu()
         return cls(masks, regions)
 
     @cached_property

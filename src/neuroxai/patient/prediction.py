@@ -179,20 +179,20 @@ class Prediction:
         return self.case.layout.name if self.of_tumors else "the network's own"
 
 
-def check_output_grid(output: Tensor, grid: tuple[int, ...], name: str) -> None:
-    """Raise if a segmenter's output ``(B, K, *S)`` is not on its input's grid.
+def check_output_grid(output: Tensor, grid: tuple[int, ...], name: str, outputs: Outputs) -> None:
+    """Raise if a segmenter's output ``(B, K, *S)`` has no known place on its input's grid.
 
     Raises
     ------
     ModelError
-        If the output is smaller, as of convolutions without padding, or larger.
+        If the output is larger, or smaller and it is unknown which voxels of the input it is of.
     """
     got = tuple(output.shape[2:])
-    if output.dim() > 2 and got != grid:
+    if output.dim() > 2 and got != grid and outputs.covered(output) is None:
         raise ModelError(
-            f"{name}: the network's output has the grid {got}, expected that of its input, {grid}: "
-            "pad its convolutions, or wrap it in a module that pads or resamples the output to "
-            "the input's grid"
+            f"{name}: the network's output has the grid {got}, expected that of its input, {grid}, "
+            "or a part of it at a place that kernels and crops determine: pad its convolutions, or "
+            "wrap it in a module that pads or resamples the output to the input's grid"
         )
 
 
@@ -213,7 +213,7 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
     ModelError
         If the output has NaN or infinite values, or a segmenter's is not on the input's grid.
     """
-    check_output_grid(output, placement.grid, case.name)
+    check_output_grid(output, placement.grid, case.name, outputs)
     if not bool(torch.isfinite(output).all()):
         raise ModelError(
             f"{case.name}: the network's output has NaN or infinite values: check its weights and "
@@ -224,22 +224,27 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
             zip(outputs.names, outputs.probabilities(output)[0].tolist(), strict=True)
         )
         return Prediction(case, placement, probabilities, None)
+    covered, warnings = outputs.covered(output), tuple[str, ...]()
+    part = np.ones(placement.grid, np.uint8)
+    if covered is not None:
+        part, output = covered.mask.numpy().astype(np.uint8), covered.extend(output)
+        warnings = (f"{case.name}: {covered.note()}",)
     scores = output[0].detach()
     if placement.resampled:
         # As in nnU-Net, outputs are resampled to the patient's grid before classes are chosen.
         scores = torch.from_numpy(placement.to_patient(scores.cpu().numpy()))
-        inside = placement.to_patient(np.ones(placement.grid, np.uint8))
+        inside = placement.to_patient(part)
 
     def on_patient(values: Tensor) -> NDArray[np.uint8]:
         if placement.resampled:
             return values.cpu().numpy() * inside
-        return placement.to_patient(values.cpu().numpy())
+        return placement.to_patient(values.cpu().numpy() * part)
 
     classes, labels = _labels(scores, outputs)
     regions = predicted_regions(outputs, classes)
     masks = overlapping_regions(scores, outputs, regions) if classes != CLASSES else {}
     prediction = Prediction(
-        case, placement, {}, on_patient(labels), classes, regions=regions,
+        case, placement, {}, on_patient(labels), classes, warnings, regions,
         overlapping={name: on_patient(mask.to(torch.uint8)) > 0 for name, mask in masks.items()},
     )  # fmt: skip
     if classes != CLASSES and outputs.activation == "sigmoid":

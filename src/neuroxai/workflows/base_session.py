@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -19,6 +20,7 @@ from neuroxai.core.errors import TargetError
 from neuroxai.core.explanation import tensor_hash
 from neuroxai.core.layers.labels import GridLike, with_grid
 from neuroxai.core.probe.memory_plan import MemoryPlanner
+from neuroxai.core.probe.output_location import OutputLocation
 from neuroxai.core.probe.windows import Windows
 from neuroxai.core.progress import Report
 from neuroxai.core.target.bound_target import same_target
@@ -101,6 +103,8 @@ class BaseSession(ABC, Generic[M]):
         home = device or device_of(network) or x.device
         check_precision(options.precision, home)
         budget = None if options.memory is None else parse_size(options.memory)
+        if windows is None and outputs.locate is None:
+            outputs = dataclasses.replace(outputs, locate=OutputLocation(network, x, outputs))
         self.network, self.outputs, self.precision = network, outputs, options.precision
         self._device = device
         self._planner = MemoryPlanner(network, upcast(x.to(home)), outputs, budget, windows)

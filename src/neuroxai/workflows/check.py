@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import ModelError, NeuroXAIError
 from neuroxai.core.layers.units import find_units
+from neuroxai.core.probe.output_location import OutputLocation
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.target import Class
 from neuroxai.data.preprocessing import Preprocessing
@@ -76,7 +77,8 @@ def check_model(model: Model, *, seed: int = 0) -> ModelCheck:
             f"{model.folder}: the network returns {output.shape[1]} channels, its card names "
             f"{len(model.card.classes)}: {', '.join(model.card.classes)}"
         )
-    check_output_grid(output, spatial_shape(x), str(model.folder))
+    located = replace(outputs, locate=OutputLocation(model.network, x, outputs))
+    check_output_grid(output, spatial_shape(x), str(model.folder), located)
     # A segmenter of something else than tumors: its last class, because the first is background.
     last = model.card.task == "segmentation" and not outputs.regions
     target = Class(len(model.card.classes) - 1) if last else None

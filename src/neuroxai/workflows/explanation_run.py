@@ -131,7 +131,11 @@ class ExplanationRun:
         if not explanations:
             raise MethodError("; ".join(refused.values()))
         target, plan = self.targets[number], self.planner.plan()
-        notes = [*place_notes(target, self.planner.outputs, output), *plan.notes(strategy)]
+        covered = self.planner.outputs.covered(output)
+        notes = [
+            *([] if covered is None else [covered.note()]),
+            *place_notes(target, self.planner.outputs, output), *plan.notes(strategy),
+        ]  # fmt: skip
         deviation = self._deviation(strategy, target)
         if deviation is not None:
             notes.append(deviation.note())

@@ -222,7 +222,7 @@ class Session(BaseSession[PatientMap]):
         )  # fmt: skip
 
     def _check_output(self, output: Tensor) -> None:
-        check_output_grid(output, self.prepared.placement.grid, self.case.name)
+        check_output_grid(output, self.prepared.placement.grid, self.case.name, self.outputs)
 
     def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
         return restrict_targets(targets, within, self.outputs, self.case, self.prepared)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from neuroxai.core.engine.cell_positions import CellPositions
 
 
 @dataclass
@@ -24,6 +26,9 @@ class NetworkFacts:
         The output of a second pass at the explained point if it differs; else None.
     is_compared
         Whether it is known if a second pass gives the same output.
+    positions
+        Label of a layer and size of the image to the positions of its cells, None if they cover
+        all of it.
     """
 
     copied: frozenset[str] = frozenset()
@@ -31,6 +36,7 @@ class NetworkFacts:
     keeps_state: bool = False
     second_output: Tensor | None = None
     is_compared: bool = False
+    positions: dict[tuple[str, tuple[int, ...]], CellPositions | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.engine.cell_positions import CellPositions
 from neuroxai.core.engine.converted_weights import ConvertedWeights
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.network_state import NetworkState, restored
@@ -19,7 +22,9 @@ from neuroxai.core.engine.random_state import RandomState
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
 from neuroxai.core.errors import NETWORK_ERRORS, MethodError, TargetError
+from neuroxai.core.layers.labels import without_grid
 from neuroxai.core.layers.layers import Layer, check_names, layer_grid
+from neuroxai.core.layers.positions import cropped_positions
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
 from neuroxai.core.probe.binding import Binding
@@ -27,7 +32,7 @@ from neuroxai.core.probe.network_facts import NetworkFacts, SecondPass
 from neuroxai.core.probe.one_pass import PassSetup
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.rules.backward_rule import PLAIN, BackwardRule
-from neuroxai.core.spatial import spatial_shape
+from neuroxai.core.spatial import companion, resample_to, spatial_shape
 from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Target
@@ -284,8 +289,27 @@ class Probe(ABC):
         """Return the grid that layer maps are interpolated to before they are cropped to ``x``."""
         return layer_grid(self.network, spatial_shape(x))
 
+    def place(self, values: Tensor, layer: Layer, x: Tensor) -> Tensor:
+        """Interpolate a layer's map ``(B, C, *S_layer)`` to ``x``; zero where it has no cells."""
+        positions = self.positions(layer, x)
+        if positions is None:
+            return resample_to(values, self.layer_grid(x), spatial_shape(x)).contiguous()
+        return positions.place(values, spatial_shape(x)).contiguous()
+
+    def positions(self, layer: Layer, x: Tensor) -> CellPositions | None:
+        """Return the positions of a layer's cells if they cover a part of ``x``; None if all."""
+        name = without_grid(layer.name).removesuffix("#1").replace(".*.", ".0.", 1)
+        key = name, spatial_shape(x)
+        if key not in self.facts.positions:
+            plain = replace(layer, name=name)
+            found = cropped_positions(self.network, x, partial(self.outputs.select, x=x), [plain])
+            self.facts.positions[key] = found.get(name)
+        return self.facts.positions[key]
+
     def cell_size(self, x: Tensor, layer: Layer) -> tuple[float, ...]:
         """Return the edges of a layer's cell in voxels of the network's grid."""
+        if (positions := self.positions(layer, x)) is not None:
+            return positions.scale
         return tuple(n / c for n, c in zip(self.layer_grid(x), layer.shape[1:], strict=True))
 
     def describe(self) -> dict[str, Any]:
@@ -331,7 +355,7 @@ class Probe(ABC):
         alone = self._known().output
         try:
             with restored(self.network):
-                both = self.run(torch.cat([point, _companion(point)]))
+                both = self.run(torch.cat([point, companion(point)]))
         except (TargetError, *NETWORK_ERRORS):
             return False  # the network does not accept a larger batch, or returns other rows
         first = both[: len(point)]
@@ -373,14 +397,3 @@ class Probe(ABC):
         if result.passes.gradients:
             self.on_gradient(result.passes.gradients)
         return list(result.answers)
-
-
-def _companion(x: Tensor) -> Tensor:
-    """Return images that differ from ``x`` in every statistic that may be taken over a batch.
-
-    Every channel exceeds both its minimum and its maximum, and has another mean and spread.
-    """
-    axes = tuple(range(2, x.dim()))
-    least, largest = x.amin(dim=axes, keepdim=True), x.amax(dim=axes, keepdim=True)
-    middle, extent = (least + largest) / 2, largest - least
-    return middle + 3 * (x.flip(-1) - middle) + extent / 2 + (extent == 0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neuroxai.core.engine.cell_positions import CellPositions
 from neuroxai.core.engine.fast_path import run_fast
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import LayerError, ModelError, NeuroXAIError
@@ -105,8 +107,8 @@ class SlidingWindow(Probe):
         members, refused = self._members(padded[placed.first], maps)
         inner: set[Request] = {*gradients}.union(*members.values())
         seeds = [placed.pad(_output_gradient(each, output)) for each in bound]
-        grid = self._window_grid()
-        sums = [WindowSums(placed, x, gradients, blends=one_sweep, grid=grid) for _ in bound]
+        place = partial(self._place_in_window, x)
+        sums = [WindowSums(placed, x, gradients, blends=one_sweep, place=place) for _ in bound]
         for cut in placed:
             share = placed.share(cut).to(output)
             self.before_pass()
@@ -128,6 +130,18 @@ class SlidingWindow(Probe):
             self.passes += Passes(gradients=computed)
             self.on_gradient(computed)
         return found
+
+    def positions(self, layer: Layer, x: Tensor) -> CellPositions | None:
+        """Return None, as the maps of layers are placed in each window."""
+        return None
+
+    def _place_in_window(self, x: Tensor, values: Tensor, layer: Layer) -> Tensor:
+        """Interpolate a layer's map to the window it is of."""
+        size = self.windows.size
+        positions = super().positions(layer, x.new_empty((1, x.shape[1], *size)))
+        if positions is None:
+            return resample_to(values, self._window_grid(), size)
+        return positions.place(values, size)
 
     def layer_grid(self, x: Tensor) -> tuple[int, ...]:
         """Return the image's own grid, as the maps of layers are combined on it."""
@@ -229,6 +243,7 @@ class SlidingWindow(Probe):
     ) -> Tensor:
         """Return the maps with known channel weights on one window, ``(B, n, *S)``."""
         maps: dict[tuple[int, LayerMap], list[Tensor]] = {key: [] for key in weights}
+        layers: dict[tuple[int, LayerMap], Layer] = {}
 
         def visit(layer: Layer, output: Tensor, rearrange: Rearrange | None) -> None:
             # Computed at once, because the next layer may overwrite it.
@@ -240,13 +255,16 @@ class SlidingWindow(Probe):
                     values = output if rearrange is None else rearrange(output)
                     combined = request.reduction.combine(values.to(known), known)
                     maps[number, request].append(combined)
+                    layers[number, request] = layer
 
         names = sorted({label for each in weights.values() for label in each})
         with LayerHooks(self.network, names, visit, window.dim() - 2):
             self.forward(window)
-        size = spatial_shape(window)
-        low = [torch.stack(several).sum(dim=0) for several in maps.values()]
-        return torch.cat([resample_to(each, self._window_grid(), size) for each in low], dim=1)
+        placed = [
+            self._place_in_window(window, torch.stack(several).sum(dim=0), layers[key])
+            for key, several in maps.items()
+        ]
+        return torch.cat(placed, dim=1)
 
 
 def _over_windows(request: LayerMap) -> SummedWeights | PositionwiseReduction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,7 +16,6 @@ from neuroxai.core.layers.reduction import ChannelWeightedReduction
 from neuroxai.core.probe.answers import Answers
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.probe.windows import PlacedWindows
-from neuroxai.core.spatial import resample_to
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class WindowSums:
         The requested input gradients.
     blends
         Whether the windows' outputs are blended as well.
-    grid
-        The grid of layer maps in a window, before they are cropped to it.
+    place
+        Interpolates the map of a layer to its window.
 
     Attributes
     ----------
@@ -67,9 +66,9 @@ class WindowSums:
         gradients: Collection[InputGradient],
         *,
         blends: bool,
-        grid: tuple[int, ...],
+        place: Callable[[Tensor, Layer], Tensor],
     ) -> None:
-        self._windows, self._blends, self._grid = windows, blends, grid
+        self._windows, self._blends, self._place = windows, blends, place
         shape = (*x.shape[:2], *windows.padded)
         self._gradients = {request: x.new_zeros(shape) for request in gradients}
         self._activations: frozenset[str] = frozenset()
@@ -97,13 +96,11 @@ class WindowSums:
         for gradient, values in found.gradients.items():
             self._gradients[gradient][cut] += values
         for request, (layer, values) in found.maps.items():
-            self._add_map(request, layer, values, cut, tuple(share.shape))
+            self._add_map(request, layer, values, cut)
         self.refused |= found.refused
         self._activations |= found.activations
 
-    def _add_map(
-        self, request: LayerMap, layer: Layer, values: Tensor, cut: Any, size: tuple[int, ...]
-    ) -> None:
+    def _add_map(self, request: LayerMap, layer: Layer, values: Tensor, cut: Any) -> None:
         _, before = self.maps.get(request, (layer, None))
         if isinstance(request.reduction, SummedWeights):
             self.maps[request] = (layer, values if before is None else before + values)
@@ -111,7 +108,7 @@ class WindowSums:
         if before is None:
             before = values.new_zeros((*values.shape[:2], *self._windows.padded))
             self.maps[request] = (layer, before)
-        before[cut] += resample_to(values, self._grid, size)
+        before[cut] += self._place(values, layer)
 
     def mean_weights(self, request: LayerMap) -> tuple[str, Tensor]:
         """Return a layer's label and its channel weights ``(B, C)``, averaged over all windows.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from neuroxai.core.covered import Covered
 from neuroxai.core.engine.precision import autocast_for, upcast
 from neuroxai.core.errors import TargetError, suggestion
 
@@ -38,6 +39,8 @@ class Outputs:
     smallest_enhancement_mm3
         If all enhancing tumor together is smaller than this, it is relabeled as necrosis in the
         prediction; scores do not change.
+    locate
+        Returns the part of the image that an output of a shape ``S`` covers; None if unknown.
 
     Raises
     ------
@@ -56,6 +59,9 @@ class Outputs:
     activated: bool = False
     key: int | str | None = None
     smallest_enhancement_mm3: float = 0.0
+    locate: Callable[[tuple[int, ...]], Covered | None] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         known = get_args(Activation)
@@ -119,6 +125,12 @@ class Outputs:
             shapes = ((len(self.names),), (len(self.names), *x.shape[2:]))
             found = [each for each in found if tuple(each.shape[1:]) in shapes]
         return found[0] if len(found) == 1 else None
+
+    def covered(self, output: Tensor) -> Covered | None:
+        """Return the part of the image that a smaller output covers; None if all or unknown."""
+        if self.locate is None or output.dim() == 2:
+            return None
+        return self.locate(tuple(output.shape[2:]))
 
     def channel(self, which: int | str, channels: int) -> int:
         """Return the index of a class given by number or name.

@@ -80,7 +80,9 @@ def find_place(
     predicted = torch.zeros_like(output[:, 0], dtype=torch.bool)
     if within.of_prediction:
         predicted = predicted_mask(outputs, channels, output)
-    mask = within.mask(predicted, spatial_shape(output))
+    covered = outputs.covered(output)
+    placed = within if covered is None else within.on_output(covered)
+    mask = placed.mask(predicted, spatial_shape(output))
     empty = _empty_samples(mask)
     if empty:
         raise TargetError(

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from neuroxai.core.covered import Covered
 from neuroxai.core.errors import TargetError
 
 
@@ -29,6 +30,10 @@ class Restriction(ABC):
 
     name: str
     of_prediction: ClassVar[bool] = True
+
+    def on_output(self, covered: Covered) -> Restriction:
+        """Return the restriction for an output that covers a part of the image."""
+        return self
 
     @abstractmethod
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -87,7 +92,8 @@ class Mask(Restriction):
     Parameters
     ----------
     values
-        ``S`` or ``(B, *S)`` on the network's output grid: bool, integers 0 and 1, or floating-point
+        ``S`` or ``(B, *S)`` on the network's output grid, or on the grid of its input if the output
+        covers a part of it: bool, integers 0 and 1, or floating-point
         weights in [0, 1].
     name
         Name of the mask, for the provenance.
@@ -113,6 +119,13 @@ class Mask(Restriction):
 
     def __post_init__(self) -> None:
         check_mask(torch.as_tensor(self.values), self.name)
+
+    def on_output(self, covered: Covered) -> Restriction:
+        """Return the part of a mask on the image that the output covers."""
+        values = torch.as_tensor(self.values)
+        if tuple(values.shape[-len(covered.size) :]) != covered.size:
+            return self
+        return Mask(covered.crop(values), self.name)
 
     def mask(self, predicted: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return the mask for every sample of the batch: weights if it is soft, otherwise bool."""
