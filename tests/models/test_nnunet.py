@@ -15,7 +15,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
+from scipy import ndimage
+from torch.nn import functional
 
 import nnunets
 from networks import relative
@@ -353,7 +356,7 @@ BASE = ("configurations", "base")
         ),
         (_set("plans", *BASE, "patch_size", to=[16]), "three lengths in voxels, or two for slices"),
         (_set("plans", *BASE, "patch_size", to=[16, 16]), "expected 2 lengths in mm"),
-        (_set("plans", *BASE, "previous_stage", to="3d_lowres"), "cascade"),
+        (_set("plans", *BASE, "previous_stage", to="3d_lowres"), "cascade.*first stage, 3d_lowres"),
         (_set("plans", *BASE, "inherits_from", to="3d_fullres"), "inherits from itself"),
         (_set("plans", *BASE, "normalization_schemes", to=["CTNormalization"] * 4), "CTNorm"),
         (_set("plans", *BASE, "preprocessor_name", to="MyPreprocessor"), "MyPreprocessor"),
@@ -430,13 +433,138 @@ def test_gradients_of_resampled_scans_peak_at_the_explained_voxel(
 
 def test_other_resampling_is_rejected(tmp_path: Path) -> None:
     planned = copy.deepcopy(nnunets.plans())
-    planned["configurations"]["base"]["resampling_fn_data"] = "resample_torch_fornnunet"
+    planned["configurations"]["base"]["resampling_fn_data"] = "no_resampling_data_or_seg_hack"
     loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))
     same = read_case(nnunets.write_case(tmp_path / "BraTS2021_01"))
     assert prepare(loaded, same, None).placement.resampling is None
     other = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1, 1, 2)))
     with pytest.raises(CaseError, match=r"voxels of 1 x 2 x 1 mm .* expected 1 x 1 x 1 mm"):
         prepare(loaded, other, None)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "there", "back"),
+    [
+        ("resample_torch_fornnunet", {"memefficient_seg_resampling": False}, 1, 1),
+        ("resample_data_or_seg_to_shape", {"order": 1, "order_z": 0}, 1, 1),
+        ("resample_data_or_seg_to_shape", {"order": 3, "order_z": 0}, 3, 3),
+        ("resample_data_or_seg_to_shape", {"order": 0, "order_z": 0}, 0, 0),
+    ],
+)
+def test_orders_of_resampling_are_those_of_the_plans(
+    tmp_path: Path, function: str, options: dict[str, Any], there: int, back: int
+) -> None:
+    """Against SciPy and PyTorch, on scans and outputs."""
+    planned = copy.deepcopy(nnunets.plans())
+    base = planned["configurations"]["base"]
+    for kind in ("data", "probabilities"):
+        base[f"resampling_fn_{kind}"] = function
+        base[f"resampling_fn_{kind}_kwargs"] = {
+            "is_seg": False,
+            "force_separate_z": None,
+            **options,
+        }
+    base["normalization_schemes"] = ["NoNormalization"] * 4
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))
+    case = read_case(nnunets.write_case(tmp_path / "BraTS2021_01", (1.3, 0.8, 1.1)))
+    prepared = prepare(loaded, case, None)
+    resampling = prepared.placement.resampling
+    assert resampling is not None
+    assert (resampling.order, resampling.order_back) == (there, back)
+
+    def resized(volume: NDArray[Any], shape: tuple[int, ...], order: int) -> NDArray[Any]:
+        if order == 1:
+            x = torch.from_numpy(volume)[None, None].double()
+            return np.asarray(functional.interpolate(x, shape, mode="trilinear")[0, 0])
+        factors = [new / old for new, old in zip(shape, volume.shape, strict=True)]
+        return np.asarray(
+            ndimage.zoom(volume.astype(float), factors, order=order, mode="nearest", grid_mode=True)
+        )
+
+    raw = prepared.placement.crop_or_pad(prepared.placement.reorient(case.volumes["T1"]))
+    want = np.clip(resized(raw, resampling.grid, there), raw.min(), raw.max())
+    np.testing.assert_allclose(prepared.x[0, 0].numpy(), want, atol=1e-3)
+    z = np.random.default_rng(0).random(resampling.grid)
+    want = np.clip(resized(z, resampling.shape, back), z.min(), z.max())
+    np.testing.assert_allclose(resampling.to_shape(z), want, atol=1e-9)
+
+
+def test_every_channel_has_its_normalization(tmp_path: Path, case: Case) -> None:
+    """Against nnU-Net's equations, written by hand."""
+    planned = copy.deepcopy(nnunets.plans())
+    base = planned["configurations"]["base"]
+    base["normalization_schemes"] = [
+        "CTNormalization", "RescaleTo01Normalization", "NoNormalization", "ZScoreNormalization",
+    ]  # fmt: skip
+    base["use_mask_for_norm"] = [False, False, True, True]
+    properties = {"mean": 90.0, "std": 30.0, "percentile_00_5": 40.0, "percentile_99_5": 160.0}
+    planned["foreground_intensity_properties_per_channel"]["0"] = {**properties, "max": 300.0}
+    loaded = load_model(nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,)))
+    flat = np.full_like(case.volumes["T2"], 0.25)
+    changed = dataclasses.replace(case, volumes={**case.volumes, "T2": flat})
+    prepared = prepare(loaded, changed, None)
+    place = prepared.placement
+    raw = {
+        name: place.crop_or_pad(place.reorient(v)).astype(float)
+        for name, v in changed.volumes.items()
+    }
+    t1, t1ce, flair = raw["T1"], raw["T1ce"], raw["FLAIR"]
+    box = t1ce[place.crop_or_pad(place.reorient(np.ones(case.shape, np.uint8))) > 0]
+    x = prepared.x[0].numpy()
+    inside = place.crop_or_pad(place.reorient(np.ones(case.shape, np.uint8))) > 0
+    np.testing.assert_allclose(x[0][inside], ((np.clip(t1, 40, 160) - 90) / 30)[inside], atol=1e-4)
+    want = (t1ce - box.min()) / (box.max() - box.min())
+    np.testing.assert_allclose(x[1][inside], want[inside], atol=1e-5)
+    assert (x[2][inside] == 0.25).all()
+    assert np.abs(x[3][inside].mean()) < 0.5
+    assert x[3][inside].std() == pytest.approx(1, abs=0.3)
+    assert np.corrcoef(x[3][flair != 0], flair[flair != 0])[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_missing_properties_and_other_normalizations_are_refused(tmp_path: Path) -> None:
+    planned = copy.deepcopy(nnunets.plans())
+    base = planned["configurations"]["base"]
+    for number, (scheme, words) in enumerate((
+        ("CTNormalization", "CTNormalization needs percentile_00_5, percentile_99_5, mean, std"),
+        ("MyNormalization", "'MyNormalization' is not supported; supported: ZScoreNormalization"),
+    )):  # fmt: skip
+        base["normalization_schemes"] = ["ZScoreNormalization"] * 3 + [scheme]
+        with pytest.raises(ModelError, match=words):
+            load_model(nnunets.write_nnunet(tmp_path / str(number), planned=planned, folds=(0,)))
+
+
+def test_regions_are_drawn_in_the_order_of_the_dataset(tmp_path: Path, case: Case) -> None:
+    """As nnU-Net's ``convert_logits_to_segmentation``: later regions overwrite earlier ones."""
+    labels = {"background": 0, "outer": [1, 2, 3], "left": [2, 3], "core": [3]}
+    about = {**nnunets.dataset(labels), "regions_class_order": [2, 3, 1]}
+    loaded = load_model(nnunets.write_nnunet(tmp_path / "a", about=about, folds=(0,)))
+    maps = explain(loaded, case, "vanilla_gradient", "core")
+    logits = maps["vanilla_gradient"].placement.to_patient(maps.output[0].numpy(), fill=-9.0)
+    want = np.zeros(case.shape, np.uint8)
+    for channel, number in enumerate((2, 3, 1)):
+        want[logits[channel] > 0] = number
+    prediction = predict(loaded, case)
+    np.testing.assert_array_equal(prediction.labels, want)
+    assert prediction.classes == ("background", "core", "outer", "left")
+    assert len(np.unique(want)) > 2
+    about["regions_class_order"] = [1, 2]
+    with pytest.raises(ModelError, match=r"regions_class_order is .* the numbers 1 to 3"):
+        load_model(nnunets.write_nnunet(tmp_path / "b", about=about, folds=(0,)))
+
+
+def test_plans_of_pretrained_networks(tmp_path: Path, case: Case) -> None:
+    """nnssl writes plans of other names, often without a voxel size."""
+    planned = copy.deepcopy(nnunets.plans())
+    name = "ptPlans__MAE____Spacing__None_None_None___Norm__Z_Z_Z_Z"
+    planned |= {"plans_name": name, "pretrain_info": {"checkpoint_name": "MAE", "citations": []}}
+    table = planned["configurations"].pop("base")
+    planned["configurations"] = {"3d_fullres": {**table, "spacing": [None] * 3}}
+    folder = nnunets.write_nnunet(tmp_path, planned=planned, folds=(0,))
+    renamed = folder.rename(tmp_path / f"PretrainedTrainer__{name}__3d_fullres")
+    loaded = load_model(renamed)
+    thick = read_case(nnunets.write_case(tmp_path / "BraTS2021_02", (1, 1, 2)))
+    for each in (case, thick):
+        assert prepare(loaded, each, None).placement.resampling is None
 
 
 def test_normalization_without_a_mask_uses_the_box(tmp_path: Path, case: Case) -> None:

@@ -100,7 +100,7 @@ def check(
         "Modalities": ", ".join(info.modalities),
         "Outputs": f"{', '.join(info.classes)} ({info.activation})",
         "Regions": "; ".join(f"{name} = {' + '.join(m)}" for name, m in info.regions.items()),
-        "Intensities": recipe.intensity if recipe.steps is None else "by steps",
+        "Intensities": _intensities(recipe),
         "Orientation": _axes(recipe.orientation, recipe.axis_order),
         "Steps": ", ".join(step.step for step in recipe.steps or ()),
         "Voxels": _voxel_size(recipe),
@@ -117,6 +117,14 @@ def check(
         console.print(f"Note: {note}", soft_wrap=True)
     for method, reason in found.refused.items():
         console.print(f"{method}: {'yes' if reason is None else f'no, {reason}'}", soft_wrap=True)
+
+
+def _intensities(recipe: Preprocessing) -> str:
+    if recipe.steps is not None:
+        return "by steps"
+    if isinstance(recipe.intensity, str):
+        return recipe.intensity
+    return ", ".join(kind if isinstance(kind, str) else "fixed" for kind in recipe.intensities)
 
 
 def _axes(orientation: str | None, order: tuple[int, ...]) -> str:

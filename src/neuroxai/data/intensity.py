@@ -7,9 +7,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from neuroxai.core.box import bounding_box
 from neuroxai.core.errors import CaseError
+from neuroxai.files.schema import Schema
 
 Intensity = Literal[
     "zscore_minmax",
@@ -19,12 +21,39 @@ Intensity = Literal[
     "zscore_filled",
     "zscore_box",
     "minmax",
+    "minmax_box",
     "none",
 ]
 """Names of the normalizations; see :class:`~neuroxai.data.preprocessing.Preprocessing`."""
 
 
-def statistics_mask(kind: Intensity, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+class FixedScale(Schema):
+    """Normalization by fixed numbers: ``(clip(v, low, high) - subtract) / divide``."""
+
+    low: float | None = None
+    """Smallest value; null does not clip."""
+    high: float | None = None
+    """Largest value; null does not clip."""
+    subtract: float = 0.0
+    """Number that is subtracted."""
+    divide: float = Field(default=1.0, gt=0)
+    """Number that the difference is divided by."""
+
+    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the normalized values.
+
+        Examples
+        --------
+        >>> FixedScale(low=0.0, divide=2.0)(np.array([-4.0, 6.0], np.float32)).tolist()
+        [0.0, 3.0]
+        """
+        if self.low is not None or self.high is not None:
+            values = np.clip(values, self.low, self.high)
+        scaled: NDArray[np.float32] = ((values - self.subtract) / self.divide).astype(np.float32)
+        return scaled
+
+
+def statistics_mask(kind: Intensity | FixedScale, brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the voxels that mean and standard deviation are computed over.
 
     ``zscore_nonzero`` uses the nonzero voxels of each modality instead; see :func:`normalize`.
@@ -34,7 +63,7 @@ def statistics_mask(kind: Intensity, brain: NDArray[np.bool_]) -> NDArray[np.boo
 
         filled: NDArray[np.bool_] = binary_fill_holes(brain)
         return filled
-    if kind == "zscore_box":
+    if kind in ("zscore_box", "minmax_box"):
         whole = np.zeros_like(brain)
         whole[bounding_box(brain)] = True
         return whole
@@ -45,7 +74,7 @@ def normalize(
     label: str,
     volume: NDArray[np.float32],
     mask: NDArray[np.bool_],
-    kind: Intensity,
+    kind: Intensity | FixedScale,
     clip: float | None,
 ) -> tuple[NDArray[np.float32], float]:
     """Normalize a volume.
@@ -72,7 +101,7 @@ def normalize(
     Raises
     ------
     CaseError
-        If the volume is constant inside the mask.
+        If the volume is constant inside the mask, and is not normalized by fixed numbers.
 
     Examples
     --------
@@ -80,6 +109,8 @@ def normalize(
     >>> normalize("T1", volume, volume != 0, "zscore", None)
     (array([ 0., -1.,  1.], dtype=float32), -2.0)
     """
+    if isinstance(kind, FixedScale):
+        return kind(volume), float(kind(np.array([air_intensity(volume)], np.float32))[0])
     if kind == "zscore_nonzero":
         mask = volume != 0
     values = volume[mask].astype(np.float64)
@@ -89,8 +120,9 @@ def normalize(
     air = air_intensity(volume)
     if kind == "none":
         return volume, air
-    if kind == "minmax":
-        low, high = float(volume.min()), float(volume.max())
+    if kind in ("minmax", "minmax_box"):
+        whole = volume if kind == "minmax" else values
+        low, high = float(whole.min()), float(whole.max())
         return (volume - np.float32(low)) / np.float32(high - low), (air - low) / (high - low)
     mean, deviation = float(values.mean()), float(values.std())
     bound = math.inf if clip is None else float(clip)

@@ -74,13 +74,7 @@ def prepare(
     if recipe.steps is not None:
         return _prepare_steps(recipe, case, volumes, brain, reoriented)
     _check_voxel_size(recipe, case, reoriented, brain)
-    mask_of_statistics = statistics_mask(recipe.intensity, brain)
-    normalized = {
-        name: normalize(
-            f"{case.name}: {name}", volume, mask_of_statistics, recipe.intensity, recipe.clip
-        )
-        for name, volume in volumes.items()
-    }
+    normalized = _normalized(recipe, case, volumes, brain)
     index = None if recipe.plane is None else choose_slice(case, slice_index, mask, brain)
     shown = brain if index is None else brain[..., index]
     start, size = _crop_box(recipe, shown)
@@ -92,14 +86,33 @@ def prepare(
         cropped = _place(recipe, case, corner, resampling.shape)
         placement = dataclasses.replace(cropped, resampling=resampling)
     return Prepared(
-        x=_stack(recipe, {name: values for name, (values, _) in normalized.items()}, placement),
+        x=_stack([values for values, _ in normalized], placement),
         placement=placement,
-        background_value=tuple(normalized[name][1] for name in recipe.modalities),
+        background_value=tuple(air for _, air in normalized),
         warnings=(
             *_warnings(recipe, case, reoriented, brain),
             *_placement_warnings(case, placement, shown, size),
         ),
     )
+
+
+def _normalized(
+    recipe: Preprocessing,
+    case: Case,
+    volumes: Mapping[str, NDArray[np.float32]],
+    brain: NDArray[np.bool_],
+) -> list[tuple[NDArray[np.float32], float]]:
+    """Return the normalized volume of each channel, and the normalized value of air."""
+    masks: dict[Any, NDArray[np.bool_]] = {}
+    done: dict[Any, tuple[NDArray[np.float32], float]] = {}
+    channels = list(zip(recipe.modalities, recipe.intensities, strict=True))
+    for name, kind in channels:
+        if kind not in masks:
+            masks[kind] = statistics_mask(kind, brain)
+        if (name, kind) not in done:
+            label = f"{case.name}: {name}"
+            done[name, kind] = normalize(label, volumes[name], masks[kind], kind, recipe.clip)
+    return [done[channel] for channel in channels]
 
 
 def _prepare_steps(
@@ -225,7 +238,11 @@ def _resampling(
     grid = resampled_shape(shape, reoriented.spacing, required)
     if grid == shape:
         return None
-    return Resampling(shape, reoriented.spacing, _padded(grid, recipe.divisor), required)
+    there, back = recipe.resampling_orders
+    return Resampling(
+        shape, reoriented.spacing, _padded(grid, recipe.divisor), required,
+        order=there, order_back=back, separate=recipe.separate_slices,
+    )  # fmt: skip
 
 
 def _crop_box(recipe: Preprocessing, brain: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
@@ -308,18 +325,14 @@ def _placement_warnings(
     return warnings
 
 
-def _stack(
-    recipe: Preprocessing, normalized: Mapping[str, NDArray[np.float32]], placement: Placement
-) -> torch.Tensor:
+def _stack(volumes: Iterable[NDArray[np.float32]], placement: Placement) -> torch.Tensor:
     """Return the channels ``(1, C, *S)`` on the network's grid."""
     import torch
 
     channels = []
-    for name in recipe.modalities:
-        volume = normalized[name]
-        if placement.slice_index is not None:
-            volume = volume[..., placement.slice_index]
-        channels.append(placement.reoriented_to_network(volume))
+    for volume in volumes:
+        shown = volume if placement.slice_index is None else volume[..., placement.slice_index]
+        channels.append(placement.reoriented_to_network(shown))
     return torch.from_numpy(np.stack(channels).astype(np.float32, copy=False))[None]
 
 

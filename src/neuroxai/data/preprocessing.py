@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from neuroxai.data.intensity import Intensity
+from neuroxai.data.intensity import FixedScale, Intensity
 from neuroxai.data.steps import Step
 from neuroxai.files.schema import List, Schema, Text
 
@@ -24,6 +24,7 @@ _SLICE_SIZE = (224, 224)
 _AXIS_PAIRS = ("LR", "PA", "IS")
 
 Count = Annotated[int, Field(gt=0)]
+Order = Literal[0, 1, 3]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -39,7 +40,8 @@ class Preprocessing(Schema):
 
     All three set the background to exactly 0. ``zscore_nonzero`` uses the nonzero voxels of the
     modality itself, ``zscore_filled`` the brain with its holes filled, ``zscore_box`` all voxels of
-    the brain's bounding box; ``minmax`` scales the whole image, including air, to [0, 1]. Without
+    the brain's bounding box; ``minmax`` scales the whole image, including air, to [0, 1], and
+    ``minmax_box`` the bounding box. Without
     clipping, a z-score before min-max scaling has no effect. With clipping, a few bright vessels no
     longer compress the brain's gray values, and with ``zscore_scaled`` the brightest voxel does not
     change the others.
@@ -62,8 +64,9 @@ class Preprocessing(Schema):
 
     modalities: List[tuple[Text, ...]] = Field(min_length=1, examples=[["T1", "FLAIR"]])
     """Names of the input channels in order; a name may occur more than once."""
-    intensity: Intensity = "zscore_minmax"
-    """Intensity normalization."""
+    intensity: Intensity | List[tuple[Intensity | FixedScale, ...]] = "zscore_minmax"
+    """Intensity normalization, or a list with one per modality: a name, or fixed numbers (``low``,
+    ``high``, ``subtract``, ``divide``)."""
     size: List[tuple[Count, ...]] | None = _VOLUME_SIZE
     """3D: largest size per axis; each axis gets the smallest multiple of ``divisor`` that holds the
     scan, up to this. Null means no limit. 2D: the exact size, (224, 224) by default."""
@@ -86,7 +89,10 @@ class Preprocessing(Schema):
     resampling: Literal["refuse", "nnunet"] = "refuse"
     """What to do with a scan of another voxel size: ``refuse`` it, or resample the brain's bounding
     box as ``nnunet`` does; see :class:`~neuroxai.data.resampling.Resampling`."""
-
+    resampling_orders: List[tuple[Order, Order]] = (3, 1)
+    """Orders of the splines that scans are resampled with, and that outputs are resampled back."""
+    separate_slices: bool = True
+    """Whether slices of very thick voxels are resampled in 2D."""
     steps: List[tuple[Step, ...]] | None = None
     """Steps after ``orientation``, in order, as MONAI's transforms; they replace the other keys but
     ``modalities`` and ``divisor``. See ``data.steps``."""
@@ -129,14 +135,26 @@ class Preprocessing(Schema):
             self._check_volume_size()
         else:
             self._check_slices()
-        if self.intensity == "zscore_scaled" and self.clip is None:
+        if "zscore_scaled" in self.intensities and self.clip is None:
             raise ValueError("clip is null, expected a number above 0: zscore_scaled divides by it")
+        if len(self.intensities) != len(self.modalities):
+            raise ValueError(
+                f"intensity has {len(self.intensities)} entries, expected one name, or one entry "
+                f"for each of the {len(self.modalities)} modalities"
+            )
         if self.resampling == "nnunet" and (self.voxel_mm is None or not self.crop_to_brain):
             raise ValueError(
                 "resampling is 'nnunet' without voxel_mm and crop_to_brain; set both, or "
                 "resampling to 'refuse'"
             )
         return self
+
+    @property
+    def intensities(self) -> tuple[Intensity | FixedScale, ...]:
+        """The normalization of each modality."""
+        if isinstance(self.intensity, tuple):
+            return self.intensity
+        return (self.intensity,) * len(self.modalities)
 
     def _check_volume_size(self) -> None:
         size, divisor = self.size, self.divisor

@@ -31,6 +31,10 @@ class Resampling:
         Size of the box in the scan's voxels, and their edges in mm.
     grid, grid_mm
         Size of the box in the network's voxels, and their edges in mm.
+    order, order_back
+        Orders of the splines there and back.
+    separate
+        Whether slices of thick voxels are resampled in 2D.
 
     References
     ----------
@@ -48,14 +52,19 @@ class Resampling:
     mm: tuple[float, ...]
     grid: tuple[int, ...]
     grid_mm: tuple[float, ...]
+    order: int = 3
+    order_back: int = 1
+    separate: bool = True
 
     def to_grid(self, volume: NDArray[Scalar]) -> NDArray[Scalar]:
         """Resample ``(..., *shape)`` to the network's grid ``(..., *grid)``."""
-        return _resample(volume, self.grid, 3, anisotropic_axis(self.mm, self.grid_mm))
+        axis = anisotropic_axis(self.mm, self.grid_mm) if self.separate else None
+        return _resample(volume, self.grid, self.order, axis)
 
     def to_shape(self, array: NDArray[Scalar]) -> NDArray[Scalar]:
         """Resample ``(..., *grid)`` to the scan's voxels ``(..., *shape)``."""
-        return _resample(array, self.shape, 1, anisotropic_axis(self.grid_mm, self.mm))
+        axis = anisotropic_axis(self.grid_mm, self.mm) if self.separate else None
+        return _resample(array, self.shape, self.order_back, axis)
 
     def distribute(self, amounts: NDArray[Scalar]) -> NDArray[Scalar]:
         r"""Distribute amounts per voxel ``(..., *grid)`` over the scan's voxels ``(..., *shape)``.

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -30,6 +30,9 @@ class Postprocessing(Schema):
 
     smallest_enhancement_mm3: float = Field(default=0.0, ge=0, lt=1e9)
     """Smallest total volume of enhancing tumor in mm³; less is relabeled as necrosis."""
+    label_numbers: List[tuple[Annotated[int, Field(gt=0)], ...]] = ()
+    """Number of each overlapping class in the label file, where later classes overwrite earlier
+    ones (nnU-Net's ``regions_class_order``); empty: the class with the largest logit."""
 
 
 class Card(Schema):

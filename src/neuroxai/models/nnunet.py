@@ -90,6 +90,7 @@ def read_nnunet(folder: Path, *, trust: bool = False) -> Model:
             "activation": activation,
             "regions": regions_of(names, activation),
             "preprocessing": recipe,
+            "postprocessing": {"label_numbers": _label_numbers(dataset, activation, folder)},
             "training": {
                 "configuration": configuration.name,
                 "folds": [path.parent.name for path in checkpoints],
@@ -143,6 +144,22 @@ def _outputs(dataset: Mapping[str, Any], source: Path) -> tuple[tuple[str, ...],
         raise ModelError(f"{source}: labels are {dict(labels)}, expected the numbers 0, 1, 2, …")
     ordered = sorted(numbers, key=numbers.__getitem__)
     return standard_classes(ordered), "softmax"
+
+
+def _label_numbers(dataset: Mapping[str, Any], activation: str, folder: Path) -> list[int]:
+    """Return the number of each region in the label file, in the order in which they are drawn."""
+    order = dataset.get("regions_class_order")
+    if activation != "sigmoid" or order is None:
+        return []
+    regions = [name for name in dataset["labels"] if name not in ("background", "ignore")]
+    if not isinstance(order, list) or sorted(order, key=str) != sorted(
+        range(1, len(regions) + 1), key=str
+    ):
+        raise ModelError(
+            f"{folder / DATASET}: regions_class_order is {order!r}, expected the numbers 1 to "
+            f"{len(regions)}, one for each of the regions {', '.join(map(str, regions))}"
+        )
+    return order
 
 
 def _checkpoints(folder: Path) -> list[Path]:

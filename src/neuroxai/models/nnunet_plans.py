@@ -88,7 +88,9 @@ def read_configuration(plans: Mapping[str, Any], folder: Path) -> Configuration:
     table = _inherited(known, name, source)
     if table.get("previous_stage"):
         raise ModelError(
-            f"{source}: {name} is the second stage of a cascade; only single networks are supported"
+            f"{source}: {name} is the second stage of a cascade, whose input includes the output "
+            f"of the first; explain the first stage, {table['previous_stage']}, or a network "
+            "trained as 3d_fullres"
         )
     patch = table.get("patch_size")
     if not (_whole_numbers(patch, 3) or _whole_numbers(patch, 2)):
@@ -223,54 +225,102 @@ def read_preprocessing(
     axes = 2 if configuration.slices else 3
     if not isinstance(spacing, list) or len(spacing) != axes:
         raise ModelError(f"{source}: spacing is {spacing!r}, expected {axes} lengths in mm")
-    # A 2D configuration does not change the distance between slices.
-    voxel = [*[None] * (3 - axes), *(float(mm) for mm in spacing)]
+    # A 2D configuration does not change the distance between slices, and plans of pretrained
+    # networks may not resample at all.
+    voxel = [*[None] * (3 - axes), *(None if mm is None else float(mm) for mm in spacing)]
+    resampling = _resampling(table)
     size = configuration.patch
     recipe = {
         "modalities": list(modalities),
-        "intensity": _intensity(table, source),
+        "intensity": _intensity(plans, table, source),
         "size": None,
         "clip": None,
         "orientation": _READERS[reader],
         "axis_order": [(2, 1, 0)[axis] for axis in forward],
         "crop_to_brain": True,
         "voxel_mm": voxel,
-        "resampling": _resampling(table),
+        **resampling,
         "divisor": _divisor(configuration),
     }
     return recipe, Windows(size, _importance(size), overlap=0.5, even=True)
 
 
-def _intensity(table: Mapping[str, Any], source: Path) -> str:
+def _intensity(plans: Mapping[str, Any], table: Mapping[str, Any], source: Path) -> Any:
+    """Return the normalization: one name, or a list with one entry per channel."""
     schemes, masked = table.get("normalization_schemes"), table.get("use_mask_for_norm")
-    if not isinstance(schemes, list) or not isinstance(masked, list):
+    if not (isinstance(schemes, list) and isinstance(masked, list) and len(schemes) == len(masked)):
         raise ModelError(
-            f"{source}: missing required keys normalization_schemes and use_mask_for_norm"
+            f"{source}: normalization_schemes is {schemes!r} and use_mask_for_norm {masked!r}, "
+            "expected lists with one entry per channel"
         )
-    used = set(zip(map(str, schemes), map(bool, masked), strict=False))
-    if used == {("ZScoreNormalization", True)}:
-        return "zscore_filled"
-    if used == {("ZScoreNormalization", False)}:
-        return "zscore_box"
-    if {scheme for scheme, _ in used} == {"NoNormalization"}:
-        return "none"
+    properties = plans.get("foreground_intensity_properties_per_channel")
+    known = properties if isinstance(properties, Mapping) else {}
+    found = [
+        _scheme(str(scheme), bool(mask), known.get(str(channel)), source)
+        for channel, (scheme, mask) in enumerate(zip(schemes, masked, strict=True))
+    ]
+    same = isinstance(found[0], str) and all(each == found[0] for each in found)
+    return found[0] if same else found
+
+
+def _scheme(scheme: str, masked: bool, properties: Any, source: Path) -> Any:
+    """Return the normalization of one channel."""
+    names = {
+        "ZScoreNormalization": "zscore_filled" if masked else "zscore_box",
+        "RescaleTo01Normalization": "minmax_box",
+    }
+    if scheme in names:
+        return names[scheme]
+    if scheme == "NoNormalization":
+        # Unlike a scan, a channel that is not normalized, such as a mask, may be constant.
+        return {}
+    if scheme == "RGBTo01Normalization":
+        return {"divide": 255.0}
+    if scheme == "CTNormalization":
+        keys = ("percentile_00_5", "percentile_99_5", "mean", "std")
+        given = properties if isinstance(properties, Mapping) else {}
+        values = [float(given[key]) for key in keys if isinstance(given.get(key), int | float)]
+        if len(values) < len(keys):
+            raise ModelError(
+                f"{source}: CTNormalization needs {', '.join(keys)} of each channel in "
+                f"foreground_intensity_properties_per_channel, got {properties!r}"
+            )
+        low, high, mean, deviation = values
+        return {"low": low, "high": high, "subtract": mean, "divide": max(deviation, 1e-8)}
+    supported = (*names, "NoNormalization", "RGBTo01Normalization", "CTNormalization")
     raise ModelError(
-        f"{source}: normalization_schemes are {schemes} with use_mask_for_norm {masked}; expected "
-        "ZScoreNormalization or NoNormalization, the same for every channel"
+        f"{source}: the normalization {scheme!r} is not supported; supported: "
+        f"{', '.join(supported)}; with another one, load the network with --model "
+        "package.module:factory and a card"
     )
 
 
-def _resampling(table: Mapping[str, Any]) -> str:
-    """Return ``nnunet`` if the plans use nnU-Net's default resampling, otherwise ``refuse``."""
-    default = "resample_data_or_seg_to_shape"
-    for kind, order in (("data", 3), ("probabilities", 1)):
+def _resampling(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of resampling; scans of other voxels are refused if it is not known."""
+    orders, separate = [], set()
+    for kind in ("data", "probabilities"):
+        function = table.get(f"resampling_fn_{kind}")
         options = table.get(f"resampling_fn_{kind}_kwargs")
-        if table.get(f"resampling_fn_{kind}") != default or not isinstance(options, Mapping):
-            return "refuse"
-        orders = {key: options.get(key) for key in ("order", "order_z", "force_separate_z")}
-        if orders != {"order": order, "order_z": 0, "force_separate_z": None}:
-            return "refuse"
-    return "nnunet"
+        if not isinstance(options, Mapping):
+            return {"resampling": "refuse"}
+        if function == "resample_torch_fornnunet":
+            linear = options.get("mode", "linear") == "linear"
+            order = 1 if linear and "aniso_axis_mode" not in options else None
+        else:
+            known = function == "resample_data_or_seg_to_shape" and options.get("order_z") == 0
+            order = options.get("order") if known else None
+        forced = options.get("force_separate_z")
+        if order not in (0, 1, 3) or forced not in (None, False):
+            return {"resampling": "refuse"}
+        orders.append(order)
+        separate.add(forced is None)
+    if len(separate) > 1:
+        return {"resampling": "refuse"}
+    return {
+        "resampling": "nnunet",
+        "resampling_orders": orders,
+        "separate_slices": separate == {True},
+    }
 
 
 def _divisor(configuration: Configuration) -> int:

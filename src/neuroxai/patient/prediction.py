@@ -250,7 +250,7 @@ def read_output(output: Tensor, outputs: Outputs, case: Case, placement: Placeme
     if classes != CLASSES and outputs.activation == "sigmoid":
         overlap = (
             f"{case.name}: the network's classes overlap; where several are predicted, the label "
-            "file has the one with the largest logit"
+            f"file has {'the last one' if outputs.label_numbers else 'that of the largest logit'}"
         )
         prediction = replace(prediction, warnings=(*prediction.warnings, overlap))
     return prediction.without_small_enhancement(outputs.smallest_enhancement_mm3)
@@ -268,6 +268,8 @@ def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
     names = [standard_class(name) for name in outputs.names]
     if overlapping and {*names} <= {*REGIONS, "RC"} and {*names} & {*REGIONS}:
         return CLASSES, _labels_of_regions(output, outputs)
+    if overlapping and sorted(outputs.label_numbers) == list(range(1, len(names) + 1)):
+        return _drawn_in_order(output, outputs)
     strongest = output.max(dim=0)
     predicted = torch.ones_like(strongest.indices, dtype=torch.bool)
     if outputs.activation == "sigmoid":
@@ -283,6 +285,16 @@ def _labels(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
         )
     indices = torch.tensor(numbers, dtype=torch.uint8, device=output.device)
     return classes, torch.where(predicted, indices[strongest.indices], 0)
+
+
+def _drawn_in_order(output: Tensor, outputs: Outputs) -> tuple[tuple[str, ...], Tensor]:
+    """Return classes by number, and labels ``(*S)`` where later classes overwrite earlier ones."""
+    predicted = outputs.probabilities(output[None])[0] > 0.5
+    labels = torch.zeros(output.shape[1:], dtype=torch.uint8, device=output.device)
+    for mask, number in zip(predicted, outputs.label_numbers, strict=True):
+        labels[mask] = number
+    named = dict(zip(outputs.label_numbers, own_names(outputs.names), strict=True))
+    return (CLASSES[0], *(named[number] for number in sorted(named))), labels
 
 
 def _labels_of_regions(output: Tensor, outputs: Outputs) -> Tensor:

@@ -237,7 +237,8 @@ def _kind(folder: Path, case: Case) -> str:
 
 def _with_settings(model: Model, settings: Settings) -> Model:
     """Return the model with the postprocessing and the mirroring of the settings."""
-    after = {"smallest_enhancement_mm3": settings.smallest_enhancement_mm3 or 0.0}
+    smallest = settings.smallest_enhancement_mm3 or 0.0
+    after = model.card.postprocessing.replace(smallest_enhancement_mm3=smallest)
     model = dataclasses.replace(model, card=model.card.replace(postprocessing=after))
     return mirrored(model) if settings.flips else model
 

@@ -41,6 +41,9 @@ class Outputs:
         prediction; scores do not change.
     locate
         Returns the part of the image that an output of a shape ``S`` covers; None if unknown.
+    label_numbers
+        Number of each overlapping class in the labels, where later classes overwrite earlier ones.
+        Empty: the class with the largest logit.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class Outputs:
     locate: Callable[[tuple[int, ...]], Covered | None] | None = field(
         default=None, compare=False, repr=False
     )
+    label_numbers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         known = get_args(Activation)

@@ -338,6 +338,10 @@ def _load(folder: Path, jobs: Sequence[Job]) -> list[PreparedCase]:
 def _original(folder: Path, job: Job, meta: Mapping[str, Any]) -> OriginalGrid | None:
     if "resampling" not in meta:
         return None
-    resampling = Resampling(**{name: tuple(value) for name, value in meta["resampling"].items()})
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in meta["resampling"].items()
+    }
+    resampling = Resampling(**given)
     truth = np.load(folder / f"{job.key}.t.npy", mmap_mode="r", allow_pickle=False)
     return OriginalGrid(resampling, truth)
