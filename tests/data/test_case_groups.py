@@ -32,6 +32,11 @@ def put(path: Path, factor: float = 1, data: NDArray[Any] = SCAN) -> Path:
     return path
 
 
+def scattered(most: int) -> NDArray[np.int16]:
+    """Return label values up to ``most``, none of which encloses another."""
+    return np.random.default_rng(0).permutation(SCAN.ravel() % (most + 1)).reshape(SHAPE)
+
+
 def touch(folder: Path, *names: str) -> Path:
     for name in names:
         path = folder / name
@@ -135,7 +140,7 @@ def test_a_dataset_json_names_channels_and_labels(tmp_path: Path, names: str) ->
     (tmp_path / "dataset.json").write_text(json.dumps(described))
     numbered(tmp_path / "imagesTr", "BraTS_001", "Müller")
     (tmp_path / "imagesTr" / "._BraTS_001_0000.nii.gz").touch()
-    truth = (SCAN % 4).astype(np.int16)
+    truth = scattered(3)
     put(tmp_path / "labelsTr" / "BraTS_001.nii.gz", data=truth)
     paths = find_cases(tmp_path, FOUR)
     assert [case_name(path) for path in paths] == ["BraTS_001", "Müller"]
@@ -185,7 +190,7 @@ def test_the_decathlon_keeps_four_modalities_in_one_file(tmp_path: Path, name: s
     if "Patient" in name:
         refused(path, "not found")
         (tmp_path / "dataset.json").write_text(json.dumps({"modality": CHANNELS}))
-    put(tmp_path / "labelsTr" / name, data=(SCAN % 4).astype(np.int16))
+    put(tmp_path / "labelsTr" / name, data=scattered(3))
     assert find_cases(tmp_path) == [tmp_path / "imagesTr"]
     for place in (path, path.parent):
         case = read_case(place)
@@ -368,7 +373,7 @@ def test_brats_2024_and_2025(
     suffixes = ["t1c"] if truth == "gtv" else ["t1n", "t1c", "t2w", "t2f"]
     for factor, suffix in enumerate(suffixes, start=1):
         put(folder / f"{case}{separator}{suffix}.nii.gz", factor)
-    labels = (SCAN % (max(numbers) + 1)).astype(np.int16)
+    labels = scattered(max(numbers))
     put(folder / f"{case}{separator}{truth}.nii.gz", data=labels)
     read = read_case(folder, modalities=modalities)
     assert (read.name, read.warnings) == (case, ())

@@ -71,7 +71,7 @@ def test_two_readings_are_both_named(tmp_path: Path) -> None:
     labels = tumor(1, 3, 3)
     with pytest.raises(CaseError, match="cannot tell") as caught:
         read_case(case(tmp_path, labels), modalities=["T1ce"])
-    assert "brats2023 (1 NCR, 3 ET) or decathlon (1 ED, 3 ET)" in str(caught.value)
+    assert "decathlon (1 ED, 3 ET) or brats2023 (1 NCR, 3 ET)" in str(caught.value)
 
 
 @pytest.mark.parametrize(

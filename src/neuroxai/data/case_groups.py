@@ -170,7 +170,7 @@ def cases_in(listing: Listing) -> list[Group]:
     if not repeated:
         return groups[:1]
     most = max(group.size for group in groups)
-    return [group for group in groups if 2 * group.size > most]
+    return [group for group in groups if 2 * group.size >= most]
 
 
 def find_case_paths(

@@ -93,8 +93,9 @@ def label_warnings(numbers: NDArray[Any], layout: Layout, file: str) -> list[str
     --------
     >>> numbers = np.zeros((7, 7, 7), int)
     >>> numbers[1:6, 1:6, 1:6], numbers[2:5, 2:5, 2:5] = 1, 2
-    >>> print(*label_warnings(numbers, get_layout("brats2021"), "seg.nii"))
-    seg.nii: the label values do not fit the layout brats2021: 2 (ED) is enclosed by 1 (NCR); \
+    >>> for part in label_warnings(numbers, get_layout("brats2021"), "seg.nii")[0].split("; "):
+    ...     print(part)
+    seg.nii: the label values do not fit the layout brats2021: 2 (ED) is enclosed by 1 (NCR)
     choose the layout of the data set, for example --layout decathlon (1 ED, 2 NCR)
     """
     values = [int(value) for value in np.unique(numbers) if value]
@@ -124,14 +125,18 @@ def _classes(layout: Layout) -> dict[int, str]:
 
 
 def _fitting(exposed: Mapping[int, float], values: Sequence[int]) -> list[Layout]:
-    """Return the layouts that have all values, nested as in the picture."""
-    return [
+    """Return the layouts that have all values, nested as in the picture; with edema first.
+
+    Almost every labeled tumor has edema, so a layout that names none is less likely.
+    """
+    fits = [
         layout
         for layout in all_layouts().values()
         if layout.name != "brats2024-men-rt"  # one label, and file names of its own
         and {*values} <= {0, *layout.labels.values()}
         and contradiction(exposed, _classes(layout)) is None
     ]
+    return sorted(fits, key=lambda layout: layout.labels.get("ED") not in values)
 
 
 def _remedy(numbers: NDArray[Any], values: Sequence[int]) -> str:
