@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -109,10 +110,14 @@ def _swin(d: int) -> nn.Module:
     return made
 
 
+PATCH = 8
+"""Width of a patch of the vision transformer, in voxels."""
+
+
 def _vit(d: int) -> nn.Module:
     size = {2: (16, 24), 3: (16, 8, 24)}[d]
     made: nn.Module = _nets().ViT(
-        2, size, 8, hidden_size=24, mlp_dim=32, num_layers=2, num_heads=2, classification=True,
+        2, size, PATCH, hidden_size=24, mlp_dim=32, num_layers=2, num_heads=2, classification=True,
         num_classes=3, spatial_dims=d, post_activation="",
     )  # fmt: skip
     return made
@@ -303,6 +308,8 @@ class Case:
             handle.remove()
         (gradient,) = torch.autograd.grad(total, kept[-1])
         activation = kept[-1].detach()
+        if activation.dim() == 3:  # tokens, channels last
+            gradient, activation = self._on_grid(gradient), self._on_grid(activation)
         if method == "hirescam":
             low = torch.einsum("bk...,bk...->b...", gradient, activation)
         elif method == "layercam":
@@ -311,6 +318,12 @@ class Case:
             weights = gradient.flatten(2).mean(dim=2)
             low = torch.einsum("bk,bk...->b...", weights, activation)
         return low.unsqueeze(1)
+
+    def _on_grid(self, tokens: Tensor) -> Tensor:
+        """Return the patch tokens of all positions, without a class token in front of them."""
+        grid = [size // PATCH for size in self.x.shape[2:]]
+        patches = tokens[:, tokens.shape[1] - math.prod(grid) :]
+        return patches.transpose(1, 2).unflatten(2, grid)
 
     def integrated(self, steps: int) -> Tensor:
         total = torch.zeros_like(self.x)

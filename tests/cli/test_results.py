@@ -18,7 +18,7 @@ from command_line import here, refusal, said
 from neuroxai.files.names import bids_stem
 from neuroxai.models import loading
 from neuroxai.patient.prediction import read_output
-from neuroxai.workflows import dissect, evaluate, session
+from neuroxai.workflows import answer, dissect, evaluate, session
 
 NOTE = "left and right must lie as in its training data"
 
@@ -117,7 +117,7 @@ def test_inspect_prints_warnings_about_the_prediction(
     def odd(*given: Any) -> Any:
         return dataclasses.replace(read_output(*given), warnings=("the classes overlap",))
 
-    monkeypatch.setattr(session, "read_output", odd)
+    monkeypatch.setattr(answer, "read_output", odd)
     out = tmp_path / "out"
     run = here("inspect", room / STUDY, "--model", room / "tiny", "--target", "WT", "-o", out)
     assert said(run).count("Warning: the classes overlap") == 1

@@ -121,7 +121,7 @@ def test_the_oracle_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_gradient_of_blended_windows_and_folds(model: Model, case: Case) -> None:
     """Against a single graph through preprocessing, windows and folds, written by hand."""
     with stock_torch():
-        maps = explain(model, case, "vanilla_gradient", "ET")
+        maps = explain(model, case, "vanilla_gradient", "ET", within="image")
     x = prepare(model, case, None).x.requires_grad_()
     assert model.windows is not None
     starts = [
@@ -177,7 +177,7 @@ def test_2d_networks_process_slices_independently(tmp_path: Path, kind: str) -> 
 def test_gradient_of_slices_equals_the_2d_network(slices: Model, thin: Case) -> None:
     """Against a single graph through the windows of every slice and the 2D network."""
     with stock_torch():
-        maps = explain(slices, thin, "vanilla_gradient", "ET")
+        maps = explain(slices, thin, "vanilla_gradient", "ET", within="image")
     x = prepare(slices, thin, None).x.requires_grad_()
     assert slices.windows is not None
     assert slices.windows.size == (1, 16, 20)

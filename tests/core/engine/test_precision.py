@@ -199,7 +199,7 @@ def test_the_command_prints_the_deviation(tmp_path: Path) -> None:
     assert "bf16 compared with fp32" in " ".join(done.output.split())
     summary = json.loads((out / "summary.json").read_text())
     assert any("compared with fp32" in each for each in summary["warnings"])
-    (sidecar,) = out.glob("*vanilla*gradient*statmap.json") or out.glob("*VG*statmap.json")
+    (sidecar,) = out.glob("*_desc-vanillaGradient_statmap.json")
     found = json.loads(sidecar.read_text())
     assert "deviation_from_fp32" in json.dumps(found)
 
@@ -313,8 +313,8 @@ def test_networks_of_mixed_precision_run_unchanged() -> None:
             return out
 
     network, x = Parted(), torch.rand(1, 1, 6, 9)
-    found = explain(network, x, "vanilla_gradient", 2)["vanilla_gradient"].values
-    assert relative(found, plain_gradient(network, x, 2)) <= 0.01
+    found = explain(network, x, "vanilla_gradient", 2, within="image")["vanilla_gradient"]
+    assert relative(found.values, plain_gradient(network, x, 2)) <= 0.01
 
 
 @pytest.mark.parametrize("part", [torch.float16, torch.float32])
