@@ -323,7 +323,7 @@ class Case:
         """Return the patch tokens of all positions, without a class token in front of them."""
         grid = [size // PATCH for size in self.x.shape[2:]]
         patches = tokens[:, tokens.shape[1] - math.prod(grid) :]
-        return patches.transpose(1, 2).unflatten(2, grid)
+        return patches.transpose(1, 2).reshape(len(patches), -1, *grid)
 
     def integrated(self, steps: int) -> Tensor:
         total = torch.zeros_like(self.x)
