@@ -5,6 +5,7 @@ from . import demo as demo
 from . import files as files
 from . import inspection as inspection
 from . import methods as methods
+from . import metrics as metrics
 from . import models as models
 from . import patient as patient
 from . import quality as quality

@@ -33,6 +33,10 @@ class MethodError(NeuroXAIError):
     """An explanation method is unknown, has invalid parameters or does not apply to a network."""
 
 
+class MetricError(NeuroXAIError):
+    """A metric of a map is unknown, or lacks what it needs."""
+
+
 class NoMapError(MethodError, KeyError):
     """A result has no map of a method; also a KeyError, as mappings raise."""
 

@@ -197,6 +197,19 @@ class Probe(ABC):
         probe._binding, probe._activations = binding, {}
         return probe
 
+    def for_network(self, network: nn.Module, target: Target) -> Self:
+        """Return a probe of another network and target, with the same settings and outputs.
+
+        The layout of outputs, the precision, cancellation and the budget of memory are kept; what
+        is known of the first network is not.
+        """
+        probe = copy.copy(self)
+        probe.network, probe.facts, probe.passes = network, NetworkFacts(), Passes()
+        probe._binding, probe._activations = Binding(target, self.outputs), {}
+        probe._point, probe._requests, probe._answers = None, frozenset(), None
+        probe.weights = probe._kept = probe._random = None
+        return probe
+
     @property
     def explained(self) -> Tensor | None:
         """The explained point, None outside :meth:`at`."""
