@@ -38,7 +38,7 @@ def impute(
     removed
         ``(B, *S)`` bool, removed in all channels.
     generator
-        Draws the noise; without one, none is added.
+        Draws the noise, the same for every sample; without one, none is added.
     noise
         Standard deviation of the noise as a fraction of each channel's range.
 
@@ -51,7 +51,7 @@ def impute(
     filled = torch.stack([_solve(image, gone) for image, gone in zip(x, removed, strict=True)])
     if generator is None or noise == 0:
         return filled
-    drawn = torch.randn(x.shape, generator=generator).to(x)
+    drawn = torch.randn(x.shape[1:], generator=generator).to(x)
     added = filled + drawn * per_sample(noise * channel_range(x), x)
     return torch.where(removed.unsqueeze(1), added, filled)
 

@@ -10,9 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from neuroxai.core.target.predicted_mask import predicted_mask
 from neuroxai.metrics.base import Measured, require
 from neuroxai.metrics.judged import Judged
-from neuroxai.metrics.removal import Removal, RemovalMetric, region, soft_dice
+from neuroxai.metrics.removal import Removal, RemovalMetric, own_answer, region, soft_dice
 
 Order = tuple[Tensor, ...]
 """Flat indices of the voxels of each sample's brain, the most important first."""
@@ -215,16 +216,18 @@ class OffTargetLeakage(RemovalMetric):
             bound, before = removal.probe.target, removal.probe.output()
             masks = list(_masks(order_of(judged), [self.fraction], tuple(judged.domain.shape)))
             (after,) = removal.outputs(masks)
-            own = region(bound, before) >= 0.5
+            own = own_answer(bound, before)
             full, left = soft_dice(own, region(bound, before)), soft_dice(own, region(bound, after))
             target = (full - left).abs()
             p, q = bound.outputs.probabilities(before), bound.outputs.probabilities(after)
+            rows = torch.arange(p.shape[1]).unsqueeze(1).unsqueeze(2).expand(-1, len(p), 1)
+            predicted = [predicted_mask(bound.outputs, row, before) for row in rows]
         found, each = [], []
         for b in range(len(p)):
             taken = {int(c) for c in bound.channels[b]}
             others: dict[int, float] = {}
             for c in range(p.shape[1]):
-                mask = p[b, c] >= 0.5
+                mask = predicted[c][b]
                 if c in taken or not bool(mask.any()):
                     continue
                 one, two = (soft_dice(mask[None], v[b, c][None].double()) for v in (p, q))

@@ -215,7 +215,8 @@ class _Boxes:
 
     def __init__(self, judged: Judged, size: int) -> None:
         self._shape = tuple(judged.domain.shape)
-        self._generator = torch.Generator().manual_seed(judged.seed)
+        # Each sample draws from its own, so that its value does not depend on the batch.
+        self._drawing = [torch.Generator().manual_seed(judged.seed) for _ in judged.domain]
         places = boxes(self._shape[1:], size)
         self._domain = judged.domain
         number = torch.empty(self._shape[1:], dtype=torch.long)
@@ -226,22 +227,28 @@ class _Boxes:
 
     def draws(self, count: int, fraction: float) -> list[Tensor]:
         """Return masks ``(B, *S)``, each of a drawn fraction of the brain's boxes."""
-        return [self._mask([self._drawn(at, fraction) for at in self._inside])
-                for _ in range(count)]  # fmt: skip
+        found = []
+        for _ in range(count):
+            pairs = zip(self._inside, self._drawing, strict=True)
+            found.append(self._mask([_drawn(at, fraction, generator) for at, generator in pairs]))
+        return found
 
     def singles(self, most: int) -> list[Tensor]:
         """Return masks of one box each, the samples' boxes in drawn order."""
-        orders = [at[torch.randperm(len(at), generator=self._generator)] for at in self._inside]
+        pairs = zip(self._inside, self._drawing, strict=True)
+        orders = [at[torch.randperm(len(at), generator=generator)] for at, generator in pairs]
         count = min(most, *(len(order) for order in orders))
         return [self._mask([order[k : k + 1] for order in orders]) for k in range(count)]
-
-    def _drawn(self, at: Tensor, fraction: float) -> Tensor:
-        count = min(max(1, round(fraction * len(at))), max(1, len(at) - 1))
-        return at[torch.randperm(len(at), generator=self._generator)[:count]]
 
     def _mask(self, chosen: Sequence[Tensor]) -> Tensor:
         rows = [torch.isin(self._number, boxes_) for boxes_ in chosen]
         return torch.stack(rows) & self._domain
+
+
+def _drawn(at: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Return a drawn fraction of boxes ``(n,)``: at least one, and not all of several."""
+    count = min(max(1, round(fraction * len(at))), max(1, len(at) - 1))
+    return at[torch.randperm(len(at), generator=generator)[:count]]
 
 
 def _sums(values: Tensor, masks: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from neuroxai.core.errors import MetricError
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.target.bound_target import BoundTarget
+from neuroxai.core.target.predicted_mask import predicted_mask
 from neuroxai.methods.removers import Remover, check_remover
 from neuroxai.metrics.again import same_question
 from neuroxai.metrics.base import Metric, require
@@ -59,7 +60,7 @@ class Removal:
         self._output = self.probe.output()
         self._own = None
         if self.value == "soft_dice":
-            self._own = region(self.probe.target, self._output) >= _HALF
+            self._own = own_answer(self.probe.target, self._output)
             if not bool(self._own.flatten(1).any(dim=1).all()):
                 raise MetricError(
                     "soft Dice against the network's own answer needs a predicted region, and the "
@@ -129,7 +130,14 @@ class RemovalMetric(Metric):
         check_value(self.name, self.value)
 
 
-_HALF = 0.5
+def own_answer(bound: BoundTarget, output: Tensor) -> Tensor:
+    """Return where the network predicts the target's classes, ``(B, *S)`` bool."""
+    if output.dim() < 3:
+        raise MetricError(_NO_SEGMENTER)
+    return predicted_mask(bound.outputs, bound.channels, output)
+
+
+_NO_SEGMENTER = "soft Dice needs a segmenter: take value='score' for a classifier"
 
 
 def region(bound: BoundTarget, output: Tensor) -> Tensor:
@@ -141,7 +149,7 @@ def region(bound: BoundTarget, output: Tensor) -> Tensor:
         For a classifier.
     """
     if output.dim() < 3:
-        raise MetricError("soft Dice needs a segmenter: take value='score' for a classifier")
+        raise MetricError(_NO_SEGMENTER)
     probabilities = bound.outputs.probabilities(output).double()
     copies = len(output) // len(bound.channels)
     rows = bound.channels.repeat(copies, 1)
