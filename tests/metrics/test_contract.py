@@ -1,4 +1,4 @@
-"""Every metric in {2D, 3D} × {classifier, segmenter}: bounds, seeds, and a network left as found."""
+"""Every metric × {2D, 3D} × {classifier, segmenter}: bounds, seeds, a network left as found."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from neuroxai.core.target.predicted_mask import predicted_mask
+from neuroxai.core.vocabulary import CLASSES
 from neuroxai.metrics.base import Measured, require
 from neuroxai.metrics.judged import Judged
 from neuroxai.metrics.removal import Removal, RemovalMetric, own_answer, region, soft_dice
@@ -186,8 +187,9 @@ class OffTargetLeakage(RemovalMetric):
 
     with the change of the soft Dice D of the target's region t and of the other predicted classes
     o, against the network's own answer, when the most important ``fraction`` of the brain is
-    removed. 0 if the target alone changes, 0.5 if all change alike. Lower is better. Undefined
-    where no other class is predicted or nothing changes.
+    removed. The background is not one of them: it takes over whatever the target loses.
+    0 if the target alone changes, 0.5 if all change alike. Lower is better. Undefined where no
+    other class is predicted or nothing changes.
 
     Parameters
     ----------
@@ -222,13 +224,15 @@ class OffTargetLeakage(RemovalMetric):
             p, q = bound.outputs.probabilities(before), bound.outputs.probabilities(after)
             rows = torch.arange(p.shape[1]).unsqueeze(1).unsqueeze(2).expand(-1, len(p), 1)
             predicted = [predicted_mask(bound.outputs, row, before) for row in rows]
+        names = bound.outputs.names
+        background = names.index(CLASSES[0]) if CLASSES[0] in names else None
         found, each = [], []
         for b in range(len(p)):
             taken = {int(c) for c in bound.channels[b]}
             others: dict[int, float] = {}
             for c in range(p.shape[1]):
                 mask = predicted[c][b]
-                if c in taken or not bool(mask.any()):
+                if c in taken or c == background or not bool(mask.any()):
                     continue
                 one, two = (soft_dice(mask[None], v[b, c][None].double()) for v in (p, q))
                 others[c] = float((one - two).abs())
