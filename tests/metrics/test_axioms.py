@@ -18,9 +18,8 @@ from neuroxai.metrics import Judged, make_metric
 def judged_by(name: str, dims: int = 3, task: str = "classifier") -> Judged:
     network, x = make(task, dims).eval(), image(dims, batch=2)
     probe = WholeVolume(network, Class(2))
-    options = (
-        {"steps": 200, "baseline": "zero", "rule": "midpoint"} if "integrated" in name else None
-    )
+    path = {"steps": 200, "baseline": "zero", "rule": "midpoint"}
+    options = path if "integrated" in name else None
     method: Method = make_method(name, options)
     return Judged(method.explain(probe, x).values, x, probe, method=method)
 

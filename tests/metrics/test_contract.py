@@ -46,10 +46,9 @@ def scene(dims: int, task: str, method: str = "integrated_gradients") -> tuple[n
     network, x = make(task, dims).eval(), image(dims, batch=2)
     within = Prediction() if task == "segmenter" else None
     if task == "segmenter":  # sharper, and every class is predicted somewhere
-        exit_ = network.get_submodule("exit")
         with torch.no_grad():
-            exit_.weight *= 8  # type: ignore[operator]
-            exit_.bias -= network(x).flatten(2).mean(dim=(0, 2))  # type: ignore[operator]
+            network.get_parameter("exit.weight").mul_(8)
+            network.get_parameter("exit.bias").sub_(network(x).flatten(2).mean(dim=(0, 2)))
     probe = WholeVolume(network, Class(2, within=within), OUTPUTS)
     made = make_method(method, {"steps": 3} if "integrated" in method else None)
     explanation = made.explain(probe, x)

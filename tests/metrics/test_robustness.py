@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from additive import additive
-from networks import Pooled, image, make
+from networks import image, make, plain_gradient
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.spatial import channel_range, per_sample
 from neuroxai.core.target.target import Class
@@ -31,22 +31,21 @@ def test_sensitivity_equals_captum(dims: int) -> None:
     def perturb(given: Tensor) -> Tensor:
         return given + torch.cat(steps)
 
-    def gradient(given: Any, **_: Any) -> Tensor:
-        given = given[0] if isinstance(given, tuple) else given
-        leaf = given.detach().clone().requires_grad_()
-        with torch.enable_grad():
-            (found,) = torch.autograd.grad(Pooled(network)(leaf)[:, 2].sum(), leaf)
-        return found
+    def gradient(given: Tensor) -> Tensor:
+        return plain_gradient(network, given, 2)
 
-    theirs = captum_metrics.sensitivity_max(gradient, x, perturb_func=perturb, n_perturb_samples=4)
+    def explained(given: Any) -> tuple[Tensor]:  # captum iterates over a bare tensor
+        with torch.enable_grad():
+            return (gradient(given[0] if isinstance(given, tuple) else given),)
+
+    theirs = captum_metrics.sensitivity_max(explained, x, perturb_func=perturb, n_perturb_samples=4)
     options = {"radius": 0.1, "samples": 4}
     found = make_metric("max_sensitivity", options)(judged).values
     assert found == pytest.approx(theirs.tolist(), rel=1e-4)
     changes = [(gradient(x + step) - gradient(x)).norm() for step in steps]
     mean = sum(changes) / 4 / gradient(x).norm()
-    assert make_metric("average_sensitivity", options)(judged).values == pytest.approx(
-        (float(mean),)
-    )
+    average = make_metric("average_sensitivity", options)(judged).values
+    assert average == pytest.approx((float(mean),))
     ratio = max(float(c / s.norm()) for c, s in zip(changes, steps, strict=True))
     assert make_metric("local_lipschitz", options)(judged).values == pytest.approx((ratio,))
 
