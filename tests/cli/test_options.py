@@ -222,7 +222,6 @@ def test_one_baseline_for_all_path_methods(room: Path, tmp_path: Path) -> None:
     for baseline in ("mirror", "mirror:1", "-0.5"):
         out = tmp_path / baseline
         printed = said(explained(room, out, *words, f"--baseline={baseline}", "--target", "ET"))
-        assert "Remains" in printed
         assert f"at the baseline {baseline}" in printed
         entry = json.loads((out / "summary.json").read_text())["targets"]["ET"]["methods"]
         (sidecar,) = out.glob("*integratedGradients_statmap.json")

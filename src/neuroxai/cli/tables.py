@@ -28,12 +28,13 @@ def print_findings(findings: Sequence[str]) -> None:
 
 def print_lesions(prediction: Prediction | None, regions: Collection[str] | None = None) -> None:
     """Print the lesions of regions, by default of all, with the numbers that --within takes."""
+    from rich import box
     from rich.table import Table
 
     lesions = None if prediction is None else prediction.lesions
     if lesions is None or not lesions.counts:
         return
-    table = Table()
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("Region")
     table.add_column("--within", no_wrap=True)
     table.add_column("ml", justify="right", no_wrap=True)
@@ -52,35 +53,41 @@ def print_lesions(prediction: Prediction | None, regions: Collection[str] | None
 
 def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
     """Print the findings, each method's figures in a table, and the folder of the files."""
+    from rich import box
     from rich.table import Table
 
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
+    from neuroxai.inspection.chance import format_chance
     from neuroxai.patient.regions import format_share
 
     print_findings(findings)
     print_lesions(report.prediction, report.targets)
     console = plain()
-    table = Table()
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     places = _places(report)
-    table.add_column("Target")
+    table.add_column("Target", overflow="fold", min_width=len("Target"))
     table.add_column("Method", no_wrap=True)
     rows = [row for entry in report.targets.values() for row in entry.methods.values()]
     paths = any(row.completeness_gap is not None for row in rows)
-    of_paths = ("Gap", "Remains") if paths else ()
-    for name in ("Time", *of_paths, *(f"{place} %" for place in places)):
+    asked = any(row.chance is not None for row in rows)
+    shares = [f"{place} %" for place in (*places, *(["within"] if asked else []))]
+    for name in ("Time", *(["Gap"] if paths else []), *shares):
         table.add_column(name, justify="right", no_wrap=True)
     notes: list[str] = []
-    table.add_row("(all)", "(shared passes)", f"{report.shared_seconds:.1f} s")
     for target, entry in report.targets.items():
         for method, row in entry.methods.items():
             gap = "" if row.completeness_gap is None else f"{row.completeness_gap:.2%}"
-            remaining = "" if row.remaining is None else f"{row.remaining:.1%}"
             table.add_row(
                 target,
                 method,
                 f"{row.seconds:.1f} s",
-                *((gap, remaining) if paths else ()),
+                *([gap] if paths else []),
                 *(format_share(row.evidence, place) for place in places),
+                *(
+                    [format_chance(row.chance).replace(" not", "\nnot").replace(" ch", "\nch")]
+                    if asked
+                    else []
+                ),  # on lines of its own: the column stays narrow
             )
             layer = [f"layer {row.layer}"] if row.layer else []
             notes += [f"{target}, {method}: {note}" for note in (*layer, *row.notes)]
@@ -91,17 +98,27 @@ def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
     _print_modalities(report)
     for note in notes:
         console.print(note, soft_wrap=True)
+    console.print(
+        f"Time: without the passes that all methods share, {report.shared_seconds:.1f} s.",
+        soft_wrap=True,
+    )
     if paths:
         console.print(
             "Gap: completeness gap of path methods; a small gap is necessary for a correct map, "
-            "not sufficient. Remains: share of the prediction that remains at the baseline, which "
-            "the map does not explain.",
+            "not sufficient.",
             soft_wrap=True,
         )
     if places:
         console.print(
             f"{', '.join(places)}: share of the map there, both signs together; in brackets: share "
-            "of the volume, which is the value expected of an uninformative map.",
+            "of the volume.",
+            soft_wrap=True,
+        )
+    if asked:
+        console.print(
+            "within: share of the map where the target is averaged; in brackets: the largest share "
+            "of a map that knows nothing of the network (uniform in the brain, brightness or edges "
+            "of a modality).",
             soft_wrap=True,
         )
     for line in _format_memory(report):
@@ -114,6 +131,7 @@ def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
 
 def _print_modalities(report: CaseReport) -> None:
     """Print the absolute and the signed share of each modality in each map."""
+    from rich import box
     from rich.table import Table
 
     rows = {
@@ -125,8 +143,8 @@ def _print_modalities(report: CaseReport) -> None:
     names = sorted({name for shares in rows.values() for name in shares}, key=_modality_order)
     if not names:
         return
-    table = Table()
-    table.add_column("Target")
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("Target", overflow="fold", min_width=len("Target"))
     table.add_column("Method", no_wrap=True)
     for name in names:
         table.add_column(f"{name} %", justify="right", no_wrap=True)
@@ -153,16 +171,13 @@ def _modality_order(name: str) -> tuple[int, str]:
 
 def _places(report: CaseReport) -> list[str]:
     """Return the regions whose shares are printed; the summary has all of them."""
-    from neuroxai.patient.regions import WITHIN
-
     known = [
         row.evidence.volume
         for entry in report.targets.values()
         for row in entry.methods.values()
         if row.evidence is not None
     ]
-    printed = ("brain", "WT", WITHIN)
-    return [place for place in printed if any(place in each for each in known)]
+    return [place for place in ("brain", "WT") if any(place in each for each in known)]
 
 
 def _format_memory(report: CaseReport) -> Iterator[str]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from neuroxai.data.case import Case
+from neuroxai.inspection.chance import format_chance
 from neuroxai.methods import METHODS
 from neuroxai.models.formats import DEFAULT_MODEL
 from neuroxai.models.model import Model
 from neuroxai.patient.prediction import Prediction
-from neuroxai.patient.regions import WITHIN, format_share
+from neuroxai.patient.regions import format_share
 from neuroxai.render.page import Figure, Section, Table
 from neuroxai.reports.explain import CaseReport, MapSummary, TargetSummary, format_place
 from neuroxai.reports.findings import describe_network, describe_prediction, describe_target
@@ -102,7 +103,7 @@ def place_section(out: Path, graded: Sequence[Explained], segmented: Explained) 
             entry.case.name,
             target,
             METHODS[method].title,
-            format_share(row.evidence, WITHIN),
+            format_chance(row.chance),
             format_share(row.evidence, "WT"),
             format_share(row.evidence, "brain"),
             "" if row.location is None else f"{row.location.side}, centered {row.location}",
@@ -122,7 +123,8 @@ def place_section(out: Path, graded: Sequence[Explained], segmented: Explained) 
         ),
         rows=rows,
         note="Share of the map in each part, both signs together; in brackets: share of the "
-        "volume, the value expected of an uninformative map.",
+        "volume. Where the target is averaged, in brackets: the largest share of a map that knows "
+        "nothing of the network (uniform in the brain, brightness or edges of a modality).",
     )
     asked = (
         describe_target(name, summary, segmented.prediction)[0]

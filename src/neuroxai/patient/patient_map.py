@@ -22,6 +22,7 @@ from neuroxai.data.quantization import Quantized, quantize
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import describe_dataset
 from neuroxai.files.names import bids_stem, sidecar
+from neuroxai.inspection.chance import NOT_ABOVE_CHANCE, Chance, ChanceLevel
 from neuroxai.inspection.relevance_mass import RelevanceMass
 from neuroxai.patient.location import Location, locate
 from neuroxai.patient.regions import Regions
@@ -54,6 +55,8 @@ class PatientMap:
         Distinguishes several maps of one method and one target in the file name.
     regions
         The brain and the tumor's regions, for :attr:`evidence`. Optional.
+    chance_level
+        What uninformative maps have in the place that the target was restricted to. Optional.
     """
 
     explanation: Explanation
@@ -63,6 +66,7 @@ class PatientMap:
     model: Mapping[str, str]
     part: str = ""
     regions: Regions | None = None
+    chance_level: ChanceLevel | None = None
 
     @property
     def values(self) -> Tensor:
@@ -88,6 +92,14 @@ class PatientMap:
         if self.regions is None:
             return None
         return self.regions.evidence(self.values[0], self._within)
+
+    @cached_property
+    def chance(self) -> Chance | None:
+        """The map's share where the target is averaged, compared with uninformative maps.
+
+        None if the target was not restricted, or the map is zero, NaN or infinite.
+        """
+        return None if self.chance_level is None else self.chance_level.compare(self.values[0])
 
     @cached_property
     def location(self) -> Location | None:
@@ -125,14 +137,16 @@ class PatientMap:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The explanation's notes, and a warning if most of the map is outside the brain."""
-        if self.evidence is None or not self.mostly_outside:
-            return self.explanation.notes
-        warning = (
-            f"{self.outside:.0%} of this map is outside the brain, which is "
-            f"{self.evidence.volume['outside']:.0%} of the volume"
-        )
-        return (*self.explanation.notes, warning)
+        """The explanation's notes, and warnings if the map is not where it should be."""
+        notes = list(self.explanation.notes)
+        if self.chance is not None and not self.chance.above:
+            notes.insert(0, f"{NOT_ABOVE_CHANCE}: {self.chance.reason()}")
+        if self.evidence is not None and self.mostly_outside:
+            notes.append(
+                f"{self.outside:.0%} of this map is outside the brain, which is "
+                f"{self.evidence.volume['outside']:.0%} of the volume"
+            )
+        return tuple(notes)
 
     @property
     def stem(self) -> str:
@@ -200,6 +214,7 @@ class PatientMap:
             "quality": self.case.describe_quality(),
             "notes": list(self.notes),
             "evidence": self.describe_evidence(),
+            "chance": None if self.chance is None else self.chance.describe(),
             "model": dict(self.model),
             "inputs": {
                 name: {"file": Path(source.path).name, "sha256": source.sha256}

@@ -18,6 +18,7 @@ from neuroxai.data.case import Case
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import Results
 from neuroxai.files.names import sidecar
+from neuroxai.inspection.chance import NOT_ABOVE_CHANCE, Chance, describe_reference
 from neuroxai.inspection.modality_shares import ModalityShare, modality_shares
 from neuroxai.inspection.relevance_mass import RelevanceMass
 from neuroxai.patient.explanations import Explanations
@@ -25,7 +26,6 @@ from neuroxai.patient.label_table import label_tables
 from neuroxai.patient.location import Location
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
-from neuroxai.patient.regions import WITHIN
 from neuroxai.render.figures import draw_modalities, draw_planes
 from neuroxai.reports.pictures import alarm_fact, picture_of
 
@@ -57,6 +57,9 @@ class MapSummary:
         Modality to its share of the map; empty for a map without modalities.
     location
         Where in the brain the map is; None if it is nowhere in the brain.
+    chance
+        The map's share where the target is averaged, compared with uninformative maps; None if the
+        target was not restricted, or the map is zero or not finite.
     notes
         Notes for the reader.
     """
@@ -71,6 +74,7 @@ class MapSummary:
     evidence_json: Mapping[str, Any] | None
     modalities: Mapping[str, ModalityShare]
     location: Location | None
+    chance: Chance | None
     notes: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
@@ -85,6 +89,7 @@ class MapSummary:
             "evidence": self.evidence_json,
             "modalities": {name: share.describe() for name, share in self.modalities.items()},
             "location": None if self.location is None else self.location.describe(),
+            "chance": None if self.chance is None else self.chance.describe(),
             "notes": list(self.notes),
         }
 
@@ -324,6 +329,7 @@ def _summary(patient_map: PatientMap) -> MapSummary:
         evidence_json=patient_map.describe_evidence(),
         modalities=modality_shares(patient_map.values[0], patient_map.channels),
         location=patient_map.location,
+        chance=patient_map.chance,
         notes=patient_map.notes,
     )
 
@@ -345,17 +351,16 @@ def _truth(case: Case) -> str:
 
 
 def _format_restricted_shares(maps: Sequence[PatientMap]) -> str:
-    """Return the share of each map, and of the volume, in the part the target is restricted to."""
-    known = [(m.explanation.title, m.evidence) for m in maps if m.evidence is not None]
-    shares = [
-        (title, mass.all[WITHIN], mass.volume[WITHIN])
-        for title, mass in known
-        if mass.all and WITHIN in mass.all
-    ]
-    if not shares:
+    """Return the share of each map where the target is averaged, and the chance level."""
+    known = [(m.explanation.title, m.chance) for m in maps if m.chance is not None]
+    if not known:
         return ""
-    each = ", ".join(f"{title} {share:.0%}" for title, share, _ in shares)
-    return f"{each} (of the volume {shares[0][2]:.1%})"
+    each = ", ".join(
+        f"{title} {found.share:.0%}{'' if found.above else f' ({NOT_ABOVE_CHANCE})'}"
+        for title, found in known
+    )
+    first = known[0][1]
+    return f"{each}; {describe_reference(first.reference)} {first.level:.1%}"
 
 
 def _facts(maps: Sequence[PatientMap], prediction: Prediction | None) -> dict[str, str]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from neuroxai.data.case import Case
 from neuroxai.data.case_quality import CaseQuality
+from neuroxai.inspection.chance import NOT_ABOVE_CHANCE, describe_reference
 from neuroxai.inspection.modality_shares import ModalityShare
 from neuroxai.models.card import Card
 from neuroxai.patient.prediction import Prediction
-from neuroxai.patient.regions import WITHIN
 from neuroxai.reports.explain import (
     CaseReport,
     MapSummary,
@@ -119,6 +119,8 @@ def _map_facts(target: str, row: MapSummary) -> Iterator[str]:
     if row.evidence is None:
         yield "the map has NaN or infinite values"
         return
+    if row.chance is not None and not row.chance.above:
+        yield f"{NOT_ABOVE_CHANCE}: {row.chance.reason()}"
     if row.modalities:
         yield _format_modalities(target, row.modalities)
     yield from _format_places(row)
@@ -141,15 +143,16 @@ def _format_modalities(target: str, shares: Mapping[str, ModalityShare]) -> str:
 
 
 def _format_places(row: MapSummary) -> Iterator[str]:
-    """Yield the share of the map in the target's place, or in the tumor, and that of the volume."""
-    mass = row.evidence
-    if mass is None or mass.all is None:
+    """Yield the share of the map where the target is averaged, or in the tumor."""
+    if row.chance is not None:
+        if row.chance.above:  # else the reason of the mark has the figures
+            level = f"{row.chance.level:.1%} of {describe_reference(row.chance.reference)}"
+            yield f"{row.chance.share:.0%} of the map is where the target is averaged ({level})"
         return
-    for place, words in ((WITHIN, "where the target is averaged"), ("WT", "in the whole tumor")):
-        if place in mass.all:
-            chance = f"{mass.volume[place]:.1%} expected of an uninformative map"
-            yield f"{mass.all[place]:.0%} of the map is {words} ({chance})"
-            return
+    mass = row.evidence
+    if mass is not None and mass.all is not None and "WT" in mass.all:
+        volume = f"{mass.volume['WT']:.1%} of the volume"
+        yield f"{mass.all['WT']:.0%} of the map is in the whole tumor ({volume})"
 
 
 def _format_precision(row: MapSummary) -> Iterator[str]:

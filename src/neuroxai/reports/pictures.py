@@ -11,6 +11,7 @@ from neuroxai.core.explanation import Explanation
 from neuroxai.data.case import Case
 from neuroxai.data.grid import obliquity
 from neuroxai.data.placement import Placement
+from neuroxai.inspection.chance import NOT_ABOVE_CHANCE
 from neuroxai.inspection.modality_shares import modality_shares
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
@@ -61,6 +62,7 @@ def picture_of(
                 name: share.absolute
                 for name, share in modality_shares(m.values[0], m.channels).items()
             },
+            mark="" if m.chance is None or m.chance.above else NOT_ABOVE_CHANCE,
         )
         for m in maps
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case
 from neuroxai.data.preparation import Prepared
+from neuroxai.inspection.chance import ChanceLevel
 from neuroxai.patient.lesions import Lesions
 from neuroxai.patient.prediction import Prediction, read_output
 from neuroxai.patient.regions import Regions
@@ -35,3 +37,12 @@ class Answer:
             lesions = Lesions.read(output, outputs, lesion_targets(outputs), regions)
             prediction = dataclasses.replace(prediction, lesions=lesions)
         return cls(prediction, regions)
+
+    def chance_level(
+        self, within: Tensor | None, prepared: Prepared, modalities: Sequence[str]
+    ) -> ChanceLevel | None:
+        """Return the chance level of maps in a place ``(1, *S)``; None if there is no place."""
+        if within is None or tuple(within.shape[1:]) != prepared.placement.grid:
+            return None
+        brain = self.regions.masks["brain"]
+        return ChanceLevel(within[0], brain, prepared.x[0], modalities, prepared.background_value)

@@ -201,14 +201,18 @@ class Session(BaseSession[PatientMap]):
     def _explanations(self, result: TargetResult) -> Explanations[PatientMap]:
         memory_notes = self._planner.plan().notes(result.strategy)
         answer = self._read(result.output, result.strategy, memory_notes)
+        modalities = self.model.card.modalities
+        first = next(iter(result.explanations.values()))
+        level = answer.chance_level(first.within, self.prepared, modalities)
         maps = {
             name: PatientMap(
                 explanation,
                 self.case,
                 self.prepared.placement,
-                ("all",) if explanation.shared else self.model.card.modalities,
+                ("all",) if explanation.shared else modalities,
                 self.identity,
                 regions=answer.regions,
+                chance_level=level,
             )
             for name, explanation in result.explanations.items()
         }
