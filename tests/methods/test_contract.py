@@ -18,9 +18,12 @@ from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.target.target import Class
 from neuroxai.methods import METHODS, PAPER, all_methods, make_method, make_methods, smoothgrad
 from neuroxai.methods.base import Method
+from neuroxai.methods.table import TABLE
 
 CAMS = {"grad_cam", "hirescam", "layercam"}
 UNSIGNED = {"grad_cam", "layercam"}
+PERTURBATION = {name for name, entry in TABLE.items() if "remover" in entry.parameter_names}
+SINGLE = CAMS | PERTURBATION
 
 everywhere = pytest.mark.parametrize(
     ("name", "dims", "task", "modalities"),
@@ -34,7 +37,7 @@ def test_shape_sign_provenance_and_repeat(name: str, dims: int, task: str, modal
     network, x = make(task, dims, modalities), image(dims, modalities)
     before = x.clone()
     first, second = explain(name, network, x, seed=7), explain(name, network, x, seed=7)
-    channels = 1 if name in CAMS else modalities
+    channels = 1 if name in SINGLE else modalities
     assert first.values.shape == (BATCH, channels, *SHAPES[dims])
     assert first.values.dtype == x.dtype
     assert not first.values.requires_grad
@@ -126,11 +129,17 @@ class Fuse(nn.Module):
             raise FloatingPointError("backward")
 
 
-@every_method
-@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        *itertools.product(METHODS, ["forward"]),
+        *itertools.product([name for name in METHODS if name not in PERTURBATION], ["backward"]),
+    ],
+)
 @pytest.mark.parametrize("task", TASKS)
 def test_the_network_is_left_as_found_after_an_exception(name: str, where: str, task: str) -> None:
     many = name in {"integrated_gradients", "guided_integrated_gradients", "smoothgrad"}
+    many |= name in PERTURBATION
     at = 2 if (many and (where, name) != ("backward", "integrated_gradients")) else 1
     if name == "smoothgrad" and where == "backward":
         at = 1  # all its copies go through in one batch
@@ -245,7 +254,9 @@ def test_methods_by_word() -> None:
         make_method("vanilla_gradient", {"steps": 3})
     with pytest.raises(MethodError, match="no method"):
         make_methods([])
-    assert [m.name for m in make_methods("all")] == list(all_methods())
+    usual = [name for name, method in all_methods().items() if not method.on_request]
+    assert [m.name for m in make_methods("all")] == usual
+    assert {*all_methods()} - {*usual} == PERTURBATION
     made = make_methods(["grad_cam", METHODS["smoothgrad"]()], layer="enter")
     assert made[0].parameters() == {"layer": "enter"}
     assert [m.name for m in make_methods("vanilla_gradient")] == ["vanilla_gradient"]
@@ -311,3 +322,5 @@ def test_progress_counts_what_the_method_announces(name: str) -> None:
     probe = WholeVolume(make("segmenter"), Class(2))
     method.explain(probe, image())
     assert probe.passes.gradients == BATCH * method.gradients
+    if name in PERTURBATION:
+        assert method.forwards_at(image()) > 0

@@ -16,7 +16,8 @@ from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.target.target import Class
 from neuroxai.methods.imputation import impute
 from neuroxai.methods.paths.baselines import baseline_image
-from neuroxai.methods.removers import REMOVERS, Remover
+from neuroxai.methods.remover_names import REMOVERS
+from neuroxai.methods.removers import Remover
 
 SHAPES = {2: (9, 7), 3: (5, 6, 4)}
 
@@ -96,20 +97,21 @@ def test_removers_change_what_is_removed_alone(name: str, dims: int) -> None:
     x = torch.rand(2, 3, *SHAPES[dims], generator=generator) + 0.5
     probe = WholeVolume(nn.Identity(), Class(0))
     probe.left_right_axis = 0
-    remover = Remover(name, probe, x)
-    removed = torch.rand((4, *SHAPES[dims]), generator=generator) < 0.3
-    found = remover(removed)
-    twice = torch.cat([x, x])
-    gone = removed.unsqueeze(1).expand_as(twice)
-    assert torch.equal(found[~gone], twice[~gone])
-    assert not torch.allclose(found[gone], twice[gone])
-    if name not in ("neighbors", "noise"):
-        image = baseline_image(name, probe, x, torch.Generator().manual_seed(0))
-        assert torch.equal(found[gone], torch.cat([image, image])[gone])
-    one_modality = torch.zeros_like(gone)
-    one_modality[:, 1] = removed
-    changed = (remover(one_modality) - twice).abs().flatten(2).amax(dim=2) > 0
-    assert changed.tolist() == [[False, True, False]] * 4
+    with probe.at(x):
+        remover = Remover(name, probe, x)
+        removed = torch.rand((4, *SHAPES[dims]), generator=generator) < 0.3
+        found = remover(removed)
+        twice = torch.cat([x, x])
+        gone = removed.unsqueeze(1).expand_as(twice)
+        assert torch.equal(found[~gone], twice[~gone])
+        assert not torch.allclose(found[gone], twice[gone])
+        if name not in ("neighbors", "noise"):
+            image = baseline_image(name, probe, x, torch.Generator().manual_seed(0))
+            assert torch.equal(found[gone], torch.cat([image, image])[gone])
+        one_modality = torch.zeros_like(gone)
+        one_modality[:, 1] = removed
+        changed = (remover(one_modality) - twice).abs().flatten(2).amax(dim=2) > 0
+        assert changed.tolist() == [[False, True, False]] * 4
 
 
 def test_an_unknown_remover_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,8 @@ def requested_methods(
     Parameters
     ----------
     methods
-        Names, or ``all``, which is the default.
+        Names, or ``all``, which is the default; it leaves out the methods that remove parts of the
+        image, which take hundreds of passes.
     layer
         Layer for every requested method that uses one.
     parameters
@@ -189,7 +191,9 @@ def requested_methods(
     )
 
     entries = all_entries()
-    wanted = list(entries) if not methods or "all" in methods else list(dict.fromkeys(methods))
+    usual = [name for name, entry in entries.items() if not entry.on_request]
+    named = [usual if name == "all" else [name] for name in methods or ["all"]]
+    wanted = list(dict.fromkeys(itertools.chain.from_iterable(named)))
     given = parse_parameters(parameters)
     for name in (*wanted, *given):
         check_method_name(name, entries)

@@ -20,6 +20,7 @@ def methods(as_json: options.AsJson = False) -> None:
                 "title": entry.title,
                 "signed": entry.signed,
                 "citation": entry.citation,
+                "on_request": entry.on_request,
                 "parameters": dict(each.split("=", 1) for each in entry.parameters.split()),
             }
             for name, entry in all_entries().items()
@@ -29,10 +30,12 @@ def methods(as_json: options.AsJson = False) -> None:
     console = plain()
     for name, entry in all_entries().items():
         sign = "signed" if entry.signed else "never negative"
+        asked = ", on request" if entry.on_request else ""
         console.print(
-            Text.assemble((name, "bold"), f"  {entry.title}, {sign}, {entry.citation}"),
+            Text.assemble((name, "bold"), f"  {entry.title}, {sign}, {entry.citation}{asked}"),
             soft_wrap=True,
         )
         if entry.parameters:
             console.print("    " + entry.parameters.replace(" ", "  "), soft_wrap=True)
+    console.print("On request:  not part of 'all', as it takes hundreds of passes")
     console.print("Set a parameter:  --set METHOD.NAME=VALUE")

@@ -76,7 +76,9 @@ OutputKey = Annotated[
 Methods = Annotated[
     list[str] | None,
     typer.Option(
-        "--method", metavar="NAME", help="Method, or all; repeatable. See 'neuroxai methods'."
+        "--method",
+        metavar="NAME",
+        help="Method, or all but those on request; repeatable. See 'neuroxai methods'.",
     ),
 ]
 Targets = Annotated[

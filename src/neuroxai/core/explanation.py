@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.version import __version__
 
-Quantity = Literal["amount", "gradient", "activation"]
+Quantity = Literal["amount", "gradient", "activation", "change"]
 """What a value of a map is: an amount per voxel (the sum has a meaning, as of a path method), a
-gradient, or a weighted activation."""
+gradient, a weighted activation, or the change of the target if a part around the voxel is
+removed."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -46,6 +47,8 @@ class Method(ABC):
     """Whether negative values are evidence against the target."""
     shared: ClassVar[bool] = False
     """Whether the map has a single channel for all channels of the input."""
+    on_request: ClassVar[bool] = False
+    """Whether ``all`` leaves the method out, because it takes hundreds of passes."""
     units: ClassVar[str] = "target per unit of the network's input"
     """The unit of the map's values; after a semicolon, a remark."""
     citation: ClassVar[str]
@@ -86,6 +89,10 @@ class Method(ABC):
         """The number of forward passes per sample without a gradient, for an estimate of time."""
         return 0
 
+    def forwards_at(self, x: Tensor) -> int:
+        """Return :attr:`forwards` at an input; a perturbation method's depend on its size."""
+        return self.forwards
+
     @abstractmethod
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Compute the attribution of the probe's target at ``x``, ``(B, C, *S)``.
@@ -96,6 +103,10 @@ class Method(ABC):
     def zero_reason(self, probe: Probe, x: Tensor, sample: int) -> str:
         """Return the note on a sample's map that is exactly zero."""
         return gradient_reason(probe, x, sample, self.title)
+
+    def zero_notes(self, probe: Probe, x: Tensor, values: Tensor) -> Iterator[str]:
+        """Yield the notes on maps, or modalities of them, that are exactly zero."""
+        yield from zero_notes(self.zero_reason, probe, x, values)
 
     def explain(
         self, probe: Probe, x: Tensor, *, seed: int = 0, input_sha256: str | None = None
@@ -133,7 +144,7 @@ class Method(ABC):
                 raise MethodError(_OVERFLOW.format(f"{self.name}: the target has"))
             bound = probe.target
             with torch.no_grad():
-                zero = tuple(zero_notes(self.zero_reason, probe, x, attribution.values))
+                zero = tuple(self.zero_notes(probe, x, attribution.values))
             again, varies = probe.second_pass(), dict[str, Any]()
             if again is not None:
                 zero = (again.note([float(s) for s in score]), *zero)

@@ -41,6 +41,7 @@ def describe_method(method: type[Method]) -> Entry:
         method.citation,
         " ".join(map(_with_default, dataclasses.fields(method))),
         method.signed,
+        method.on_request,
     )
 
 
@@ -95,7 +96,10 @@ to parameters."""
 
 
 def make_methods(methods: MethodsLike, layer: str | None = None) -> list[Method]:
-    """Return methods from names and methods; ``all`` stands for every known method.
+    """Return methods from names and methods.
+
+    ``all`` stands for every known method but those that are computed on request only, as they take
+    hundreds of passes: the perturbation methods.
 
     Parameters
     ----------
@@ -139,7 +143,7 @@ def _as_list(methods: MethodsLike, layer: str | None) -> list[str | Method]:
     if isinstance(methods, Mapping):
         return [_with_layer(name, parameters, layer) for name, parameters in methods.items()]
     if isinstance(methods, (str, Method, type)):
-        methods = [*all_methods()] if methods == "all" else [methods]
+        methods = _all() if methods == "all" else [methods]
     if not isinstance(methods, Iterable):
         raise MethodError(
             f"methods is {methods!r}, expected names, methods, or a mapping of names to parameters"
@@ -153,6 +157,10 @@ def _as_list(methods: MethodsLike, layer: str | None) -> list[str | Method]:
         else:
             raise MethodError(f"{each!r} is not a method, expected a name, a method or its class")
     return found
+
+
+def _all() -> list[str | Method | type[Method]]:
+    return [name for name, method in all_methods().items() if not method.on_request]
 
 
 def _with_layer(name: str, parameters: Mapping[str, Any] | None, layer: str | None) -> Method:

@@ -7,32 +7,38 @@ named wherever it is used.
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
-from neuroxai.core.errors import MethodError, suggestion
+from neuroxai.core.errors import MethodError
 from neuroxai.core.probe.probe import Probe
+from neuroxai.core.spatial import spatial_shape
 from neuroxai.methods.imputation import impute
-from neuroxai.methods.paths.baseline_names import BASELINES, named_axis
-from neuroxai.methods.paths.baselines import baseline_image
+from neuroxai.methods.paths.baselines import Baseline, baseline_image, name_of
+from neuroxai.methods.remover_names import AUTO, NEIGHBORS, check_remover
 
-NEIGHBORS = "neighbors"
-
-REMOVERS = (NEIGHBORS, *(name for name in BASELINES if name != "auto"))
-"""``neighbors``, noisy linear imputation, see :func:`~neuroxai.methods.imputation.impute`; and the
-baselines of paths, whose voxels take the place, see
-:func:`~neuroxai.methods.paths.baselines.baseline_image`."""
+RemoverLike = Baseline
+"""A name, a number, a number per channel, or an image."""
 
 
 class Remover:
-    """Removes voxels of one input.
+    r"""Removes voxels of one input.
+
+    Removed voxels take the values of another image, :math:`(1 - r) x + r b`, or are imputed from
+    their neighbors.
 
     Parameters
     ----------
-    name
-        One of :data:`REMOVERS`.
+    remover
+        A name of a baseline, see :func:`~neuroxai.methods.paths.baselines.baseline_image`;
+        ``neighbors``, noisy linear imputation, see :func:`~neuroxai.methods.imputation.impute`; or
+        ``auto``, which is ``healthy`` for images and ``zero`` for inputs without space, such as
+        clinical values. Or a number, a number per channel, or an image.
     probe
-        The network, which knows the value of air and the left-right axis.
+        The network, which knows the value of air and the left-right axis; for ``healthy``, at the
+        explained point.
     x
         The input, ``(B, C, *S)``.
     seed
@@ -54,12 +60,16 @@ class Remover:
     tensor([[[1., 0., 3.]]])
     """
 
-    def __init__(self, name: str, probe: Probe, x: Tensor, seed: int = 0) -> None:
-        check_remover(name)
-        self.name, self.x = name, x
+    def __init__(self, remover: RemoverLike, probe: Probe, x: Tensor, seed: int = 0) -> None:
+        if isinstance(remover, str):
+            check_remover("removal", remover)
+            if remover == AUTO:
+                remover = "healthy" if has_space(x) else "zero"
+        self.name, self.x = name_of(remover), x
         self._seed = seed
         generator = torch.Generator().manual_seed(seed)
-        self._image = None if name == NEIGHBORS else baseline_image(name, probe, x, generator)
+        imputed = self.name == NEIGHBORS
+        self._image = None if imputed else baseline_image(remover, probe, x, generator)
 
     def __call__(self, removed: Tensor) -> Tensor:
         """Return copies of the input without the removed voxels.
@@ -67,8 +77,9 @@ class Remover:
         Parameters
         ----------
         removed
-            Bool, ``(N, *S)`` for all modalities or ``(N, C, *S)``, with N a multiple of the batch:
-            copy after copy of all samples.
+            ``(N, *S)`` or ``(N, 1, *S)`` for all modalities, or ``(N, C, *S)``, with N a multiple
+            of the batch: copy after copy of all samples. Bool, or shares in [0, 1] for voxels that
+            are replaced in part.
         """
         copies = len(removed) // len(self.x)
         x = self.x.repeat(copies, *[1] * (self.x.dim() - 1))
@@ -76,15 +87,39 @@ class Remover:
         everywhere = removed if removed.dim() == x.dim() else removed.unsqueeze(1)
         if self._image is not None:
             image = self._image.repeat(copies, *[1] * (x.dim() - 1))
-            return torch.where(everywhere, image, x)
+            if everywhere.dtype == torch.bool:
+                return torch.where(everywhere, image, x)
+            return torch.lerp(x, image, everywhere.to(x))
+        hole = _without_shades(everywhere)
         generator = torch.Generator().manual_seed(self._seed)
-        if removed.dim() < x.dim():
-            return impute(x, removed, generator)
-        parts = [impute(x[:, c : c + 1], removed[:, c], generator) for c in range(x.shape[1])]
+        if hole.shape[1] == 1:
+            return impute(x, hole.squeeze(1), generator)
+        parts = [impute(x[:, c : c + 1], hole[:, c], generator) for c in range(x.shape[1])]
         return torch.cat(parts, dim=1)
 
 
-def check_remover(name: str) -> None:
-    """Raise if a remover is unknown."""
-    if name not in REMOVERS and named_axis(name) is None:
-        raise MethodError(f"unknown remover {name!r}: {suggestion(name, REMOVERS)}")
+def has_space(x: Tensor) -> bool:
+    """Return whether inputs ``(B, C, *S)`` have more than one voxel.
+
+    Examples
+    --------
+    >>> has_space(torch.zeros(2, 5, 1, 1))
+    False
+    """
+    return prod(spatial_shape(x)) > 1
+
+
+def _without_shades(removed: Tensor) -> Tensor:
+    """Return a mask as bool.
+
+    Raises
+    ------
+    MethodError
+        If voxels are removed in part.
+    """
+    if bool(((removed != 0) & (removed != 1)).any()):
+        raise MethodError(
+            f"the remover {NEIGHBORS!r} imputes voxels that are removed entirely, but these masks "
+            "fade them: use another remover, for example 'blur'"
+        )
+    return removed != 0

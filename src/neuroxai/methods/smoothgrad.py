@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import sqrt
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +21,8 @@ from neuroxai.methods.paths.path_notes import (
     path_warnings,
     worst_of_copies,
 )
+from neuroxai.methods.perturbation.base import PerturbationMethod
+from neuroxai.methods.standard_error import RunningMean
 from neuroxai.methods.vanilla_gradient import VanillaGradient
 
 AGGREGATIONS = ("mean", "squared", "variance")
@@ -90,6 +91,12 @@ class SmoothGrad(Method):
             f"{suggestion(self.aggregation, AGGREGATIONS)}",
         )
         require(
+            not isinstance(self.of, PerturbationMethod),
+            self.name,
+            f"of is {self.of.name}, which removes parts of the image and has no gradient to "
+            "smooth: expected a method that is based on gradients",
+        )
+        require(
             self.aggregation != "variance" or self.samples >= 2,
             self.name,
             "the variance needs at least 2 samples",
@@ -128,9 +135,9 @@ class SmoothGrad(Method):
         return self.of.zero_reason(probe, x, sample)
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
-        """Average the inner method's maps with Welford's recurrence, in the memory of two maps."""
+        """Average the inner method's maps."""
         sigma = per_sample(self.noise * channel_range(x), x)
-        mean = spread = torch.zeros(())
+        running = RunningMean()
         inner: Attribution | None = None
         notes: dict[str, None] = {}
         paths: list[Mapping[str, Any]] = []
@@ -145,15 +152,11 @@ class SmoothGrad(Method):
             notes.update(dict.fromkeys(note for note in inner.notes if note not in own))
             for drawn in inner.values.split(x.shape[0]):
                 values = drawn**2 if self.aggregation == "squared" else drawn
-                done += 1
-                if done == 1:
-                    mean, spread = values.clone(), torch.zeros_like(values)
-                    continue
-                step = values - mean
-                mean = mean + step / done
-                spread = spread + step * (values - mean)
-            error = _relative_standard_error(mean, spread, done)
-        values = spread / (done - 1) if self.aggregation == "variance" else mean
+                running.add(values)
+            done, error = running.count, running.relative_standard_error
+        values = running.mean
+        if self.aggregation == "variance":
+            values = running.spread / (done - 1)
         diagnostics: dict[str, Any] = {
             "samples": done,
             "relative_standard_error": error if done > 1 else None,
@@ -188,13 +191,3 @@ class SmoothGrad(Method):
 def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
     """Return normal noise, drawn on the CPU so that it is the same on every device."""
     return torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
-
-
-def _relative_standard_error(mean: Tensor, spread: Tensor, n: int) -> float:
-    """Return the root mean square standard error over the root mean square of the mean map."""
-    if n < 2:
-        return float("inf")
-    size = float(mean.double().square().mean())
-    if size == 0:
-        return 0.0
-    return sqrt(float(spread.double().mean()) / (n - 1) / n / size)

@@ -34,6 +34,8 @@ class Entry:
         Parameters and their default values, as ``name=value`` separated by spaces.
     signed
         Whether negative values are evidence against the target.
+    on_request
+        Whether ``all`` leaves the method out, because it takes hundreds of passes.
     """
 
     class_name: str
@@ -41,6 +43,7 @@ class Entry:
     citation: str
     parameters: str = ""
     signed: bool = True
+    on_request: bool = False
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -78,6 +81,20 @@ TABLE: Mapping[str, Entry] = MappingProxyType(
         "hirescam": Entry("HiResCAM", "HiResCAM", "arXiv:2011.08891", "layer=auto"),
         "layercam": Entry(
             "LayerCAM", "LayerCAM", "doi:10.1109/TIP.2021.3089943", "layer=auto", signed=False
+        ),
+        "occlusion": Entry(
+            "Occlusion",
+            "Occlusion",
+            "arXiv:1311.2901",
+            "remover=auto value=target box=None stride=None each_modality=False",
+            on_request=True,
+        ),
+        "feature_ablation": Entry(
+            "FeatureAblation",
+            "Feature ablation",
+            "arXiv:2009.07896",
+            "remover=auto value=target features=supervoxels segments=50 each_modality=False",
+            on_request=True,
         ),
     }
 )

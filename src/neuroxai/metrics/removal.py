@@ -13,7 +13,8 @@ from neuroxai.core.errors import MetricError
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.predicted_mask import predicted_mask
-from neuroxai.methods.removers import Remover, check_remover
+from neuroxai.methods.remover_names import check_remover
+from neuroxai.methods.removers import Remover
 from neuroxai.metrics.again import same_question
 from neuroxai.metrics.base import Metric, require
 from neuroxai.metrics.judged import Judged
@@ -126,7 +127,7 @@ class RemovalMetric(Metric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_remover(self.remover)
+        check_remover(self.name, self.remover)
         check_value(self.name, self.value)
 
 

@@ -139,7 +139,7 @@ def estimate(
     seconds = forward * passes.forward + targets * slower * (
         len(rules) * passes.backward
         + later * passes.gradient
-        + sum(method.forwards for method in methods) * passes.forward
+        + sum(method.forwards_at(planner.x) for method in methods) * passes.forward
     )
     shared = sum(isinstance(each, InputGradient) for each in requests)
     return Estimate(

@@ -116,7 +116,8 @@ class ExplanationRun:
             If the run was cancelled.
         """
         steps = sum(
-            max(1, method.gradients) + FORWARD_STEP * method.forwards for method in self.methods
+            max(1, method.gradients) + FORWARD_STEP * method.forwards_at(self.planner.x)
+            for method in self.methods
         )
         self.control.start(steps * len(self.targets))
         for number in range(len(self.targets)):

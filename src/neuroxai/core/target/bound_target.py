@@ -73,6 +73,16 @@ class BoundTarget:
         score = self._mean(output) if self.function is None else self._called(output)
         return score if self.against is None else score - self.against.score(output)
 
+    def probability(self, output: Tensor) -> Tensor:
+        """Return the probability ``(N, *S)`` of the target's classes.
+
+        Raises
+        ------
+        TargetError
+            If the network's activation is unknown.
+        """
+        return self._select(self.outputs.probabilities(output)).sum(dim=1).clamp(max=1)
+
     def _called(self, output: Tensor) -> Tensor:
         """Return the score of a target that is a function."""
         if self.function is None:

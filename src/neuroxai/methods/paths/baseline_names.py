@@ -9,7 +9,7 @@ from neuroxai.core.errors import MethodError, suggestion
 AUTO = "auto"
 """See :func:`~neuroxai.methods.paths.path_start.path_start`."""
 
-BASELINES = ("zero", "black", "blur", "mean", "brain", "mirror", "noise")
+BASELINES = ("zero", "black", "blur", "mean", "brain", "healthy", "mirror", "noise")
 """See :func:`~neuroxai.methods.paths.baselines.baseline_image`."""
 
 MIRROR = "mirror"

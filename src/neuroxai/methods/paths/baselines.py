@@ -15,6 +15,7 @@ from neuroxai.core.errors import MethodError, suggestion
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.spatial import per_sample
 from neuroxai.methods.paths.baseline_names import BASELINES, MIRROR, check_name, named_axis
+from neuroxai.methods.paths.healthy import healthy_tissue
 from neuroxai.methods.paths.mirror import mirror_image
 
 Baseline = str | float | NDArray[Any] | Tensor
@@ -37,9 +38,11 @@ def baseline_image(
         preprocessing, which is the probe's ``background_value`` or
         :func:`~neuroxai.core.air.air_value` (after a z-score, zero is the mean of the brain);
         ``blur``, the strongly smoothed image; ``mean`` of each channel; ``brain``, a brain of one
-        gray value per channel, see :func:`even_brain`; ``mirror``, the image with left and right
-        exchanged, see :func:`~neuroxai.methods.paths.mirror.mirror_image`, or ``mirror:0`` along
-        the first spatial axis; ``noise``, uniform within the range of each channel. Or a number, a
+        gray value per channel, see :func:`even_brain`; ``healthy``, the same with the mean outside
+        the predicted tumor, see :func:`~neuroxai.methods.paths.healthy.healthy_tissue`; ``mirror``,
+        the image with left and right exchanged, see
+        :func:`~neuroxai.methods.paths.mirror.mirror_image`, or ``mirror:0`` along the first spatial
+        axis; ``noise``, uniform within the range of each channel. Or a number, a
         number per channel, or an image as an array or a tensor that broadcasts to ``x``.
 
     Raises
@@ -61,6 +64,8 @@ def baseline_image(
             return per_sample(flat.mean(dim=2), x).expand_as(x).clone()
         case "brain":
             return even_brain(x)
+        case "healthy":
+            return healthy_tissue(probe, x)
         case "noise":
             low, high = flat.amin(dim=2), flat.amax(dim=2)
             drawn = torch.rand(x.shape, generator=generator).to(x)

@@ -1,0 +1,1 @@
+"""Features, coalitions and values, shared by the perturbation methods."""
