@@ -14,11 +14,13 @@ import pytest
 
 import cases
 from cases import STUDY, tiny
-from command_line import here, refusal, said
+from command_line import Run, here, refusal, said
+from neuroxai.files.folder import Results
 from neuroxai.files.names import bids_stem
 from neuroxai.models import loading
 from neuroxai.patient.prediction import read_output
 from neuroxai.workflows import answer, dissect, evaluate, session
+from neuroxai.workflows.control import Control
 
 NOTE = "left and right must lie as in its training data"
 
@@ -139,3 +141,70 @@ def test_a_terminated_run_leaves_no_files(
     assert run.returncode == 143, run.stderr
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def interrupt(method: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C when a method of a target starts."""
+    before = Control.enter
+
+    def enter(control: Control, stage: str) -> None:
+        before(control, stage)
+        if stage == f"{target}: {method}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Control, "enter", enter)
+
+
+def explain_interrupted(room: Path, out: Path) -> Run:
+    return here(
+        "explain", room / STUDY, "--model", room / "tiny", "--method", "vanilla_gradient",
+        "--method", "grad_cam", "--target", "WT", "--target", "ET", "-o", out,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is not a signal there")
+def test_ctrl_c_keeps_the_finished_methods_and_says_so(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt("Grad-CAM", "ET", monkeypatch)
+    run = explain_interrupted(room, tmp_path / "out")
+    assert run.returncode == 130, run.stderr
+    last = run.stderr.splitlines()[-1]
+    assert last == (
+        f"neuroxai: interrupted; kept in {tmp_path / 'out'}: WT: vanilla_gradient, grad_cam; "
+        "ET: vanilla_gradient. Not computed: ET: grad_cam"
+    )
+    assert "ET, vanilla_gradient: " in run.stdout
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    maps = {name.partition("label-")[2] for name in names if name.endswith("_statmap.nii.gz")}
+    assert maps == {
+        "WT_desc-vanillaGradient_statmap.nii.gz", "WT_desc-gradCam_statmap.nii.gz",
+        "ET_desc-vanillaGradient_statmap.nii.gz",
+    }  # fmt: skip
+    assert {name.replace(".nii.gz", ".json") for name in names} <= names | {
+        name.replace(".nii.gz", ".json") for name in names if "_dseg" in name
+    }
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["interrupted"] is True
+    assert summary["targets"]["ET"]["unfinished"] == ["grad_cam"]
+    assert list(tmp_path.glob(".neuroxai-*")) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is not a signal there")
+def test_ctrl_c_before_the_first_map_leaves_no_files_and_says_so(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt("Vanilla gradient", "WT", monkeypatch)
+    run = explain_interrupted(room, tmp_path / "out")
+    assert run.returncode == 130, run.stderr
+    assert run.stderr.splitlines()[-1] == "neuroxai: interrupted; nothing was written"
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_were_not_added_are_dropped(tmp_path: Path) -> None:
+    with Results(tmp_path / "out") as results:
+        for name in ("kept.txt", "half.txt"):
+            (results.folder / name).write_text(name)
+        results.add(results.folder / "kept.txt")
+        results.drop_unfinished()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kept.txt"]

@@ -72,7 +72,7 @@ def test_the_answer_does_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPat
 
 def test_progress_reports_every_box() -> None:
     network, x = make("classifier"), image()
-    seen: list[int] = []
+    seen: list[float] = []
     probe = WholeVolume(network, Class(2))
     probe.on_output = seen.append
     method = Occlusion(box="3x4")

@@ -511,3 +511,57 @@ def test_a_tensor_session_takes_a_model_too(small: nx.Model) -> None:
     assert isinstance(session, TensorSession)
     maps = session.explain("vanilla_gradient", TARGETS)
     assert maps["TC"]["vanilla_gradient"].values.any()
+
+
+class Interrupts(nn.Module):
+    """A network that is interrupted in one of its passes, as by Ctrl-C."""
+
+    left = 0
+    """Passes before the interrupt, of the class: a session restores what a network keeps itself."""
+
+    def __init__(self, inner: nn.Module, at: int) -> None:
+        super().__init__()
+        self.inner, Interrupts.left = inner, at
+
+    def forward(self, x: Tensor) -> Tensor:
+        Interrupts.left -= 1
+        if Interrupts.left == 0:
+            raise KeyboardInterrupt
+        out: Tensor = self.inner(x)
+        return out
+
+
+def test_an_interrupt_yields_the_finished_methods_and_restores_the_network() -> None:
+    torch.manual_seed(5)
+    inner = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 4, 1))
+    x = torch.rand(1, 1, 9, 7)
+    methods: list[str | Method] = [
+        "vanilla_gradient", make_method("smoothgrad", {"samples": 3}), "grad_cam",
+    ]  # fmt: skip
+    whole = nx.open(inner, x).explain(methods, 2)
+    passes, seen = 0, set[tuple[int, tuple[str, ...]]]()
+    while True:
+        passes += 1
+        network = Interrupts(inner, passes)
+        before = {name: each.clone() for name, each in network.state_dict().items()}
+        found: list[nx.Explanations[nx.Explanation]] = []
+        try:
+            for each in nx.open(network, x, memory="64GB").explain_each(methods, [2, 1]):
+                found.append(each)  # noqa: PERF402 - what came before the interrupt is kept
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        assert all(torch.equal(before[name], v) for name, v in network.state_dict().items())
+        assert all(p.requires_grad for p in network.parameters())
+        if not found:
+            continue
+        done, unfinished = list(found[-1]), found[-1].unfinished
+        seen.add((len(found), unfinished))
+        assert [*done, *unfinished] == ["vanilla_gradient", "smoothgrad", "grad_cam"]
+        for name in done if len(found) == 1 else whole:
+            assert torch.equal(found[0][name].values, whole[name].values)
+    rest = ("smoothgrad", "grad_cam")
+    assert {(1, rest), (1, ()), (2, rest)} >= seen > {(1, rest)}
+    with pytest.raises(KeyboardInterrupt):
+        nx.open(Interrupts(inner, 2), x, memory="64GB").explain(methods, 2)

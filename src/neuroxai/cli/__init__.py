@@ -19,13 +19,14 @@ from neuroxai.cli.methods import methods
 from neuroxai.cli.models import models
 from neuroxai.cli.phantom import phantom
 from neuroxai.cli.predict import predict
-from neuroxai.cli.termination import exit_on_sigterm
+from neuroxai.cli.termination import INTERRUPTED, Commands, InterruptedRunError, exit_on_sigterm
 from neuroxai.cli.train import train
 from neuroxai.core.errors import NeuroXAIError
 from neuroxai.version import __version__
 
 app = typer.Typer(
     name="neuroxai",
+    cls=Commands,
     help="Explain deep networks that read brain MRI. Research use only, not for clinical use.",
     no_args_is_help=True,
     add_completion=False,
@@ -64,8 +65,8 @@ def main() -> None:
             app()
     except NeuroXAIError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
+    except (InterruptedRunError, KeyboardInterrupt) as stop:
+        _fail(str(stop) or "interrupted", INTERRUPTED)
     except MemoryError:
         _fail("out of memory: request fewer methods at once, or use a smaller image", 1)
     except Exception as error:

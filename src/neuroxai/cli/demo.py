@@ -21,8 +21,12 @@ def demo(
     from neuroxai.demo import run
 
     tune_allocator()
-    with stages() as report:
-        made = run(out, seed=seed, progress=report)
+    try:
+        with stages() as report:
+            made = run(out, seed=seed, progress=report)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"cases and trained steps in {out} are kept; run the command again")
+        raise
     console = plain()
     for fact in made.facts:
         console.print(fact, soft_wrap=True)

@@ -13,7 +13,10 @@ from neuroxai.cli.tables import print_report
 from neuroxai.core.layers.labels import with_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from neuroxai.models.model import Model
+    from neuroxai.reports.explain import CaseReport
 
 
 def explain(
@@ -81,21 +84,47 @@ def explain(
     refuse_other_case(folder, "summary.json", study.name)
     with Results(folder) as results:
         report = CaseReport(results, warnings=[*study.warnings, *notes], background=shown)
-        with one_bar(quiet=quiet) as progress, open(
-            loaded, study, slice_index=slice_index, device=device, memory=memory,
-            precision=precision, progress=progress,
-        ) as session:  # fmt: skip
-            # One target at a time: its maps are written and released before the next are computed.
-            for explanations in session.explain_each(
-                methods, targets, within=within, scale=scale_name, seed=seed
-            ):
-                report.add(explanations)
-        summary = report.finish(seconds=time.perf_counter() - started)
+        stopped: KeyboardInterrupt | None = None
+        try:
+            with one_bar(quiet=quiet) as progress, open(
+                loaded, study, slice_index=slice_index, device=device, memory=memory,
+                precision=precision, progress=progress,
+            ) as session:  # fmt: skip
+                # One target at a time: its maps are written and released before the next are made.
+                for explanations in session.explain_each(
+                    methods, targets, within=within, scale=scale_name, seed=seed
+                ):
+                    report.add(explanations)
+        except KeyboardInterrupt as stop:
+            if not report.targets:
+                raise
+            stopped = stop
+            results.drop_unfinished()
+        seconds = time.perf_counter() - started
+        summary = report.finish(seconds=seconds, interrupted=stopped is not None)
     found = findings(report, loaded.card)
     Output(quiet, as_json).finish(
         "explain", results, summary=summary, warnings=report.warnings, findings=found,
         show=lambda: print_report(report, found),
     )  # fmt: skip
+    if stopped is not None:
+        stopped.add_note(_kept(report, [each.name for each in targets]))
+        raise stopped
+
+
+def _kept(report: CaseReport, targets: Sequence[str]) -> str:
+    """Return which maps of an interrupted run are kept, and which were not computed."""
+    kept = [f"{name}: {', '.join(each.methods)}" for name, each in report.targets.items()]
+    missing = [
+        f"{name}: {', '.join(each.unfinished)}"
+        for name, each in report.targets.items()
+        if each.unfinished
+    ]
+    missing += [f"{name}: all methods" for name in targets[len(report.targets) :]]
+    return (
+        f"kept in {report.results.folder}: {'; '.join(kept)}. Not computed: "
+        f"{'; '.join(missing) or 'nothing'}"
+    )
 
 
 def _default_targets(model: Model) -> list[str]:

@@ -30,15 +30,19 @@ def phantom(
     """Generate synthetic tumor cases with ground truth."""
     from neuroxai.data.phantom import write_cohort
 
-    with stages() as report:
-        folders = write_cohort(
-            out,
-            range(seed, seed + count),
-            spacing=spacing,
-            layout=layout,
-            variant=variant,
-            wide=wide,
-            workers=workers,
-            progress=lambda done, total: report("Generating cases", done, total),
-        )
+    try:
+        with stages() as report:
+            folders = write_cohort(
+                out,
+                range(seed, seed + count),
+                spacing=spacing,
+                layout=layout,
+                variant=variant,
+                wide=wide,
+                workers=workers,
+                progress=lambda done, total: report("Generating cases", done, total),
+            )
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"complete cases in {out} are kept; run the command again for the rest")
+        raise
     plain().print(f"Written: {len(folders)} cases in {out}", soft_wrap=True)

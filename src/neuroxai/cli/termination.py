@@ -1,4 +1,4 @@
-"""Cleanup when a run is terminated."""
+"""Cleanup and words when a run is terminated or interrupted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,38 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from typer.core import TyperGroup
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code that a shell reports for a process ended by SIGTERM."""
+
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code that a shell reports for a process ended by Ctrl-C."""
+
+
+class InterruptedRunError(Exception):
+    """Ctrl-C, with what is kept in words."""
+
+
+class Commands(TyperGroup):
+    """Commands whose interrupts have words; typer alone ends without any."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command.
+
+        Raises
+        ------
+        InterruptedRunError
+            On Ctrl-C, with the notes that the command added to the exception.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            words = "; ".join(["interrupted", *getattr(stop, "__notes__", ())])
+            raise InterruptedRunError(words) from stop
 
 
 @contextmanager

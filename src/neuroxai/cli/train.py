@@ -38,6 +38,7 @@ def train(
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.models.card import read_card
     from neuroxai.training import train as run
+    from neuroxai.training.loop.loop import last_step
     from neuroxai.training.loop.rank import rank
 
     tune_allocator()
@@ -45,8 +46,14 @@ def train(
         # In distributed training, only the first process prints, evaluates and writes.
         run(configuration, out, resume=resume)
         return
-    with stages() as report:
-        folder = run(configuration, out, resume=resume, progress=report)
+    try:
+        with stages() as report:
+            folder = run(configuration, out, resume=resume, progress=report)
+    except KeyboardInterrupt as stop:
+        steps = last_step(out)
+        kept = f"the first {steps} steps are kept; continue with --resume"
+        stop.add_note(kept if steps else "no step was saved yet")
+        raise
     card = read_card(folder / "card.json")
     console = plain(highlight=True)
     console.print(f"{card.name}: {folder}", soft_wrap=True)

@@ -83,6 +83,13 @@ class Results:
             self.written.append(path)
         return paths[0]
 
+    def drop_unfinished(self) -> None:
+        """Remove files that were not added, such as those of an interrupted method."""
+        own = {_DESCRIPTION, _IGNORE}
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path not in self.written and path.name not in own:
+                path.unlink()
+
     def __enter__(self) -> Results:
         if self._final.exists() and not self._final.is_dir():
             raise OutputError(f"{self._final}: is a file, expected a folder for results")
@@ -111,6 +118,8 @@ class Results:
             elif isinstance(error, OutputError) and str(temporary) in str(error):
                 # The user knows the final folder only.
                 raise OutputError(str(error).replace(str(temporary), str(self._final))) from error
+            elif isinstance(error, KeyboardInterrupt):
+                error.add_note("nothing was written")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -68,6 +68,9 @@ class Explanations(Mapping[str, M_co], Generic[M_co]):
         Warnings about the case, the network and the passes, one sentence each.
     deviation
         Difference between the reduced precision and ``fp32``; None for ``fp32``.
+    unfinished
+        Names of the methods that were not computed because the call was interrupted; only
+        :meth:`~neuroxai.workflows.base_session.BaseSession.explain_each` yields such a target.
     """
 
     maps: Mapping[str, M_co]
@@ -78,6 +81,7 @@ class Explanations(Mapping[str, M_co], Generic[M_co]):
     prediction: Prediction | None = None
     warnings: tuple[str, ...] = ()
     deviation: Deviation | None = None
+    unfinished: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:

@@ -114,6 +114,8 @@ class TargetSummary:
         Names of the pictures.
     provenance
         What all maps of the target share: seed, device, precision, hash of the input.
+    unfinished
+        Methods that were not computed because the run was interrupted.
     """
 
     target: Mapping[str, Any]
@@ -123,6 +125,7 @@ class TargetSummary:
     refused: Mapping[str, str]
     montages: tuple[str, ...]
     provenance: Mapping[str, Any]
+    unfinished: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """Return the summary, ready for JSON."""
@@ -134,6 +137,7 @@ class TargetSummary:
             "refused": dict(self.refused),
             "montages": list(self.montages),
             "provenance": dict(self.provenance),
+            "unfinished": list(self.unfinished),
         }
 
 
@@ -201,15 +205,18 @@ class CaseReport:
             refused=explanations.refused,
             montages=tuple(picture.name for picture in pictures),
             provenance=_shared_provenance([m.explanation for m in maps]),
+            unfinished=explanations.unfinished,
         )
 
-    def finish(self, *, seconds: float) -> Path:
+    def finish(self, *, seconds: float, interrupted: bool = False) -> Path:
         """Write ``summary.json`` and return its path.
 
         Parameters
         ----------
         seconds
             Time of the whole run.
+        interrupted
+            Whether the run was interrupted, so that methods or targets are missing.
         """
         if self._case is None:
             raise OutputError(f"{self.results.folder}: no target was explained, add one first")
@@ -219,6 +226,7 @@ class CaseReport:
             "model": dict(self._model),
             "prediction": None if self._prediction is None else self._prediction.describe(),
             "targets": {name: each.describe() for name, each in self.targets.items()},
+            "interrupted": interrupted,
             "warnings": list(self.warnings),
             "shared_seconds": round(self.shared_seconds, 3),
             "seconds": round(seconds, 3),

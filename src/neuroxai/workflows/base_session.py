@@ -233,7 +233,9 @@ class BaseSession(ABC, Generic[M]):
         """Yield the explanations of each target as soon as they are computed.
 
         As :meth:`explain` with several targets, but the maps of one target can be written and
-        released before those of the next are computed.
+        released before those of the next are computed. On an interrupt, as by Ctrl-C, the
+        explanations that are finished are yielded before the ``KeyboardInterrupt``; their
+        ``unfinished`` names the methods that are not.
         """
         resolved = self._question(as_targets(targets, self.outputs), within, scale)
         made = self._methods(methods, with_grid(layer, layer_grid))

@@ -48,6 +48,8 @@ class TargetResult:
         Warnings about the target and the passes.
     deviation
         Difference between the reduced precision and ``fp32``; None for ``fp32``.
+    unfinished
+        Names of the methods that were not computed because the run was interrupted.
     """
 
     explanations: Mapping[str, Explanation]
@@ -58,6 +60,7 @@ class TargetResult:
     shared_seconds: float
     notes: tuple[str, ...]
     deviation: Deviation | None
+    unfinished: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -102,11 +105,13 @@ class ExplanationRun:
     left_right_axis: int | None = None
     _shared: tuple[Strategy, dict[int, SharedPoint]] | None = None
     _shared_seconds: float = 0.0
+    _unfinished: tuple[str, ...] = ()
 
     def results(self) -> Iterator[TargetResult]:
         """Yield the targets' results, one after the other.
 
-        Between two of them no pass runs, and the network is as it was found.
+        Between two of them no pass runs, and the network is as it was found. On an interrupt, as by
+        Ctrl-C, the methods of the target that are finished are yielded first.
 
         Raises
         ------
@@ -114,6 +119,8 @@ class ExplanationRun:
             If no method gives a map.
         CancelledError
             If the run was cancelled.
+        KeyboardInterrupt
+            After the last result, if the run was interrupted.
         """
         steps = sum(
             max(1, method.gradients) + FORWARD_STEP * method.forwards_at(self.planner.x)
@@ -123,8 +130,11 @@ class ExplanationRun:
         for number in range(len(self.targets)):
             result, _ = self.planner.run(partial(self._attempt, number))
             self._release(number)
-            self.control.reach(steps * (number + 1))
+            if not result.unfinished:
+                self.control.reach(steps * (number + 1))
             yield result
+            if result.unfinished:
+                raise KeyboardInterrupt
 
     def _attempt(self, number: int, strategy: Strategy) -> TargetResult:
         """Explain one target by one strategy."""
@@ -143,7 +153,7 @@ class ExplanationRun:
             explanations = _with_deviation(explanations, deviation)
         return TargetResult(
             explanations, refused, output.cpu(), strategy, plan.use(strategy),
-            self._shared_seconds, tuple(notes), deviation,
+            self._shared_seconds, tuple(notes), deviation, self._unfinished,
         )  # fmt: skip
 
     def _point(self, strategy: Strategy, number: int) -> SharedPoint:
@@ -176,9 +186,9 @@ class ExplanationRun:
         with point.entered():
             if self.check_output is not None:
                 self.check_output(probe.output())
-            for method in self.methods:
-                self.control.enter(f"{probe.target.description['name']}: {method.title}")
+            for number, method in enumerate(self.methods):
                 try:
+                    self.control.enter(f"{probe.target.description['name']}: {method.title}")
                     explanations[method.name] = method.explain(
                         probe, point.x, seed=self.seed, input_sha256=self.input_sha256
                     )
@@ -186,6 +196,11 @@ class ExplanationRun:
                     if len(self.methods) == 1:
                         raise
                     refused[method.name] = str(error)
+                except KeyboardInterrupt:
+                    if not explanations:
+                        raise
+                    self._unfinished = tuple(each.name for each in self.methods[number:])
+                    break
             return explanations, refused, probe.output()
 
     def _probe(self, strategy: Strategy, target: Target) -> Probe:

@@ -178,9 +178,9 @@ class Session(BaseSession[PatientMap]):
     def _predict(self) -> Answer:
         def attempt(strategy: Strategy) -> Tensor:
             probe = self._planner.probe(strategy, target, settings=PassSettings(self.precision))
-            probe.before_pass = self._control.check
+            probe.before_pass, probe.on_output = self._control.check, self._control.advance
             with probe.frozen():
-                return probe.run(self.x)
+                return probe.output_at(self.x)
 
         target = as_target(None, self.outputs)
         self._control.start(1)
@@ -222,7 +222,7 @@ class Session(BaseSession[PatientMap]):
         )  # fmt: skip
         return Explanations(
             maps, result.refused, result.output, result.memory, result.shared_seconds,
-            answer.prediction, warnings, result.deviation,
+            answer.prediction, warnings, result.deviation, result.unfinished,
         )  # fmt: skip
 
     def _check_output(self, output: Tensor) -> None:
@@ -274,6 +274,7 @@ class TensorSession(BaseSession[Explanation]):
         return Explanations(
             maps, result.refused, result.output, result.memory, result.shared_seconds,
             warnings=(*self._given.notes, *result.notes), deviation=result.deviation,
+            unfinished=result.unfinished,
         )  # fmt: skip
 
     def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:

@@ -126,6 +126,24 @@ def test_a_linear_target_takes_one_sweep_along_a_path() -> None:
         assert fresh.passes.forward == sweeps * count
 
 
+@pytest.mark.parametrize("word", TARGETS)
+def test_progress_moves_with_each_window_and_ends_at_one_step_a_gradient(word: str) -> None:
+    network, x, windows = make("segmenter", 2), an_image(2), some_windows(2)
+    count = len(windows.place(IMAGES[2]))
+    probe = SlidingWindow(network, TARGETS[word], OUTPUTS, windows=windows)
+    gradients: list[float] = []
+    outputs: list[float] = []
+    probe.on_gradient, probe.on_output = gradients.append, outputs.append
+    with probe.at(x, [InputGradient(), InputGradient(GUIDED)]):
+        probe.gradient(x)
+        assert len(gradients) in (count, 2 * count)
+        assert sum(gradients) == pytest.approx(2 * len(x))
+        assert min(gradients) > 0
+        probe.score(x * 0.5)
+    assert outputs == pytest.approx([len(x) / count] * count)
+    assert count > 3
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_one_window_is_the_whole_volume(dims: int) -> None:
     network, x = make("segmenter", dims), image(dims)

@@ -146,7 +146,7 @@ def test_a_class_that_a_classifier_still_predicts_remains() -> None:
 
 def test_zero_is_kept_where_nothing_remains_and_nothing_else_is_examined() -> None:
     x = phantom()
-    passes: list[int] = []
+    passes: list[float] = []
     probe = WholeVolume(Threshold(2.0), Class(1, within=Prediction()))
     probe.on_output = passes.append
     with probe.at(x):
@@ -169,7 +169,7 @@ def test_auto_takes_the_baseline_where_least_remains(dims: int) -> None:
             there = network(start_of(network, x, name).image).argmax(1).bool()
             shares[name] = float((here & there).sum() / here.sum())
     assert shares == {"zero": 1.0, "brain": pytest.approx(1.0), "blur": 1.0, "mirror": 0.0}
-    outputs: list[int] = []
+    outputs: list[float] = []
     probe = WholeVolume(network, Class(1, within=Prediction()))
     probe.left_right_axis, probe.on_output = 0, outputs.append
     with probe.at(x):

@@ -77,9 +77,10 @@ class Probe(ABC):
     before_pass
         Called before each pass. It may raise an exception, to stop.
     on_gradient
-        Called with the number of samples whose input gradient was computed, for progress.
+        Called with the number of samples whose input gradient was computed, for progress; with a
+        part of them after each window.
     on_output
-        Called with the number of samples whose output was computed without a gradient.
+        Called in the same way for samples whose output was computed without a gradient.
     left_right_axis
         Spatial axis of the input that runs between the patient's left and right; None if unknown.
     checkpointed
@@ -108,8 +109,8 @@ class Probe(ABC):
         self.passes = Passes()
         self.checkpointed = False
         self.before_pass: Callable[[], None] = lambda: None
-        self.on_gradient: Callable[[int], None] = lambda samples: None
-        self.on_output: Callable[[int], None] = lambda samples: None
+        self.on_gradient: Callable[[float], None] = lambda samples: None
+        self.on_output: Callable[[float], None] = lambda samples: None
         self.left_right_axis: int | None = None
         self.facts = NetworkFacts()
         self.budget: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,6 +34,9 @@ from neuroxai.core.target.target import Target
 
 Members = Mapping[LayerMap, tuple[LayerMap, ...]]
 """Requested map to what is requested of each window: one map per member of an ensemble."""
+
+_FORWARD_SHARE = 1 / 4
+"""Progress of a sweep of forward passes before one of gradients, which takes three times longer."""
 
 
 class SlidingWindow(Probe):
@@ -85,8 +88,27 @@ class SlidingWindow(Probe):
 
     def run(self, x: Tensor) -> Tensor:
         """Return the blended output, without a graph."""
+        return self._sweep(x)
+
+    def output_at(self, x: Tensor) -> Tensor:
+        """Return the blended output of another image; progress moves with each window."""
+        part = len(x) / len(self._placed(x))
+        return self._sweep(x, part, self.on_output)
+
+    def _sweep(
+        self, x: Tensor, part: float = 0.0, told: Callable[[float], None] | None = None
+    ) -> Tensor:
+        """Return the blended output, and report ``part`` of a step after each window."""
+        tell = told or self.on_gradient
+
+        def run(window: Tensor) -> Tensor:
+            found = self.forward(window)
+            if part:
+                tell(part)
+            return found
+
         with torch.no_grad():
-            return self._placed(x).blend(x, self.forward)
+            return self._placed(x).blend(x, run)
 
     def visit_targets(
         self, x: Tensor, requests: Collection[Request], bindings: Sequence[Binding]
@@ -97,12 +119,15 @@ class SlidingWindow(Probe):
         # One sweep needs the number of output channels before it.
         channels_known = bool(self.outputs.names) or self._answers is not None
         one_sweep = bool(requests) and all(linear) and channels_known
-        output = self._any_output(x) if one_sweep else self.run(x)
+        gradients = [each for each in requests if isinstance(each, InputGradient)]
+        maps = [each for each in requests if isinstance(each, LayerMap)]
+        # A step is one gradient, shared out over the windows of both sweeps.
+        steps = x.shape[0] * len(gradients) * len(bindings) / len(placed)
+        before = 0.0 if one_sweep else steps * _FORWARD_SHARE
+        output = self._any_output(x) if one_sweep else self._sweep(x, before)
         bound = [each.bind(output) for each in bindings]
         if not requests:
             return [Answers(output, each.score(output)) for each in bound]
-        gradients = [each for each in requests if isinstance(each, InputGradient)]
-        maps = [each for each in requests if isinstance(each, LayerMap)]
         padded = placed.pad(x)
         members, refused = self._members(padded[placed.first], maps)
         inner: set[Request] = {*gradients}.union(*members.values())
@@ -118,6 +143,8 @@ class SlidingWindow(Probe):
             for each, answers in zip(sums, found, strict=True):
                 each.add(cut, share, answers)
                 each.refused |= refused
+            if gradients:
+                self.on_gradient(steps - before)
         if one_sweep:
             output = placed.crop(sums[0].output)
         found = [
@@ -126,9 +153,7 @@ class SlidingWindow(Probe):
         ]
         self._add_maps(members, x, sums, found)
         if gradients:
-            computed = x.shape[0] * len(gradients) * len(bound)
-            self.passes += Passes(gradients=computed)
-            self.on_gradient(computed)
+            self.passes += Passes(gradients=x.shape[0] * len(gradients) * len(bound))
         return found
 
     def positions(self, layer: Layer, x: Tensor) -> CellPositions | None:
