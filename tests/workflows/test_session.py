@@ -27,7 +27,8 @@ from neuroxai.workflows import answer
 from neuroxai.workflows import device as devices
 from neuroxai.workflows import session as session_module
 from neuroxai.workflows.device import on_device
-from neuroxai.workflows.session import Session, TensorSession
+from neuroxai.workflows.session import Session
+from neuroxai.workflows.tensor_session import TensorSession
 
 QUICK: list[str | Method] = [
     "vanilla_gradient", "guided_backprop", "grad_cam", "guided_grad_cam",

@@ -15,7 +15,9 @@ from neuroxai.cli.dissect import dissect
 from neuroxai.cli.evaluate import evaluate
 from neuroxai.cli.explain import explain
 from neuroxai.cli.inspect import inspect
+from neuroxai.cli.measure import measure
 from neuroxai.cli.methods import methods
+from neuroxai.cli.metrics import metrics
 from neuroxai.cli.models import models
 from neuroxai.cli.phantom import phantom
 from neuroxai.cli.predict import predict
@@ -34,7 +36,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (explain, inspect, dissect, predict, check, evaluate, train, phantom, methods, demo):
+for command in (
+    explain, inspect, dissect, predict, check, measure, evaluate, train, phantom, methods, metrics,
+    demo,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(convert, name="convert")

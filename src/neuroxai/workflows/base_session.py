@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.memory import parse_size
 from neuroxai.core.engine.precision import check_precision, upcast
+from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import TargetError
 from neuroxai.core.explanation import tensor_hash
 from neuroxai.core.layers.labels import GridLike, with_grid
 from neuroxai.core.probe.memory_plan import MemoryPlanner
 from neuroxai.core.probe.output_location import OutputLocation
+from neuroxai.core.probe.strategy import Strategy
 from neuroxai.core.probe.windows import Windows
 from neuroxai.core.progress import Report
 from neuroxai.core.target.bound_target import same_target
@@ -34,10 +36,19 @@ from neuroxai.workflows.control import Cancel, Control
 from neuroxai.workflows.device import device_of, on_device
 from neuroxai.workflows.estimate import Estimate, PassSeconds, estimate, time_passes
 from neuroxai.workflows.explanation_run import ExplanationRun, TargetResult
+from neuroxai.workflows.measure import (
+    MapLike,
+    MetricsLike,
+    evidence_mask,
+    make_metrics,
+    map_on_network_grid,
+)
+from neuroxai.workflows.measurement import Facts, Measurements, Measuring
 from neuroxai.workflows.question import (
     RestrictionLike,
     TargetLike,
     TargetsLike,
+    as_target,
     as_targets,
     is_sequence,
     rescale_targets,
@@ -251,6 +262,79 @@ class BaseSession(ABC, Generic[M]):
             if result is None:
                 return
             yield self._explanations(result)
+
+    def measure(
+        self,
+        methods: MethodsLike = (),
+        metrics: MetricsLike = "all",
+        target: TargetLike | None = None,
+        *,
+        maps: Mapping[str, MapLike] | None = None,
+        mask: RestrictionLike | None = None,
+        layer: str | None = None,
+        layer_grid: GridLike | None = None,
+        within: RestrictionLike | None = None,
+        scale: OutputScale | None = None,
+        importances: Tensor | None = None,
+        networks: Sequence[nn.Module] = (),
+        trivial: bool = True,
+        seed: int = 0,
+    ) -> Measurements:
+        """Measure how good maps of a target are, beside maps that know nothing of the network.
+
+        Parameters
+        ----------
+        methods, target, layer, layer_grid, within, scale, seed
+            The maps, as for :meth:`explain`.
+        metrics
+            Names from ``METRICS``, metrics, ``all``, or a mapping of names to parameters. A metric
+            that lacks what it needs is listed in ``missing``.
+        maps
+            Maps of other tools by name: arrays on the case's own grid (on the network's, for a
+            tensor), or NIfTI files.
+        mask
+            Where the evidence is known to be, for metrics of localization: ``truth``, an array, or
+            a file. Default: the target's region in the case's truth, if there is one.
+        importances
+            ``(B, C)``, the importance of each modality, for example modality Shapley values.
+        networks
+            Networks of the same outputs, trained from other seeds.
+        trivial
+            Whether to measure trivial maps too, see :mod:`neuroxai.metrics.trivial`.
+
+        Raises
+        ------
+        NeuroXAIError
+            If a parameter does not suit the network or the input.
+        CancelledError
+            If the session was cancelled.
+        """
+        (asked,) = self._question([as_target(target, self.outputs)], within, scale)
+        given = {name: self._map(each) for name, each in (maps or {}).items()}
+        chosen = self._methods(methods, with_grid(layer, layer_grid)) if methods else []
+        facts = dataclasses.replace(
+            self._facts(asked, mask), importances=importances, networks=tuple(networks)
+        )
+        measuring = Measuring(chosen, given, make_metrics(metrics), facts, trivial, seed)
+
+        def attempt(strategy: Strategy) -> Measurements:
+            settings = PassSettings(self.precision)
+            probe = self._planner.probe(strategy, asked, self.background_value, settings)
+            probe.left_right_axis = self.left_right_axis
+            probe.before_pass = self._control.check
+            return measuring.run(probe, self.x, self._control)
+
+        with self._running():
+            found, _ = self._planner.run(attempt)
+        return found
+
+    def _facts(self, target: Target, mask: RestrictionLike | None) -> Facts:
+        """Return what is known beside the maps."""
+        return Facts(evidence_mask(mask, target, self.outputs, self.x))
+
+    def _map(self, given: MapLike) -> Tensor:
+        """Return a map of another tool on the network's grid."""
+        return map_on_network_grid(given, self.x)
 
     def estimate(
         self,

@@ -17,8 +17,9 @@ from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.workflows.network_call import named_inputs
 from neuroxai.workflows.question import OneTarget, RestrictionLike, one_target
-from neuroxai.workflows.session import Session, TensorSession, open
+from neuroxai.workflows.session import Session, open
 from neuroxai.workflows.tensor_input import Network, Subject, TensorInput
+from neuroxai.workflows.tensor_session import TensorSession
 
 
 @overload

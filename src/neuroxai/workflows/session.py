@@ -15,10 +15,8 @@ from torch import Tensor
 
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import ModelError
-from neuroxai.core.explanation import Explanation
 from neuroxai.core.layers.layers import layer_grid
 from neuroxai.core.probe.strategy import Strategy
-from neuroxai.core.probe.windows import Windows
 from neuroxai.core.progress import Report
 from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.outputs import Outputs
@@ -28,8 +26,6 @@ from neuroxai.data.case import Case
 from neuroxai.data.preparation import Prepared
 from neuroxai.inspection.filters import filters
 from neuroxai.inspection.information_flow import information_flow
-from neuroxai.methods.base import Method
-from neuroxai.methods.make import MethodsLike
 from neuroxai.models.formats import DEFAULT_MODEL
 from neuroxai.models.loading import load_model
 from neuroxai.models.model import Model
@@ -42,7 +38,9 @@ from neuroxai.workflows.base_session import BaseSession, SessionOptions
 from neuroxai.workflows.control import Cancel
 from neuroxai.workflows.device import choose_device
 from neuroxai.workflows.explanation_run import TargetResult
-from neuroxai.workflows.network_fault import network_faults, network_name
+from neuroxai.workflows.measure import MapLike, case_facts, evidence_mask, map_on_network_grid
+from neuroxai.workflows.measurement import Facts
+from neuroxai.workflows.network_fault import network_faults
 from neuroxai.workflows.preparation import (
     describe_model,
     needs_predicted_slice,
@@ -59,6 +57,7 @@ from neuroxai.workflows.question import (
     restrict_targets,
 )
 from neuroxai.workflows.tensor_input import Network, Subject, TensorInput
+from neuroxai.workflows.tensor_session import TensorSession
 
 INFORMATION_FLOW = "information flow"
 """The stage that :meth:`Session.inspect` reports."""
@@ -231,57 +230,15 @@ class Session(BaseSession[PatientMap]):
     def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
         return restrict_targets(targets, within, self.outputs, self.case, self.prepared)
 
+    def _facts(self, target: Target, mask: RestrictionLike | None) -> Facts:
+        evidence = evidence_mask(mask, target, self.outputs, self.x, self.case, self.prepared)
+        return case_facts(self.case, self.prepared, self.model.card.modalities, evidence)
+
+    def _map(self, given: MapLike) -> Tensor:
+        return map_on_network_grid(given, self.x, self.case, self.prepared)
+
     def _faults(self) -> AbstractContextManager[None]:
         return network_faults(self.model, self.x)
-
-
-@final
-class TensorSession(BaseSession[Explanation]):
-    """A network on a tensor; made by :func:`open`.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 1))
-    >>> session = open(network, torch.rand(2, 1, 8, 6))
-    >>> maps = session.explain(["grad_cam", "vanilla_gradient"], [0, 1])
-    >>> list(maps), tuple(maps["1"]["grad_cam"].values.shape)
-    (['0', '1'], (2, 1, 8, 6))
-    """
-
-    def __init__(
-        self,
-        given: TensorInput,
-        outputs: Outputs,
-        *,
-        device: torch.device | None,
-        options: SessionOptions,
-        windows: Windows | None = None,
-    ) -> None:
-        super().__init__(
-            given.network, given.x, outputs, device=device, options=options, windows=windows
-        )
-        self._given = given
-
-    def __repr__(self) -> str:
-        return f"<TensorSession: {network_name(self.network)} on {tuple(self.x.shape)}>"
-
-    def _methods(self, methods: MethodsLike, layer: str | None) -> list[Method]:
-        return self._given.methods(methods, layer)
-
-    def _explanations(self, result: TargetResult) -> Explanations[Explanation]:
-        maps = {name: self._given.describe(each) for name, each in result.explanations.items()}
-        return Explanations(
-            maps, result.refused, result.output, result.memory, result.shared_seconds,
-            warnings=(*self._given.notes, *result.notes), deviation=result.deviation,
-            unfinished=result.unfinished,
-        )  # fmt: skip
-
-    def _restrict(self, targets: Sequence[Target], within: RestrictionLike) -> list[Target]:
-        return restrict_targets(targets, within, self.outputs)
-
-    def _faults(self) -> AbstractContextManager[None]:
-        return network_faults(self.network, self.x)
 
 
 @overload
