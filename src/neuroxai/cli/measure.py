@@ -180,10 +180,10 @@ def _print(measured: list[Measurements], warnings: list[str], seconds: float, fo
     for each in measured:
         names = list(dict.fromkeys(name for row in each.values() for name in row))
         table = Table(title=f"Target {each.target['name']}", title_justify="left")
-        table.add_column("Map", overflow="fold")
+        table.add_column("Map", no_wrap=True)
         for name in names:
             arrow = {True: " ↑", False: " ↓", None: ""}[METRICS[name].higher_is_better]
-            table.add_column(METRICS[name].title + arrow, justify="right")
+            table.add_column(METRICS[name].title + arrow, justify="right", overflow="fold")
         for row, (label, found) in enumerate(each.items()):
             if label in each.trivial and row and list(each)[row - 1] not in each.trivial:
                 table.add_section()

@@ -36,7 +36,7 @@ class Deletion(RemovalMetric):
     steps
         Points K of the curve.
     most
-        The fraction that is removed last.
+        The fraction that is removed last; a tumor is a few percent of the brain.
     copies
         Rolled copies for the chance level; each takes ``steps`` passes. None by default.
     """
@@ -46,7 +46,7 @@ class Deletion(RemovalMetric):
     citation: ClassVar[str] = "arXiv:1806.07421"
 
     steps: int = 10
-    most: float = 0.5
+    most: float = 0.1
     copies: int = 0
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class Insertion(RemovalMetric):
 
     remover: str = "blur"
     steps: int = 10
-    most: float = 0.5
+    most: float = 0.1
     copies: int = 0
 
     def __post_init__(self) -> None:
