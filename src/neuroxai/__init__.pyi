@@ -43,3 +43,5 @@ from .workflows.explain import explain_inputs as explain_inputs
 from .workflows.predict import predict as predict
 from .workflows.session import Session as Session
 from .workflows.session import open as open
+from .workflows.shapley import modality_shapley as modality_shapley
+from .workflows.shapley_run import ModalityShapley as ModalityShapley

@@ -165,13 +165,15 @@ def test_a_layer_that_no_method_uses_is_refused() -> None:
     [
         *[
             (command, ["--device", "gpu"], "'gpu'")
-            for command in ("explain", "inspect", "predict", "evaluate", "dissect")
+            for command in ("explain", "inspect", "predict", "shapley", "evaluate", "dissect")
         ],
         ("explain", ["--within", "nonsense"], "nonsense"),
         ("explain", ["--within", "lesion:x"], "lesion:1"),
         ("explain", ["--memory", "lots"], "'lots'"),
         ("predict", ["--memory", "lots"], "'lots'"),
         ("explain", ["--precision", "fp8"], "'fp8'"),
+        ("shapley", ["--remover", "healty"], "did you mean 'healthy'"),
+        ("shapley", ["--value", "dize"], "did you mean 'dice'"),
         ("inspect", ["--layout", "brats1999"], "brats1999"),
         ("predict", ["--file", "T1"], "NAME=PATH"),
         ("evaluate", ["--split", "none.csv", "--part", "tset"], "tset"),

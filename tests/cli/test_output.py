@@ -77,6 +77,7 @@ COMMANDS = {
     "explain": ("--method", "vanilla_gradient", "--target", "WT"),
     "inspect": ("--target", "WT"),
     "predict": (),
+    "shapley": ("--target", "WT"),
     "evaluate": (),
     "dissect": ("--no-tissues", "--causal", "0"),
 }
@@ -110,6 +111,7 @@ def test_json_is_the_whole_output_and_quiet_prints_only_paths(
 
 
 SUMMARIES = {
+    "modality_shapley.json",
     "summary.json", "flow.json", "prediction.json", "evaluation.json", "dissection.json",
 }  # fmt: skip
 

@@ -70,7 +70,7 @@ def test_options_are_checked_without_torch(room: Path, options: list[str], word:
     assert not imported & {*HEAVY, "numpy", "nibabel"}
 
 
-@pytest.mark.parametrize("command", ["explain", "inspect"])
+@pytest.mark.parametrize("command", ["explain", "inspect", "shapley"])
 def test_masks_are_checked_without_torch(room: Path, command: str, tmp_path: Path) -> None:
     """A missing mask, and one on another grid, written by nibabel."""
     mask = tmp_path / "mask.nii.gz"
@@ -84,14 +84,16 @@ def test_masks_are_checked_without_torch(room: Path, command: str, tmp_path: Pat
     assert "torch" not in imported
 
 
-@pytest.mark.parametrize("command", ["explain", "inspect", "predict", "evaluate", "dissect"])
+@pytest.mark.parametrize(
+    "command", ["explain", "inspect", "predict", "shapley", "evaluate", "dissect"]
+)
 def test_folders_are_checked_without_torch(tmp_path: Path, command: str) -> None:
     done, imported = run(command, tmp_path / "nowhere")
     refusal(done, "nowhere", "does not exist")
     assert not imported & {*HEAVY, "numpy", "nibabel"}
 
 
-@pytest.mark.parametrize("command", ["explain", "inspect", "predict"])
+@pytest.mark.parametrize("command", ["explain", "inspect", "predict", "shapley"])
 def test_missing_modalities_and_bad_headers_are_found_without_torch(
     room: Path, tmp_path: Path, command: str
 ) -> None:

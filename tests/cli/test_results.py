@@ -38,10 +38,13 @@ def never(*_: Any, **__: Any) -> None:
     pytest.fail("the run was started")
 
 
-SUMMARY = {"explain": "summary.json", "inspect": "flow.json", "predict": "prediction.json"}
+SUMMARY = {"explain": "summary.json", "inspect": "flow.json", "predict": "prediction.json",
+           "shapley": "modality_shapley.json"}  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["explain", "inspect", "predict", "evaluate", "dissect"])
+@pytest.mark.parametrize(
+    "command", ["explain", "inspect", "predict", "shapley", "evaluate", "dissect"]
+)
 def test_a_file_in_place_of_the_folder_is_refused_before_the_run(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

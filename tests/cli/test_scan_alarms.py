@@ -28,11 +28,13 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 COMMANDS = {
     "explain": ["--method", "vanilla_gradient", "--target", "WT"],
     "predict": [],
+    "shapley": ["--target", "WT"],
     "inspect": ["--target", "WT"],
     "evaluate": [],
     "dissect": ["--no-tissues", "--causal", "0"],
 }
 SUMMARIES = {"explain": "summary", "predict": "prediction", "inspect": "flow",
+             "shapley": "modality_shapley",
              "evaluate": "evaluation", "dissect": "dissection"}  # fmt: skip
 
 

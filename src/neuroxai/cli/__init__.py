@@ -21,6 +21,7 @@ from neuroxai.cli.metrics import metrics
 from neuroxai.cli.models import models
 from neuroxai.cli.phantom import phantom
 from neuroxai.cli.predict import predict
+from neuroxai.cli.shapley import shapley
 from neuroxai.cli.termination import INTERRUPTED, Commands, InterruptedRunError, exit_on_sigterm
 from neuroxai.cli.train import train
 from neuroxai.core.errors import NeuroXAIError
@@ -37,8 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    explain, inspect, dissect, predict, check, measure, evaluate, train, phantom, methods, metrics,
-    demo,
+    explain, inspect, shapley, dissect, predict, check, measure, evaluate, train, phantom, methods,
+    metrics, demo,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(models, name="models")

@@ -122,6 +122,24 @@ Within = Annotated[
         "lesion:N, or the file of a mask on the scan's grid; default: prediction.",
     ),
 ]
+RemoverName = Annotated[
+    str,
+    typer.Option(
+        "--remover",
+        metavar="NAME",
+        help="What replaces a removed modality: healthy (the mean outside the predicted tumor; the "
+        "default), zero, black, mean, brain, blur, mirror, noise or neighbors.",
+    ),
+]
+Value = Annotated[
+    str,
+    typer.Option(
+        "--value",
+        metavar="NAME",
+        help="What is measured: target; of a segmenter also dice (soft Dice with the network's own "
+        "answer) or volume.",
+    ),
+]
 Scale = Annotated[
     str,
     typer.Option(

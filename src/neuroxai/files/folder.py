@@ -19,8 +19,8 @@ _DESCRIPTION, _IGNORE = "dataset_description.json", ".bidsignore"
 
 _NOT_BIDS = (
     "*_statmap.*", "*_dseg.txt", "*_dseg.ctbl", "*_montage-*.png", "*_flow.png", "*_page-*.png",
-    "best_*.csv", "cases.csv", "dissection.*", "evaluation*", "flow.json", "prediction.json",
-    "slices.csv", "summary.json", "tables.csv",
+    "best_*.csv", "cases.csv", "dissection.*", "evaluation*", "flow.json",
+    "modality_shapley.*", "prediction.json", "slices.csv", "summary.json", "tables.csv",
 )  # fmt: skip
 """Files that the BIDS standard does not define."""
 

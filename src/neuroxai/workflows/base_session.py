@@ -54,6 +54,7 @@ from neuroxai.workflows.question import (
     rescale_targets,
     restrict_by_default,
 )
+from neuroxai.workflows.shapley_session import modality_shapley
 
 M = TypeVar("M", bound=Map)
 
@@ -97,6 +98,8 @@ class BaseSession(ABC, Generic[M]):
 
     background_value: tuple[float, ...] | None = None
     """The value of air on the input scale, per modality."""
+    modality_names: tuple[str, ...] | None = None
+    """The modality of each channel; None if unknown."""
     left_right_axis: int | None = None
     """Spatial axis of the input between the patient's left and right; None if unknown."""
 
@@ -335,6 +338,8 @@ class BaseSession(ABC, Generic[M]):
     def _map(self, given: MapLike) -> Tensor:
         """Return a map of another tool on the network's grid."""
         return map_on_network_grid(given, self.x)
+
+    modality_shapley = modality_shapley
 
     def estimate(
         self,

@@ -147,6 +147,17 @@ def lesion_targets(outputs: Outputs) -> list[Target]:
     return [each for each in every_target(outputs) if standard_class(each.name) != CLASSES[0]]
 
 
+def every_lesion(outputs: Outputs) -> list[Target]:
+    """Return :func:`lesion_targets`, or the default target if there are none by name.
+
+    Examples
+    --------
+    >>> every_lesion(Outputs())
+    [Predicted(scale='logit', within=None)]
+    """
+    return (outputs.regions and lesion_targets(outputs)) or [as_target(None, outputs)]
+
+
 def restrict_by_default(targets: Sequence[Target]) -> list[Target]:
     """Return targets, those without a restriction restricted to where they are predicted.
 

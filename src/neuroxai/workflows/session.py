@@ -94,6 +94,7 @@ class Session(BaseSession[PatientMap]):
         )  # fmt: skip
         self.model, self.case, self.prepared = model, case, prepared
         self.background_value = prepared.background_value
+        self.modality_names = model.card.modalities
         self.left_right_axis = prepared.placement.left_right_axis if case.laterality_known else None
         self._answers: dict[tuple[int, ...] | None, Answer] = {}
 

@@ -28,9 +28,11 @@ def test_volume_and_dice_of_a_region(dims: int) -> None:
         assert own.any()
         dice = 2 * (p * own).sum(dim=1) / (p.sum(dim=1) + own.sum(dim=1))
         twice = torch.cat([there, here])
-        got = value_function("dice", probe)(twice)
+        got = value_function("dice", probe.target, here)(twice)
         assert torch.allclose(got[:3].double(), dice, atol=1e-6)
-        assert torch.allclose(value_function("volume", probe)(there).double(), p.sum(dim=1))
+        assert torch.allclose(
+            value_function("volume", probe.target, here)(there).double(), p.sum(dim=1)
+        )
 
 
 def test_the_map_is_of_the_value_and_names_it() -> None:

@@ -16,9 +16,8 @@ def healthy_tissue(probe: Probe, x: Tensor) -> Tensor:
     """Return images ``(B, C, *S)`` whose foreground has the mean of its healthy part.
 
     Healthy is what is neither air nor predicted, at the explained point, as a class of any of the
-    network's regions, or as the target if the network has none. Where the network does not predict
-    voxels of the image, as a classifier, and where nothing else is left, it is the whole
-    foreground. Air is unchanged.
+    network's regions. It is the whole foreground if nothing else is left, if the network has no
+    regions, or if it does not predict the voxels of the image, as a classifier. Air is unchanged.
 
     Parameters
     ----------
@@ -45,13 +44,14 @@ def _predicted(probe: Probe, x: Tensor) -> Tensor | None:
     output, bound = probe.output(), probe.target
     if output.dim() != x.dim() or spatial_shape(output) != spatial_shape(x):
         return None
-    outputs, channels = bound.outputs, bound.channels
+    outputs = bound.outputs
     members = dict.fromkeys(each for region in outputs.regions.values() for each in region)
-    if members:
-        known = [outputs.channel(each, output.shape[1]) for each in members]
-        channels = channels.new_tensor([known]).expand(len(output), -1)
+    if not members:
+        return None
+    known = [outputs.channel(each, output.shape[1]) for each in members]
+    channels = torch.tensor([known], device=output.device).expand(len(output), -1)
     try:
-        found = predicted_mask(outputs, channels.to(output.device), output).unsqueeze(1)
+        found = predicted_mask(outputs, channels, output).unsqueeze(1)
     except TargetError:  # a single output that may be a logit or a probability
         return None
     copies = len(x) // len(output)

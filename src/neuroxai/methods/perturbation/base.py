@@ -12,7 +12,8 @@ from torch import Tensor
 from neuroxai.core.explanation import Quantity
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method
-from neuroxai.methods.perturbation.values import UNITS, ValueFunction, check_value, value_function
+from neuroxai.methods.perturbation.value_names import UNITS, check_value
+from neuroxai.methods.perturbation.values import ValueFunction, value_function
 from neuroxai.methods.remover_names import check_remover
 from neuroxai.methods.removers import Remover, RemoverLike
 
@@ -106,7 +107,9 @@ class PerturbationMethod(Method):
     def perturbed(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Perturbed:
         """Return the values of an image with parts of it removed."""
         remover = Remover(self.remover, probe, x, generator.initial_seed())
-        return Perturbed(probe, x, remover, value_function(self.value, probe))
+        return Perturbed(
+            probe, x, remover, value_function(self.value, probe.target, probe.output())
+        )
 
     def zero_notes(self, probe: Probe, x: Tensor, values: Tensor) -> Iterator[str]:
         """Yield a note for each sample whose map is exactly zero."""

@@ -6,27 +6,15 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from neuroxai.core.errors import MethodError, suggestion
-from neuroxai.core.probe.probe import Probe
+from neuroxai.core.errors import MethodError
+from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.predicted_mask import predicted_mask
-
-VALUES = ("target", "dice", "volume")
-"""See :func:`value_function`."""
-
-UNITS = {"target": "change of the target", "dice": "change of soft Dice",
-         "volume": "change of the volume in voxels"}  # fmt: skip
 
 ValueFunction = Callable[[Tensor], Tensor]
 """Returns the value ``(N,)`` of outputs of ``N = n * B`` samples."""
 
 
-def check_value(method: str, value: str) -> None:
-    """Raise if the name of a value function is unknown."""
-    if value not in VALUES:
-        raise MethodError(f"{method}: unknown value {value!r}: {suggestion(value, VALUES)}")
-
-
-def value_function(name: str, probe: Probe) -> ValueFunction:
+def value_function(name: str, bound: BoundTarget, output: Tensor) -> ValueFunction:
     r"""Return a value function, fixed at the explained point.
 
     Parameters
@@ -37,18 +25,16 @@ def value_function(name: str, probe: Probe) -> ValueFunction:
         predicts at the explained point, :math:`2 \sum p q / (\sum p + \sum q)`;
         ``volume``, the expected number of voxels :math:`\sum p`. The last two are of a segmenter,
         over the whole output.
-    probe
-        The network and target, at the explained point.
+    bound, output
+        The target and the network's output at the explained point.
 
     Raises
     ------
     MethodError
         If the target has no probabilities on a grid.
     """
-    bound = probe.target
     if name == "target":
         return bound.score
-    output = probe.output()
     if output.dim() == 2 or bound.function is not None or bound.against is not None:
         raise MethodError(
             f"the value {name!r} is of a region of a segmenter, but the target is "
