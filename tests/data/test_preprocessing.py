@@ -164,6 +164,70 @@ def test_a_bright_vessel_changes_minmax_but_not_zscore_scaled() -> None:
     assert moved["zscore_minmax"] > 0.1
 
 
+def robust_moments(values: Any) -> tuple[float, float]:
+    """Mean and deviation of the middle 2–98 %, by sorting and counting."""
+    ordered = sorted(float(value) for value in values)
+
+    def percentile(share: float) -> float:
+        place = share * (len(ordered) - 1)
+        before = int(place)
+        after = min(before + 1, len(ordered) - 1)
+        return ordered[before] + (place - before) * (ordered[after] - ordered[before])
+
+    low, high = percentile(0.02), percentile(0.98)
+    middle = [value for value in ordered if low <= value <= high]
+    mean = sum(middle) / len(middle)
+    return mean, (sum((value - mean) ** 2 for value in middle) / len(middle)) ** 0.5
+
+
+@pytest.mark.parametrize("clip", [5.0, 1.5])
+def test_robust_zscores_equal_a_slow_implementation(clip: float) -> None:
+    case = phantom()
+    recipe = RECIPE.replace(intensity="zscore_robust", clip=clip)
+    plain, scaled = (
+        recipe.prepare(case), recipe.replace(intensity="zscore_robust_scaled").prepare(case)
+    )  # fmt: skip
+    for channel, name in enumerate(MODALITIES):
+        values = case.volumes[name].astype(np.float64)
+        brain = values != 0
+        mean, sigma = robust_moments(values[brain])
+        # The tails matter: the plain deviation is another number.
+        assert sigma < 0.97 * values[brain].std()
+        z = np.clip((values - mean) / sigma, -clip, clip)
+        for prepared, expected in (
+            (plain, np.where(brain, z, 0)),
+            (scaled, np.where(brain, z / (2 * clip) + 0.5, 0)),
+        ):
+            np.testing.assert_allclose(
+                prepared.x[0, channel].numpy(), prepared.placement.to_network(expected), atol=1e-5
+            )
+    assert scaled.background_value == (0.0,) * 4
+
+
+def test_bright_vessels_change_a_zscore_but_not_a_robust_one() -> None:
+    dull, bright = phantom(), phantom()
+    values = bright.volumes["T1ce"]
+    brightest = values >= np.quantile(values[values != 0], 0.99)
+    values[brightest] *= 4
+    moved = {}
+    for intensity in ("zscore_scaled", "zscore_robust_scaled"):
+        recipe = RECIPE.replace(intensity=intensity)
+        one, other = recipe.prepare(dull), recipe.prepare(bright)
+        apart = (one.x - other.x)[0, 1].abs()
+        moved[intensity] = float(apart[one.x[0, 1] != 0].median())
+    assert moved["zscore_robust_scaled"] < 1e-6
+    assert moved["zscore_scaled"] > 0.01
+
+
+def test_a_robust_zscore_refuses_a_brain_whose_middle_is_constant() -> None:
+    case = phantom()
+    values = case.volumes["T2"]
+    values[values != 0] = 7.0
+    values[tuple(np.argwhere(values != 0)[3])] = 9.0
+    with pytest.raises(CaseError, match=r"T2 is constant \(7 to 7\) in the middle 96 %"):
+        RECIPE.replace(intensity="zscore_robust").prepare(case)
+
+
 def test_none_keeps_intensities() -> None:
     case = phantom()
     prepared = RECIPE.replace(intensity="none").prepare(case)
@@ -183,7 +247,8 @@ def with_air(volumes: dict[str, Any], air: float, scale: float, shift: float) ->
 
 
 @pytest.mark.parametrize(
-    "intensity", ["none", "minmax", "zscore", "zscore_minmax", "zscore_scaled", "zscore_box"]
+    "intensity",
+    ["none", "minmax", "zscore", "zscore_minmax", "zscore_scaled", "zscore_robust", "zscore_box"],
 )
 @pytest.mark.parametrize("air", [-1024.0, -1.5, 3.0])
 def test_black_is_where_air_is_in_the_network_input(intensity: Any, air: float) -> None:
@@ -218,7 +283,7 @@ def test_black_is_the_darkest_tissue_of_a_zscored_file_filled_with_zero(intensit
         assert dark[0] < prepared.background_value[channel] < dark[1] < 0
 
 
-@pytest.mark.parametrize("intensity", ["zscore", "zscore_minmax", "zscore_scaled"])
+@pytest.mark.parametrize("intensity", ["zscore", "zscore_minmax", "zscore_scaled", "zscore_robust"])
 def test_zscores_do_not_depend_on_the_scanners_scale(intensity: Any) -> None:
     case = phantom()
     recipe = RECIPE.replace(intensity=intensity)
@@ -482,6 +547,7 @@ def test_recipes_round_trip_through_json(recipe: Preprocessing) -> None:
         ({"clip": True}, "clip is True, expected a number above 0, or null"),
         ({"clip": float("nan")}, "clip is nan, expected a number above 0, or null"),
         ({"clip": None, "intensity": "zscore_scaled"}, "zscore_scaled divides by it"),
+        ({"clip": None, "intensity": "zscore_robust_scaled"}, "zscore_robust_scaled divides by it"),
         ({"spacing_mm": [2.0, 1.0]}, r"spacing_mm is \[2\.0, 1\.0\], expected \[smallest, larg"),
         ({"spacing_mm": [1.0]}, r"spacing_mm is \[1\.0\], expected a list of 2 numbers above 0"),
         ({"orientation": "RAR"}, "orientation is 'RAR', expected three axis codes"),

@@ -16,6 +16,8 @@ from neuroxai.files.schema import Schema
 Intensity = Literal[
     "zscore_minmax",
     "zscore_scaled",
+    "zscore_robust",
+    "zscore_robust_scaled",
     "zscore",
     "zscore_nonzero",
     "zscore_filled",
@@ -25,6 +27,13 @@ Intensity = Literal[
     "none",
 ]
 """Names of the normalizations; see :class:`~neuroxai.data.preprocessing.Preprocessing`."""
+
+MIDDLE = (2.0, 98.0)
+"""Percentiles of the brain between which a robust z-score measures mean and deviation.
+
+Bright vessels and fluid are the tails in which real scans differ most from each other and from
+phantoms; the middle 96 % contain the tissues.
+"""
 
 
 class FixedScale(Schema):
@@ -124,18 +133,32 @@ def normalize(
         whole = volume if kind == "minmax" else values
         low, high = float(whole.min()), float(whole.max())
         return (volume - np.float32(low)) / np.float32(high - low), (air - low) / (high - low)
-    mean, deviation = float(values.mean()), float(values.std())
+    mean, deviation = _moments(label, values, robust=kind.startswith("zscore_robust"))
     bound = math.inf if clip is None else float(clip)
     z = np.clip((values - mean) / deviation, -bound, bound)
     background_value = min(max((air - mean) / deviation, -bound), bound)
-    if kind in ("zscore_minmax", "zscore_scaled"):
-        low, high = (-bound, bound) if kind == "zscore_scaled" else (float(z.min()), float(z.max()))
+    if kind in ("zscore_minmax", "zscore_scaled", "zscore_robust_scaled"):
+        minmax = kind == "zscore_minmax"
+        low, high = (float(z.min()), float(z.max())) if minmax else (-bound, bound)
         z = (z - low) / (high - low)
         # Zero is the darkest value, and that of air which the mask leaves out.
         background_value = max(0.0, (background_value - low) / (high - low)) if air else 0.0
     normalized = np.zeros_like(volume)
     normalized[mask] = z
     return normalized, background_value
+
+
+def _moments(label: str, values: NDArray[np.float64], *, robust: bool) -> tuple[float, float]:
+    """Return mean and standard deviation of all values, or of those within :data:`MIDDLE`."""
+    if robust:
+        low, high = np.percentile(values, MIDDLE)
+        values = values[(values >= low) & (values <= high)]
+        if not values.size or values.min() == values.max():
+            raise CaseError(
+                f"{label} is constant ({low:g} to {high:g}) in the middle 96 % of the brain; check "
+                "the export, or use a z-score over the whole brain"
+            )
+    return float(values.mean()), float(values.std())
 
 
 def air_intensity(volume: NDArray[np.float32]) -> float:

@@ -38,13 +38,15 @@ class Preprocessing(Schema):
         x = (z − min z) / (max z − min z)         zscore_minmax, as in the paper (§2.2)
         x = (z + clip) / (2 clip)                 zscore_scaled
 
-    All three set the background to exactly 0. ``zscore_nonzero`` uses the nonzero voxels of the
-    modality itself, ``zscore_filled`` the brain with its holes filled, ``zscore_box`` all voxels of
-    the brain's bounding box; ``minmax`` scales the whole image, including air, to [0, 1], and
-    ``minmax_box`` the bounding box. Without
-    clipping, a z-score before min-max scaling has no effect. With clipping, a few bright vessels no
-    longer compress the brain's gray values, and with ``zscore_scaled`` the brightest voxel does not
-    change the others.
+    All three set the background to exactly 0. ``zscore_robust`` and ``zscore_robust_scaled`` are
+    ``zscore`` and ``zscore_scaled`` with μ and σ of the voxels between the 2nd and 98th percentile
+    of the brain, so that vessels and fluid do not change the scale. ``zscore_nonzero`` uses the
+    nonzero voxels of the modality itself, ``zscore_filled`` the brain with its holes filled,
+    ``zscore_box`` all voxels of the brain's bounding box; ``minmax`` scales the whole image,
+    including air, to [0, 1], and ``minmax_box`` the bounding box. Without clipping, a z-score
+    before min-max scaling has no effect. With clipping, a few bright vessels no longer compress
+    the brain's gray values, and with ``zscore_scaled`` the brightest voxel does not change the
+    others.
 
     The image is flipped and transposed to the network's axes and then cropped or padded. It is
     resampled only if the network needs a voxel size.
@@ -135,8 +137,9 @@ class Preprocessing(Schema):
             self._check_volume_size()
         else:
             self._check_slices()
-        if "zscore_scaled" in self.intensities and self.clip is None:
-            raise ValueError("clip is null, expected a number above 0: zscore_scaled divides by it")
+        for name in ("zscore_scaled", "zscore_robust_scaled"):
+            if name in self.intensities and self.clip is None:
+                raise ValueError(f"clip is null, expected a number above 0: {name} divides by it")
         if len(self.intensities) != len(self.modalities):
             raise ValueError(
                 f"intensity has {len(self.intensities)} entries, expected one name, or one entry "
