@@ -20,6 +20,7 @@ import neuroxai as nx
 from neuroxai.data.nifti import read_nifti, write_nifti
 from neuroxai.data.quantization import quantize
 from neuroxai.files.names import bids_stem, entity_value
+from neuroxai.methods import make_method
 from neuroxai.methods.table import TABLE
 from neuroxai.patient.label_table import write_label_tables
 
@@ -197,3 +198,49 @@ def test_the_sidecar_states_the_precision(tmp_path: Path) -> None:
     assert np.abs(values - found.volume()).max() <= precision["largest_error"] * (1 + 1e-6)
     sums = values.reshape(len(values), -1).sum(axis=1)
     np.testing.assert_allclose(sidecar["quantity"]["sum_in_file"], sums, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["vanilla_gradient", "integrated_gradients", "grad_cam"])
+def test_a_file_per_modality_has_the_volume_of_the_4d_file(
+    tmp_path: Path, schema: Any, method: str
+) -> None:
+    study = nx.read_case(cases.write_study(tmp_path))
+    model = nx.load_model(cases.segmenter(tmp_path, (32, 64, 32), filters=2))
+    made = make_method(method, {"steps": 2} if method == "integrated_gradients" else {})
+    found = nx.explain(model, study, [made], "ET", within="truth")[method]
+    (whole,) = (nib.load(found.save(tmp_path / "4d")),)
+    paths = found.save_modalities(tmp_path / "3d")
+    check_names((path.name for path in (tmp_path / "3d").glob("sub-*")), schema)
+    if method == "grad_cam":
+        assert [path.name for path in paths] == [f"{found.stem}.nii.gz"]
+        return
+    names = [path.name.rpartition("_")[0].removeprefix(found.stem.rpartition("_")[0])
+             for path in paths]  # fmt: skip
+    assert names == ["T1", "T1ce", "T2", "FLAIR"]
+    together = json.loads((tmp_path / "4d" / f"{found.stem}.json").read_text())
+    for number, path in enumerate(paths):
+        image = nib.load(path)
+        sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+        assert image.shape == study.shape
+        assert sidecar["channels"] == [cases.MODALITIES[number]]
+        error = together["precision"]["largest_error"] + sidecar["precision"]["largest_error"]
+        expected = np.asarray(whole.dataobj)[..., number]
+        np.testing.assert_allclose(np.asarray(image.dataobj), expected, rtol=0, atol=error)
+        sums, own = together["quantity"]["sum_in_file"], sidecar["quantity"]["sum_in_file"]
+        assert len(own) == 1
+        if method == "integrated_gradients":
+            assert own[0] == pytest.approx(sums[number], abs=error)
+
+
+def test_channels_of_one_modality_share_a_file(tmp_path: Path) -> None:
+    import dataclasses
+
+    study = nx.read_case(cases.write_study(tmp_path))
+    model = nx.load_model(cases.segmenter(tmp_path, (32, 64, 32), filters=2))
+    found = nx.explain(model, study, "vanilla_gradient", "ET", within="truth")["vanilla_gradient"]
+    copied = dataclasses.replace(found, channels=("FLAIR", "T1ce", "FLAIR", "FLAIR"))
+    flair, t1ce = (np.asarray(nib.load(path).dataobj) for path in copied.save_modalities(tmp_path))
+    volume = found.volume()
+    step = np.abs(volume).max() / 30000
+    np.testing.assert_allclose(flair, volume[[0, 2, 3]].sum(axis=0), atol=2 * step)
+    np.testing.assert_allclose(t1ce, volume[1], atol=2 * step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -19,10 +20,11 @@ from neuroxai.cli.measure import measure
 from neuroxai.cli.methods import methods
 from neuroxai.cli.metrics import metrics
 from neuroxai.cli.models import models
+from neuroxai.cli.panels import Command, Commands, example
 from neuroxai.cli.phantom import phantom
 from neuroxai.cli.predict import predict
 from neuroxai.cli.shapley import shapley
-from neuroxai.cli.termination import INTERRUPTED, Commands, InterruptedRunError, exit_on_sigterm
+from neuroxai.cli.termination import INTERRUPTED, InterruptedRunError, exit_on_sigterm
 from neuroxai.cli.train import train
 from neuroxai.core.errors import NeuroXAIError
 from neuroxai.version import __version__
@@ -32,18 +34,43 @@ app = typer.Typer(
     cls=Commands,
     help="Explain deep networks that read brain MRI. Research use only, not for clinical use.",
     no_args_is_help=True,
+    epilog=example("neuroxai explain BraTS2021_01092/ --target ET"),
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    explain, inspect, shapley, dissect, predict, check, measure, evaluate, train, phantom, methods,
-    metrics, demo,
-):  # fmt: skip
-    app.command()(command)
-app.add_typer(models, name="models")
-app.add_typer(convert, name="convert")
+PANELS: dict[str, dict[Callable[..., None], str]] = {
+    "Ask a network": {
+        explain: example(
+            "neuroxai explain BraTS2021_01092/ --target ET --method grad_cam",
+            "neuroxai explain BraTS2021_01092/ --target WT --within lesion:1 --method all",
+        ),
+        predict: example("neuroxai predict BraTS2021_01092/ -o out/"),
+        inspect: example("neuroxai inspect BraTS2021_01092/ --target ET --filters L3"),
+        shapley: example("neuroxai shapley BraTS2021_01092/ --target ET"),
+        measure: example("neuroxai measure BraTS2021_01092/ --method grad_cam --metric deletion"),
+        check: example("neuroxai check BraTS2021_01092/"),
+    },
+    "Study a cohort": {
+        evaluate: example("neuroxai evaluate cohort/ --model run/ --split run/split.csv"),
+        dissect: example("neuroxai dissect cohort/ --cases 20"),
+        train: example("neuroxai train --config phantom-grading -o run/"),
+        phantom: example("neuroxai phantom -n 10 --spacing 2 -o cohort/"),
+    },
+    "Learn": {
+        methods: example("neuroxai methods"),
+        metrics: example("neuroxai metrics deletion"),
+        demo: example("neuroxai demo -o demo/"),
+    },
+}
+"""Commands by panel of the help, each with examples."""
+
+for panel, several in PANELS.items():
+    for command, lines in several.items():
+        app.command(cls=Command, rich_help_panel=panel, epilog=lines)(command)
+app.add_typer(models, name="models", rich_help_panel="Bring a network")
+app.add_typer(convert, name="convert", rich_help_panel="Bring a network")
 
 
 def _print_version(requested: bool) -> None:

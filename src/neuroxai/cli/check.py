@@ -10,6 +10,7 @@ from neuroxai.cli import checks, options
 from neuroxai.cli.console import plain
 from neuroxai.cli.output import Output
 from neuroxai.cli.pairs import parse_files
+from neuroxai.cli.panels import result_option
 from neuroxai.data.case_files import found_modalities, is_picture
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ALARM, NOTICE = 3, 4
 """Exit codes; 1 is an error, 2 a wrong option."""
 
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Exit with 4 if there are notices but no alarm.")
+    bool, result_option("--strict", help="Exit with 4 if there are notices but no alarm.")
 ]
 
 

@@ -118,6 +118,28 @@ def check_run(device: str, memory: str | None = None, precision: str = "fp32") -
         parse_size(memory)
 
 
+def check_split(split: Path | None, part: str) -> dict[str, str] | None:
+    """Return case name to patient for one part of a split; None for all cases.
+
+    Raises
+    ------
+    TrainingError
+        If the file is not a split, or has no such part.
+    """
+    if split is None:
+        return None
+
+    from neuroxai.core.errors import TrainingError, suggestion
+    from neuroxai.training.data.split import PARTS, read_split
+
+    if part not in PARTS:
+        raise TrainingError(f"--part {part!r}: {suggestion(part, PARTS)}")
+    members = {member.case: member.patient for member in read_split(split) if member.part == part}
+    if not members:
+        raise TrainingError(f"{split}: no case belongs to the part {part}")
+    return members
+
+
 def check_question(within: str | None, scale: str) -> OutputScale:
     """Check the options that say where and on which scale a target is averaged.
 

@@ -10,6 +10,7 @@ import typer
 from neuroxai.cli import checks, options
 from neuroxai.cli.console import plain
 from neuroxai.cli.output import Output
+from neuroxai.cli.panels import run_option
 from neuroxai.cli.progress import stages
 from neuroxai.cli.tables import print_evaluation, print_findings
 from neuroxai.data.case_files import check_folder
@@ -21,43 +22,37 @@ Cohort = Annotated[
         help="Folder of cases with ground truth, or of 2D pictures in one folder per class.",
     ),
 ]
-Split = Annotated[
-    Path | None,
-    typer.Option("--split", help="split.csv of a training run; evaluate one part of it."),
-]
-PartName = Annotated[
-    str, typer.Option("--part", help="Part of the split: train, validation or test.")
-]
 SmallestEt = Annotated[
     float | None,
-    typer.Option(
+    run_option(
         "--smallest-et", min=0, metavar="MM3",
         help="Relabel enhancing tumor as necrosis if its total volume is below this, as in the "
         "BraTS challenge, for example 200; default: from the network's card.",
     ),
 ]  # fmt: skip
 SliceCount = Annotated[
-    int, typer.Option("--slices", min=1, metavar="N", help="Slices per case for a 2D network.")
+    int, run_option("--slices", min=1, metavar="N", help="Slices per case for a 2D network.")
 ]
 
 
 def evaluate(
     cohort: Cohort,
+    layout: options.LayoutName = None,
+    split: options.Split = None,
+    part: options.PartName = "test",
+    cases: options.Limit = None,
+    strict: options.Strict = False,
     model: options.ModelName = options.DEFAULT_MODEL,
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
     output_key: options.OutputKey = None,
-    split: Split = None,
-    part: PartName = "test",
     flips: options.Flips = False,
     smallest_et: SmallestEt = None,
     slices: SliceCount = 8,
-    cases: options.Limit = None,
-    layout: options.LayoutName = None,
     device: options.Device = "auto",
+    memory: options.Memory = None,
     out: options.Out = None,
-    strict: options.Strict = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -65,8 +60,8 @@ def evaluate(
 
     Research use only, not for clinical use.
     """
-    checks.check_run(device)
-    members = _members(split, part) if split is not None else None
+    checks.check_run(device, memory)
+    members = checks.check_split(split, part)
     check_folder(cohort, "a folder of cases")
     checks.check_layout(layout)
     checks.check_network(model, weights, card)
@@ -83,7 +78,8 @@ def evaluate(
     from neuroxai.workflows.evaluate import Settings, cases_of
     from neuroxai.workflows.evaluate import evaluate as run
 
-    tune_allocator()
+    if memory is None:  # kept memory would exceed the limit
+        tune_allocator()
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     pictures = expects_pictures(loaded.card.modalities)
@@ -91,7 +87,7 @@ def evaluate(
     folders = list(found_cases)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")
-    settings = Settings(flips, smallest_et, slices, device, strict, layout)
+    settings = Settings(flips, smallest_et, slices, device, strict, layout, memory)
     with Results(results_folder(out, "evaluation")) as results:
         with stages(quiet=quiet) as report:
             found = run(loaded, folders, settings, patients=members, progress=report)
@@ -112,16 +108,3 @@ def evaluate(
         "evaluate", results, summary=Path("evaluation.json"), warnings=[*alarms, *loaded.notes],
         findings=[*alarms, network], show=show,
     )  # fmt: skip
-
-
-def _members(split: Path, part: str) -> dict[str, str]:
-    """Return case name to patient for one part of a split."""
-    from neuroxai.core.errors import TrainingError, suggestion
-    from neuroxai.training.data.split import PARTS, read_split
-
-    if part not in PARTS:
-        raise TrainingError(f"--part {part!r}: {suggestion(part, PARTS)}")
-    members = {member.case: member.patient for member in read_split(split) if member.part == part}
-    if not members:
-        raise TrainingError(f"{split}: no case belongs to the part {part}")
-    return members

@@ -22,28 +22,29 @@ if TYPE_CHECKING:
 def explain(
     case: options.CasePath = None,
     file: options.File = None,
+    layout: options.LayoutName = None,
+    slice_index: options.Slice = None,
+    strict: options.Strict = False,
     model: options.ModelName = options.DEFAULT_MODEL,
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
     trust: options.Trust = False,
     output_key: options.OutputKey = None,
-    method: options.Methods = None,
     target: options.Targets = None,
+    within: options.Within = None,
+    scale: options.Scale = "logit",
+    method: options.Methods = None,
     layer: options.Layer = None,
     layer_grid: options.LayerGrid = None,
     baseline: options.Baseline = None,
-    within: options.Within = None,
-    scale: options.Scale = "logit",
-    slice_index: options.Slice = None,
-    background: options.Background = None,
     parameter: options.Parameters = None,
-    layout: options.LayoutName = None,
     device: options.Device = "auto",
     memory: options.Memory = None,
     precision: options.Precision = "fp32",
     seed: options.Seed = 0,
     out: options.Out = None,
-    strict: options.Strict = False,
+    split_modalities: options.SplitModalities = False,
+    background: options.Background = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -83,7 +84,12 @@ def explain(
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "summary.json", study.name)
     with Results(folder) as results:
-        report = CaseReport(results, warnings=[*study.warnings, *notes], background=shown)
+        report = CaseReport(
+            results,
+            warnings=[*study.warnings, *notes],
+            background=shown,
+            split_modalities=split_modalities,
+        )
         stopped: KeyboardInterrupt | None = None
         try:
             with one_bar(quiet=quiet) as progress, open(

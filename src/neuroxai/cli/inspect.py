@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import typer
-
 from neuroxai.cli import checks, options
 from neuroxai.cli.case import background_of, distinct_targets, read_one_case
 from neuroxai.cli.output import Output
+from neuroxai.cli.panels import result_option
 from neuroxai.cli.progress import one_bar
 from neuroxai.cli.tables import print_flow
 
-Nifti = Annotated[bool, typer.Option("--nifti", help="Also write every map as NIfTI.")]
+Nifti = Annotated[bool, result_option("--nifti", help="Also write every map as NIfTI.")]
 
 Filters = Annotated[
     list[str] | None,
-    typer.Option(
+    result_option(
         "--filters",
         metavar="LAYER",
         help="Draw all filters of a layer, for example L3; repeatable.",
@@ -28,6 +27,9 @@ Filters = Annotated[
 def inspect(
     case: options.CasePath = None,
     file: options.File = None,
+    layout: options.LayoutName = None,
+    slice_index: options.Slice = None,
+    strict: options.Strict = False,
     model: options.ModelName = options.DEFAULT_MODEL,
     weights: options.WeightsFile = None,
     card: options.CardFile = None,
@@ -37,14 +39,11 @@ def inspect(
     within: options.Within = None,
     scale: options.Scale = "logit",
     filters: Filters = None,
-    nifti: Nifti = False,
-    slice_index: options.Slice = None,
-    background: options.Background = None,
-    layout: options.LayoutName = None,
     device: options.Device = "auto",
     memory: options.Memory = None,
     out: options.Out = None,
-    strict: options.Strict = False,
+    nifti: Nifti = False,
+    background: options.Background = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:

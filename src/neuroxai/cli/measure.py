@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from neuroxai.cli import checks, options
 from neuroxai.cli.case import distinct_targets, read_one_case
 from neuroxai.cli.console import plain
 from neuroxai.cli.output import Output
 from neuroxai.cli.pairs import parse_parameters, parse_paths
+from neuroxai.cli.panels import method_option
 from neuroxai.cli.progress import one_bar
 from neuroxai.core.layers.labels import with_grid
 
@@ -27,7 +26,7 @@ DEFAULT_METRICS = (
 
 Metrics = Annotated[
     list[str] | None,
-    typer.Option(
+    method_option(
         "--metric", metavar="NAME",
         help="Metric, or all; repeatable. See 'neuroxai metrics'. Default: "
         f"{', '.join(DEFAULT_METRICS)}.",
@@ -35,7 +34,7 @@ Metrics = Annotated[
 ]  # fmt: skip
 Maps = Annotated[
     list[str] | None,
-    typer.Option(
+    method_option(
         "--map", metavar="NAME=PATH",
         help="Map of another tool: a NIfTI file on the scan's grid, 3D, or 4D with one volume per "
         "modality; repeatable.",
@@ -43,7 +42,7 @@ Maps = Annotated[
 ]  # fmt: skip
 Mask = Annotated[
     str | None,
-    typer.Option(
+    method_option(
         "--mask", metavar="PLACE",
         help="Where the evidence is known to be: truth, or the file of a mask on the scan's grid; "
         "default: the truth, if there is one.",
@@ -51,7 +50,7 @@ Mask = Annotated[
 ]  # fmt: skip
 Trivial = Annotated[
     bool,
-    typer.Option(
+    method_option(
         "--trivial/--no-trivial",
         help="Also measure maps that know nothing of the network: brightness, edges, noise.",
     ),
@@ -89,8 +88,6 @@ def measure(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure how good maps are: faithfulness, localization, dependence on the network.
-
-    Example: neuroxai measure CASE --method grad_cam --method smoothgrad --metric deletion
 
     Research use only, not for clinical use.
     """

@@ -17,10 +17,7 @@ Name = Annotated[
 
 
 def metrics(name: Name = None, as_json: options.AsJson = False) -> None:
-    """List the metrics of maps, or describe one.
-
-    Example: neuroxai metrics deletion
-    """
+    """List the metrics of maps, or describe one."""
     import inspect
 
     from rich.text import Text

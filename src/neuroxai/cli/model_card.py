@@ -11,6 +11,7 @@ import typer
 from neuroxai.cli import options
 from neuroxai.cli.console import plain, status
 from neuroxai.cli.output import Output
+from neuroxai.cli.panels import network_option, result_option
 from neuroxai.core.errors import ModelError, OutputError
 
 
@@ -24,13 +25,13 @@ def card(
     ],
     init: Annotated[
         bool,
-        typer.Option("--init", help="Write the card to a file, with placeholders to fill in."),
+        result_option("--init", help="Write the card to a file, with placeholders to fill in."),
     ] = False,
     weights: options.WeightsFile = None,
     trust: options.Trust = False,
     shape: Annotated[
         str | None,
-        typer.Option(
+        network_option(
             "--shape", metavar="CxXxYxZ",
             help="Channels and size of an image that the network takes, for example 4x96x96x64; "
             "default: found by trial.",
@@ -38,8 +39,8 @@ def card(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--out",
+        result_option(
+            "-o", "--out", metavar="FILE",
             help="File to write; default: card.json next to the weights, or in this folder.",
         ),
     ] = None,

@@ -11,6 +11,7 @@ from neuroxai.cli.checks import check_network
 from neuroxai.cli.console import plain, status
 from neuroxai.cli.model_card import card as model_card
 from neuroxai.cli.output import Output
+from neuroxai.cli.panels import Command, Commands, example
 
 if TYPE_CHECKING:
     from neuroxai.core.probe.windows import Windows
@@ -23,12 +24,18 @@ _LISTED = {
 """Keys of a card that the list has as JSON."""
 
 models = typer.Typer(
-    help="List the shipped networks, check a network, or write its card.", no_args_is_help=True
+    cls=Commands,
+    help="List the shipped networks, check a network, or write its card.",
+    no_args_is_help=True,
 )
-models.command("card")(model_card)
+models.command(
+    "card",
+    cls=Command,
+    epilog=example("neuroxai models card mine:make_network --weights mine.safetensors --init"),
+)(model_card)
 
 
-@models.command("list")
+@models.command("list", cls=Command, epilog=example("neuroxai models list"))
 def list_models(as_json: options.AsJson = False) -> None:
     """List the networks that are shipped with the package."""
     from rich.text import Text
@@ -53,7 +60,7 @@ def list_models(as_json: options.AsJson = False) -> None:
         )
 
 
-@models.command()
+@models.command(cls=Command, epilog=example("neuroxai models check bundle/"))
 def check(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="As for the option --model of other commands.")

@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from neuroxai.cli.panels import (
+    case_option,
+    cohort_option,
+    method_option,
+    network_option,
+    question_option,
+    result_option,
+    run_option,
+)
 from neuroxai.models.formats import DEFAULT_MODEL as DEFAULT_MODEL
 
 CasePath = Annotated[
@@ -20,14 +29,14 @@ CasePath = Annotated[
 Cohort = Annotated[Path, typer.Argument(metavar="COHORT", help="Folder of cases.")]
 File = Annotated[
     list[str] | None,
-    typer.Option(
+    case_option(
         "--file", metavar="MODALITY=PATH",
         help="File of one modality, for example T1ce=t1c.nii.gz; repeatable.",
     ),
 ]  # fmt: skip
 LayoutName = Annotated[
     str | None,
-    typer.Option(
+    case_option(
         "--layout",
         metavar="NAME",
         help="File names and label numbers, for example brats2021; default: detected from the "
@@ -36,7 +45,7 @@ LayoutName = Annotated[
 ]
 ModelName = Annotated[
     str,
-    typer.Option(
+    network_option(
         "--model",
         metavar="MODEL",
         help="Name of a shipped network; folder of a checkpoint, a MONAI bundle or a trained "
@@ -45,59 +54,64 @@ ModelName = Annotated[
 ]
 WeightsFile = Annotated[
     Path | None,
-    typer.Option("--weights", help="Weights for a factory's network, as a safetensors file."),
+    network_option(
+        "--weights", metavar="FILE", help="Weights for a factory's network, as a safetensors file."
+    ),
 ]
 CardFile = Annotated[
     Path | None,
-    typer.Option(
+    network_option(
         "--card",
+        metavar="FILE",
         help="JSON file describing the inputs and outputs of a factory's network; default: "
         "card.json next to its weights.",
     ),
 ]
 Trust = Annotated[
     bool,
-    typer.Option(
+    network_option(
         "--trust",
         help="Allow files that can execute code: expressions of a MONAI bundle, pickled nnU-Net "
         "weights.",
     ),
 ]
 Flips = Annotated[
-    bool, typer.Option("--flips", help="Average the predictions over all mirror images.")
+    bool, run_option("--flips", help="Average the predictions over all mirror images.")
 ]
 OutputKey = Annotated[
     str | None,
-    typer.Option(
+    network_option(
         "--output-key",
+        metavar="KEY",
         help="Index or key of the output to use, of a network that returns a tuple, list or dict.",
     ),
 ]
 Methods = Annotated[
     list[str] | None,
-    typer.Option(
+    method_option(
         "--method",
         metavar="NAME",
-        help="Method, or all but those on request; repeatable. See 'neuroxai methods'.",
+        help="Method; repeatable. Default: all, but for those on request; see 'neuroxai methods'.",
     ),
 ]
 Targets = Annotated[
     list[str] | None,
-    typer.Option(
+    question_option(
         "--target",
         metavar="NAME",
-        help="WT, TC, ET, or a class by name or number, or two as 'ET vs NCR'; repeatable.",
+        help="WT, TC, ET, or a class by name or number, or two as 'ET vs NCR'; repeatable. "
+        "Default: the first region, or the predicted class.",
     ),
 ]
 Layer = Annotated[
     str | None,
-    typer.Option(
+    method_option(
         "--layer", metavar="NAME", help="Layer for methods that use one, such as Grad-CAM."
     ),
 ]
 LayerGrid = Annotated[
     str | None,
-    typer.Option(
+    method_option(
         "--layer-grid",
         metavar="GRID",
         help="Cells of the layer along each axis, for example 14x14 or 6x7x5, for tokens whose "
@@ -106,7 +120,7 @@ LayerGrid = Annotated[
 ]
 Baseline = Annotated[
     str | None,
-    typer.Option(
+    method_option(
         "--baseline",
         metavar="NAME",
         help="Baseline of path methods: auto, zero, black, blur, mean, brain, mirror, noise, "
@@ -115,7 +129,7 @@ Baseline = Annotated[
 ]
 Within = Annotated[
     str | None,
-    typer.Option(
+    question_option(
         "--within",
         metavar="PLACE",
         help="Where a segmenter's target is averaged: prediction, image (everywhere), truth, "
@@ -124,7 +138,7 @@ Within = Annotated[
 ]
 RemoverName = Annotated[
     str,
-    typer.Option(
+    method_option(
         "--remover",
         metavar="NAME",
         help="What replaces a removed modality: healthy (the mean outside the predicted tumor; the "
@@ -133,7 +147,7 @@ RemoverName = Annotated[
 ]
 Value = Annotated[
     str,
-    typer.Option(
+    question_option(
         "--value",
         metavar="NAME",
         help="What is measured: target; of a segmenter also dice (soft Dice with the network's own "
@@ -142,7 +156,7 @@ Value = Annotated[
 ]
 Scale = Annotated[
     str,
-    typer.Option(
+    question_option(
         "--scale",
         metavar="NAME",
         help="logit, or probability, which the paper averages over the whole image "
@@ -151,7 +165,7 @@ Scale = Annotated[
 ]
 Background = Annotated[
     str | None,
-    typer.Option(
+    result_option(
         "--background", metavar="MODALITY",
         help="Modality that pictures are drawn on, for example T1ce; default: T1ce for ET and TC, "
         "FLAIR for WT, else the one with the largest share of the maps.",
@@ -159,16 +173,18 @@ Background = Annotated[
 ]  # fmt: skip
 Slice = Annotated[
     int | None,
-    typer.Option("--slice", help="Axial slice for a 2D network, counted from inferior."),
+    case_option(
+        "--slice", metavar="N", help="Axial slice for a 2D network, counted from inferior."
+    ),
 ]
 Parameters = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="METHOD.NAME=VALUE", help="Parameter of a method; repeatable."),
+    method_option("--set", metavar="METHOD.NAME=VALUE", help="Parameter of a method; repeatable."),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, run_option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
 Memory = Annotated[
     str | None,
-    typer.Option(
+    run_option(
         "--memory", metavar="SIZE",
         help="Memory limit for a pass through the network, for example 4GB; default: 80 % of the "
         "available memory.",
@@ -176,31 +192,47 @@ Memory = Annotated[
 ]  # fmt: skip
 Precision = Annotated[
     str,
-    typer.Option(
+    run_option(
         "--precision", metavar="NAME",
         help="fp32, tf32 (NVIDIA GPUs) or bf16; the deviation from fp32 is measured.",
     ),
 ]  # fmt: skip
 Limit = Annotated[
-    int | None, typer.Option("--cases", min=1, help="Use only the first N cases.", metavar="N")
+    int | None, cohort_option("--cases", min=1, help="Use only the first N cases.", metavar="N")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all random numbers.")]
+Split = Annotated[
+    Path | None,
+    cohort_option(
+        "--split", metavar="FILE", help="split.csv of a training run; use one part of it."
+    ),
+]
+PartName = Annotated[
+    str,
+    cohort_option("--part", metavar="NAME", help="Part of the split: train, validation or test."),
+]
+SplitModalities = Annotated[
+    bool,
+    result_option(
+        "--split-modalities", help="Write one 3-D file per modality instead of a 4-D file."
+    ),
+]
+Seed = Annotated[int, run_option("--seed", metavar="N", help="Seed of all random numbers.")]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        "-o", "--out",
+    result_option(
+        "-o", "--out", metavar="FOLDER",
         help="Folder for results; default: neuroxai-out/, then the name of the case or command.",
     ),
 ]  # fmt: skip
 Quiet = Annotated[
     bool,
-    typer.Option("-q", "--quiet", help="Print only warnings and the paths of the files."),
+    result_option("-q", "--quiet", help="Print only warnings and the paths of the files."),
 ]
 AsJson = Annotated[
     bool,
-    typer.Option("--json", help="Print the results as one JSON object on the standard output."),
+    result_option("--json", help="Print the results as one JSON object on the standard output."),
 ]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Refuse a scan with an alarm; see 'neuroxai check'."),
+    case_option("--strict", help="Refuse a scan with an alarm; see 'neuroxai check'."),
 ]

@@ -22,7 +22,7 @@ class InterruptedRunError(Exception):
     """Ctrl-C, with what is kept in words."""
 
 
-class Commands(TyperGroup):
+class InterruptibleGroup(TyperGroup):
     """Commands whose interrupts have words; typer alone ends without any."""
 
     def invoke(self, ctx: Any) -> Any:

@@ -15,7 +15,8 @@ from neuroxai.models.model import Model
 from neuroxai.patient.prediction import Prediction
 from neuroxai.patient.regions import format_share
 from neuroxai.render.page import Figure, Section, Table
-from neuroxai.reports.explain import CaseReport, MapSummary, TargetSummary, format_place
+from neuroxai.reports.explain import CaseReport, format_place
+from neuroxai.reports.explain_summary import MapSummary, TargetSummary
 from neuroxai.reports.findings import describe_network, describe_prediction, describe_target
 
 _PLANES = "planes"

@@ -154,11 +154,14 @@ class PatientMap:
 
         A target within another place than the default is ``label-TARGETWithinPLACE``.
         """
+        return self._stem()
+
+    def _stem(self, modality: str = "") -> str:
         return bids_stem(
             self.case.name,
             "statmap",
             label=label_of(self.explanation.target),
-            desc=f"{self.explanation.method} {self.part}",
+            desc=f"{self.explanation.method} {self.part} {modality}",
         )
 
     def volume(self) -> NDArray[np.float32]:
@@ -167,7 +170,9 @@ class PatientMap:
         If the voxel size differs, amounts per voxel are distributed, so that their sum is
         preserved, and other values are interpolated.
         """
-        values = self.values[0].float().numpy()
+        return self._on_scan(self.values[0].float().numpy())
+
+    def _on_scan(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.placement.to_patient(values, amounts=self.explanation.quantity == "amount")
 
     def save(self, out: str | Path) -> Path:
@@ -182,34 +187,67 @@ class PatientMap:
         Path
             The NIfTI file.
         """
-        folder = Path(out)
+        return self._write(Path(out), self.values[0].float().numpy(), self.channels)
+
+    def save_modalities(self, out: str | Path) -> list[Path]:
+        """Write a 3-D NIfTI file and a sidecar for each modality, for viewers without 4-D files.
+
+        The modality is added to the name, as in ``desc-integratedGradientsT1ce``. Channels of the
+        same modality are added. A class activation map is written as by :meth:`save`.
+
+        Returns
+        -------
+        list of Path
+            The NIfTI files.
+        """
+        values = self.values[0].float().numpy()
+        if len(values) == 1:
+            return [self.save(out)]
+        own = {
+            name: [v for v, each in zip(values, self.channels, strict=True) if each == name]
+            for name in dict.fromkeys(self.channels)
+        }
+        return [
+            self._write(Path(out), np.sum(parts, axis=0, keepdims=True), (name,), name)
+            for name, parts in own.items()
+        ]
+
+    def _write(
+        self,
+        folder: Path,
+        values: NDArray[np.float32],
+        channels: tuple[str, ...],
+        part: str = "",
+    ) -> Path:
+        """Write channels ``(C, *S)`` on the network's grid as one file, with its sidecar."""
         describe_dataset(folder)
-        volume = self.volume()
+        volume = self._on_scan(values)
         stored = quantize(volume, amounts=self.explanation.quantity == "amount")
         several = volume.shape[0] > 1
-        path = folder / f"{self.stem}.nii.gz"
+        path = folder / f"{self._stem(part)}.nii.gz"
         write_nifti(
             path,
             np.moveaxis(stored.data, 0, -1) if several else stored.data[0],
             self.case.affine,
             description=f"{self.explanation.title}; {NOT_FOR_CLINICAL_USE}",
-            modalities=self.channels if several else None,
+            modalities=channels if several else None,
             step=stored.step,
         )
-        write_json(sidecar(path), self._describe(path, volume, stored))
+        sums = self._describe_quantity(values, volume, stored)
+        write_json(sidecar(path), self._describe(path, channels, sums, stored))
         return path
 
     def _describe(
-        self, path: Path, volume: NDArray[np.float32], stored: Quantized
+        self, path: Path, channels: tuple[str, ...], sums: Mapping[str, Any], stored: Quantized
     ) -> dict[str, Any]:
         """Return the sidecar of the map that was written to ``path``."""
         return {
             "case": self.case.name,
             "file": path.name,
             "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "channels": list(self.channels),
+            "channels": list(channels),
             **self.explanation.describe(),
-            "quantity": self._describe_quantity(volume, stored),
+            "quantity": dict(sums),
             "precision": stored.describe(),
             "quality": self.case.describe_quality(),
             "notes": list(self.notes),
@@ -223,11 +261,12 @@ class PatientMap:
             "placement": self.placement.describe(),
         }
 
-    def _describe_quantity(self, volume: NDArray[np.float32], stored: Quantized) -> dict[str, Any]:
+    def _describe_quantity(
+        self, values: NDArray[np.float32], volume: NDArray[np.float32], stored: Quantized
+    ) -> dict[str, Any]:
         """Return what the file's values are, and their sums per channel on both grids."""
         network, scan = (
-            each.reshape(len(each), -1).sum(axis=1, dtype=np.float64)
-            for each in (self.values[0].numpy(), volume)
+            each.reshape(len(each), -1).sum(axis=1, dtype=np.float64) for each in (values, volume)
         )
         kind = self.explanation.quantity
         described: dict[str, Any] = {

@@ -11,134 +11,25 @@ from typing import Any
 
 from neuroxai.core.errors import OutputError
 from neuroxai.core.explanation import Explanation, versions
-from neuroxai.core.probe.strategy import MemoryUse
 from neuroxai.core.target.bound_target import same_target
 from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
 from neuroxai.data.case import Case
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import Results
 from neuroxai.files.names import sidecar
-from neuroxai.inspection.chance import NOT_ABOVE_CHANCE, Chance, describe_reference
-from neuroxai.inspection.modality_shares import ModalityShare, modality_shares
-from neuroxai.inspection.relevance_mass import RelevanceMass
+from neuroxai.inspection.chance import NOT_ABOVE_CHANCE, describe_reference
 from neuroxai.patient.explanations import Explanations
 from neuroxai.patient.label_table import label_tables
-from neuroxai.patient.location import Location
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
 from neuroxai.render.figures import draw_modalities, draw_planes
+from neuroxai.reports.explain_summary import (
+    TargetSummary,
+    gap_of,
+    remaining_of,
+    summarize_map,
+)
 from neuroxai.reports.pictures import alarm_fact, picture_of
-
-
-@dataclass(frozen=True)
-class MapSummary:
-    """One map in the summary.
-
-    Attributes
-    ----------
-    file
-        Name of the NIfTI file.
-    seconds
-        Time of the method, without the passes that it shares with others.
-    completeness_gap
-        The largest gap of a path method; None for other methods.
-    remaining
-        The largest share of the prediction that remains at the baseline of a path method; None if
-        unknown, and for other methods.
-    layer
-        The layer of a class activation map; else None.
-    diagnostics
-        The method's own figures.
-    evidence
-        Share of the map in each region; None for a map with NaN or infinite values.
-    evidence_json
-        The same, and the source of the regions, ready for JSON.
-    modalities
-        Modality to its share of the map; empty for a map without modalities.
-    location
-        Where in the brain the map is; None if it is nowhere in the brain.
-    chance
-        The map's share where the target is averaged, compared with uninformative maps; None if the
-        target was not restricted, or the map is zero or not finite.
-    notes
-        Notes for the reader.
-    """
-
-    file: str
-    seconds: float
-    completeness_gap: float | None
-    remaining: float | None
-    layer: str | None
-    diagnostics: Mapping[str, Any]
-    evidence: RelevanceMass | None
-    evidence_json: Mapping[str, Any] | None
-    modalities: Mapping[str, ModalityShare]
-    location: Location | None
-    chance: Chance | None
-    notes: tuple[str, ...]
-
-    def describe(self) -> dict[str, Any]:
-        """Return the summary, ready for JSON."""
-        return {
-            "file": self.file,
-            "seconds": round(self.seconds, 3),
-            "completeness_gap": self.completeness_gap,
-            "remaining_prediction": self.remaining,
-            "layer": self.layer,
-            "diagnostics": dict(self.diagnostics),
-            "evidence": self.evidence_json,
-            "modalities": {name: share.describe() for name, share in self.modalities.items()},
-            "location": None if self.location is None else self.location.describe(),
-            "chance": None if self.chance is None else self.chance.describe(),
-            "notes": list(self.notes),
-        }
-
-
-@dataclass(frozen=True)
-class TargetSummary:
-    """One target in the summary.
-
-    Attributes
-    ----------
-    target
-        The target as it was bound at the explained input.
-    score
-        The target's value.
-    memory
-        Strategy and memory of the passes.
-    methods
-        Method name to map.
-    refused
-        Method name to the reason why it gives no map.
-    montages
-        Names of the pictures.
-    provenance
-        What all maps of the target share: seed, device, precision, hash of the input.
-    unfinished
-        Methods that were not computed because the run was interrupted.
-    """
-
-    target: Mapping[str, Any]
-    score: float
-    memory: MemoryUse
-    methods: Mapping[str, MapSummary]
-    refused: Mapping[str, str]
-    montages: tuple[str, ...]
-    provenance: Mapping[str, Any]
-    unfinished: tuple[str, ...] = ()
-
-    def describe(self) -> dict[str, Any]:
-        """Return the summary, ready for JSON."""
-        return {
-            "target": dict(self.target),
-            "score": self.score,
-            "memory": self.memory.describe(),
-            "methods": {name: each.describe() for name, each in self.methods.items()},
-            "refused": dict(self.refused),
-            "montages": list(self.montages),
-            "provenance": dict(self.provenance),
-            "unfinished": list(self.unfinished),
-        }
 
 
 @dataclass
@@ -159,6 +50,8 @@ class CaseReport:
         Time of the passes that all methods and targets share.
     background
         Modality that the pictures are drawn on; None to choose it by the target.
+    split_modalities
+        Write one 3-D file per modality.
     """
 
     results: Results
@@ -167,6 +60,7 @@ class CaseReport:
     warnings: list[str] = field(default_factory=list)
     shared_seconds: float = 0.0
     background: str | None = None
+    split_modalities: bool = False
     _case: Case | None = None
     _model: Mapping[str, str] = field(default_factory=dict)
     _prediction: Prediction | None = None
@@ -189,9 +83,11 @@ class CaseReport:
             self._case, self._model = maps[0].case, maps[0].model
             self._prediction = explanations.prediction
             self._write_prediction()
+        files: dict[str, list[str]] = {}
         for patient_map in maps:
-            path = patient_map.save(self.results.folder)
-            self.results.add(path, sidecar(path))
+            paths = self._save(patient_map)
+            files[patient_map.explanation.method] = [path.name for path in paths]
+            self.results.add(*(each for path in paths for each in (path, sidecar(path))))
         pictures = self._draw(maps, explanations.prediction)
         self.montages += pictures
         self.results.add(*pictures)
@@ -201,7 +97,9 @@ class CaseReport:
             target=target,
             score=maps[0].explanation.score[0],
             memory=explanations.memory,
-            methods={m.explanation.method: _summary(m) for m in maps},
+            methods={
+                m.explanation.method: summarize_map(m, files[m.explanation.method]) for m in maps
+            },
             refused=explanations.refused,
             montages=tuple(picture.name for picture in pictures),
             provenance=_shared_provenance([m.explanation for m in maps]),
@@ -251,6 +149,12 @@ class CaseReport:
         known = self.targets.get(str(target["name"]))
         return known is not None and same_target(known.target, target)
 
+    def _save(self, patient_map: PatientMap) -> list[Path]:
+        """Write a map; return its NIfTI files."""
+        if self.split_modalities:
+            return patient_map.save_modalities(self.results.folder)
+        return [patient_map.save(self.results.folder)]
+
     def _write_prediction(self) -> None:
         if self._prediction is not None:
             labels = self._prediction.save(self.results.folder)
@@ -273,18 +177,6 @@ class CaseReport:
                 draw_planes(scan, heats, target, path, modality=self.background, facts=facts)
             )
         return pictures
-
-
-def gap_of(explanation: Explanation) -> float | None:
-    """Return the largest completeness gap of an explanation; None if it has none."""
-    gaps = [g for g in explanation.diagnostics.get("completeness_gap", ()) if g is not None]
-    return max(gaps, default=None)
-
-
-def remaining_of(explanation: Explanation) -> float | None:
-    """Return the largest share of the prediction that remains at a baseline; None if unknown."""
-    shares = explanation.diagnostics.get("remaining_prediction", ())
-    return max((share for share in shares if share is not None), default=None)
 
 
 def format_score(target: Mapping[str, Any], prediction: Prediction | None) -> str:
@@ -322,24 +214,6 @@ def peak_memory_mb() -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
-
-
-def _summary(patient_map: PatientMap) -> MapSummary:
-    explanation = patient_map.explanation
-    return MapSummary(
-        file=f"{patient_map.stem}.nii.gz",
-        seconds=explanation.seconds,
-        completeness_gap=gap_of(explanation),
-        remaining=remaining_of(explanation),
-        layer=explanation.layer,
-        diagnostics=explanation.diagnostics,
-        evidence=patient_map.evidence,
-        evidence_json=patient_map.describe_evidence(),
-        modalities=modality_shares(patient_map.values[0], patient_map.channels),
-        location=patient_map.location,
-        chance=patient_map.chance,
-        notes=patient_map.notes,
-    )
 
 
 def _shared_provenance(explanations: Sequence[Explanation]) -> dict[str, Any]:

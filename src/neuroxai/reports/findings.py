@@ -13,11 +13,10 @@ from neuroxai.models.card import Card
 from neuroxai.patient.prediction import Prediction
 from neuroxai.reports.explain import (
     CaseReport,
-    MapSummary,
-    TargetSummary,
     format_place,
     format_score,
 )
+from neuroxai.reports.explain_summary import MapSummary, TargetSummary
 
 _MOST_CASES = 10
 """Cases of a cohort whose alarms are printed; the summary has all."""

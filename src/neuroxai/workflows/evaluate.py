@@ -47,6 +47,8 @@ class Settings:
         Exclude cases with an alarm of :func:`neuroxai.quality.check_case`.
     layout
         Layout of the cases' label values; detected from the file names by default.
+    memory
+        Memory that a pass may take, in bytes or as ``4GB``; by default 80 % of what is available.
     """
 
     flips: bool = False
@@ -55,6 +57,7 @@ class Settings:
     device: str = "auto"
     strict: bool = False
     layout: str | None = None
+    memory: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -264,7 +267,7 @@ def _why_not_graded(model: Model, case: Case) -> str | None:
 
 def _segment(model: Model, case: Case, patient: str, settings: Settings) -> SegmentedCase:
     """Score the predicted regions of a case with truth."""
-    prediction = predict(model, case, device=settings.device)
+    prediction = predict(model, case, device=settings.device, memory=settings.memory)
     truth = case.truth
     if prediction.labels is None or truth is None:
         raise ModelError(f"{model.card.name}: predicts no labels, but its card has a segmentation")
@@ -299,7 +302,9 @@ def _grade(model: Model, case: Case, patient: str, settings: Settings) -> Graded
 
 
 def _probabilities(model: Model, case: Case, slice_index: int, settings: Settings) -> list[float]:
-    prediction = predict(model, case, slice_index=slice_index, device=settings.device)
+    prediction = predict(
+        model, case, slice_index=slice_index, device=settings.device, memory=settings.memory
+    )
     return [prediction.probabilities[name] for name in model.card.classes]
 
 
