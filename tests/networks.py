@@ -29,6 +29,9 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "integrated_gradients": {"steps": 4},
     "guided_integrated_gradients": {"steps": 5, "max_distance": 0.2},
     "smoothgrad": {"samples": 4},
+    "rise": {"samples": 8},
+    "lime": {"segments": 12, "samples": 64},
+    "kernel_shap": {"segments": 12, "samples": 64},
 }
 """Parameters that keep a method short; those of the table that are not here run as they are."""
 

@@ -96,6 +96,29 @@ TABLE: Mapping[str, Entry] = MappingProxyType(
             "remover=auto value=target features=supervoxels segments=50 each_modality=False",
             on_request=True,
         ),
+        "rise": Entry(
+            "RISE",
+            "RISE",
+            "arXiv:1806.07421",
+            "remover=auto value=target samples=512 cells=4 scales=3 tolerance=None",
+            on_request=True,
+        ),
+        "lime": Entry(
+            "LIME",
+            "LIME",
+            "arXiv:1602.04938",
+            "remover=auto value=target features=supervoxels segments=50 each_modality=False "
+            "samples=256 tolerance=None width=0.25 ridge=1.0",
+            on_request=True,
+        ),
+        "kernel_shap": Entry(
+            "KernelSHAP",
+            "KernelSHAP",
+            "arXiv:1705.07874",
+            "remover=auto value=target features=supervoxels segments=50 each_modality=False "
+            "samples=256 tolerance=None",
+            on_request=True,
+        ),
     }
 )
 """Name of a method, which is also the name of its module, to its listing."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from neuroxai.core.errors import MethodError
 from neuroxai.core.explanation import Quantity
 from neuroxai.core.probe.probe import Probe
 from neuroxai.methods.base import Method
@@ -66,6 +67,11 @@ class Perturbed:
     def _values(self, masks: list[Tensor]) -> Iterator[Tensor]:
         perturbed = self.remover(1 - torch.cat(masks))
         found = self.value(self.probe.output_at(perturbed))
+        if not bool(torch.isfinite(found).all()):
+            raise MethodError(
+                "the network returns NaN or infinite values for images with parts removed: check "
+                "its weights and the scale of the input, or use another remover"
+            )
         yield from found.reshape(len(masks), len(self.x))
 
 
