@@ -26,7 +26,7 @@ from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.spatial import upsample
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Class
-from neuroxai.methods import METHODS, make_method
+from neuroxai.methods import make_method
 from neuroxai.methods.base import Method
 
 TARGET, SEED, EXACT = 1, 3, 1e-6
@@ -409,7 +409,7 @@ def finite_difference(case: Case, gradient: Tensor) -> float:
 def cells(name: str, dims: int) -> dict[str, str]:
     """Return, per method, ``yes`` once the map equals its oracle, or the reason for none."""
     case, found = Case(name, dims), {}
-    for method in METHODS:
+    for method in COLUMNS:
         try:
             explanation = case.explain(case.method(method))
         except NeuroXAIError as error:
@@ -431,6 +431,13 @@ def cells(name: str, dims: int) -> dict[str, str]:
     return found
 
 
+COLUMNS = (
+    "vanilla_gradient", "guided_backprop", "integrated_gradients", "guided_integrated_gradients",
+    "smoothgrad", "grad_cam", "guided_grad_cam", "deconvolution", "hirescam", "layercam",
+)  # fmt: skip
+"""Methods of the table, one for each way to request something of a network; the others are made
+from the same requests."""
+
 HEAD = """# Networks of MONAI, and which methods give a map
 
 Made by `python tests/monai_matrix.py docs/networks.md`; the tests check every cell.
@@ -451,7 +458,7 @@ map, as in the error message. Two entries are 2D / 3D.
 def line(name: str, found: Mapping[int, Mapping[str, str]], reasons: list[str]) -> str:
     """Return a network's line of the table; its reasons are added to those that are known."""
     entries = []
-    for method in METHODS:
+    for method in COLUMNS:
         words = [found[dims][method] for dims in (2, 3)]
         shown = []
         for word in words:
@@ -474,7 +481,7 @@ def main(path: Path) -> None:
     for name in NETWORKS:
         lines.append(line(name, {dims: cells(name, dims) for dims in (2, 3)}, reasons))
         print(lines[-1], flush=True)
-    head = HEAD.format(methods=" | ".join(METHODS), rule=" | ".join("---" for _ in METHODS))
+    head = HEAD.format(methods=" | ".join(COLUMNS), rule=" | ".join("---" for _ in COLUMNS))
     notes = "".join(f"\n{number}. {reason}" for number, reason in enumerate(reasons, start=1))
     path.write_text(f"{head}{chr(10).join(lines)}\n{notes}{notes and chr(10)}", encoding="utf-8")
 

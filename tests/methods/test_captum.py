@@ -42,6 +42,13 @@ def test_vanilla_gradient(dims: int, task: str, modalities: int) -> None:
 
 
 @everywhere
+def test_input_x_gradient(dims: int, task: str, modalities: int) -> None:
+    network, pooled, x = case(dims, task, modalities)
+    theirs = captum.InputXGradient(pooled).attribute(x.clone(), target=TARGET).detach()
+    assert relative(explain("input_x_gradient", network, x, Class(TARGET)).values, theirs) <= 1e-5
+
+
+@everywhere
 def test_guided_backprop(dims: int, task: str, modalities: int) -> None:
     network, pooled, x = case(dims, task, modalities)
     theirs = captum.GuidedBackprop(pooled).attribute(x.clone(), target=TARGET).detach()

@@ -20,8 +20,8 @@ from neuroxai.methods import METHODS, PAPER, all_methods, make_method, make_meth
 from neuroxai.methods.base import Method
 from neuroxai.methods.table import TABLE
 
-CAMS = {"grad_cam", "hirescam", "layercam"}
-UNSIGNED = {"grad_cam", "layercam"}
+CAMS = {"grad_cam", "hirescam", "layercam", "cam", "grad_cam_plus_plus"}
+UNSIGNED = {"grad_cam", "layercam", "grad_cam_plus_plus"}
 PERTURBATION = {name for name, entry in TABLE.items() if "remover" in entry.parameter_names}
 SINGLE = CAMS | PERTURBATION
 

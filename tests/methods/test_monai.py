@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_matrix import CASES, HEAD, NETWORKS, Case, cells, line
+from monai_matrix import CASES, COLUMNS, HEAD, NETWORKS, Case, cells, line
 from networks import relative
 from neuroxai.core.errors import TargetError
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Class
-from neuroxai.methods import METHODS, make_method
+from neuroxai.methods import make_method
 
 TABLE = Path(__file__).parents[2] / "docs" / "networks.md"
 
@@ -31,7 +31,7 @@ def test_a_right_map_or_a_clear_no(name: str, dims: int) -> None:
         for number, _, reason in (each.partition(". ") for each in TABLE.read_text().splitlines())
         if number.isdigit()
     }
-    for method, entry in zip(METHODS, entries, strict=True):
+    for method, entry in zip(COLUMNS, entries, strict=True):
         said = entry.split(" / ")[dims - 2 if " / " in entry else 0]
         if said == "yes":
             assert found[method] == "yes"
@@ -41,7 +41,7 @@ def test_a_right_map_or_a_clear_no(name: str, dims: int) -> None:
 
 def test_the_table_names_every_network_and_method() -> None:
     text = TABLE.read_text()
-    head = HEAD.format(methods=" | ".join(METHODS), rule=" | ".join("---" for _ in METHODS))
+    head = HEAD.format(methods=" | ".join(COLUMNS), rule=" | ".join("---" for _ in COLUMNS))
     assert text.startswith(head)
     assert len(NETWORKS) >= 12
     assert [
@@ -50,7 +50,7 @@ def test_the_table_names_every_network_and_method() -> None:
 
 
 def test_a_line_names_its_reasons_once() -> None:
-    yes = dict.fromkeys(METHODS, "yes")
+    yes = dict.fromkeys(COLUMNS, "yes")
     no = {**yes, "grad_cam": "no: it has none", "guided_backprop": "no: it is void"}
     reasons = ["it is void"]
     first = line("UNet", {2: yes, 3: no}, reasons)

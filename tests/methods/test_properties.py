@@ -23,6 +23,9 @@ PATHS = ["integrated_gradients", "guided_integrated_gradients"]
 WITHOUT_NOISE = [name for name in METHODS if name != "smoothgrad"]
 """Noise does not flip with the image; without noise SmoothGrad is the plain gradient."""
 
+HOMOGENEOUS = [name for name in METHODS if name != "grad_cam_plus_plus"]
+"""The weights of Grad-CAM++ depend on the magnitude of the score."""
+
 
 def method(name: str) -> Method:
     """Guided IG walks from an image: in a constant one whole areas have the same gradient.
@@ -106,7 +109,7 @@ def test_samples_in_another_order(
     assert close(explain(method(name), network, x[order], Class(TARGET)).values, values[order])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", HOMOGENEOUS)
 @given(seed=seeds, dims=dimensions, scale=st.floats(0.05, 20))
 @few
 def test_intensities_of_another_scale(name: str, seed: int, dims: int, scale: float) -> None:
@@ -121,7 +124,7 @@ def test_intensities_of_another_scale(name: str, seed: int, dims: int, scale: fl
     assert relative(scaled, values if stays else scale * values) <= 1e-6
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", HOMOGENEOUS)
 @given(seed=seeds, factor=st.floats(0.1, 10))
 @few
 def test_a_scaled_target_scales_the_map(name: str, seed: int, factor: float) -> None:

@@ -68,7 +68,7 @@ class ClassActivationMethod(Method):
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Return the layer's map on the input's grid."""
-        layer, found = probe.layer_map(x, self.layer, self.reduction)
+        layer, found = self.layer_values(probe, x)
         low = found if self.signed else found.clamp(min=0)
         values = probe.place(low, layer, x)
         cells = probe.cell_size(x, layer)
@@ -85,6 +85,10 @@ class ClassActivationMethod(Method):
             "negative_fraction": (found < 0).flatten(1).double().mean(dim=1).tolist(),
         }
         return Attribution(values, diagnostics, notes, layer.name)
+
+    def layer_values(self, probe: Probe, x: Tensor) -> tuple[Layer, Tensor]:
+        """Return the layer and its map ``(B, 1, *S_layer)`` before it is rectified."""
+        return probe.layer_map(x, self.layer, self.reduction)
 
     def _call_notes(self, layer: Layer) -> Iterator[str]:
         """Yield which call a default layer is, if its module runs several times in a pass."""

@@ -82,6 +82,11 @@ TABLE: Mapping[str, Entry] = MappingProxyType(
         "layercam": Entry(
             "LayerCAM", "LayerCAM", "doi:10.1109/TIP.2021.3089943", "layer=auto", signed=False
         ),
+        "input_x_gradient": Entry("InputXGradient", "Input × gradient", "arXiv:1605.01713"),
+        "cam": Entry("CAM", "CAM", "arXiv:1512.04150", "layer=auto"),
+        "grad_cam_plus_plus": Entry(
+            "GradCAMPlusPlus", "Grad-CAM++", "arXiv:1710.11063", "layer=auto", signed=False
+        ),
         "occlusion": Entry(
             "Occlusion",
             "Occlusion",
