@@ -15,7 +15,12 @@ from neuroxai.core.probe.windows import Windows
 from neuroxai.core.target.target import Class
 from neuroxai.methods import METHODS, make_method
 
-LAYERED = [name for name in METHODS if "layer" in make_method(name).parameters()]
+ONE_LAYER = {"cam", "grad_cam_plus_plus"}
+"""CAM has a map of one layer, and the weights of Grad-CAM++ are not defined over windows."""
+
+LAYERED = [
+    name for name in METHODS if "layer" in make_method(name).parameters() and name not in ONE_LAYER
+]
 
 
 class Siamese(nn.Module):
