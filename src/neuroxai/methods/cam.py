@@ -86,6 +86,7 @@ class CAM(ClassActivationMethod):
 
     name: ClassVar[str] = "cam"
     title: ClassVar[str] = "CAM"
+    on_request: ClassVar[bool] = True
     units: ClassVar[str] = "logit; its mean over the layer is the class's logit without the bias"
     citation: ClassVar[str] = "arXiv:1512.04150"
     reduction: ClassVar[LayerReduction] = MEAN_GRADIENT_WEIGHTS

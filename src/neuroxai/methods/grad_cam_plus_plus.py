@@ -74,6 +74,7 @@ class GradCAMPlusPlus(ClassActivationMethod):
     name: ClassVar[str] = "grad_cam_plus_plus"
     title: ClassVar[str] = "Grad-CAM++"
     signed: ClassVar[bool] = False
+    on_request: ClassVar[bool] = True
     units: ClassVar[str] = "arbitrary unit; activation times gradient"
     citation: ClassVar[str] = "arXiv:1710.11063"
     reduction: ClassVar[LayerReduction] = PlusPlusWeights()

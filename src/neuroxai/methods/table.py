@@ -83,9 +83,14 @@ TABLE: Mapping[str, Entry] = MappingProxyType(
             "LayerCAM", "LayerCAM", "doi:10.1109/TIP.2021.3089943", "layer=auto", signed=False
         ),
         "input_x_gradient": Entry("InputXGradient", "Input × gradient", "arXiv:1605.01713"),
-        "cam": Entry("CAM", "CAM", "arXiv:1512.04150", "layer=auto"),
+        "cam": Entry("CAM", "CAM", "arXiv:1512.04150", "layer=auto", on_request=True),
         "grad_cam_plus_plus": Entry(
-            "GradCAMPlusPlus", "Grad-CAM++", "arXiv:1710.11063", "layer=auto", signed=False
+            "GradCAMPlusPlus",
+            "Grad-CAM++",
+            "arXiv:1710.11063",
+            "layer=auto",
+            signed=False,
+            on_request=True,
         ),
         "occlusion": Entry(
             "Occlusion",
