@@ -48,7 +48,8 @@ class Method(ABC):
     shared: ClassVar[bool] = False
     """Whether the map has a single channel for all channels of the input."""
     on_request: ClassVar[bool] = False
-    """Whether ``all`` leaves the method out: it takes hundreds of passes, or few networks have it."""
+    """Whether ``all`` leaves the method out: it takes hundreds of passes, or is defined
+    for some networks only."""
     units: ClassVar[str] = "target per unit of the network's input"
     """The unit of the map's values; after a semicolon, a remark."""
     citation: ClassVar[str]

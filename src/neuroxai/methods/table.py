@@ -92,6 +92,9 @@ TABLE: Mapping[str, Entry] = MappingProxyType(
             signed=False,
             on_request=True,
         ),
+        "deeplift": Entry(
+            "DeepLIFT", "DeepLIFT", "arXiv:1704.02685", "baseline=auto", on_request=True
+        ),
         "occlusion": Entry(
             "Occlusion",
             "Occlusion",

@@ -61,9 +61,15 @@ def no_gradient_error(label: str) -> LayerError:
 
 
 def differentiate(
-    total: Tensor, ends: Sequence[Tensor], *, retain_graph: bool = False
+    total: Tensor,
+    ends: Sequence[Tensor],
+    start: Tensor | None = None,
+    *,
+    retain_graph: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of ``total``, None where it does not depend on a tensor.
+
+    ``start`` is what the backward pass starts from if ``total`` is not a scalar.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def differentiate(
         If the network uses reentrant checkpoints, which give no gradients of chosen tensors.
     """
     try:
-        return torch.autograd.grad(total, ends, retain_graph=retain_graph, allow_unused=True)
+        return torch.autograd.grad(total, ends, start, retain_graph=retain_graph, allow_unused=True)
     except RuntimeError as error:
         if "use_reentrant=True" not in str(error):
             raise

@@ -161,6 +161,7 @@ class _Run:
         self._x = x.detach()
         if self._gradients or from_input:
             self._x.requires_grad_()
+        self._output = self._x
         self._ran: list[Layer] = []
         self._graph: dict[str, Recorded] = {}
         self._unplaced: Mapping[str, int] = {}
@@ -171,7 +172,7 @@ class _Run:
         """Return the answers for each target."""
         differentiates = bool(self._gradients or self._maps)
         with torch.set_grad_enabled(differentiates):
-            output = self._forward()
+            output = self._output = self._forward()
             scores = [target(output).score(output) for target in self._setup.targets]
             totals = [score.sum() for score in scores]
         found = tuple(Answers(output.detach(), score.detach()) for score in scores)
@@ -314,10 +315,16 @@ class _Run:
         self, request: InputGradient, total: Tensor, answers: Answers, *, retain_graph: bool
     ) -> None:
         self.passes += Passes(backward=1)
-        with self._hooks.in_force(request.rule):
-            (gradient,) = differentiate(total, [self._x], retain_graph=retain_graph)
+        rule, (at_output,) = request.rule, differentiate(total, [self._output], retain_graph=True)
+        gradient = None
+        if at_output is not None:
+            start = rule.start(self._output.detach(), at_output)
+            with self._hooks.in_force(rule):
+                (gradient,) = differentiate(
+                    self._output, [self._x], start, retain_graph=retain_graph
+                )
         # Checkpointed blocks show their calls in the backward pass alone.
-        refusal = request.rule.refusal(self._setup.network, self._hooks.seen)
+        refusal = self._hooks.refusal(rule) or rule.refusal(self._setup.network, self._hooks.seen)
         if refusal is not None:
             answers.refused[request] = MethodError(refusal)
             return

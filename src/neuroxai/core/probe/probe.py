@@ -339,7 +339,7 @@ class Probe(ABC):
         fits = BATCH_VOXELS // (x.shape[0] * prod(spatial_shape(x)))
         if self.budget is not None and self.needs:
             fits = min(fits, self.budget // self.needs)
-        return fits if fits > 1 and self._has_independent_samples() else 1
+        return fits if fits > 1 and self.has_independent_samples() else 1
 
     def free_memory(self, x: Tensor) -> int | None:
         """Return the bytes left by a batch of copies of ``x``; None if unknown."""
@@ -358,7 +358,7 @@ class Probe(ABC):
         # A copy, because a network may work in place on its input.
         return self.outputs.run(self.network, x.clone(), self.settings.precision)
 
-    def _has_independent_samples(self) -> bool:
+    def has_independent_samples(self) -> bool:
         """Return whether the samples of a batch do not affect each other; tested once."""
         if self.facts.samples_are_independent is None and self._point is not None:
             self.facts.samples_are_independent = self._is_unchanged_in_batch(self._point)

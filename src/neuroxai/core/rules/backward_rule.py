@@ -10,9 +10,33 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-GradientChange = Callable[[Tensor, Tensor], Tensor]
+Change = Callable[[Tensor, Tensor], Tensor]
 """Returns the gradient at a call's input, given the gradient at its output and the gradient at
 its input by the ordinary chain rule. It must not modify either."""
+
+
+@dataclass(frozen=True, eq=False)
+class InputChanges:
+    """How the gradient of a call changes at each of its differentiated inputs, in their order."""
+
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """That a rule has no answer for a call, which makes it void on the network.
+
+    Attributes
+    ----------
+    reason
+        The operation and why, the part of a sentence.
+    """
+
+    reason: str
+
+
+GradientChange = Change | InputChanges
+"""How the gradient of a call changes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +50,23 @@ class Call:
     activation
         The name of the activation function, such as ``relu`` or ``leaky_relu``; ``clamp`` for
         other spellings of ReLU; None for any other call.
+    before
+        What the same rule returned for the call whose result is the first argument.
+    is_first
+        Returns whether the rule changed no call between the input and this one.
     """
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     activation: str | None
+    before: GradientChange | None = None
+    is_first: Callable[[], bool] = lambda: True
+
+    @property
+    def name(self) -> str:
+        """The bare name of the function, such as ``conv3d``."""
+        return bare_name(self.function)
 
     @property
     def input(self) -> Tensor:
@@ -69,12 +104,21 @@ class BackwardRule(ABC):
     """The name in messages and notes."""
 
     @abstractmethod
-    def watch(self, call: Call) -> GradientChange | None:
+    def watch(self, call: Call) -> GradientChange | Refused | None:
         """Return how the gradient of a call changes under this rule; None if it does not.
+
+        What is refused makes the rule void only if the call's result is differentiated.
 
         It is called in the forward pass, before the call runs, as the call may overwrite its
         input. What it returns may hold tensors, but none with a graph.
         """
+
+    def start(self, output: Tensor, gradient: Tensor) -> Tensor:
+        """Return what the backward pass starts from, given the output and the target's gradient.
+
+        Both are without a graph and have the shape of the model output.
+        """
+        return gradient
 
     def refusal(self, network: nn.Module, seen: Seen) -> str | None:
         """Return why the rule is void on a network, as a full sentence; None if it is not."""
@@ -96,3 +140,18 @@ class Plain(BackwardRule):
 
 
 PLAIN = Plain()
+
+
+def bare_name(function: Callable[..., Any]) -> str:
+    """Return the bare name of a function, a method, or an operator of an exported graph.
+
+    Examples
+    --------
+    >>> import torch
+    >>> bare_name(torch.Tensor.relu_), bare_name(torch.ops.aten.relu.default)
+    ('relu_', 'relu')
+    """
+    schema = getattr(function, "_schema", None)
+    if schema is not None:
+        return str(schema.name).partition("::")[2]
+    return str(getattr(function, "__name__", ""))

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
 
 from neuroxai.core.engine.backward_graph import nodes_behind
 from neuroxai.core.engine.function_calls import FunctionCalls
-from neuroxai.core.rules.backward_rule import PLAIN, BackwardRule, Call, GradientChange, Seen
+from neuroxai.core.rules.backward_rule import (
+    PLAIN,
+    BackwardRule,
+    Call,
+    GradientChange,
+    InputChanges,
+    Refused,
+    Seen,
+)
 from neuroxai.core.rules.rectifiers import CLAMP, rectifier
 from neuroxai.core.rules.sign_masks import SignMasks, call_name
+
+_CHANGES = "neuroxai.changes"
+"""Key of a node's changes in its metadata, which live as long as the graph."""
 
 _KNOWN_FUNCTIONS = ("neuroxai.", "torch.")
 """Packages whose ``torch.autograd.Function`` classes are not activations."""
@@ -36,6 +49,8 @@ class RuleHooks(FunctionCalls):
     ----------
     seen
         The activation functions that were called, and calls that may be unreachable ones.
+    refused
+        Why a rule is void, by the call it has no answer for.
 
     Examples
     --------
@@ -52,6 +67,7 @@ class RuleHooks(FunctionCalls):
     def __init__(self, rules: Collection[BackwardRule]) -> None:
         super().__init__()
         self.seen = Seen()
+        self.refused: dict[BackwardRule, dict[str, None]] = {}
         self._rules = [rule for rule in rules if rule != PLAIN]
         self._active: BackwardRule = PLAIN
         self._masks = SignMasks()
@@ -69,6 +85,11 @@ class RuleHooks(FunctionCalls):
             yield
         finally:
             self._active = PLAIN
+
+    def refusal(self, rule: BackwardRule) -> str | None:
+        """Return why a rule is void for a call that it has no answer for; None if it is not."""
+        reasons = self.refused.get(rule)
+        return f"{rule.title} is void on this network: {next(iter(reasons))}" if reasons else None
 
     def inspect(self, output: Tensor) -> None:
         """Look for custom autograd functions between the input and ``output``."""
@@ -102,10 +123,11 @@ class RuleHooks(FunctionCalls):
             activation = CLAMP if relu else None
             if relu is False:
                 self.seen.unreachable[f"{call_name(func)}, a selection by sign,"] = None
-        changes = self._changes(Call(func, args, kwargs, activation))
+        found = self._watch(func, args, kwargs, activation)
+        changes = {r: each for r, each in found.items() if not isinstance(each, Refused)}
         if activation is not None:
             self.seen.activations[activation] += 1
-        if not changes:
+        if not found:
             return func(*args, **kwargs)
         x = args[0] if args else None
         # The gradient of an in-place call on a view passes by the view's own node.
@@ -114,28 +136,72 @@ class RuleHooks(FunctionCalls):
         after = result
         if after is None:  # of __setitem__
             after = x if copy is None else copy
-        if isinstance(after, Tensor) and after.grad_fn is not None:
+        if _has_graph(after):
+            for rule, each in found.items():
+                if isinstance(each, Refused):
+                    self.refused.setdefault(rule, {})[each.reason] = None
+        if changes and isinstance(after, Tensor) and after.grad_fn is not None:
             after.grad_fn.register_hook(self._hook(changes))
+            _metadata(after.grad_fn)[_CHANGES] = changes
         if copy is not None and after is copy and isinstance(x, Tensor):
             x.copy_(copy)
             return None if result is None else x
         return result
 
-    def _changes(self, call: Call) -> dict[BackwardRule, GradientChange]:
-        found = ((rule, rule.watch(call)) for rule in self._rules)
-        return {rule: change for rule, change in found if change is not None}
+    def _watch(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        activation: str | None,
+    ) -> dict[BackwardRule, GradientChange | Refused]:
+        node = args[0].grad_fn if args and isinstance(args[0], Tensor) else None
+        before = _changes_of(node)
+        found = {}
+        for rule in self._rules:
+            is_first = partial(_is_unchanged_before, node, rule)
+            change = rule.watch(Call(func, args, kwargs, activation, before.get(rule), is_first))
+            if change is not None:
+                found[rule] = change
+        return found
 
     def _hook(
         self, changes: dict[BackwardRule, GradientChange]
     ) -> Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...] | None]:
         def hook(own: tuple[Any, ...], gradients: tuple[Any, ...]) -> tuple[Any, ...] | None:
             change = changes.get(self._active)
-            place = next((n for n, each in enumerate(own) if each is not None), None)
-            if change is None or place is None or gradients[0] is None:
+            if change is None or gradients[0] is None:
                 return None
-            return (*own[:place], change(gradients[0], own[place]), *own[place + 1 :])
+            each = change.changes if isinstance(change, InputChanges) else (change,)
+            places = [n for n, gradient in enumerate(own) if gradient is not None]
+            found = list(own)
+            for place, of_input in zip(places, each, strict=False):
+                found[place] = of_input(gradients[0], own[place])
+            return tuple(found)
 
         return hook
+
+
+def _changes_of(node: Node | None) -> dict[BackwardRule, GradientChange]:
+    """Return the changes at a node of the graph."""
+    return {} if node is None else _metadata(node).get(_CHANGES, {})
+
+
+def _metadata(node: Any) -> dict[str, Any]:
+    """Return a node's own metadata, a dictionary that torch declares as a method."""
+    found: dict[str, Any] = node.metadata
+    return found
+
+
+def _is_unchanged_before(node: Node | None, rule: BackwardRule) -> bool:
+    """Return whether a rule changes no call from the input to a node."""
+    return node is None or not any(rule in _changes_of(each) for each in nodes_behind(node))
+
+
+def _has_graph(result: object) -> bool:
+    """Return whether a call's result, or a part of it, is differentiated."""
+    parts = result if isinstance(result, (tuple, list)) else (result,)
+    return any(isinstance(each, Tensor) and each.grad_fn is not None for each in parts)
 
 
 def _is_differentiated(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from weakref import ref
 from torch import Tensor
 from torch.overrides import resolve_name
 
+from neuroxai.core.rules.backward_rule import bare_name
 from neuroxai.core.rules.rectifiers import is_zero
 
 _ABOVE = {"gt", "greater", "ge", "greater_equal"}
@@ -71,7 +72,7 @@ class SignMasks:
         """Remember the result of a call if it is a mask by sign."""
         if not isinstance(result, Tensor):
             return
-        name, given = _name(func), [*args, *kwargs.values()]
+        name, given = bare_name(func), [*args, *kwargs.values()]
         if name in _ABOVE | _BELOW and len(given) == 2:
             first, second = given
             if isinstance(first, Tensor) and is_zero(second):
@@ -91,7 +92,7 @@ class SignMasks:
         None if the call does not select by sign; False for a selection that is not ReLU, such as
         ``torch.where(x > 0, x, 0.1 * x)``.
         """
-        name = _name(func)
+        name = bare_name(func)
         if not self._masks or name not in _SELECT:
             return None
         given = [*args, *kwargs.values()]
@@ -122,15 +123,7 @@ class SignMasks:
 
 def call_name(func: Callable[..., Any]) -> str:
     """Return a torch function's name for a message, such as ``torch.where``."""
-    return str(resolve_name(func) or _name(func))
-
-
-def _name(func: Callable[..., Any]) -> str:
-    """Return the bare name of a function, a method, or an operator of an exported graph."""
-    schema = getattr(func, "_schema", None)
-    if schema is not None:
-        return str(schema.name).partition("::")[2]
-    return str(getattr(func, "__name__", ""))
+    return str(resolve_name(func) or bare_name(func))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
