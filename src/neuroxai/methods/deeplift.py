@@ -163,7 +163,8 @@ class DeepLIFT(Method):
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Return the multipliers times the difference."""
         start = path_start(self.baseline, probe, x, generator)
-        if not probe.has_independent_samples():
+        finite = bool(torch.isfinite(start.at_x).all())  # NaN equals nothing, and is reported later
+        if finite and not probe.has_independent_samples():
             raise MethodError(
                 "deeplift is void on this network: the samples of a batch affect each other, and "
                 "it passes the image and its baseline in one batch; use integrated_gradients"
