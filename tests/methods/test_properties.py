@@ -34,7 +34,8 @@ def method(name: str) -> Method:
     """
     if name == "guided_integrated_gradients":
         return make_method(name, {"steps": 5, "max_distance": 0.2, "baseline": "blur"})
-    if name == "integrated_gradients":  # a scaled class may win elsewhere, where auto differs
+    # A scaled class may win elsewhere, where auto differs.
+    if name in {"integrated_gradients", "deeplift"}:
         return dataclasses.replace(quick(name), baseline="zero")  # type: ignore[call-arg]
     return quick(name)
 
