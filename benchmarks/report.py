@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from quality_tables import tables
+
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
@@ -29,7 +31,7 @@ stock torch. On a shared machine, ratios within a factor of 1.25 are ties.
 
 def main() -> None:
     """Generate the page."""
-    parts = [HEAD]
+    parts = [HEAD, _quality()]
     for script in ORDER:
         path = RESULTS / f"{script}.json"
         parts.append(_section(json.loads(path.read_text())) if path.exists() else _absent(script))
@@ -59,6 +61,20 @@ def _section(found: dict[str, Any]) -> str:
         )
     lines += ["", *(f"Not run: {sentence}." for sentence in found["skipped"])]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _quality() -> str:
+    path = RESULTS / "quality.json"
+    if not path.exists():
+        return _absent("quality")
+    found = json.loads(path.read_text())
+    head = (
+        f"## quality\n\n`benchmarks/quality.py --write`, {found['date']}, {found['processor']}, "
+        f"{found['system']}. [Checks of a scan](guide/scan-quality.md) on cases that set no "
+        "threshold. An alarm counts only if it names the changed sequence, drawn at random. "
+        "Phantoms have voxels of 2 mm, real scans of 1 mm.\n"
+    )
+    return "\n".join([head, *map(tables, found["cohorts"])])
 
 
 def _figure(value: float, unit: str) -> str:

@@ -185,9 +185,10 @@ def synthesize_images(
             image += scene.lesions * (lesion * (s["ED"] - s["WM"]))
         if scene.tumor is not None and scene.box is not None:
             t, inside = scene.tumor, image[scene.box]
-            inside *= 1 - (t.necrosis + t.solid + t.rim + t.edema + t.cavity)
+            edema = t.edema * t.shade
+            inside *= 1 - (t.necrosis + t.solid + t.rim + edema + t.cavity)
             inside += t.necrosis * s["NCR"] + t.solid * s["NET"] + t.cavity * s["CSF"]
-            inside += t.rim * s["ET"] + t.edema * s["ED"]
+            inside += t.rim * s["ET"] + edema * s["ED"]
         image += scene.vessels * (s["vessel"] - image)
         image += scene.dura * (s["dura"] - image)
         if modality in scene.spots:

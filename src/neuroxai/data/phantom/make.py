@@ -15,6 +15,7 @@ from neuroxai.data.layouts import LAYOUTS
 from neuroxai.data.phantom import contrast
 from neuroxai.data.phantom.anatomy import Tissues, draw_warp, sample_tissues, surface_depth
 from neuroxai.data.phantom.artifacts import acquire, blur_image, degrade_scanners, draw_scanners
+from neuroxai.data.phantom.faint import Faint, draw_faint
 from neuroxai.data.phantom.field import Array, Axes, stream
 from neuroxai.data.phantom.planted import VARIANTS, Cause, bias_tilt, check_variant, corner_mask
 from neuroxai.data.phantom.tumor import Tumor, apply_mass_effect, draw_plan, grow, rasterize_tumor
@@ -67,6 +68,7 @@ def make_phantom(
     variant: str | None = None,
     tumor: bool | None = None,
     wide: bool = False,
+    faint: bool = False,
 ) -> Phantom:
     """Make a synthetic brain tumor case with four modalities, segmentation and grade.
 
@@ -89,6 +91,9 @@ def make_phantom(
     wide
         Draw far beyond the typical case, to train networks that generalize to other scanners;
         see :class:`~neuroxai.data.phantom.variety.Variety`.
+    faint
+        Make the tumor as inconspicuous as many real ones, with the labels of its parts; see
+        :class:`~neuroxai.data.phantom.faint.Faint`.
 
     Raises
     ------
@@ -103,7 +108,7 @@ def make_phantom(
     >>> phantom.case.shape, phantom.case.grade
     ((64, 64, 54), 'HGG')
     """
-    check_request(seed, spacing, grade, variant, tumor, wide)
+    check_request(seed, spacing, grade, variant, tumor, wide, faint=faint)
     variety = draw_variety(seed) if wide else TYPICAL
     seed, spacing = int(seed), float(spacing)
     generator = stream(seed, "case")
@@ -126,9 +131,13 @@ def make_phantom(
     drawn: dict[str, Any] = dict(head)
     if wide:
         drawn["variety"] = asdict(variety)
+    pale = draw_faint(seed) if faint else None
+    if pale is not None:
+        drawn["faint"] = asdict(pale)
     growth = None
     if tumor:
         plan = draw_plan(seed, appearance, variety)
+        plan = pale.plan(plan) if pale else plan
         growth = grow(seed, plan, warp)
         warp = apply_mass_effect(warp, growth)
         drawn["tumor"] = asdict(plan)
@@ -142,7 +151,7 @@ def make_phantom(
         parts, parts_box = rasterize_tumor(seed, growth, warp, tissues, near)
     scene = contrast.draw_scene(seed, tissues, parts, parts_box, near, variety)
 
-    images, planted = _image(seed, scene, near, spacing, grade, variant, variety)
+    images, planted = _image(seed, scene, near, spacing, grade, variant, variety, pale)
     volumes = {name: _whole(image, box, shape) for name, image in images.items()}
     truth = np.zeros(shape, dtype=np.uint8)
     cavity = np.zeros(shape, dtype=bool)
@@ -181,6 +190,8 @@ def check_request(
     variant: str | None,
     tumor: bool | None,
     wide: bool,
+    *,
+    faint: bool = False,
 ) -> None:
     """Check that arguments are in range and consistent.
 
@@ -199,6 +210,10 @@ def check_request(
     if wide and variant is not None:
         raise CaseError(
             f"the phantom variant {variant!r} cannot be combined with wide phantoms; omit wide"
+        )
+    if faint and variant is not None:
+        raise CaseError(
+            f"the phantom variant {variant!r} cannot be combined with faint phantoms; omit faint"
         )
     if tumor is False and (grade is not None or variant is not None):
         raise CaseError(
@@ -247,6 +262,7 @@ def _image(
     grade: Grade | None,
     variant: str | None,
     variety: Variety,
+    pale: Faint | None,
 ) -> tuple[dict[str, Array], NDArray[np.bool_]]:
     """Return the images, and the mask of voxels that a planted cause in the brain can change.
 
@@ -254,6 +270,7 @@ def _image(
     single voxels. The images therefore carry no information on the grade outside the mask.
     """
     signals = contrast.draw_signals(seed, variety)
+    signals = pale.signals(signals) if pale else signals
     part: Array | None = None
     modality, amount = "", 0.0
     if scene.tumor is not None and variant == "rim_t1ce":

@@ -63,6 +63,8 @@ class Plan:
     location: Location = "anywhere"
     resection_margin: float | None = None
     """Thickness in mm of the residual tumor around a resection cavity; None before surgery."""
+    margin_signal: float = 1.0
+    """Share of the signal of edema that remains at its margin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,8 @@ class Tumor:
     edema: Array
     cavity: Array
     """Resection cavity, filled with fluid; background in layouts without the class RC."""
+    shade: Array | float = 1.0
+    """Share of the signal of edema, below 1 near a faint margin."""
 
 
 def draw_plan(seed: int, appearance: Grade, variety: Variety = TYPICAL) -> Plan:
@@ -255,7 +259,12 @@ def rasterize_tumor(
     core = core - cavity
     living = core * (1 - dead)
     bright = _without_specks(living * (1 - silent), core, axes)
-    return Tumor(core * dead, living - bright, bright, edema, cavity), crop
+    shade: Array | float = 1.0
+    if plan.margin_signal < 1:
+        # The margin is at the level; the full signal is reached at four times of it.
+        deep = ramp(wet - 2.5 * level, 1.5 * level)
+        shade = np.float32(plan.margin_signal) + np.float32(1 - plan.margin_signal) * deep
+    return Tumor(core * dead, living - bright, bright, edema, cavity, shade), crop
 
 
 def _without_specks(bright: Array, core: Array, axes: Axes) -> Array:

@@ -32,6 +32,10 @@ class PhantomSource(Schema):
     """Fraction of the training seeds that are generated with wide variety, far from the typical
     case; held-out seeds are then generated both ways."""
 
+    faint: Fraction = 0.0
+    """Fraction of the training seeds whose tumors are as inconspicuous as many real ones; held-out
+    seeds are not."""
+
     @model_validator(mode="after")
     def _disjoint_seeds(self) -> Self:
         if self.train[0] >= self.train[1]:
@@ -60,7 +64,10 @@ class PhantomSource(Schema):
 
         try:
             for spacing in self.spacings:
-                check_request(self.train[0], spacing, None, self.variant, None, self.wide > 0)
+                check_request(
+                    self.train[0], spacing, None, self.variant, None, self.wide > 0,
+                    faint=self.faint > 0,
+                )  # fmt: skip
         except CaseError as error:
             raise ValueError(str(error)) from error
         return self

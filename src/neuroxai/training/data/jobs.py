@@ -85,13 +85,23 @@ def _phantom_jobs(config: Config, source: PhantomSource) -> Jobs:
     version = _code_version("phantom/*.py")
     spacings = source.spacings
 
-    def job(seed: int, spacing: float, wide: bool) -> Job:
-        phantom = {"seed": seed, "spacing": spacing, "variant": source.variant, "wide": wide}
+    def job(seed: int, spacing: float, wide: bool, *, faint: bool = False) -> Job:
+        phantom: dict[str, Any] = {
+            "seed": seed, "spacing": spacing, "variant": source.variant, "wide": wide,
+        }  # fmt: skip
+        if faint:
+            phantom["faint"] = True
         return _job(config, f"{version} {phantom}", f"seed-{seed}", phantom=phantom)
 
-    def one_each(seeds: tuple[int, int]) -> list[Job]:
+    def one_each(seeds: tuple[int, int], faint: float = 0.0) -> list[Job]:
+        # From another seed on, so that the wide phantoms are not the faint ones.
         return [
-            job(seed, spacings[seed % len(spacings)], _is_wide(seed, source.wide))
+            job(
+                seed,
+                spacings[seed % len(spacings)],
+                _is_wide(seed, source.wide),
+                faint=_is_wide(seed + 7001, faint),
+            )
             for seed in range(*seeds)
         ]
 
@@ -102,7 +112,7 @@ def _phantom_jobs(config: Config, source: PhantomSource) -> Jobs:
         for seed in range(*source.test)
     ]
     return {
-        "train": one_each(source.train),
+        "train": one_each(source.train, source.faint),
         "validation": one_each(source.validation or (0, 0)),
         "test": test,
     }
