@@ -46,7 +46,7 @@ def test_shape_sign_provenance_and_repeat(name: str, dims: int, task: str, modal
     assert first.signed is (name not in UNSIGNED)
     # Class 2 has mostly positive evidence, which single maps may show alone.
     maps = [first.values]
-    if name in SINGLE:
+    if name in SINGLE | {"lrp"}:
         maps += [explain(name, network, x, Class(k)).values for k in (0, 1)]
     assert any(bool((values < 0).any()) for values in maps) is first.signed
     assert torch.equal(first.values, second.values)

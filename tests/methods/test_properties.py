@@ -23,8 +23,8 @@ PATHS = ["integrated_gradients", "guided_integrated_gradients"]
 WITHOUT_NOISE = [name for name in METHODS if name != "smoothgrad"]
 """Noise does not flip with the image; without noise SmoothGrad is the plain gradient."""
 
-HOMOGENEOUS = [name for name in METHODS if name != "grad_cam_plus_plus"]
-"""The weights of Grad-CAM++ depend on the magnitude of the score."""
+HOMOGENEOUS = [name for name in METHODS if name not in {"grad_cam_plus_plus", "lrp"}]
+"""The weights of Grad-CAM++ depend on the magnitude of the score; biases take up relevance."""
 
 
 def method(name: str) -> Method:
@@ -37,6 +37,8 @@ def method(name: str) -> Method:
     # A scaled class may win elsewhere, where auto differs.
     if name in {"integrated_gradients", "deeplift"}:
         return dataclasses.replace(quick(name), baseline="zero")  # type: ignore[call-arg]
+    if name == "lrp":  # its epsilon has the unit of the score
+        return make_method("lrp", {"epsilon": 1e-12})
     return quick(name)
 
 
@@ -138,7 +140,7 @@ def test_a_scaled_target_scales_the_map(name: str, seed: int, factor: float) -> 
     assert relative(scaled, factor**power * values) <= 1e-6
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"lrp"}))
 @given(seed=seeds, shift=st.floats(-50, 50))
 @few
 def test_a_constant_added_to_the_score_changes_nothing(name: str, seed: int, shift: float) -> None:

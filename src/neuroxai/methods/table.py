@@ -95,6 +95,13 @@ TABLE: Mapping[str, Entry] = MappingProxyType(
         "deeplift": Entry(
             "DeepLIFT", "DeepLIFT", "arXiv:1704.02685", "baseline=auto", on_request=True
         ),
+        "lrp": Entry(
+            "LRP",
+            "Layer-wise relevance propagation",
+            "doi:10.1371/journal.pone.0130140",
+            "composite=epsilon_plus_flat epsilon=1e-06",
+            on_request=True,
+        ),
         "occlusion": Entry(
             "Occlusion",
             "Occlusion",

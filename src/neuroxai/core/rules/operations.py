@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,10 +118,17 @@ def _differentiated(call: Call) -> int:
 
 def _has_statistics(call: Call) -> bool:
     """Return whether a batch norm uses stored statistics."""
+    given = norm_arguments(call)
+    return isinstance(given.get("running_mean"), Tensor) and not given.get("training", False)
+
+
+def norm_arguments(call: Call) -> dict[str, Any]:
+    """Return the arguments of a batch norm by name."""
     # torch.batch_norm takes weight and bias before the statistics, functional.batch_norm after.
     if call.function is torch.batch_norm or hasattr(call.function, "_schema"):
-        names = ("input", "weight", "bias", "running_mean", "running_var", "training")
+        names = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum",
+                 "eps")  # fmt: skip
     else:
-        names = ("input", "running_mean", "running_var", "weight", "bias", "training")
-    given = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
-    return isinstance(given.get("running_mean"), Tensor) and not given.get("training", False)
+        names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum",
+                 "eps")  # fmt: skip
+    return {**dict(zip(names, call.args, strict=False)), **call.kwargs}
