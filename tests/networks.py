@@ -29,6 +29,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "integrated_gradients": {"steps": 4},
     "guided_integrated_gradients": {"steps": 5, "max_distance": 0.2},
     "smoothgrad": {"samples": 4},
+    "class_model": {"steps": 3},
     "rise": {"samples": 8},
     "lime": {"segments": 12, "samples": 64},
     "kernel_shap": {"segments": 12, "samples": 64},

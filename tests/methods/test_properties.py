@@ -20,10 +20,10 @@ few = settings(max_examples=12, deadline=None, derandomize=True)
 seeds, dimensions = st.integers(0, 10_000), st.sampled_from([2, 3])
 tasks = st.sampled_from(sorted(TASKS))
 PATHS = ["integrated_gradients", "guided_integrated_gradients"]
-WITHOUT_NOISE = [name for name in METHODS if name != "smoothgrad"]
+WITHOUT_NOISE = [name for name in METHODS if name not in {"smoothgrad", "class_model"}]
 """Noise does not flip with the image; without noise SmoothGrad is the plain gradient."""
 
-HOMOGENEOUS = [name for name in METHODS if name not in {"grad_cam_plus_plus", "lrp"}]
+HOMOGENEOUS = [name for name in METHODS if name not in {"grad_cam_plus_plus", "lrp", "class_model"}]
 """The weights of Grad-CAM++ depend on the magnitude of the score; biases take up relevance."""
 
 

@@ -102,6 +102,13 @@ TABLE: Mapping[str, Entry] = MappingProxyType(
             "composite=epsilon_plus_flat epsilon=1e-06",
             on_request=True,
         ),
+        "class_model": Entry(
+            "ClassModel",
+            "Class model",
+            "arXiv:1312.6034",
+            "steps=64 rate=1.0 weight=0.01 start=0.01",
+            on_request=True,
+        ),
         "occlusion": Entry(
             "Occlusion",
             "Occlusion",
