@@ -71,8 +71,8 @@ Trust = Annotated[
     bool,
     network_option(
         "--trust",
-        help="Allow files that can execute code: expressions of a MONAI bundle, pickled nnU-Net "
-        "weights.",
+        help="Allow what can execute code: a program (command:), expressions of a MONAI bundle, "
+        "pickled nnU-Net weights.",
     ),
 ]
 Flips = Annotated[

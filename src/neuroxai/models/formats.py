@@ -16,6 +16,8 @@ DEFAULT_MODEL = "deepseg-phantom"
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
 EXPORTED = ".pt2"
+COMMAND = "command:"
+"""Start of the name of a program."""
 METADATA = Path("configs", "metadata.json")
 PLANS = Path("plans.json")
 DATASET = Path("dataset.json")
@@ -49,6 +51,7 @@ class Format(Enum):
     NNUNET = "nnU-Net"
     EXPORTED = "exported program"
     FACTORY = "factory"
+    COMMAND = "command"
 
 
 _NAMES = {Format.BUNDLE: "a MONAI bundle", Format.NNUNET: "a trained nnU-Net"}
@@ -97,6 +100,10 @@ def locate_model(
     """
     text = os.fspath(name_or_path)
     path = Path(text)
+    if text.startswith(COMMAND):
+        if weights is not None:
+            raise ModelError(f"{text}: a program has its own weights; omit --weights")
+        return Location(Format.COMMAND, Path(card or CARD))
     if _FACTORY.fullmatch(text):
         if weights is None:
             raise ModelError(f"{text}: its weights are missing; add --weights model.safetensors")
@@ -106,7 +113,7 @@ def locate_model(
     if weights is not None or card is not None:
         raise ModelError(
             f"{text}: has its own weights and card; --weights and --card are only for "
-            "package.module:factory"
+            "package.module:factory, and --card for command:PROGRAM"
         )
     if text in shipped_models():
         return Location(Format.CHECKPOINT, shipped_folder(text))

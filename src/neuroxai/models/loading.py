@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from neuroxai.models.checkpoint import read_checkpoint
+from neuroxai.models.command import read_command
 from neuroxai.models.exported import read_exported
 from neuroxai.models.factory import read_factory
 from neuroxai.models.formats import DEFAULT_MODEL, Format, locate_model
@@ -32,15 +33,16 @@ def load_model(
     name_or_path
         Name of a shipped network, checkpoint folder, folder of a MONAI bundle or of a trained
         nnU-Net, ``.pt2`` file of ``torch.export``, or ``package.module:factory``, an importable
-        callable that returns an ``nn.Module``.
+        callable that returns an ``nn.Module``; or ``command:PROGRAM {case} {out}``, a program, see
+        :class:`~neuroxai.models.command.CommandNetwork`.
     weights
         Safetensors file of a factory.
     card
         JSON file that describes a factory or an exported program; see
         :func:`~neuroxai.models.factory.read_factory`.
     trust
-        Evaluate expressions in a bundle's configuration or an exported program, and read pickled
-        nnU-Net checkpoints in a separate process with limits.
+        Run a program, evaluate expressions in a bundle's configuration or an exported program, and
+        read pickled nnU-Net checkpoints in a separate process with limits.
     output
         Index or key of the output to use, if the network returns a list, tuple or dict; by default
         that of the card, or the only one that fits to the classes.
@@ -68,6 +70,8 @@ def _load(
 ) -> Model:
     text = os.fspath(name_or_path)
     location = locate_model(text, weights=weights, card=card)
+    if location.format is Format.COMMAND:
+        return read_command(text, card, trust=trust)
     if location.format is Format.FACTORY:
         return read_factory(text, location.path, card)
     if location.format is Format.EXPORTED:

@@ -14,6 +14,7 @@ from neuroxai.core.target.outputs import Outputs
 from neuroxai.data.case import Case
 from neuroxai.data.preparation import Prepared
 from neuroxai.data.preprocessing import Preprocessing
+from neuroxai.models.command import CommandNetwork
 from neuroxai.models.model import Model
 from neuroxai.models.nnunet import MIRRORING_OFF
 
@@ -89,6 +90,8 @@ def prepare(
     if model.windows is not None and not whole:
         recipe = recipe.replace(divisor=model.windows.divisor)
     prepared = recipe.prepare(case, slice_index, mask=tumor)
+    if isinstance(model.network, CommandNetwork):
+        model.network.affine = prepared.placement.network_affine
     if model.windows is None or not whole:
         return prepared
     size = "×".join(map(str, model.windows.size))
