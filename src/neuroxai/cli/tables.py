@@ -125,8 +125,20 @@ def print_report(report: CaseReport, findings: Sequence[str] = ()) -> None:
         console.print(line, soft_wrap=True)
     for warning in report.warnings:
         console.print(f"Warning: {warning}", soft_wrap=True)
+    console.print(_format_size(report), soft_wrap=True)
     console.print(f"Written: {report.results}", soft_wrap=True)
     console.print(NOT_FOR_CLINICAL_USE)
+
+
+def _format_size(report: CaseReport) -> str:
+    """Return the size of the maps, and their precision."""
+    rows = [row for entry in report.targets.values() for row in entry.methods.values()]
+    files = [report.results.folder / name for row in rows for name in row.files]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    return (
+        f"Maps: {len(files)} file{'s' if len(files) != 1 else ''}, {size:.1f} MB, in steps of "
+        "1/32767 of the largest value of each."
+    )
 
 
 def _print_modalities(report: CaseReport) -> None:

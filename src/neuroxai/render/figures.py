@@ -103,7 +103,8 @@ def draw_modalities(
         heading = f"The same for all modalities, drawn on {shown}"
         blocks.append(cutter.block([once], below, heading if len(scan.modalities) > 1 else ""))
     note = f"Axial slice {index} (of {depth(scan)}, from 0 at the feet): {reason}."
-    return _montage(scan, maps, target, target, blocks, cutter, facts or {}, note).save(path)
+    name = target_name(target)
+    return _montage(scan, maps, target, name, blocks, cutter, facts or {}, note).save(path)
 
 
 def draw_planes(
@@ -160,8 +161,23 @@ def draw_planes(
     ]
     blocks = [cutter.block(cuts, columns)]
     note = f"{shown}; planes intersect at voxel {point} of the RAS+ grid: {reason}."
-    title = f"{target} · {shown}"
+    title = f"{target_name(target)} · {shown}"
     return _montage(scan, maps, target, title, blocks, cutter, facts or {}, note).save(path)
+
+
+_REGION_WORDS = {"WT": "whole tumor", "TC": "tumor core", "ET": "enhancing tumor"}
+
+
+def target_name(target: str) -> str:
+    """Return a target's name for a title, with the words of a region of brain tumors.
+
+    Examples
+    --------
+    >>> target_name("TC"), target_name("HGG")
+    ('TC (tumor core)', 'HGG')
+    """
+    words = _REGION_WORDS.get(target)
+    return f"{target} ({words})" if words else target
 
 
 def strongest(maps: Sequence[HeatMap]) -> str | None:

@@ -242,7 +242,7 @@ def _format_restricted_shares(maps: Sequence[PatientMap]) -> str:
         for title, found in known
     )
     first = known[0][1]
-    return f"{each}; {describe_reference(first.reference)} {first.level:.1%}"
+    return f"{each} (chance level {first.level:.1%}, {describe_reference(first.reference)})"
 
 
 def _facts(maps: Sequence[PatientMap], prediction: Prediction | None) -> dict[str, str]:

@@ -145,8 +145,9 @@ def _format_places(row: MapSummary) -> Iterator[str]:
     """Yield the share of the map where the target is averaged, or in the tumor."""
     if row.chance is not None:
         if row.chance.above:  # else the reason of the mark has the figures
-            level = f"{row.chance.level:.1%} of {describe_reference(row.chance.reference)}"
-            yield f"{row.chance.share:.0%} of the map is where the target is averaged ({level})"
+            level = f"{row.chance.level:.1%}, {describe_reference(row.chance.reference)}"
+            held = f"{row.chance.share:.0%} of the map is where the target is averaged"
+            yield f"{held} (chance level {level})"
         return
     mass = row.evidence
     if mass is not None and mass.all is not None and "WT" in mass.all:
