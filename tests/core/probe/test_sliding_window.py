@@ -24,8 +24,10 @@ from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.probe.windows import Windows
 from neuroxai.core.rules.guided import GUIDED
 from neuroxai.core.spatial import upsample
+from neuroxai.core.target.contrast import Contrast
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Box
+from neuroxai.core.target.score import Score
 from neuroxai.core.target.target import Class, Region, Target
 from neuroxai.methods import METHODS, make_method
 from neuroxai.methods.hirescam import ActivationTimesGradient
@@ -140,8 +142,72 @@ def test_progress_moves_with_each_window_and_ends_at_one_step_a_gradient(word: s
         assert sum(gradients) == pytest.approx(2 * len(x))
         assert min(gradients) > 0
         probe.score(x * 0.5)
-    assert outputs == pytest.approx([len(x) / count] * count)
+    # The windows that the mask does not touch are not run for the score.
+    assert len(outputs) == count if word != "restricted" else len(outputs) < count
+    assert outputs == pytest.approx([len(x) / len(outputs)] * len(outputs))
     assert count > 3
+
+
+LOCAL: dict[str, Target] = {
+    "class": Class(2, within=Box((8, 7), (10, 9))),
+    "region": Region("ab", within=Box((0, 0), (2, 2))),
+    "probability": Class(2, scale="probability", within=Box((8, 7), (10, 9))),
+    "contrast": Contrast(2, 1, within=Box((8, 7), (10, 9))),
+}
+
+
+@pytest.mark.parametrize("word", LOCAL)
+@pytest.mark.parametrize("method", ["vanilla_gradient", "guided_backprop", "integrated_gradients",
+                                    "grad_cam", "hirescam", "layercam"])  # fmt: skip
+def test_windows_that_the_mask_does_not_touch_change_no_bit(
+    word: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, x = make("segmenter", 2).eval(), an_image(2)
+    windows = Windows((4, 4), torch.rand(4, 4) + 0.1, 0.5)
+    options = {"steps": 6, "baseline": "blur"} if method == "integrated_gradients" else {}
+    made = make_method(method, options)
+    probe = SlidingWindow(network, LOCAL[word], OUTPUTS, windows=windows)
+    fewer = made.explain(probe, x)
+    monkeypatch.setattr(SlidingWindow, "_touched", lambda *_: None)
+    everything = SlidingWindow(network, LOCAL[word], OUTPUTS, windows=windows)
+    plain = made.explain(everything, x)
+    assert torch.equal(fewer.values, plain.values)
+    assert fewer.score == plain.score
+    assert fewer.diagnostics == plain.diagnostics
+    assert probe.passes.backward < everything.passes.backward
+    assert probe.passes.gradients == everything.passes.gradients
+    if method == "integrated_gradients":
+        assert probe.passes.forward < 0.5 * everything.passes.forward
+
+
+def test_the_output_at_the_explained_point_stays_complete() -> None:
+    network, x, windows = make("segmenter", 2).eval(), an_image(2), some_windows(2)
+    whole = SlidingWindow(network, Class(2), OUTPUTS, windows=windows).run(x)
+    for target in LOCAL.values():
+        probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
+        with probe.at(x, [InputGradient()]):
+            probe.gradient(x)
+            assert torch.equal(probe.output(), whole)
+            assert torch.equal(probe.output_at(x + 0.0), whole)
+
+
+def test_what_depends_on_the_whole_output_runs_every_window() -> None:
+    network, x, windows = make("segmenter", 2).eval(), an_image(2), some_windows(2)
+    count = len(windows.place(IMAGES[2]))
+    for target in (Class(2), Score(lambda z: z[:, 2].flatten(1).amax(dim=1))):
+        probe = SlidingWindow(network, target, OUTPUTS, windows=windows)
+        with probe.at(x):
+            probe.output()
+            before = probe.passes.forward
+            probe.score(x * 0.5)
+            assert probe.passes.forward - before == count
+    stateful = SlidingWindow(network, LOCAL["class"], OUTPUTS, windows=windows)
+    stateful.facts.keeps_state = True
+    with stateful.at(x):
+        stateful.output()
+        before = stateful.passes.forward
+        stateful.score(x * 0.5)
+        assert stateful.passes.forward - before == count
 
 
 @pytest.mark.parametrize("dims", [2, 3])

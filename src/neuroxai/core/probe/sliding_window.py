@@ -50,7 +50,9 @@ class SlidingWindow(Probe):
 
     where :math:`P_i` cuts out window i. This is exact, and needs the memory of one window and a
     few volumes: one sweep over the windows for z and one for the gradients, or the second alone
-    for a target that is linear in z. A layer's map is combined over the windows as its
+    for a target that is linear in z. Windows that the target's mask does not touch have a gradient
+    of zero and are not run backward; away from the explained point, where the answer is not needed
+    beyond the mask, they are not run at all. A layer's map is combined over the windows as its
     :mod:`reduction <neuroxai.core.layers.reduction>` says. For an
     :class:`~neuroxai.core.probe.ensemble.Ensemble` it is the sum over the members. With a single
     window, all results equal those of :class:`~neuroxai.core.probe.whole_volume.WholeVolume`.
@@ -95,8 +97,39 @@ class SlidingWindow(Probe):
         part = len(x) / len(self._placed(x))
         return self._sweep(x, part, self.on_output)
 
+    def score(self, x: Tensor) -> Tensor:
+        """Return the target's value ``(B,)`` of ``x``, from the windows that its mask touches."""
+        if self._point is None or x is self._point:
+            return super().score(x)
+        cuts = self._touched(self._placed(x), [self.target])
+        part = len(x) / (len(cuts) if cuts else len(self._placed(x)))
+        return self.target.score(self._sweep(x, part, self.on_output, cuts))
+
+    def _touched(
+        self, placed: PlacedWindows, bound: Sequence[BoundTarget | None]
+    ) -> list[Any] | None:
+        """Return the windows that targets depend on; None if it may be all.
+
+        A network that keeps state or draws random numbers runs all of them, in the same order.
+        """
+        if self.facts.keeps_state or self.facts.second_output is not None:
+            return None
+        masks = []
+        for target in bound:
+            for each in (target, target.against if target is not None else None):
+                if each is not None and (each.mask is None or each.function is not None):
+                    return None
+                masks += [each.mask] if each is not None and each.mask is not None else []
+            if target is None:
+                return None
+        return placed.touching(torch.cat([mask.detach().cpu() for mask in masks]))
+
     def _sweep(
-        self, x: Tensor, part: float = 0.0, told: Callable[[float], None] | None = None
+        self,
+        x: Tensor,
+        part: float = 0.0,
+        told: Callable[[float], None] | None = None,
+        cuts: Sequence[Any] | None = None,
     ) -> Tensor:
         """Return the blended output, and report ``part`` of a step after each window."""
         tell = told or self.on_gradient
@@ -108,7 +141,7 @@ class SlidingWindow(Probe):
             return found
 
         with torch.no_grad():
-            return self._placed(x).blend(x, run)
+            return self._placed(x).blend(x, run, cuts)
 
     def visit_targets(
         self, x: Tensor, requests: Collection[Request], bindings: Sequence[Binding]
@@ -121,11 +154,14 @@ class SlidingWindow(Probe):
         one_sweep = bool(requests) and all(linear) and channels_known
         gradients = [each for each in requests if isinstance(each, InputGradient)]
         maps = [each for each in requests if isinstance(each, LayerMap)]
+        elsewhere = self._point is not None and x is not self._point
+        needed = self._touched(placed, [each.bound for each in bindings]) if elsewhere else None
         # A step is one gradient, shared out over the windows of both sweeps.
-        steps = x.shape[0] * len(gradients) * len(bindings) / len(placed)
+        steps = x.shape[0] * len(gradients) * len(bindings) / len(needed or placed)
         before = 0.0 if one_sweep else steps * _FORWARD_SHARE
-        output = self._any_output(x) if one_sweep else self._sweep(x, before)
+        output = self._any_output(x) if one_sweep else self._sweep(x, before, cuts=needed)
         bound = [each.bind(output) for each in bindings]
+        touched = self._touched(placed, bound)
         if not requests:
             return [Answers(output, each.score(output)) for each in bound]
         padded = placed.pad(x)
@@ -134,8 +170,14 @@ class SlidingWindow(Probe):
         seeds = [placed.pad(_output_gradient(each, output)) for each in bound]
         place = partial(self._place_in_window, x)
         sums = [WindowSums(placed, x, gradients, blends=one_sweep, place=place) for _ in bound]
-        for cut in placed:
+        for cut in placed if needed is None else needed:
             share = placed.share(cut).to(output)
+            if touched is not None and cut not in touched:
+                if one_sweep:  # its output counts, its gradient is zero
+                    self._blend(sums, cut, share, padded[cut])
+                if gradients:
+                    self.on_gradient(steps - before)
+                continue
             self.before_pass()
             setup = self._window_setup([seed[cut] * share for seed in seeds])
             result = one_pass(setup, padded[cut], inner)
@@ -155,6 +197,14 @@ class SlidingWindow(Probe):
         if gradients:
             self.passes += Passes(gradients=x.shape[0] * len(gradients) * len(bound))
         return found
+
+    def _blend(self, sums: Sequence[WindowSums], cut: Any, share: Tensor, window: Tensor) -> None:
+        """Add the output of a window that no target depends on."""
+        with torch.no_grad():
+            output = self.forward(window)
+        check_window_output(output, spatial_shape(window))
+        for each in sums:
+            each.blend(cut, share, output)
 
     def positions(self, layer: Layer, x: Tensor) -> CellPositions | None:
         """Return None, as the maps of layers are placed in each window."""

@@ -89,16 +89,20 @@ class WindowSums:
             Its answers.
         """
         if self._blends:
-            if self.output.numel() == 0:
-                shape = (*found.output.shape[:2], *self._windows.padded)
-                self.output = found.output.new_zeros(shape)
-            self.output[cut].addcmul_(share, found.output)
+            self.blend(cut, share, found.output)
         for gradient, values in found.gradients.items():
             self._gradients[gradient][cut] += values
         for request, (layer, values) in found.maps.items():
             self._add_map(request, layer, values, cut)
         self.refused |= found.refused
         self._activations |= found.activations
+
+    def blend(self, cut: Any, share: Tensor, output: Tensor) -> None:
+        """Add the output of one window, which may be run without its gradients."""
+        if self.output.numel() == 0:
+            shape = (*output.shape[:2], *self._windows.padded)
+            self.output = output.new_zeros(shape)
+        self.output[cut].addcmul_(share, output)
 
     def _add_map(self, request: LayerMap, layer: Layer, values: Tensor, cut: Any) -> None:
         _, before = self.maps.get(request, (layer, None))

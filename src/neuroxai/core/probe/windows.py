@@ -162,8 +162,22 @@ class PlacedWindows:
         """Return a window's weights divided by the sum over all windows, ``(*S)``."""
         return self._windows.weights / self._total[cut]
 
-    def blend(self, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the blended results ``(B, K, *S)`` of ``run`` on all windows of an image.
+    def touching(self, mask: Tensor) -> list[Any]:
+        """Return the windows in which a mask ``(B, *S)`` has a nonzero voxel; all if it has none.
+
+        Examples
+        --------
+        >>> placed = Windows((4,), torch.ones(4), overlap=0.5).place((10,))
+        >>> len(placed), placed.touching(torch.arange(10)[None] < 2)
+        (4, [(Ellipsis, slice(0, 4, None))])
+        """
+        padded = self.pad((mask != 0).any(dim=0).to(torch.uint8))
+        return [cut for cut in self if bool(padded[cut].any())] or list(self)
+
+    def blend(
+        self, x: Tensor, run: Callable[[Tensor], Tensor], cuts: Sequence[Any] | None = None
+    ) -> Tensor:
+        """Return the blended results ``(B, K, *S)`` of ``run`` on the windows of an image.
 
         Parameters
         ----------
@@ -171,6 +185,9 @@ class PlacedWindows:
             The image ``(B, C, *S)``.
         run
             Returns ``(B, K, *window)`` for a window of the image.
+        cuts
+            The windows to run; all by default. Without the others, the result is that of all
+            windows where no other one reaches, and partial or zero elsewhere.
 
         Raises
         ------
@@ -179,7 +196,7 @@ class PlacedWindows:
         """
         padded = self.pad(x)
         blended = torch.zeros(0)
-        for number, cut in enumerate(self):
+        for number, cut in enumerate(self if cuts is None else cuts):
             found = run(padded[cut])
             check_window_output(found, self._windows.size)
             if number == 0:
