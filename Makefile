@@ -44,7 +44,7 @@ install: $(VENV)/.installed
 
 # Half an hour on an idle machine; each script also runs alone.
 BENCHES := passes memory import_time cli_start convolutions guided_ig grad_cam session inspection \
-           integrated_gradients sliding_window seven_maps scaling training augmentation gpu
+           integrated_gradients sliding_window windows_of_a_lesion seven_maps scaling training augmentation gpu
 bench: $(VENV)/.tested
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@$(BIN)/python benchmarks/report.py

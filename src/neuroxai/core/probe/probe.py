@@ -17,22 +17,23 @@ from torch import Tensor, nn
 from neuroxai.core.engine.cell_positions import CellPositions
 from neuroxai.core.engine.converted_weights import ConvertedWeights
 from neuroxai.core.engine.fast_path import run_fast
-from neuroxai.core.engine.network_state import NetworkState, restored
+from neuroxai.core.engine.network_state import NetworkState
 from neuroxai.core.engine.random_state import RandomState
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.engine.untouched import untouched
-from neuroxai.core.errors import NETWORK_ERRORS, MethodError, TargetError
+from neuroxai.core.errors import MethodError
 from neuroxai.core.layers.labels import without_grid
 from neuroxai.core.layers.layers import Layer, check_names, layer_grid
 from neuroxai.core.layers.positions import cropped_positions
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.probe.answers import Answers, Passes, PassResult
 from neuroxai.core.probe.binding import Binding
+from neuroxai.core.probe.independence import TOLERANCE_16_BITS, is_unchanged_in_batch
 from neuroxai.core.probe.network_facts import NetworkFacts, SecondPass
 from neuroxai.core.probe.one_pass import PassSetup
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.rules.backward_rule import PLAIN, BackwardRule
-from neuroxai.core.spatial import companion, resample_to, spatial_shape
+from neuroxai.core.spatial import resample_to, spatial_shape
 from neuroxai.core.target.bound_target import BoundTarget
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.target import Target
@@ -43,10 +44,6 @@ large ones pass one by one, whose convolutions fill a device already."""
 
 _REPEATED = 1e-5
 """Change of the output, relative to its largest value, that is rounding if a pass is repeated."""
-
-_TOLERANCE, _TOLERANCE_16_BITS = 1e-3, 0.02
-"""Change of the output with the rest of the batch, relative to its largest value, that rounding
-explains in single precision and in 16 bits."""
 
 
 class Probe(ABC):
@@ -234,7 +231,7 @@ class Probe(ABC):
             return
         again = self.run(x)
         single = self.settings.precision == "fp32" and x.dtype in (torch.float32, torch.float64)
-        least = (_REPEATED if single else _TOLERANCE_16_BITS) * output.abs().max()
+        least = (_REPEATED if single else TOLERANCE_16_BITS) * output.abs().max()
         if again.shape == output.shape and bool((again - output).abs().max() > least):
             self.facts.second_output = again
 
@@ -258,11 +255,19 @@ class Probe(ABC):
         self.on_output(len(x))
         return output
 
+    def output_in_place(self, x: Tensor) -> Tensor:
+        """Return the model output of another image where the target's mask is; any value elsewhere.
+
+        What depends on the place of the target alone is computed from less than the whole image
+        where the network sees it in windows.
+        """
+        return self.output_at(x)
+
     def score(self, x: Tensor) -> Tensor:
         """Return the target's value ``(B,)`` of ``x``."""
         if x is self._point:
             return self._known().score
-        return self.target.score(self.output_at(x))
+        return self.target.score(self.output_in_place(x))
 
     def gradient(self, x: Tensor, rule: BackwardRule = PLAIN) -> Tensor:
         """Return ``dS/dx``, ``(B, C, *S)``, under a backward rule.
@@ -367,17 +372,7 @@ class Probe(ABC):
     def _is_unchanged_in_batch(self, point: Tensor) -> bool:
         """Return whether a second image in the batch leaves the output of the point unchanged."""
         alone = self._known().output
-        try:
-            with restored(self.network):
-                both = self.run(torch.cat([point, companion(point)]))
-        except (TargetError, *NETWORK_ERRORS):
-            return False  # the network does not accept a larger batch, or returns other rows
-        first = both[: len(point)]
-        if first.shape != alone.shape:
-            return False
-        single = self.settings.precision == "fp32" and point.dtype in (torch.float32, torch.float64)
-        change, largest = (first - alone).abs().max(), alone.abs().max()
-        return bool(change <= (_TOLERANCE if single else _TOLERANCE_16_BITS) * largest)
+        return is_unchanged_in_batch(self.network, self.run, point, alone, self.settings)
 
     def _answered(self, x: Tensor, request: Request) -> Answers:
         """Return answers that include a request, from known ones where possible."""

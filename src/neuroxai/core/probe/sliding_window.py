@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from neuroxai.core.engine.cell_positions import CellPositions
 from neuroxai.core.engine.fast_path import run_fast
+from neuroxai.core.engine.network_state import restored
 from neuroxai.core.engine.settings import PassSettings
 from neuroxai.core.errors import LayerError, ModelError, NeuroXAIError
 from neuroxai.core.layers.auto_layer import layer_by_default
@@ -22,6 +23,7 @@ from neuroxai.core.layers.reduction import ChannelWeightedReduction, Positionwis
 from neuroxai.core.probe.answers import Answers, Passes
 from neuroxai.core.probe.binding import Binding
 from neuroxai.core.probe.ensemble import Ensemble
+from neuroxai.core.probe.independence import is_unchanged_in_batch
 from neuroxai.core.probe.one_pass import PassSetup, one_pass
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
@@ -97,13 +99,19 @@ class SlidingWindow(Probe):
         part = len(x) / len(self._placed(x))
         return self._sweep(x, part, self.on_output)
 
-    def score(self, x: Tensor) -> Tensor:
-        """Return the target's value ``(B,)`` of ``x``, from the windows that its mask touches."""
-        if self._point is None or x is self._point:
-            return super().score(x)
+    def output_in_place(self, x: Tensor) -> Tensor:
+        """Return the blended output from the windows that the target's mask touches."""
         cuts = self._touched(self._placed(x), [self.target])
         part = len(x) / (len(cuts) if cuts else len(self._placed(x)))
-        return self.target.score(self._sweep(x, part, self.on_output, cuts))
+        return self._sweep(x, part, self.on_output, cuts)
+
+    def _is_unchanged_in_batch(self, point: Tensor) -> bool:
+        """Return whether a second window in the batch leaves the output of the first unchanged."""
+        placed = self._placed(point)
+        window = placed.pad(point)[placed.first]
+        with restored(self.network), torch.no_grad():
+            alone = self.forward(window)
+        return is_unchanged_in_batch(self.network, self.forward, window, alone, self.settings)
 
     def _touched(
         self, placed: PlacedWindows, bound: Sequence[BoundTarget | None]

@@ -55,7 +55,7 @@ def remaining_answer(probe: Probe, baseline: Tensor, at_x: Tensor) -> Remaining:
     at_x
         The target's value ``(B,)`` at the image.
     """
-    output = probe.output_at(baseline)
+    output = probe.output_in_place(baseline)
     score = probe.target.score(output)
     shares = tuple(
         there / here if here > 0 else None
