@@ -37,12 +37,17 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 """Parameters that keep a method short; those of the table that are not here run as they are."""
 
 
+USUAL = [name for name, method in METHODS.items() if not method.on_request]
+"""Names of the methods that ``all`` stands for."""
+
+
 def quick(name: str) -> Method:
     return make_method(name, QUICK.get(name))
 
 
 def quick_methods() -> list[Method]:
-    return [quick(name) for name in METHODS]
+    """The methods that ``all`` stands for: those on request suit some networks only."""
+    return [quick(name) for name in USUAL]
 
 
 def seeded(seed: int, build: Callable[[], nn.Module]) -> nn.Module:

@@ -149,6 +149,8 @@ def test_a_terminated_run_leaves_no_files(
 def interrupt(method: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C when a method of a target starts."""
     before = Control.enter
+    # A runner in the background may ignore the signal, which a process inherits.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def enter(control: Control, stage: str) -> None:
         before(control, stage)

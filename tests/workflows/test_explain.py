@@ -162,7 +162,8 @@ def test_modules_and_tensors_need_no_case() -> None:
     x = torch.randn(3, 2, 9, 7)
     maps = nx.explain(network, x, "all", nx.Class(4))
     assert set(maps) == {
-        "vanilla_gradient", "integrated_gradients", "guided_integrated_gradients", "smoothgrad"
+        "vanilla_gradient", "integrated_gradients", "guided_integrated_gradients", "smoothgrad",
+        "input_x_gradient",
     }  # fmt: skip
     assert "no rectifier" in maps.refused["guided_backprop"]
     assert "convolution" in maps.refused["grad_cam"]

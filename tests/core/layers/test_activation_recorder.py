@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import neuroxai as nx
-from networks import explain, image, quick_methods, seeded
+from networks import USUAL, explain, image, quick_methods, seeded
 from neuroxai.core.errors import LayerError, MethodError
 from neuroxai.core.target.target import Class
 from neuroxai.inspection.filters import filters
 from neuroxai.inspection.information_flow import information_flow
-from neuroxai.methods import METHODS, make_method
+from neuroxai.methods import make_method
 
 
 class Blocks(nn.Module):
@@ -138,6 +138,6 @@ def test_layers_without_gradients_are_told_and_not_zero_maps() -> None:
             quantized = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear})
         except RuntimeError as error:  # no kernels of whole numbers on this machine
             pytest.skip(str(error))
-    for name in METHODS:
+    for name in USUAL:
         with pytest.raises((MethodError, LayerError), match="does not depend on"):
             explain(name, quantized, image())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import image, quick, quick_methods, relative, seeded, snapshot
+from networks import USUAL, image, quick, quick_methods, relative, seeded, snapshot
 from neuroxai.core.engine.fast_path import is_fast, is_supported, run_fast
 from neuroxai.core.engine.footprint import footprint
 from neuroxai.core.engine.settings import PassSettings, stock_torch
@@ -16,7 +16,6 @@ from neuroxai.core.probe.requests import InputGradient, LayerMap, Request
 from neuroxai.core.probe.whole_volume import WholeVolume
 from neuroxai.core.rules.guided import GUIDED
 from neuroxai.core.target.target import Class
-from neuroxai.methods import METHODS
 from neuroxai.methods.deconvolution import Deconvnet
 from neuroxai.methods.hirescam import ActivationTimesGradient
 from neuroxai.models.deepseg import DeepSeg
@@ -62,7 +61,7 @@ def probes(
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", USUAL)
 def test_every_method_gives_the_same_map(name: str, dims: int) -> None:
     network, x = seeded(3, lambda: Residual(dims)), image(dims)
     before = snapshot(network)
