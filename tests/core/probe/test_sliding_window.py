@@ -14,7 +14,7 @@ from monai.inferers import sliding_window_inference
 from monai.inferers.utils import _get_scan_interval
 from torch import Tensor, nn
 
-from networks import CONV, image, make, quick_methods, relative, seeded, snapshot
+from networks import CONV, image, make, quick, quick_methods, relative, seeded, snapshot
 from neuroxai.core.errors import LayerError, ModelError, TargetError
 from neuroxai.core.layers.reduction import MEAN_GRADIENT_WEIGHTS, LayerReduction
 from neuroxai.core.probe.ensemble import Ensemble
@@ -348,7 +348,7 @@ def test_the_oracle_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_method_over_windows_keeps_its_contract(method: str) -> None:
     network, x = make("segmenter", 3), an_image(3)
     before = snapshot(network)
-    (made,) = (each for each in quick_methods() if each.name == method)
+    made = quick(method)
     if method in ON_THE_WHOLE_IMAGE:
         with pytest.raises(LayerError, match="not defined over windows"):
             made.explain(SlidingWindow(network, Region("c"), OUTPUTS, windows=some_windows(3)), x)
