@@ -217,8 +217,9 @@ def test_the_shipped_network_behind_a_program(
         card=tmp_path / "card.json", trust=True,
     )  # fmt: skip
     method = FeatureAblation(features="modalities", remover="healthy")
-    got = nx.explain(outside, case, method, "ET")
-    expected = nx.explain(model, case, method, "ET", scale="probability")
+    got = nx.explain(outside, case, method, "WT")  # of several classes
+    expected = nx.explain(model, case, method, "WT", scale="probability")
+    assert got["feature_ablation"].explanation.target["scale"] == "probability"
     ours, theirs = (each["feature_ablation"].explanation for each in (got, expected))
     assert ours.score[0] == pytest.approx(theirs.score[0], abs=1e-5)
     for a, b in zip(

@@ -27,6 +27,7 @@ def outputs_of(model: Model) -> Outputs:
     )
     return Outputs(
         card.classes, card.regions, activation, key=model.output_key,
+        activated=isinstance(model.network, CommandNetwork),  # a program writes probabilities
         smallest_enhancement_mm3=card.smallest_enhancement_mm3,
         label_numbers=card.postprocessing.label_numbers,
     )  # fmt: skip
