@@ -24,6 +24,7 @@ def read_one_case(
     model: Model,
     *,
     strict: bool = False,
+    resample_to: str | None = None,
 ) -> Case:
     """Read and check a case with the modalities that a model requires.
 
@@ -47,6 +48,7 @@ def read_one_case(
             files=parse_files(files) or None,
             layout=layout,
             channels=model.card.modalities,
+            resample_to=resample_to,
         )
     except CaseError as error:
         raise CaseError(name_file_option(str(error))) from error

@@ -14,6 +14,8 @@ from neuroxai.cli.panels import result_option
 from neuroxai.data.case_files import found_modalities, is_picture
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from neuroxai.data.case import Case
     from neuroxai.data.case_quality import CaseQuality
 
@@ -29,6 +31,7 @@ def check(
     case: options.CasePath = None,
     file: options.File = None,
     layout: options.LayoutName = None,
+    resample_to: options.ResampleTo = None,
     strict: Strict = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -38,7 +41,7 @@ def check(
     Exits with 3 if there is an alarm. Research use only, not for clinical use.
     """
     checks.check_case(case, file, layout)
-    study = _read(case, file, layout)
+    study = _read(case, file, layout, resample_to)
 
     from neuroxai.quality import check_case
 
@@ -54,7 +57,9 @@ def check(
         raise typer.Exit(NOTICE)
 
 
-def _read(case: options.CasePath, file: options.File, layout: options.LayoutName) -> Case:
+def _read(
+    case: Path | None, file: list[str] | None, layout: str | None, resample_to: str | None
+) -> Case:
     from neuroxai.cli.case import name_file_option
     from neuroxai.core.errors import CaseError
     from neuroxai.data.brats import read_case
@@ -66,7 +71,9 @@ def _read(case: options.CasePath, file: options.File, layout: options.LayoutName
     files = parse_files(file) or None
     try:
         modalities = found_modalities(case, files)
-        return read_case(case, modalities=modalities, files=files, layout=layout)
+        return read_case(
+            case, modalities=modalities, files=files, layout=layout, resample_to=resample_to
+        )
     except CaseError as error:
         raise CaseError(name_file_option(str(error))) from error
 

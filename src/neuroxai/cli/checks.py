@@ -63,6 +63,8 @@ def check_inputs(
     layout: str | None,
     network: Location,
     within: str | None = None,
+    *,
+    resample_to: str | None = None,
 ) -> None:
     """Check that the case has the files a network requires, and their headers.
 
@@ -98,7 +100,7 @@ def check_inputs(
     from neuroxai.data.case_headers import check_headers
 
     masks = [Path(within)] if within is not None and parse_within(within)[0] == FILE else []
-    check_headers(found, masks)
+    check_headers(found, masks, resample_to)
 
 
 def check_run(device: str, memory: str | None = None, precision: str = "fp32") -> None:

@@ -37,6 +37,7 @@ Best = Annotated[
 def dissect(
     cohort: options.Cohort,
     layout: options.LayoutName = None,
+    resample_to: options.ResampleTo = None,
     split: options.Split = None,
     part: options.PartName = "test",
     cases: options.Limit = None,
@@ -89,7 +90,8 @@ def dissect(
         with stages(quiet=quiet) as report:
             found = run(
                 loaded, folders, user_masks=MaskFiles(mask_files), tissues=tissues, causal=causal,
-                best=best, seed=seed, device=device, layout=layout, progress=report, strict=strict,
+                best=best, seed=seed, device=device, layout=layout,
+                resample_to=resample_to, progress=report, strict=strict,
             )  # fmt: skip
         write_dissection(found, results)
     alarms = describe_cohort_alarms(found.quality)

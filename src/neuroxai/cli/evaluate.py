@@ -38,6 +38,7 @@ SliceCount = Annotated[
 def evaluate(
     cohort: Cohort,
     layout: options.LayoutName = None,
+    resample_to: options.ResampleTo = None,
     split: options.Split = None,
     part: options.PartName = "test",
     cases: options.Limit = None,
@@ -87,7 +88,7 @@ def evaluate(
     folders = list(found_cases)[:cases]
     if not folders:
         raise CaseError(f"{cohort}: contains no case; give a folder of cases in a BraTS layout")
-    settings = Settings(flips, smallest_et, slices, device, strict, layout, memory)
+    settings = Settings(flips, smallest_et, slices, device, strict, layout, memory, resample_to)
     with Results(results_folder(out, "evaluation")) as results:
         with stages(quiet=quiet) as report:
             found = run(loaded, folders, settings, patients=members, progress=report)

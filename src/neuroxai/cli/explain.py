@@ -23,6 +23,7 @@ def explain(
     case: options.CasePath = None,
     file: options.File = None,
     layout: options.LayoutName = None,
+    resample_to: options.ResampleTo = None,
     slice_index: options.Slice = None,
     strict: options.Strict = False,
     model: options.ModelName = options.DEFAULT_MODEL,
@@ -57,7 +58,8 @@ def explain(
     checks.check_run(device, memory, precision)
     scale_name = checks.check_question(within, scale)
     checks.check_case(case, file, layout)
-    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card), within)
+    network = checks.check_network(model, weights, card)
+    checks.check_inputs(case, file, layout, network, within, resample_to=resample_to)
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.contrast import parse_question
@@ -79,7 +81,7 @@ def explain(
     outputs = outputs_of(loaded)
     names = dict.fromkeys(target or _default_targets(loaded))
     targets, notes = distinct_targets((parse_question(name, outputs) for name in names), outputs)
-    study = read_one_case(case, file, layout, loaded, strict=strict)
+    study = read_one_case(case, file, layout, loaded, strict=strict, resample_to=resample_to)
     shown = background_of(study, background)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "summary.json", study.name)

@@ -28,6 +28,7 @@ def inspect(
     case: options.CasePath = None,
     file: options.File = None,
     layout: options.LayoutName = None,
+    resample_to: options.ResampleTo = None,
     slice_index: options.Slice = None,
     strict: options.Strict = False,
     model: options.ModelName = options.DEFAULT_MODEL,
@@ -54,7 +55,8 @@ def inspect(
     checks.check_run(device, memory)
     asked = checks.check_question(within, scale)
     checks.check_case(case, file, layout)
-    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card), within)
+    network = checks.check_network(model, weights, card)
+    checks.check_inputs(case, file, layout, network, within, resample_to=resample_to)
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.contrast import parse_question
@@ -75,7 +77,7 @@ def inspect(
     outputs = outputs_of(loaded)
     named = [parse_question(each, outputs) for each in target] if target else every_target(outputs)
     targets, notes = distinct_targets(named, outputs)
-    study = read_one_case(case, file, layout, loaded, strict=strict)
+    study = read_one_case(case, file, layout, loaded, strict=strict, resample_to=resample_to)
     shown = background_of(study, background)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "flow.json", study.name)

@@ -78,6 +78,7 @@ def measure(
     slice_index: options.Slice = None,
     parameter: options.Parameters = None,
     layout: options.LayoutName = None,
+    resample_to: options.ResampleTo = None,
     device: options.Device = "auto",
     memory: options.Memory = None,
     precision: options.Precision = "fp32",
@@ -101,7 +102,8 @@ def measure(
     checks.check_run(device, memory, precision)
     scale_name = checks.check_question(within, scale)
     checks.check_case(case, file, layout)
-    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card), within)
+    network = checks.check_network(model, weights, card)
+    checks.check_inputs(case, file, layout, network, within, resample_to=resample_to)
     metrics = _metrics(metric, of_metrics)
 
     from neuroxai.core.target.contrast import parse_question
@@ -120,7 +122,7 @@ def measure(
     outputs = outputs_of(loaded)
     names = dict.fromkeys(target or list(loaded.card.regions)[:1] or ["predicted"])
     targets, notes = distinct_targets((parse_question(name, outputs) for name in names), outputs)
-    study = read_one_case(case, file, layout, loaded, strict=strict)
+    study = read_one_case(case, file, layout, loaded, strict=strict, resample_to=resample_to)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "metrics.json", study.name)
     with Results(folder) as results:

@@ -43,6 +43,14 @@ LayoutName = Annotated[
         "file names.",
     ),
 ]
+ResampleTo = Annotated[
+    str | None,
+    typer.Option(
+        "--resample-to", metavar="MODALITY",
+        help="Resample files on other grids to the grid of this modality, for example T1ce, by "
+        "their headers; this does not register them. Default: refuse them.",
+    ),
+]  # fmt: skip
 ModelName = Annotated[
     str,
     network_option(

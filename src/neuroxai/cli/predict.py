@@ -14,6 +14,7 @@ def predict(
     case: options.CasePath = None,
     file: options.File = None,
     layout: options.LayoutName = None,
+    resample_to: options.ResampleTo = None,
     slice_index: options.Slice = None,
     strict: options.Strict = False,
     model: options.ModelName = options.DEFAULT_MODEL,
@@ -35,7 +36,8 @@ def predict(
     """
     checks.check_run(device, memory)
     checks.check_case(case, file, layout)
-    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card))
+    network = checks.check_network(model, weights, card)
+    checks.check_inputs(case, file, layout, network, resample_to=resample_to)
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
@@ -53,7 +55,7 @@ def predict(
     checks.check_hardware(device)
     loaded = load_model(model, weights=weights, card=card, trust=trust, output=output_key)
     loaded = mirrored(loaded) if flips else loaded
-    study = read_one_case(case, file, layout, loaded, strict=strict)
+    study = read_one_case(case, file, layout, loaded, strict=strict, resample_to=resample_to)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, "prediction.json", study.name)
     with Results(folder) as results:

@@ -33,6 +33,7 @@ def shapley(
     scale: options.Scale = "logit",
     slice_index: options.Slice = None,
     layout: options.LayoutName = None,
+    resample_to: options.ResampleTo = None,
     device: options.Device = "auto",
     memory: options.Memory = None,
     precision: options.Precision = "fp32",
@@ -54,7 +55,8 @@ def shapley(
     check_remover("--remover", remover)
     check_value("--value", value)
     checks.check_case(case, file, layout)
-    checks.check_inputs(case, file, layout, checks.check_network(model, weights, card), within)
+    network = checks.check_network(model, weights, card)
+    checks.check_inputs(case, file, layout, network, within, resample_to=resample_to)
 
     from neuroxai.core.engine.allocator import tune_allocator
     from neuroxai.core.target.contrast import parse_question
@@ -74,7 +76,7 @@ def shapley(
     outputs = outputs_of(loaded)
     named = (parse_question(name, outputs) for name in dict.fromkeys(target or ()))
     targets, notes = distinct_targets(named, outputs)
-    study = read_one_case(case, file, layout, loaded, strict=strict)
+    study = read_one_case(case, file, layout, loaded, strict=strict, resample_to=resample_to)
     folder = results_folder(out, study.name)
     refuse_other_case(folder, SUMMARY, study.name)
     with Results(folder) as results:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from neuroxai.core.errors import OutputError
 from neuroxai.data.case import MODALITIES, Case, Grade, Source
-from neuroxai.data.case_files import StrPath, case_name, locate_case
-from neuroxai.data.grid import reorient_to
+from neuroxai.data.case_files import StrPath, case_name, locate_case, reference_modality
+from neuroxai.data.case_grid import CaseGrid
 from neuroxai.data.label_values import decode_labels, encode_labels, label_warnings
 from neuroxai.data.layouts import Layout, file_name, get_layout
 from neuroxai.data.nifti import read_labels, read_nifti, split_volume, write_nifti
@@ -32,6 +32,7 @@ def read_case(
     files: Mapping[str, StrPath] | None = None,
     layout: str | None = None,
     channels: Sequence[str] = (),
+    resample_to: str | None = None,
 ) -> Case:
     """Read one study: the requested modalities, and the ground truth and grade if present.
 
@@ -54,12 +55,18 @@ def read_case(
     channels
         Modalities of the network in its order, for files that are numbered as in nnU-Net
         (``CASE_0000.nii.gz``); ``modalities`` by default.
+    resample_to
+        One of ``modalities``, whose grid becomes that of the case: files on other grids are
+        resampled to it through their headers, images linearly and labels with the nearest neighbor.
+        This is not a registration. By default, files on other grids are refused.
 
     Raises
     ------
     CaseError
         If the folder is not a case, a modality is missing or ambiguous, a file cannot be read,
         voxel centers differ by 5 % of a voxel or more, or label values are not in the layout.
+    MissingExtraError
+        If a file must be resampled and SimpleITK is not installed.
 
     Examples
     --------
@@ -73,30 +80,33 @@ def read_case(
     ((2, 3, 4), 'plain', ['FLAIR'])
     """
     found = locate_case(path, modalities=modalities, files=files, layout=layout, channels=channels)
-    name, *others = (what for what in found.files if what != "truth")
-    first = read_nifti(found.files[name])
-    shape, affine = first.data.shape, first.affine
-    volumes, sources = {name: first.data}, {name: Source(first.path, first.sha256)}
-    warnings = [*found.warnings, *first.warnings]
-    for what in others:
-        volume = read_nifti(found.files[what])
-        pair = (first.path, volume.path)
-        reoriented = reorient_to(shape, affine, volume.data, volume.affine, pair)
-        # torch cannot use negative strides; arrays that were not flipped are not copied.
-        volumes[what] = np.asfortranarray(reoriented)
-        sources[what] = Source(volume.path, volume.sha256)
-        warnings.extend(volume.warnings)
+    reference = reference_modality(found, resample_to)
+    first = read_nifti(found.files[reference])
+    grid = CaseGrid(first.data.shape, first.affine, first.path, resample_to and reference)
+    volumes: dict[str, NDArray[np.float32]] = {}
+    sources: dict[str, Source] = {}
+    warnings = [*found.warnings]
+    for what, file in found.files.items():
+        if what == "truth":
+            continue
+        volume = first if what == reference else read_nifti(file)
+        placed = grid.place(volume)
+        volumes[what] = placed.data
+        sources[what] = Source(volume.path, volume.sha256, placed.note)
+        warnings.extend((*volume.warnings, *([placed.note] if placed.note else [])))
     warnings.extend(_duplicates(sources))
     truth = None
     if "truth" in found.files:
         labels = read_labels(found.files["truth"])
-        pair = (first.path, labels.path)
-        reoriented = reorient_to(shape, affine, labels.data, labels.affine, pair)
-        truth = decode_labels(reoriented, found.layout, labels.path)
-        sources["truth"] = Source(labels.path, labels.sha256)
-        warnings.extend((*labels.warnings, *label_warnings(reoriented, found.layout, labels.path)))
+        placed = grid.place(labels)
+        truth = decode_labels(placed.data, found.layout, labels.path)
+        sources["truth"] = Source(labels.path, labels.sha256, placed.note)
+        warnings.extend((*labels.warnings, *([placed.note] if placed.note else [])))
+        warnings.extend(label_warnings(placed.data, found.layout, labels.path))
     grade = None if found.folder is None else _grade(found.folder, found.name, warnings)
-    return Case(found.name, volumes, affine, found.layout, truth, grade, sources, tuple(warnings))
+    return Case(
+        found.name, volumes, grid.affine, found.layout, truth, grade, sources, tuple(warnings)
+    )  # fmt: skip
 
 
 def read_grade(folder: StrPath) -> Grade | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,10 +32,26 @@ def region(labels: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Source:
-    """File that a volume was read from, with the SHA-256 of its bytes."""
+    """File that a volume was read from.
+
+    Attributes
+    ----------
+    path
+        Path of the file.
+    sha256
+        Hash of its bytes.
+    resampled
+        How it was resampled to the grid of the case, as one sentence; None if it was not.
+    """
 
     path: str
     sha256: str
+    resampled: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return file name, hash and resampling, ready for JSON."""
+        described: dict[str, Any] = {"file": Path(self.path).name, "sha256": self.sha256}
+        return described if self.resampled is None else {**described, "resampled": self.resampled}
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,6 +102,27 @@ def locate_case(
     return CaseFiles(found.name, folder, ordered, case_layout, tuple(warnings))
 
 
+def reference_modality(case: CaseFiles, resample_to: str | None = None) -> str:
+    """Return the modality whose grid is that of the case: the requested one, or the first.
+
+    Raises
+    ------
+    CaseError
+        If the requested one is not read.
+    """
+    names = [what for what in case.files if what != "truth"]
+    if resample_to is None:
+        return names[0]
+    wanted = modality_key(resample_to)
+    found = [what for what in names if what == resample_to or modality_key(what) == wanted]
+    if not found:
+        raise CaseError(
+            f"{case.name}: cannot be resampled to {resample_to!r}, which is not read; "
+            f"{suggestion(resample_to, names)}"
+        )
+    return found[0]
+
+
 def _check_pediatric(name: str, truth: Path) -> None:
     if name.lower().startswith("brats-ped-"):
         raise CaseError(

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from neuroxai.core.errors import CaseError
-from neuroxai.data.case_files import CaseFiles
+from neuroxai.data.case_files import CaseFiles, reference_modality
 from neuroxai.data.grid import reorient_to
 from neuroxai.data.nifti import read_nifti_header
 
 
-def check_headers(case: CaseFiles, masks: Sequence[Path] = ()) -> None:
-    """Validate the header of every file, and that all files are on the grid of the first.
+def check_headers(
+    case: CaseFiles, masks: Sequence[Path] = (), resample_to: str | None = None
+) -> None:
+    """Validate the header of every file, and that all files are on one grid.
 
     Parameters
     ----------
@@ -22,6 +24,9 @@ def check_headers(case: CaseFiles, masks: Sequence[Path] = ()) -> None:
         The files of the case.
     masks
         Other files that must be on that grid.
+    resample_to
+        Modality whose grid is that of the case; only masks must be on it. By default, it is the
+        first one, and all files must be on its grid.
 
     Raises
     ------
@@ -39,8 +44,10 @@ def check_headers(case: CaseFiles, masks: Sequence[Path] = ()) -> None:
     """
     files = (*case.files.values(), *masks)
     headers = {str(file): read_nifti_header(file) for file in files}
-    (first_file, first), *others = headers.items()
-    for file, header in others:
+    first_file = str(case.files[reference_modality(case, resample_to)])
+    first = headers[first_file]
+    fixed = headers if resample_to is None else {str(mask): headers[str(mask)] for mask in masks}
+    for file, header in fixed.items():
         # A view of a single value has the shape of the image, but not its size in memory.
         image = np.broadcast_to(np.uint8(0), header.shape)
         reorient_to(first.shape, first.affine, image, header.affine, (first_file, file))

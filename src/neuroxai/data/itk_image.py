@@ -13,8 +13,13 @@ from neuroxai.core.errors import MissingExtraError
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def load_itk() -> Any:
+def load_itk(feature: str = "Tissue segmentation", extra: str = "tissues") -> Any:
     """Return the SimpleITK module.
+
+    Parameters
+    ----------
+    feature, extra
+        What needs it, and the extra that installs it, for the error message.
 
     Raises
     ------
@@ -24,7 +29,7 @@ def load_itk() -> Any:
     try:
         import SimpleITK
     except ImportError as error:
-        raise MissingExtraError("Tissue segmentation", "tissues", "SimpleITK") from error
+        raise MissingExtraError(feature, extra, "SimpleITK") from error
     return SimpleITK
 
 

@@ -254,10 +254,7 @@ class PatientMap:
             "evidence": self.describe_evidence(),
             "chance": None if self.chance is None else self.chance.describe(),
             "model": dict(self.model),
-            "inputs": {
-                name: {"file": Path(source.path).name, "sha256": source.sha256}
-                for name, source in self.case.sources.items()
-            },
+            "inputs": {name: source.describe() for name, source in self.case.sources.items()},
             "placement": self.placement.describe(),
         }
 

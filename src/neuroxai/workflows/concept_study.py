@@ -72,6 +72,8 @@ class ConceptStudies:
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     layout
         Layout of the cases' label values; detected from the file names by default.
+    resample_to
+        Modality whose grid files on other grids are resampled to; by default they are refused.
     """
 
     def __init__(
@@ -81,9 +83,10 @@ class ConceptStudies:
         tissues: bool,
         device: str,
         layout: str | None = None,
+        resample_to: str | None = None,
     ) -> None:
         self.model = model
-        self._layout = layout
+        self._layout, self._resample_to = layout, resample_to
         self._user_masks, self._tissues, self._device = user_masks, tissues, device
 
     def open(self, case: Case | Path) -> ConceptStudy:
@@ -110,7 +113,9 @@ class ConceptStudies:
 
     def _read(self, folder: Path) -> Case:
         names = tuple(dict.fromkeys(self.model.card.modalities))
-        return read_case(folder, modalities=names, layout=self._layout)
+        return read_case(
+            folder, modalities=names, layout=self._layout, resample_to=self._resample_to
+        )
 
 
 def same_concepts(study: ConceptStudy, concepts: Sequence[str]) -> dict[str, Tensor]:

@@ -180,6 +180,7 @@ def dissect(
     seed: int = 0,
     device: str = "auto",
     layout: str | None = None,
+    resample_to: str | None = None,
     progress: Report | None = None,
     strict: bool = False,
 ) -> Dissected:
@@ -211,6 +212,8 @@ def dissect(
         ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
     layout
         Layout of the cases' label values; detected from the file names by default.
+    resample_to
+        Modality whose grid files on other grids are resampled to; by default they are refused.
     progress
         Called with the stage, the number of finished cases, and of all cases.
     strict
@@ -224,7 +227,7 @@ def dissect(
     if not cases:
         raise CaseError("dissection needs at least one case, got none")
     report = progress or (lambda stage, done, total: None)
-    studies = ConceptStudies(model, user_masks, tissues, device, layout)
+    studies = ConceptStudies(model, user_masks, tissues, device, layout, resample_to)
     with on_device(model.network, choose_device(device)):
         first = [studies.open(each) for each in cases[:CALIBRATION]]
         found = _agreement(studies, cases, first, seed, strict, report)

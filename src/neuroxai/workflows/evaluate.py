@@ -49,6 +49,8 @@ class Settings:
         Layout of the cases' label values; detected from the file names by default.
     memory
         Memory that a pass may take, in bytes or as ``4GB``; by default 80 % of what is available.
+    resample_to
+        Modality whose grid files on other grids are resampled to; by default they are refused.
     """
 
     flips: bool = False
@@ -58,6 +60,7 @@ class Settings:
     strict: bool = False
     layout: str | None = None
     memory: int | str | None = None
+    resample_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def evaluate(
     with on_device(evaluated.network, choose_device(settings.device)):
         for number, folder in enumerate(folders):
             report("Evaluating", number, len(folders))
-            case = checked(_read(model, folder, settings.layout))
+            case = checked(_read(model, folder, settings))
             if case.quality is not None:
                 quality[case.name] = case.quality
             name = case_name(folder, model.card.modalities)
@@ -222,11 +225,13 @@ def case_name(path: Path, modalities: Sequence[str] = ()) -> str:
     return picture_name(path) if is_picture(path) else name_of_case(path, modalities)
 
 
-def _read(model: Model, folder: Path, layout: str | None) -> Case:
+def _read(model: Model, folder: Path, settings: Settings) -> Case:
     if is_picture(folder):
         return read_picture(folder, model.card.preprocessing["size"])
     needed = tuple(dict.fromkeys(model.card.modalities))
-    return read_case(folder, modalities=needed, layout=layout)
+    return read_case(
+        folder, modalities=needed, layout=settings.layout, resample_to=settings.resample_to
+    )
 
 
 def _kind(folder: Path, case: Case) -> str:

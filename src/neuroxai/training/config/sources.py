@@ -92,6 +92,8 @@ class CohortSource(Schema):
     """``split.csv`` of another run to reuse."""
     layout: str | None = None
     """Layout of the label values, for example ``decathlon``; detected from the file names."""
+    resample_to: str | None = None
+    """Modality whose grid files on other grids are resampled to; null refuses them."""
 
     @model_validator(mode="after")
     def _one_split(self) -> Self:

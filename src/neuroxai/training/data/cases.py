@@ -220,7 +220,9 @@ def _case(job: Job) -> Case:
         if is_picture(Path(job.path)):
             return read_picture(Path(job.path), recipe["size"])
         modalities = tuple(dict.fromkeys(recipe["modalities"]))
-        return read_case(job.path, modalities=modalities, layout=job.layout)
+        return read_case(
+            job.path, modalities=modalities, layout=job.layout, resample_to=job.resample_to
+        )
     from neuroxai.data.phantom import make_phantom
 
     return make_phantom(**job.phantom).case

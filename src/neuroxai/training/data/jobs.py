@@ -46,6 +46,8 @@ class Job:
         From the configuration; the preprocessing recipe as JSON, and 0 slices for a segmenter.
     layout
         Layout of the label values; None if the file names define it.
+    resample_to
+        Modality whose grid files on other grids are resampled to; None to refuse them.
     """
 
     key: str
@@ -57,6 +59,7 @@ class Job:
     classes: tuple[str, ...]
     slices: int
     layout: str | None = None
+    resample_to: str | None = None
 
 
 Jobs = dict[Part, list[Job]]
@@ -130,8 +133,9 @@ def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Split
     from neuroxai.data.layouts import patient_id
 
     version = _code_version(
-        "brats.py", "case_*.py", "file_names.py", "label_values.py", "layouts.py", "nifti*.py"
-    )
+        "brats.py", "case_*.py", "file_names.py", "label_values.py", "layouts.py", "nifti*.py",
+        "grid.py",
+    )  # fmt: skip
     modalities = config.preprocessing.modalities
     paths = find_cases(Path(source.folder), modalities)
     names = [case_name(path, modalities) for path in paths]
@@ -143,6 +147,7 @@ def _cohort_jobs(config: Config, source: CohortSource) -> tuple[Jobs, list[Split
     parts: Jobs = {part: [] for part in PARTS}
     for path, entry in zip(paths, split, strict=True):
         identity = f"{version} {_fingerprint(path, modalities)} {entry.grade} {source.layout}"
+        identity += f" {source.resample_to}"
         parts[entry.part].append(_job(config, identity, entry.patient, path=str(path)))
     return parts, split
 
@@ -185,8 +190,9 @@ def _job(
     text = json.dumps([identity, preprocessing, config.task, slices, list(classes), _FORMAT])
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     phantom = dict(phantom or {})
-    layout = config.data.cohort.layout if config.data.cohort is not None else None
-    return Job(key, group, path, phantom, config.task, preprocessing, classes, slices, layout)
+    cohort = config.data.cohort
+    read = (None, None) if cohort is None else (cohort.layout, cohort.resample_to)
+    return Job(key, group, path, phantom, config.task, preprocessing, classes, slices, *read)
 
 
 def _code_version(*patterns: str) -> str:
