@@ -45,7 +45,7 @@ LayoutName = Annotated[
 ]
 ResampleTo = Annotated[
     str | None,
-    typer.Option(
+    case_option(
         "--resample-to", metavar="MODALITY",
         help="Resample files on other grids to the grid of this modality, for example T1ce, by "
         "their headers; this does not register them. Default: refuse them.",
