@@ -33,7 +33,7 @@ class FeatureAblation(PerturbationMethod):
     Parameters
     ----------
     features
-        ``supervoxels``, ``modalities``, an image of labels, or the label file of a case; see
+        ``supervoxels``, ``modalities``, or an image of labels on the network's grid; see
         :func:`~neuroxai.methods.perturbation.features.make_features`.
     segments
         Approximate number of supervoxels.

@@ -84,10 +84,7 @@ def check_features(method: str, features: FeaturesLike, segments: int) -> None:
     """Raise if features are unknown, or a number of supervoxels is not possible."""
     if isinstance(features, str) and features not in FEATURES:
         hint = suggestion(features, FEATURES)
-        raise MethodError(
-            f"{method}: unknown features {features!r}: {hint}; or a label file of a case, or an "
-            "array of labels"
-        )
+        raise MethodError(f"{method}: unknown features {features!r}: {hint}; or an array of labels")
     if segments < 1:
         raise MethodError(f"{method}: segments is {segments}, expected at least 1")
 
