@@ -91,6 +91,13 @@ class Prediction:
             return self.overlapping[name]
         return np.isin(self.labels, [self.classes.index(member) for member in self.regions[name]])
 
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
+        """Return the mask ``(I, J, K)`` of each class but the background, and of each region."""
+        if self.labels is None:
+            return {}
+        own = {name: self.labels == i for i, name in enumerate(self.classes) if i}
+        return own | {name: self.mask(name) for name in self.regions}
+
     def volumes_ml(self) -> dict[str, float]:
         """Return the volumes in ml of the predicted regions, and of the network's own classes."""
         if self.labels is None:

@@ -34,7 +34,8 @@ class Answer:
         masks = {name: prediction.mask(name) for name in prediction.regions} if segments else {}
         regions = Regions(case, prepared.placement, masks or None)
         if prediction.labels is not None:
-            lesions = Lesions.read(output, outputs, lesion_targets(outputs), regions)
+            on_scan = prediction.masks()
+            lesions = Lesions.read(output, outputs, lesion_targets(outputs), regions, on_scan)
             prediction = dataclasses.replace(prediction, lesions=lesions)
         return cls(prediction, regions)
 
