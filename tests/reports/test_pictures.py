@@ -12,10 +12,14 @@ from torch import nn
 import neuroxai as nx
 from neuroxai.core.explanation import Explanation
 from neuroxai.core.probe.whole_volume import WholeVolume
+from neuroxai.core.target.restriction import Prediction
 from neuroxai.data.placement import Placement
 from neuroxai.data.resampling import Resampling
 from neuroxai.methods import make_method
+from neuroxai.methods.class_activation import WHERE_ONLY
 from neuroxai.patient.patient_map import PatientMap
+from neuroxai.render.figures import notes_of
+from neuroxai.render.scan import HeatMap, Scan
 from neuroxai.reports.pictures import kind_of, network_spacing_ras, picture_of, unit_of
 
 GRADIENT = "logit per unit of the network's input"
@@ -100,3 +104,41 @@ def test_a_planted_voxel_is_drawn_where_it_is_in_the_patient(
     np.testing.assert_allclose(world, planted, atol=1e-4)
     assert (np.diag(placement.upright.reoriented_affine)[:3] > 0).all()
     assert scan.network_spacing == pytest.approx(scan.spacing)
+
+
+def test_a_map_without_a_unit_is_drawn_as_a_fraction_of_its_largest_value(study: nx.Case) -> None:
+    placement = Placement.fit(study.shape, study.affine)
+    values = torch.zeros(1, 1, *placement.grid)
+    values[0, 0, 2:5, 3:5, 4] = torch.tensor([[2e-6, 8e-6]])
+    found = dataclasses.replace(explained("grad_cam"), values=values, within=None)
+    _, (heat,) = picture_of(
+        study, placement, [PatientMap(found, study, placement, ("all",), {})], None
+    )
+    assert np.unique(heat.values) == pytest.approx([0.0, 0.25, 1.0])
+    assert heat.unit == "fraction of the map's largest value"
+    assert not heat.where_only
+
+
+def test_a_map_of_a_place_alone_says_so_below_the_figure() -> None:
+    torch.manual_seed(0)
+    last = nn.Conv2d(3, 4, 1)
+    network = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), last)
+    x = torch.rand(1, 2, 6, 5)
+    with torch.no_grad():
+        highest = network(x).argmax(dim=1)
+    wins = int(highest.flatten().mode().values)
+    assert not bool((highest == wins).all())
+    probe = WholeVolume(
+        network, nx.Class(wins, within=Prediction()), outputs=nx.Outputs(("a", "b", "c", "d"))
+    )
+    found = {name: make_method(name).explain(probe, x) for name in ("hirescam", "vanilla_gradient")}
+    assert [each for each in found if any(WHERE_ONLY in note for note in found[each].notes)] == [
+        "hirescam"
+    ]
+    scan = Scan("case", {"T1": np.ones((5, 6, 4))}, target_mask_name="prediction")
+    heat = HeatMap("hirescam", "HiResCAM", np.ones((1, 5, 6, 4)), "signed", where_only=True)
+    said = "HiResCAM: zero outside the prediction by construction"
+    assert said in " ".join(notes_of(scan, [heat], "b", ""))
+    assert said not in " ".join(
+        notes_of(scan, [dataclasses.replace(heat, where_only=False)], "b", "")
+    )

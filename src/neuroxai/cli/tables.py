@@ -44,7 +44,8 @@ def print_lesions(prediction: Prediction | None, regions: Collection[str] | None
             continue
         shown = [each for each in lesions.found if each.region == name][:_LESIONS_SHOWN]
         for lesion in shown:
-            table.add_row(name, f"lesion:{lesion.number}", f"{lesion.ml:.2f}", lesion.place)
+            ml = f"{lesion.ml:.2f}" if lesion.ml >= 0.005 else "<0.01"
+            table.add_row(name, f"lesion:{lesion.number}", ml, lesion.place)
         if count > len(shown):
             table.add_row(name, f"{count - len(shown)} smaller ones")
     if table.row_count:

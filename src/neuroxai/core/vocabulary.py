@@ -99,3 +99,14 @@ def standard_modality(name: str) -> str:
     """
     key = modality_key(name)
     return key if key in MODALITIES else name
+
+
+def place_in_words(name: str) -> str:
+    """Return the name of the place of a target for a sentence.
+
+    Examples
+    --------
+    >>> place_in_words("prediction"), place_in_words("lesion 2")
+    ('the prediction', 'lesion 2')
+    """
+    return f"the {name}" if name in ("prediction", "truth") else name

@@ -21,12 +21,17 @@ from neuroxai.core.layers.reduction import (
 from neuroxai.core.probe.probe import Probe
 from neuroxai.core.probe.requests import LayerMap, Request
 from neuroxai.core.spatial import resample_to, spatial_shape
+from neuroxai.core.vocabulary import place_in_words
 from neuroxai.methods.base import Method
 from neuroxai.methods.zero_maps import layer_reason
 
 _COARSE = 8.0
 """Edge of a cell in voxels from which the map carries a note on its resolution: 8 mm on a grid of
 1 mm, the diameter of a small lesion."""
+
+
+WHERE_ONLY = "by construction"
+"""In the note on a map that is zero outside its target's mask, whatever the network has learned."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +132,15 @@ class ClassActivationMethod(Method):
         mask, within = probe.target.mask, probe.target.description["within"]
         if mask is None:
             return
+        place = place_in_words(str(within))
         if isinstance(self.reduction, ChannelWeightedReduction):
             yield (
-                f"the target is restricted to {within}, the map is not: it shows every place where "
+                f"the target is restricted to {place}, the map is not: it shows every place where "
                 "the filters that matter there are active"
             )
         elif _is_zero_outside(found, probe.layer_grid(x), mask):
             yield (
-                f"the map is zero outside {within} by construction, as each voxel of the output "
+                f"the map is zero outside {place} {WHERE_ONLY}, as each voxel of the output "
                 "depends on the same voxel of this layer alone: it shows where the target is "
                 "rather than why; name a deeper layer for the evidence around it"
             )

@@ -198,4 +198,5 @@ def _nearest(
         labels[lost] = components.labels[tuple(voxels[at].T)]
     rank = np.empty(len(components.order) + 1, np.intp)
     rank[list(components.order)] = np.arange(len(components.order))
-    return rank[labels]
+    found: NDArray[np.intp] = rank[labels]
+    return found

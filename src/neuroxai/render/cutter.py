@@ -14,6 +14,7 @@ from neuroxai.render.montage import Block, Column, Outline, Panel, Row
 from neuroxai.render.planes import NO_LETTERS, Plane, brain_box, crop
 from neuroxai.render.scan import HeatMap, Scan
 from neuroxai.render.sheet import Line
+from neuroxai.render.specks import without_specks
 
 
 class Cut(NamedTuple):
@@ -26,7 +27,15 @@ class Cut(NamedTuple):
 
 
 class Cutter:
-    """Cuts scan, maps, labels and outlines in the same planes, cropped to the brain."""
+    """Cuts scan, maps, labels and outlines in the same planes, cropped to the brain.
+
+    Attributes
+    ----------
+    lines, classes
+        Outlines and classes that the panels show.
+    specks
+        Whether parts or holes are too small to be outlined.
+    """
 
     def __init__(self, scan: Scan, target: str) -> None:
         self._scan = scan
@@ -34,6 +43,7 @@ class Cutter:
         self._outlines = outlines_of(scan, target)
         self.lines: dict[str, Line] = {}
         self.classes: set[int] = set()
+        self.specks = False
 
     def block(self, cuts: Sequence[Cut], columns: Sequence[Column], heading: str = "") -> Block:
         """Return a block with one row per cut."""
@@ -65,8 +75,13 @@ class Cutter:
         """Return the outlines in a slice, and keep them for the legend."""
         found = []
         for name, (mask, line) in self._outlines.items():
-            part = self.cut(mask, cut).astype(bool)
-            if part.any():
+            whole = self.cut(mask, cut).astype(bool)
+            if whole.any():
+                pixel_mm2 = float(
+                    np.prod(self._scan.spacing) / self._scan.spacing[cut.plane.through]
+                )
+                part = without_specks(whole, pixel_mm2)
+                self.specks |= bool((part != whole).any())
                 self.lines[name] = line
                 found.append(Outline(part, line))
         return found

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from neuroxai.core.errors import OutputError, suggestion
+from neuroxai.core.vocabulary import place_in_words
 from neuroxai.render.background import background_modality
 from neuroxai.render.colors import PERCENTILE, Kind
 from neuroxai.render.cutter import Cut, Cutter
@@ -17,6 +18,7 @@ from neuroxai.render.focus import axial_slice, center_point
 from neuroxai.render.montage import Block, Column, Montage, Panel
 from neuroxai.render.planes import AXIAL, PLANES
 from neuroxai.render.scan import HeatMap, Scan, check, depth
+from neuroxai.render.specks import SPECK_MM2
 
 CONVENTION = "Radiological convention: the patient's right is on the left of the image."
 UNKNOWN_SIDES = "Left and right of the patient are unknown; the picture is shown as it is."
@@ -205,6 +207,8 @@ def _montage(
         title += f"  ·  {key} {facts[key]}" if key in facts else ""
     rest = {k: v for k, v in facts.items() if k not in ("score", "probability")}
     notes = notes_of(scan, maps, target, note)
+    if cutter.specks:
+        notes[0] += f" Parts and holes below {SPECK_MM2:g} mm² have no outline."
     legend = scan.legend(cutter.classes)
     return Montage(title, blocks, rest, legend, tuple(cutter.lines.items()), notes)
 
@@ -254,6 +258,12 @@ def notes_of(scan: Scan, maps: Sequence[HeatMap], target: str, note: str) -> lis
         colors.append(f"{names} (green): the size of the effect, without its sign.")
     if any(heat.kind == "signed" and heat.quantity == "gradient" for heat in maps):
         colors.append("Gradients: at a red voxel, more signal would raise the target.")
+    if local := [heat.title for heat in maps if heat.where_only]:
+        place = place_in_words(scan.target_mask_name)
+        colors.append(
+            f"{', '.join(local)}: zero outside {place} by construction, so the map shows where the "
+            "target is, not why."
+        )
     if any(heat.shares for heat in maps):
         colors.append("Percentages: the modality's share of the map, of absolute values.")
     if colors:

@@ -79,6 +79,8 @@ class HeatMap:
         Modality to its share of the absolute values of the map; empty if unknown.
     mark
         Text drawn across every panel of the map, for example that it is not above chance.
+    where_only
+        Whether the map is zero outside the target's mask whatever the network has learned.
     """
 
     method: str
@@ -90,6 +92,7 @@ class HeatMap:
     quantity: str = ""
     shares: Mapping[str, float] = field(default_factory=dict)
     mark: str = ""
+    where_only: bool = False
 
     @property
     def shared(self) -> bool:

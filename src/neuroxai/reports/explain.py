@@ -12,7 +12,7 @@ from typing import Any
 from neuroxai.core.errors import OutputError
 from neuroxai.core.explanation import Explanation, versions
 from neuroxai.core.target.bound_target import same_target
-from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE
+from neuroxai.core.vocabulary import NOT_FOR_CLINICAL_USE, place_in_words
 from neuroxai.data.case import Case
 from neuroxai.files.atomic import write_json
 from neuroxai.files.folder import Results
@@ -201,9 +201,9 @@ def format_place(target: Mapping[str, Any]) -> str:
     within = target.get("within")
     if within is None:
         return ""
-    known = {"image": "over the whole image", "prediction": "within the prediction"}
     default = " (the default)" if target["within_by_default"] and within == "prediction" else ""
-    return f"{known.get(within, f'within {within}')}{default}"
+    where = "over the whole image" if within == "image" else f"within {place_in_words(within)}"
+    return f"{where}{default}"
 
 
 def peak_memory_mb() -> int | None:

@@ -13,10 +13,14 @@ from neuroxai.data.grid import obliquity
 from neuroxai.data.placement import Placement
 from neuroxai.inspection.chance import NOT_ABOVE_CHANCE
 from neuroxai.inspection.modality_shares import modality_shares
+from neuroxai.methods.class_activation import WHERE_ONLY
 from neuroxai.patient.patient_map import PatientMap
 from neuroxai.patient.prediction import Prediction
 from neuroxai.render.colors import LABELS, Kind
 from neuroxai.render.scan import HeatMap, Scan
+
+ARBITRARY = "arbitrary unit"
+"""Unit of the maps that are comparable only within themselves."""
 
 
 def alarm_fact(case: Case) -> dict[str, str]:
@@ -49,24 +53,29 @@ def picture_of(
     if within is not None:
         name = str(maps[0].explanation.target["within"])
         scan = replace(scan, target_mask=upright.reorient(within), target_mask_name=name)
-    heats = [
-        HeatMap(
-            method=m.explanation.method,
-            title=m.explanation.title,
-            values=upright.reorient(m.volume()),
-            kind=kind_of(m.explanation),
-            channels=("",) if m.channels == ("all",) else m.channels,
-            unit=unit_of(m.explanation),
-            quantity=m.explanation.quantity,
-            shares={
-                name: share.absolute
-                for name, share in modality_shares(m.values[0], m.channels).items()
-            },
-            mark="" if m.chance is None or m.chance.above else NOT_ABOVE_CHANCE,
-        )
-        for m in maps
-    ]
-    return scan, heats
+    return scan, [_heat(m, upright) for m in maps]
+
+
+def _heat(m: PatientMap, upright: Placement) -> HeatMap:
+    """Return a map, ready to be drawn; without a unit, as a fraction of its largest value."""
+    values, unit = upright.reorient(m.volume()), unit_of(m.explanation)
+    largest = float(np.abs(values).max(initial=0.0))
+    if unit == ARBITRARY and 0 < largest < np.inf:
+        values, unit = values / largest, "fraction of the map's largest value"
+    return HeatMap(
+        method=m.explanation.method,
+        title=m.explanation.title,
+        values=values,
+        kind=kind_of(m.explanation),
+        channels=("",) if m.channels == ("all",) else m.channels,
+        unit=unit,
+        quantity=m.explanation.quantity,
+        shares={
+            name: share.absolute for name, share in modality_shares(m.values[0], m.channels).items()
+        },
+        mark="" if m.chance is None or m.chance.above else NOT_ABOVE_CHANCE,
+        where_only=any(WHERE_ONLY in note for note in m.explanation.notes),
+    )
 
 
 def scan_of(

@@ -171,7 +171,7 @@ def test_what_is_not_a_target_is_refused() -> None:
     for target, message in refused:
         with pytest.raises(TargetError, match=message):
             nx.explain(network, x, "vanilla_gradient", target, outputs=OUTPUTS)
-    with pytest.raises(TargetError, match="cannot be restricted to prediction"):
+    with pytest.raises(TargetError, match="cannot be restricted to the prediction"):
         nx.explain(network, x, "vanilla_gradient", Score(torch.mean), within="prediction")
     with pytest.raises(TargetError, match="has a place of its own"):
         Contrast(Class(1, within=nx.Mask(torch.ones(1, 8, 6, dtype=torch.bool))), 2)

@@ -115,7 +115,7 @@ def test_where_nothing_is_predicted_the_target_is_the_whole_image_and_says_so() 
         (note,) = [each for each in found.notes if "predicts no 1 in this image" in each]
         assert "so the target is the mean over the whole image" in note
         assert not any("predicts no" in each for each in whole.notes)
-    with pytest.raises(TargetError, match="restriction to prediction is empty"):
+    with pytest.raises(TargetError, match="restriction to the prediction is empty"):
         nx.explain(network, x, "vanilla_gradient", 1, within="prediction")
 
 
@@ -181,3 +181,9 @@ def test_a_restriction_of_the_target_itself_is_kept() -> None:
     assert scaled.target["scale"] == "probability"
     with pytest.raises(TargetError, match="unknown scale 'odds': known: logit, probability"):
         nx.explain(network, x, "vanilla_gradient", 1, scale="odds")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("within", ["prediction", torch.ones(4, 5)], ids=["a word", "a mask"])
+def test_a_restriction_of_another_type_is_refused_with_the_way(within: object) -> None:
+    with pytest.raises(TargetError, match=r"expected a restriction; name a place as nx\.explain"):
+        Class(1, within=within)  # type: ignore[arg-type]

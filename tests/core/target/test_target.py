@@ -154,7 +154,7 @@ def test_prediction_of_a_single_channel() -> None:
     assert bound.mask is not None
     assert torch.equal(bound.mask, where)
     assert torch.equal(where, output[:, 0].sigmoid() > 0.5)
-    with pytest.raises(TargetError, match="restriction to prediction is empty"):
+    with pytest.raises(TargetError, match="restriction to the prediction is empty"):
         Class(0, within=Prediction()).bind(NAMELESS, output - 50)
     with pytest.raises(TargetError, match="it may be a logit or a probability"):
         Class(0, within=Prediction()).bind(NAMELESS, output.sigmoid())
@@ -328,7 +328,7 @@ def test_invalid_and_empty_restrictions(within: Any, message: str) -> None:
 def test_a_class_predicted_nowhere_and_a_classifier_cannot_be_restricted() -> None:
     output = logits(3, 5)
     output[:, 3] = -100
-    with pytest.raises(TargetError, match="target ET: the restriction to prediction is empty"):
+    with pytest.raises(TargetError, match="target ET: the restriction to the prediction is empty"):
         Class("ET", within=Prediction()).bind(BRATS, output)
     with pytest.raises(TargetError, match="no spatial axes to restrict"):
         Class(1, within=Prediction()).bind(BRATS, logits())

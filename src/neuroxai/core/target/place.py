@@ -13,6 +13,7 @@ from neuroxai.core.spatial import spatial_shape
 from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.predicted_mask import predicted_mask
 from neuroxai.core.target.restriction import Image, Prediction, Restriction
+from neuroxai.core.vocabulary import place_in_words
 
 EXCLUSIVE_NOTE = (
     "the prediction is the class with the largest output, as for exclusive classes; if classes "
@@ -73,7 +74,7 @@ def find_place(
             return Place(None)
         raise TargetError(
             f"target {name}: a classifier's output has no spatial axes to restrict to "
-            f"{within.name}; leave out within="
+            f"{place_in_words(within.name)}; leave out within="
         )
     if within is None or isinstance(within, Image):
         return Place(Image.name)
@@ -86,7 +87,7 @@ def find_place(
     empty = _empty_samples(mask)
     if empty:
         raise TargetError(
-            f"target {name}: the restriction to {within.name} is empty "
+            f"target {name}: the restriction to {place_in_words(within.name)} is empty "
             f"(sample {empty[0]}), so there is nothing to explain"
         )
     weighted = " (weighted)" if mask.is_floating_point() else ""

@@ -15,6 +15,7 @@ from neuroxai.core.target.outputs import Outputs
 from neuroxai.core.target.restriction import Image, Prediction, Restriction
 from neuroxai.core.target.scale import OutputScale
 from neuroxai.core.target.target import Target
+from neuroxai.core.vocabulary import place_in_words
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Score(Target):
         if not (by_default or self.within is None or isinstance(self.within, Image)):
             raise TargetError(
                 f"target {self.name} is a function of the whole output, which cannot be restricted "
-                f"to {self.within.name}: leave out within= and select the place in the function"
+                f"to {place_in_words(self.within.name)}: leave out within= and select the place in "
+                "the function"
             )
         if self.scale == "probability":
             outputs.probabilities(output[:1])  # raises if the activation is unknown

@@ -59,6 +59,11 @@ class Target(ABC):
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
+        if self.within is not None and not isinstance(self.within, Restriction):
+            raise TargetError(
+                f"target: within is {self.within!r}, expected a restriction; name a place as "
+                "nx.explain(..., within=...), which takes words, masks and files"
+            )
 
     @property
     @abstractmethod
