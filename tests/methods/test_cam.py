@@ -127,7 +127,7 @@ def test_a_wide_output_convolution_and_a_layer_further_back_are_refused() -> Non
     wide = seeded(1, lambda: nn.Sequential(nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 5, 3)))
     with pytest.raises(MethodError, match="1x1 output convolution"):
         explain("cam", wide, image())
-    with pytest.raises(MethodError, match="directly behind layer first"):
+    with pytest.raises(MethodError, match="directly after layer first"):
         explain(make_method("cam", {"layer": "first"}), make("classifier"), image())
 
 

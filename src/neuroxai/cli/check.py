@@ -23,7 +23,7 @@ ALARM, NOTICE = 3, 4
 """Exit codes; 1 is an error, 2 a wrong option."""
 
 Strict = Annotated[
-    bool, result_option("--strict", help="Exit with 4 if there are notices but no alarm.")
+    bool, result_option("--strict", help="Exit with code 4 if there are notices but no alarm.")
 ]
 
 

@@ -108,7 +108,7 @@ class CAM(ClassActivationMethod):
         raise MethodError(
             f"{self.name} is void on this network: {type(probe.network).__name__} does not end in "
             "a global average pooling and one linear layer, or in a 1x1 output convolution, "
-            f"directly behind layer {layer.name}; use grad_cam"
+            f"directly after layer {layer.name}; use grad_cam"
         )
 
     def _is_pooled(self, probe: Probe, x: Tensor, layer: Layer) -> bool:

@@ -91,7 +91,9 @@ class RISE(PerturbationMethod):
 
     def attribute(self, probe: Probe, x: Tensor, generator: torch.Generator) -> Attribution:
         """Average over pairs of masks."""
-        require(has_space(x), self.name, f"the input has no space, its shape is {tuple(x.shape)}")
+        require(
+            has_space(x), self.name, f"the input has no spatial axes, its shape is {tuple(x.shape)}"
+        )
         perturbed = self.perturbed(probe, x, generator)
         running = RunningMean()
         masks = self._masks(x, generator)

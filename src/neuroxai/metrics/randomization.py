@@ -156,7 +156,7 @@ class RandomClass(Metric):
         probe, other = other_class(judged)
         if probe is None:
             undefined = [float("nan")] * len(judged.x)
-            return Measured(undefined, notes=("the network has one class, so none is another",))
+            return Measured(undefined, notes=("the network has only one class",))
         values = map_again(judged, probe)
         found = map_agreement(judged.values, values, judged.domain)
         return Measured(found, details={"class": other})

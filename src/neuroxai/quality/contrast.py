@@ -63,7 +63,7 @@ def enhancement(scan: CoarseCase) -> Iterator[Finding]:
     if order < _ORDER:
         yield Alarm(
             "enhancement", ("T1", "T1ce"), "T1 has bright voxels that the other sequences do not "
-            "explain, and T1ce has not, as if the files were swapped",
+            "explain, and T1ce does not, as if the files were swapped",
             "difference of the logarithmic asymmetries", order, _ORDER, "",
             "check which file is which sequence",
         )  # fmt: skip

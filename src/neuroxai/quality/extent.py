@@ -70,8 +70,9 @@ def same_extent(scan: CoarseCase) -> Iterator[Finding]:
         overlap = 2 * both / max(float(sequence.mask.sum() + scan.brain.sum()), 1)
         if overlap < _OVERLAP:
             yield Alarm(
-                "extent", (name,), "covers another part of the head than the other sequences, as "
-                "if cut, shifted or not stripped", "Dice of the foregrounds", overlap, _OVERLAP,
+                "extent", (name,), "covers a different part of the head from the other "
+                "sequences, as if cut, shifted or not stripped", "Dice of the foregrounds", overlap,
+                _OVERLAP,
                 "", "process all sequences of a case in the same way",
             )  # fmt: skip
 
